@@ -1,0 +1,243 @@
+"""A domain is one terminus on a map grid; reads and writes domain files, and makes domains around termini."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
+from pyproj import CRS
+from rasterio.features import rasterize
+from shapely.geometry import LineString, MultiPolygon, Polygon, mapping
+
+from calfin_cloud.schema import check_name
+
+MIN_SIDE_PX = 64
+MAX_SIDE_PX = 8192
+DEFAULT_RESOLUTION_M = 30.0
+ID_COLUMNS = ("glacier_id", "GlacierID", "Glacier_ID", "GLACIER_ID", "ID")
+NAME_COLUMNS = ("name", "RefName", "GlacierName", "Official_N", "OfficialN")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Fixed map rectangle around one terminus.
+
+    `grid` is a north-up `GeoBox` with square pixels in a projected CRS in metres (EPSG:3413, EPSG:3031 or UTM), 64 to
+    8192 px a side. `fjord_boundary` is where a front may lie, `centerline` runs along the flow; both in the grid's CRS.
+    """
+
+    name: str
+    grid: GeoBox
+    glacier_id: str = ""
+    fjord_boundary: Polygon | MultiPolygon | None = None
+    centerline: LineString | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, what="name of a domain")
+        crs = self.grid.crs
+        if crs is None or not crs.projected:
+            raise ValueError(f"domain {self.name}: the grid needs a projected CRS in metres, got {crs}; use EPSG:3413")
+        a, b, _, d, e, *_ = self.grid.transform
+        if b or d or not math.isclose(a, -e) or a <= 0:
+            raise ValueError(
+                f"domain {self.name}: the grid must be north-up with square pixels, got {self.grid.transform!r}"
+            )
+        if not all(MIN_SIDE_PX <= n <= MAX_SIDE_PX for n in self.grid.shape):
+            raise ValueError(
+                f"domain {self.name}: a side must have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, "
+                f"got {tuple(self.grid.shape)} at {a:g} m; change the resolution or the box"
+            )
+
+    @property
+    def crs(self) -> str:
+        """CRS of grid, fjord boundary, centreline and fronts, as `EPSG:n` where it has a code."""
+        return str(self.grid.crs)
+
+    @property
+    def resolution_m(self) -> float:
+        """Pixel side of the grid in metres."""
+        return float(self.grid.transform.a)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        return int(self.grid.shape[0]), int(self.grid.shape[1])
+
+    @property
+    def polygon(self) -> Polygon:
+        """The rectangle in the domain's CRS."""
+        return Polygon(shapely.box(*self.grid.boundingbox.bbox))
+
+    @property
+    def polygon_lonlat(self) -> Polygon:
+        """The rectangle in longitude and latitude (EPSG:4326), its sides densified to follow the map's curves."""
+        dense = shapely.segmentize(self.polygon, max(self.grid.boundingbox.span_x, self.grid.boundingbox.span_y) / 16)
+        return Polygon(gpd.GeoSeries([dense], crs=self.crs).to_crs(4326).iloc[0])
+
+    @cached_property
+    def fjord_mask(self) -> NDArray[np.bool_] | None:
+        """Fjord boundary on the grid, (y, x) bool: True where a front may lie; None without a boundary."""
+        if self.fjord_boundary is None:
+            return None
+        burnt = rasterize(
+            [(self.fjord_boundary, 1)], out_shape=self.shape, transform=self.grid.transform, dtype="uint8"
+        )
+        return np.asarray(burnt, dtype=bool)
+
+
+def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float = DEFAULT_RESOLUTION_M) -> GeoBox:
+    """Grid of square pixels around `bounds` (left, bottom, right, top in `crs`), edges on multiples of the pixel."""
+    left, bottom = (math.floor(v / resolution_m + 1e-6) * resolution_m for v in bounds[:2])
+    right, top = (math.ceil(v / resolution_m - 1e-6) * resolution_m for v in bounds[2:])
+    return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs=crs), resolution=resolution_m, tight=True)
+
+
+def best_crs(geometries: gpd.GeoSeries) -> str:
+    """EPSG:3413 for Greenland, EPSG:3031 for Antarctica, the UTM zone of the centre elsewhere."""
+    left, bottom, right, top = geometries.to_crs(4326).total_bounds
+    lon, lat = (left + right) / 2, (bottom + top) / 2
+    if lat < -60:
+        return "EPSG:3031"
+    if lat > 59 and -75 < lon < -10:
+        return "EPSG:3413"
+    return str(geometries.estimate_utm_crs())
+
+
+def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
+    """Write a domain file: GeoJSON of the rectangles in longitude and latitude that `read_domains` reads back exactly.
+
+    Properties: `name, glacier_id, crs, resolution_m, bounds` (in `crs`), and `fjord_boundary`, `centerline` as WKT in
+    `crs`.
+    """
+    if len({d.name for d in domains}) != len(domains):
+        raise ValueError(f"domain names must be unique, got {sorted(d.name for d in domains)}")
+    features = [
+        {
+            "type": "Feature",
+            "geometry": mapping(shapely.set_precision(d.polygon_lonlat, 1e-7)),
+            "properties": {
+                "name": d.name,
+                "glacier_id": d.glacier_id,
+                "crs": d.crs,
+                "resolution_m": d.resolution_m,
+                "bounds": list(d.grid.boundingbox.bbox),
+                "fjord_boundary": d.fjord_boundary.wkt if d.fjord_boundary is not None else None,
+                "centerline": d.centerline.wkt if d.centerline is not None else None,
+            },
+        }
+        for d in domains
+    ]
+    path = Path(path)
+    path.write_text(
+        json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False, indent=1) + "\n"
+    )
+    return path
+
+
+def read_domains(path: str | Path, names: Sequence[str] | None = None) -> list[Domain]:
+    """Read the domains of a file, or those in `names`, in the order of the file.
+
+    A file of `write_domains`, or any vector file of polygons with a `name`: the polygon's bounding box in the property
+    `crs` (else EPSG:3413, EPSG:3031 or UTM by place) at `resolution_m` (else 30 m) becomes the grid.
+    """
+    try:
+        table = gpd.read_file(path)
+    except Exception as error:
+        raise ValueError(
+            f"cannot read the domain file {path}: {error}; expected GeoJSON or another vector file"
+        ) from error
+    domains = [_read_domain(row, table.crs) for row in table.to_dict("records")]
+    found = [d.name for d in domains]
+    if not domains or len(set(found)) != len(found):
+        raise ValueError(f"{path} must hold at least one domain and each name once, got {found}")
+    if unknown := set(names or ()) - set(found):
+        raise ValueError(
+            f"{path} has no domain {sorted(unknown)}; it has {found[:20]}{' ...' if len(found) > 20 else ''}"
+        )
+    return [d for d in domains if not names or d.name in names]
+
+
+def domains_from_termini(
+    termini: gpd.GeoDataFrame,
+    *,
+    id_column: str | None = None,
+    resolution_m: float = DEFAULT_RESOLUTION_M,
+    margin: float = 0.75,
+    min_side_m: float = 6000.0,
+    crs: str | None = None,
+) -> list[Domain]:
+    """Make one square domain around all termini of each glacier id.
+
+    The side is the longer side of the termini's box plus `margin` times that side on either end, at least `min_side_m`
+    (CALFIN's re-crop is 2.5 times the front, `calfin-method` 6.4).
+
+    Parameters
+    ----------
+    termini
+        Lines in any CRS, with an id column (one of glacier_id, GlacierID, Glacier_ID, ... or `id_column`).
+    resolution_m
+        Pixel side of the grids.
+    crs
+        CRS of the grids; by place where not given.
+    """
+    if termini.crs is None:
+        raise ValueError("the termini have no CRS: assign one to the file, e.g. EPSG:3413")
+    column = id_column or next((c for c in ID_COLUMNS if c in termini.columns), None)
+    if column is None or column not in termini.columns:
+        raise ValueError(
+            f"no column with glacier ids: got {list(termini.columns)}, expected one of {ID_COLUMNS}; name it"
+        )
+    termini = termini[termini.geometry.notna() & ~termini.geometry.is_empty]
+    if termini.empty:
+        raise ValueError("the file holds no termini")
+    name_column = next((c for c in NAME_COLUMNS if c in termini.columns), None)
+    domains = []
+    for glacier_id, lines in termini.groupby(column, sort=True):
+        glacier = _id_text(glacier_id)
+        named = str(lines[name_column].iloc[0] or "") if name_column else ""
+        grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
+        domains.append(Domain(named.replace(" ", "-") or f"glacier-{glacier}", grid, glacier))
+    return domains
+
+
+def _square_around(lines: gpd.GeoSeries, crs: str, resolution_m: float, margin: float, min_side_m: float) -> GeoBox:
+    left, bottom, right, top = lines.to_crs(crs).total_bounds
+    half = max((1 + 2 * margin) * max(right - left, top - bottom), min_side_m) / 2
+    x, y = (left + right) / 2, (bottom + top) / 2
+    return box_grid((x - half, y - half, x + half, y + half), crs, resolution_m)
+
+
+def _id_text(value: object) -> str:
+    """Id as text; whole numbers lose the `.0` that a column with gaps gives them."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
+    name = row.get("name") or row.get("Name")
+    if not name:
+        raise ValueError(f"each domain needs a property `name`, got only {sorted(set(row) - {'geometry'})}")
+    polygon = gpd.GeoSeries([row["geometry"]], crs=file_crs or 4326)
+    crs = row.get("crs") or best_crs(polygon)
+    bounds = row.get("bounds")
+    if bounds is None:
+        bounds = polygon.to_crs(crs).total_bounds
+    elif isinstance(bounds, str):  # GDAL hands lists of GeoJSON over as text
+        bounds = json.loads(bounds)
+    geometries = {
+        key: shapely.from_wkt(row[key])
+        for key in ("fjord_boundary", "centerline")
+        if isinstance(row.get(key), str) and row[key]
+    }
+    resolution = float(row.get("resolution_m") or DEFAULT_RESOLUTION_M)
+    return Domain(str(name), box_grid(bounds, crs, resolution), _id_text(row.get("glacier_id") or ""), **geometries)
