@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pystac
@@ -45,16 +45,16 @@ SCL = Quality(("scl", "SCL"), fill=(0,), cloud=(8, 9, 10), is_bits=False)
 class Sensor:
     """One row of the table: where it applies, and what to read there.
 
-    `collections` are the names of Earth Search, Planetary Computer, USGS and stactools; items of a collection with
-    another name are known by their id. `instrument` is the start of the Landsat id, or the empty text for any. `assets`
-    come in order of preference. A table `scale` other than 1 gives reflectance; `decibel` 10 turns power, 20 amplitude
-    into dB.
+    `collections` are the names of Earth Search, Planetary Computer, USGS and stactools; an item of a collection with
+    another name is known by its id. `instruments` are the first four letters of a Landsat id (none: any instrument).
+    `assets` come in order of preference. A `scale` other than 1 gives reflectance, `decibel` 10 turns power and 20
+    amplitude into dB; all else stays a digital number.
     """
 
     collections: tuple[str, ...]
     id_pattern: str
     assets: tuple[str, ...]
-    instrument: str = ""
+    instruments: tuple[str, ...] = ()
     kind: Literal["optical", "sar"] = "optical"
     nodata: float = 0.0
     scale: float = 1.0
@@ -63,40 +63,157 @@ class Sensor:
     quality: tuple[Quality, ...] = ()
 
 
-L1 = ("landsat-c2-l1", "landsat-c2l1", "landsat-c1-l1", "landsat-8-l1-c1")
-L2 = ("landsat-c2-l2", "landsat-c2l2-sr", "landsat-8-c2-l2", "landsat-ot-c2-l2", "landsat-etm-c2-l2", "landsat-tm-c2-l2")
-L1_ID, L2_ID = r"L[A-Z]\d\d_L1", r"L[A-Z]\d\d_L2S[PR]"
-QA_L1 = (QA_PIXEL, BQA)
-SR = {"scale": 2.75e-5, "offset": -0.2, "quality": (QA_PIXEL,)}
+_L1 = ("landsat-c2-l1", "landsat-c2l1", "landsat-c1-l1", "landsat-8-l1-c1")
+_L2 = ("landsat-c2-l2", "landsat-c2l2-sr", "landsat-8-c2-l2")
+_S2 = ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-pre-c1-l2a", "sentinel-s2-l2a-cogs", "sentinel2-l2a")
+_L1_ID, _L2_ID = r"L[A-Z]\d\d_L1", r"L[A-Z]\d\d_L2S[PR]"
+_QA = (QA_PIXEL, BQA)
 
 SENSORS = (
-    # MSS has two near-infrared bands: the second (800-1100 nm), where water is darkest, is the one CALFIN used.
-    *(Sensor(L1, L1_ID, ("nir09", "B7", "B7.TIF", "nir08", "B6", "B6.TIF"), f"LM0{n}", quality=QA_L1) for n in "123"),
-    *(Sensor(L1, L1_ID, ("nir09", "B4", "B4.TIF", "nir08", "B3", "B3.TIF"), f"LM0{n}", quality=QA_L1) for n in "45"),
-    *(Sensor(L1, L1_ID, ("nir08", "B4", "B4.TIF"), name, quality=QA_L1) for name in ("LT04", "LT05", "LE07")),
-    *(Sensor(L1, L1_ID, ("nir08", "B5", "B5.TIF"), name, quality=QA_L1) for name in ("LC08", "LO08", "LC09", "LO09")),
-    *(Sensor(L2, L2_ID, ("nir08", "SR_B4", "SR_B4.TIF"), name, **SR) for name in ("LT04", "LT05", "LE07")),  # type: ignore[arg-type]
-    *(Sensor(L2, L2_ID, ("nir08", "SR_B5", "SR_B5.TIF"), name, **SR) for name in ("LC08", "LC09")),  # type: ignore[arg-type]
+    # MSS has two near-infrared bands: the second (800 to 1100 nm), where water is darkest, is the one CALFIN used.
+    Sensor(_L1, _L1_ID, ("nir09", "B7", "B7.TIF", "nir08", "B6", "B6.TIF"), ("LM01", "LM02", "LM03"), quality=_QA),
+    Sensor(_L1, _L1_ID, ("nir09", "B4", "B4.TIF", "nir08", "B3", "B3.TIF"), ("LM04", "LM05"), quality=_QA),
+    Sensor(_L1, _L1_ID, ("nir08", "B4", "B4.TIF"), ("LT04", "LT05", "LE07"), quality=_QA),
+    Sensor(_L1, _L1_ID, ("nir08", "B5", "B5.TIF"), ("LC08", "LC09", "LO08", "LO09"), quality=_QA),
     Sensor(
-        ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-pre-c1-l2a", "sentinel-s2-l2a-cogs", "sentinel2-l2a"),
-        r"S2[A-D]_.*(L2A|MSIL2A)",
-        ("nir", "B08"),
-        scale=1e-4,
-        quality=(SCL,),
+        _L2, _L2_ID, ("nir08", "SR_B4", "SR_B4.TIF"), ("LT04", "LT05", "LE07"), scale=2.75e-5, offset=-0.2, quality=_QA
     ),
-    Sensor(
-        ("sentinel-1-grd", "sentinel1-grd"),
-        r"S1[A-D]_.*GRD[HMF]?_((?!rtc).)*$",
-        ("hh", "HH", "vv", "VV"),
-        kind="sar",
-        decibel=20,
-    ),
-    Sensor(
-        ("sentinel-1-rtc", "sentinel1-rtc"),
-        r"S1[A-D]_.*rtc",
-        ("hh", "HH", "vv", "VV"),
-        kind="sar",
-        decibel=10,
-    ),
+    Sensor(_L2, _L2_ID, ("nir08", "SR_B5", "SR_B5.TIF"), ("LC08", "LC09"), scale=2.75e-5, offset=-0.2, quality=_QA),
+    Sensor(_S2, r"S2[A-D]_.*L2A", ("nir", "B08"), scale=1e-4, quality=(SCL,)),
+    Sensor(("sentinel-1-rtc", "sentinel1-rtc"), r"S1[A-D]_.*_rtc", ("hh", "HH", "vv", "VV"), kind="sar", decibel=10),
+    Sensor(("sentinel-1-grd", "sentinel1-grd"), r"S1[A-D]_.*_GRD", ("hh", "HH", "vv", "VV"), kind="sar", decibel=20),
     Sensor(("images",), r"(?!)", ("image",), nodata=-np.inf),
 )
+"""The table; the first row that applies to an item is taken. `images` are files the user names: one band, as it is."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """The band of one item that shows ice, ready to be read on a worker."""
+
+    asset: str
+    sensor: Sensor
+    scale: float
+    offset: float
+    quality_asset: str | None
+    quality: Quality | None
+    slc_off_possible: bool
+
+    @property
+    def kind(self) -> str:
+        """Either `optical` or `sar`."""
+        return self.sensor.kind
+
+    @property
+    def nodata(self) -> float | None:
+        """Number of the file that means no data, where the file itself does not say; None if any number is data."""
+        return self.sensor.nodata if np.isfinite(self.sensor.nodata) else None
+
+    def signal(self, values: ArrayLike) -> NDArray[np.float32]:
+        """Turn the numbers of the file into reflectance, digital numbers or dB: any shape, float32, missing is NaN.
+
+        A number at or below nodata is missing, as is what is not positive in SAR, where no logarithm exists.
+        """
+        numbers = np.asarray(values, dtype=np.float32)
+        valid = np.isfinite(numbers) & (numbers > self.sensor.nodata)
+        if self.sensor.decibel:
+            numbers = self.sensor.decibel * np.log10(np.where(valid & (numbers > 0), numbers, np.nan))
+        else:
+            numbers = self.scale * numbers + self.offset
+        return np.where(valid, numbers, np.nan).astype(np.float32)
+
+    def cloud(self, values: ArrayLike) -> NDArray[np.float32]:
+        """1 cloud, 0 none, NaN unknown, float32, of the numbers in the quality file; all NaN without such a band."""
+        if self.quality is None:
+            return np.full(np.shape(values), np.nan, dtype=np.float32)
+        return cloud_from_quality(values, self.quality)
+
+
+def band_of(item: pystac.Item) -> Band:
+    """Find the band of `item` that shows ice; raise `SceneError("no_band")` where the item has none.
+
+    Landsat: near infrared; Sentinel-2: B08 at 10 m; Sentinel-1: HH, else VV.
+    """
+    sensor = _sensor_of(item)
+    asset = next((key for key in sensor.assets if key in item.assets), None)
+    if asset is None:
+        raise SceneError(
+            "no_band", f"{item.id} lacks the band that shows ice: expected one of {sensor.assets}, got {_assets(item)}"
+        )
+    quality = next((q for q in sensor.quality if set(q.assets) & set(item.assets)), None)
+    quality_asset = next((key for key in quality.assets if key in item.assets), None) if quality else None
+    scale, offset = _scale_offset(item, item.assets[asset], sensor)
+    return Band(asset, sensor, scale, offset, quality_asset, quality, _slc_off_possible(item))
+
+
+def cloud_from_quality(values: ArrayLike, spec: Quality) -> NDArray[np.float32]:
+    """Turn quality numbers into 1 (cloud), 0 (clear) and NaN (fill, or not a number), any shape, float32."""
+    numbers = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(numbers)
+    codes = np.where(known, numbers, 0).astype(np.int64)
+    if spec.is_bits:
+        fill, cloud = ((codes & sum(1 << bit for bit in bits)) != 0 for bits in (spec.fill, spec.cloud))
+    else:
+        fill, cloud = np.isin(codes, spec.fill), np.isin(codes, spec.cloud)
+    return np.where(known & ~fill, cloud, np.nan).astype(np.float32)
+
+
+def _sensor_of(item: pystac.Item) -> Sensor:
+    collection = item.collection_id or ""
+    rows = [row for row in SENSORS if collection in row.collections]
+    rows = rows or [row for row in SENSORS if re.match(row.id_pattern, item.id)]
+    code = _landsat_code(item)
+    for row in rows:
+        if not row.instruments or code in row.instruments:
+            return row
+    known = sorted({name for row in SENSORS for name in row.collections})
+    raise SceneError(
+        "no_band",
+        f"{item.id} of collection {collection!r}, platform {item.properties.get('platform')!r}, is of no known sensor; "
+        f"known collections: {known}; its assets: {_assets(item)}",
+    )
+
+
+def _landsat_code(item: pystac.Item) -> str:
+    """Instrument and satellite as in a Landsat id, such as LE07; from platform and instruments where the id differs."""
+    if found := re.match(r"L[A-Z]\d\d(?=_)", item.id):
+        return found.group()
+    properties = item.properties
+    platform = str(properties.get("platform") or properties.get("eo:platform") or "")
+    number = re.search(r"landsat[-_ ]?(\d)", platform.lower())
+    if not number:
+        return ""
+    n = int(number.group(1))
+    is_mss = n <= 3 or (n <= 5 and "mss" in str(properties.get("instruments", "")).lower())
+    return f"L{'M' if is_mss else {4: 'T', 5: 'T', 7: 'E'}.get(n, 'C')}{n:02d}"
+
+
+def _scale_offset(item: pystac.Item, asset: pystac.Asset, sensor: Sensor) -> tuple[float, float]:
+    """Scale and offset to reflectance: the item's own `raster:bands`, else the table's; 1 and 0 for digital numbers.
+
+    Earth Search says with `earthsearch:boa_offset_applied` that Sentinel-2 numbers no longer carry the offset that
+    `raster:bands` still names; Planetary Computer says nothing, so the processing baseline decides.
+    """
+    if sensor.scale == 1:
+        return 1.0, 0.0
+    bands: list[dict[str, Any]] = asset.extra_fields.get("raster:bands") or [asset.extra_fields]
+    own = {
+        **bands[0],
+        **{k.removeprefix("raster:"): v for k, v in bands[0].items()},
+    }  # STAC 1.1 names them raster:scale
+    is_late = str(item.properties.get("s2:processing_baseline", "")) >= S2_OFFSET_BASELINE
+    offset = own.get("offset", -0.1 if is_late else sensor.offset)
+    if item.properties.get("earthsearch:boa_offset_applied"):
+        offset = 0.0
+    return float(own.get("scale") or sensor.scale), float(offset or 0.0)
+
+
+def _slc_off_possible(item: pystac.Item) -> bool:
+    moment = item.datetime or item.common_metadata.start_datetime
+    if _landsat_code(item) != "LE07" or moment is None:
+        return False
+    return moment.replace(tzinfo=moment.tzinfo or UTC) > SLC_OFF_SINCE
+
+
+def _assets(item: pystac.Item) -> list[str]:
+    return sorted(item.assets)[:40]

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import rioxarray  # noqa: F401 - brings the accessor .rio
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
@@ -93,7 +94,9 @@ def write_masks(store: str, domain_name: str, place: int, masks: NDArray[np.floa
     """Write the masks of one scene, (mask, y, x) probabilities with NaN = missing, into its own chunk."""
     array = zarr.open_group(masks_url(store, domain_name), mode="r+", use_consolidated=False)["masks"]
     if masks.shape != array.shape[1:] or array.chunks != (1, *array.shape[1:]):
-        raise ValueError(f"masks must have the shape {array.shape[1:]} and be one chunk, got {masks.shape}, {array.chunks}")
+        raise ValueError(
+            f"masks must have the shape {array.shape[1:]} and be one chunk, got {masks.shape}, {array.chunks}"
+        )
     array[place] = np.where(np.isnan(masks), MISSING, np.rint(np.clip(masks, 0, 1) * LEVELS)).astype("uint8")
 
 

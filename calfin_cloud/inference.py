@@ -1,0 +1,160 @@
+"""Scenes become masks, lazily: three channels, a first pass over the whole domain, a second over windows around fronts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.fronts import TraceSettings, candidate_windows
+from calfin_cloud.network import load_network, predict_tiles
+from calfin_cloud.preprocess import input_channels, normalise, resize_channels
+from calfin_cloud.schema import MASKS, check_masks, check_scenes
+from calfin_cloud.tiles import blend_tiles, cut_tiles
+
+INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)
+TAPER_PX = 16  # a window fades into the first pass over so many pixels
+GAP_M = 500.0  # nodata narrower than this is looked across: SLC-off gaps are at most 14 pixels of 30 m wide
+
+
+def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
+    """Make the network's input lazily: scenes (time, band, y, x) -> (time, y, x, channel) uint8.
+
+    Channels: raw, contrast-equalised and shadow-corrected grey (calfin-method 2.3), then 255 where the scene has data.
+    """
+    check_scenes(scenes)
+    x = scenes["x"].values
+    return xr.apply_ufunc(
+        partial(_prepare_block, resolution_m=float(x[1] - x[0])),
+        scenes,
+        input_core_dims=[["band", "y", "x"]],
+        output_core_dims=[["y", "x", "channel"]],
+        dask="parallelized",
+        output_dtypes=[np.uint8],
+        dask_gufunc_kwargs={"output_sizes": {"channel": 4}},
+    )
+
+
+def predict_masks(channels: xr.DataArray, domain: Domain, *, network: str, trace: TraceSettings) -> xr.DataArray:
+    """Predict the masks of prepared scenes lazily: (time, y, x, channel) uint8 -> (time, mask, y, x) float32.
+
+    The network travels by name or path and is loaded once per worker process.
+    """
+    masks = xr.apply_ufunc(
+        partial(_predict_block, domain=domain, network=network, trace=trace),
+        channels,
+        input_core_dims=[["y", "x", "channel"]],
+        output_core_dims=[["mask", "y", "x"]],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        dask_gufunc_kwargs={"output_sizes": {"mask": len(MASKS)}},
+    )
+    return check_masks(masks.assign_coords(mask=list(MASKS)))
+
+
+def prepare_scene(scene: NDArray[np.float32], resolution_m: float) -> NDArray[np.uint8]:
+    """Make the input of one scene: (band, y, x) float32 with NaN = missing -> (y, x, 4) uint8."""
+    signal = scene[0]
+    channels = np.rint(input_channels(signal)).astype("uint8")
+    valid = ~_wide_gaps(np.isnan(signal), GAP_M / resolution_m)
+    return np.dstack([channels, np.where(valid, 255, 0).astype("uint8")])
+
+
+def predict_scene(
+    channels: NDArray[np.uint8],
+    *,
+    network: str,
+    fjord_mask: NDArray[np.bool_] | None = None,
+    trace: TraceSettings | None = None,
+) -> NDArray[np.float32]:
+    """Predict the masks of one scene in two passes: (y, x, 4) uint8 -> (mask, y, x) float32 probabilities.
+
+    Pass 1 sees the whole scene at 256 x 256, pass 2 a square window around each candidate front (calfin-method 6.4), all
+    windows in one batch. Windows fade into the first pass at their border. NaN where the scene has no data.
+    """
+    picture, valid = channels[..., :3], channels[..., 3] > 0
+    shape = valid.shape
+    model = load_network(network)
+    (low,) = _predict_pictures([picture], model)
+    masks = _resize(low, shape)
+    fjord_low = None if fjord_mask is None else _resize(fjord_mask.astype("uint8"), low.shape[:2], nearest=True) > 0
+    found = candidate_windows(low[..., 0], low[..., 1], fjord_mask=fjord_low, settings=trace or TraceSettings())
+    windows = list(dict.fromkeys(_square_window(w, low.shape[:2], shape) for w in found))
+    windows = [w for w in windows if w != (0, shape[0], 0, shape[1]) or max(shape) > 1.25 * INPUT_SIZE]
+    if windows:
+        highs = _predict_pictures([picture[a:b, c:d] for a, b, c, d in windows], model)
+        for (a, b, c, d), high in zip(windows, highs, strict=True):
+            weight = _taper((a, b, c, d), shape)[..., None]
+            masks[a:b, c:d] = (1 - weight) * masks[a:b, c:d] + weight * _resize(high, (b - a, d - c))
+    return np.where(valid, np.moveaxis(masks, -1, 0), np.float32(np.nan))
+
+
+def _prepare_block(block: NDArray[np.float32], *, resolution_m: float) -> NDArray[np.uint8]:
+    return np.stack([prepare_scene(scene, resolution_m) for scene in block])
+
+
+def _predict_block(
+    block: NDArray[np.uint8], *, domain: Domain, network: str, trace: TraceSettings
+) -> NDArray[np.float32]:
+    predict = partial(predict_scene, network=network, fjord_mask=domain.fjord_mask, trace=trace)
+    return np.stack([predict(channels) for channels in block])
+
+
+def _predict_pictures(pictures: Sequence[NDArray[Any]], model: Any) -> list[NDArray[np.float32]]:  # noqa: ANN401 - keras is untyped
+    """Masks at 256 x 256 of each picture (y, x, 3), all their tiles in one batch."""
+    cuts = [cut_tiles(normalise(resize_channels(p.astype("float32"), (INPUT_SIZE, INPUT_SIZE)))) for p in pictures]
+    predicted = predict_tiles(model, np.concatenate([tiles for tiles, _ in cuts]))
+    ends = np.cumsum([len(tiles) for tiles, _ in cuts])[:-1]
+    parts = np.split(predicted, ends)
+    shape = (INPUT_SIZE, INPUT_SIZE)
+    return [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
+
+
+def _square_window(
+    window: tuple[slice, slice], low_shape: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """First, last row, first, last column of a square window in scene pixels, at least 256 a side, inside the scene."""
+    spans = [(s.start * n / m, s.stop * n / m) for s, m, n in zip(window, low_shape, shape, strict=True)]
+    side = max(INPUT_SIZE, *(math.ceil(stop - start) for start, stop in spans))
+    bounds: list[int] = []
+    for (start, stop), n in zip(spans, shape, strict=True):
+        length = min(side, n)
+        first = int(np.clip(round((start + stop - length) / 2), 0, n - length))
+        bounds += [first, first + length]
+    return bounds[0], bounds[1], bounds[2], bounds[3]
+
+
+def _taper(window: tuple[int, int, int, int], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Weight of a window's pixels, 1 inside and falling to 0 at its border, except where that is the scene's border."""
+    ramps = []
+    for first, last, n in ((*window[:2], shape[0]), (*window[2:], shape[1])):
+        pixel = np.arange(first, last, dtype="float32")
+        lower = np.full_like(pixel, np.inf) if first == 0 else pixel - first + 0.5
+        upper = np.full_like(pixel, np.inf) if last == n else last - pixel - 0.5
+        ramps.append(np.clip(np.minimum(lower, upper) / TAPER_PX, 0, 1))
+    return np.asarray(np.minimum.outer(*ramps), dtype="float32")
+
+
+def _wide_gaps(missing: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:
+    """Missing areas wider than `width_px`: what is left of them after an opening by a disc of that diameter."""
+    if not missing.any():
+        return missing
+    # Outside the scene counts as missing, so that a collar stays whole at the scene's border.
+    core = ndimage.distance_transform_edt(np.pad(missing, 1, constant_values=True))[1:-1, 1:-1] > width_px / 2
+    if not core.any():
+        return core
+    return missing & (ndimage.distance_transform_edt(~core) <= width_px / 2)
+
+
+def _resize(image: NDArray[Any], shape: tuple[int, ...], *, nearest: bool = False) -> NDArray[Any]:
+    """Resize (y, x[, c]) with pixel centres kept in place."""
+    how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=how))

@@ -1,0 +1,112 @@
+import geopandas as gpd
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely.geometry import LineString, Polygon, box
+
+from calfin_cloud.domains import Domain, box_grid, domains_from_termini, read_domains, write_domains
+
+
+def a_domain(name="Rink-Isbrae", **more):
+    return Domain(name, box_grid((-300_000, -1_900_000, -290_000, -1_888_000), 3413, 30.0), "12", **more)
+
+
+def test_a_domain_file_reads_back_exactly(tmp_path):
+    written = [
+        a_domain("Brückner", fjord_boundary=Polygon([(-299e3, -1899e3), (-291e3, -1899e3), (-295e3, -1889e3)])),
+        a_domain("B", centerline=LineString([(-295e3, -1899e3), (-295e3, -1889e3)])),
+    ]
+    assert read_domains(write_domains(written, tmp_path / "d.geojson")) == written
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-3e6, -1e6), st.floats(2000, 60_000), st.sampled_from([10.0, 15.0, 30.0, 100.0]))
+def test_a_grid_covers_its_box_with_less_than_a_pixel_to_spare(left, bottom, side, resolution):
+    bounds = (left, bottom, left + side, bottom + side)
+    got = box_grid(bounds, 3413, resolution).boundingbox.bbox
+    spare = np.array([bounds[0] - got[0], bounds[1] - got[1], got[2] - bounds[2], got[3] - bounds[3]])
+    assert (spare > -1e-4 * resolution).all()
+    assert (spare < resolution).all()
+    assert np.allclose(np.array(got) % resolution, 0)
+
+
+def test_any_polygon_file_with_names_makes_domains(tmp_path):
+    polygons = gpd.GeoDataFrame({"name": ["Store"]}, geometry=[box(-51.2, 70.3, -50.5, 70.5)], crs=4326)
+    polygons.to_file(tmp_path / "drawn.gpkg")
+    (domain,) = read_domains(tmp_path / "drawn.gpkg")
+    assert domain.crs == "EPSG:3413"
+    assert domain.resolution_m == 30
+    assert domain.polygon_lonlat.buffer(1e-6).covers(box(-51.2, 70.3, -50.5, 70.5))
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "crs"),
+    [(-50, 70, "EPSG:3413"), (-60, -65, "EPSG:3031"), (15.5, 78, "EPSG:32633"), (-147, 61, "EPSG:32606")],
+)
+def test_a_domain_gets_the_crs_of_its_place(tmp_path, lon, lat, crs):
+    drawn = gpd.GeoDataFrame({"name": ["a"]}, geometry=[box(lon, lat, lon + 0.3, lat + 0.1)], crs=4326)
+    drawn.to_file(tmp_path / "drawn.geojson")
+    assert read_domains(tmp_path / "drawn.geojson")[0].crs == crs
+
+
+def test_only_named_domains_are_read_and_unknown_names_are_told(tmp_path):
+    path = write_domains([a_domain("A"), a_domain("B")], tmp_path / "d.geojson")
+    assert [d.name for d in read_domains(path, ["B"])] == ["B"]
+    with pytest.raises(ValueError, match=r"no domain \['C'\]; it has \['A', 'B'\]"):
+        read_domains(path, ["B", "C"])
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b", "x" * 300, "a..b"])
+def test_a_name_that_could_become_another_path_is_refused(name):
+    with pytest.raises(ValueError, match="becomes part of a path"):
+        a_domain(name)
+
+
+def test_a_grid_in_degrees_is_refused():
+    with pytest.raises(ValueError, match="projected CRS"):
+        Domain("a", box_grid((-51, 70, -50, 71), 4326, 0.01))
+
+
+def test_a_grid_of_a_few_pixels_is_refused():
+    with pytest.raises(ValueError, match="64 to 8192 pixels"):
+        Domain("a", box_grid((0, 0, 300, 300), 3413, 30.0))
+
+
+def test_each_glacier_gets_one_square_domain_that_holds_all_its_termini():
+    lines = [
+        LineString([(0, -2e6), (4000, -2e6)]),
+        LineString([(500, -2.001e6), (4500, -2.001e6)]),
+        LineString([(1e5, -2e6), (1.1e5, -2e6)]),
+    ]
+    termini = gpd.GeoDataFrame({"Glacier_ID": [3.0, 3.0, 7.0]}, geometry=lines, crs=3413)
+    first, second = domains_from_termini(termini)
+    assert (first.name, second.name, first.glacier_id) == ("glacier-3", "glacier-7", "3")
+    assert first.shape[0] == first.shape[1]
+    assert all(first.polygon.contains(line) for line in lines[:2])
+    assert second.polygon.contains(lines[2])
+
+
+def test_termini_without_ids_or_crs_are_refused_with_a_remedy():
+    lines = gpd.GeoDataFrame({"glacier": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=3413)
+    with pytest.raises(ValueError, match="no column with glacier ids"):
+        domains_from_termini(lines)
+    with pytest.raises(ValueError, match="no CRS"):
+        domains_from_termini(lines.set_crs(None, allow_override=True))
+
+
+def test_real_termini_of_239_glaciers_make_239_domains(shared):
+    termini = gpd.read_parquet(shared / "data/measures_termini_greenland/derived_termini_3413.parquet")
+    made = domains_from_termini(termini)
+    assert len(made) == 239
+    by_id = {d.glacier_id: d for d in made}
+    for glacier, lines in termini.groupby("Glacier_ID"):
+        assert by_id[str(glacier)].polygon.contains(lines.geometry.union_all())
+
+
+def test_the_fjord_mask_is_true_inside_the_boundary():
+    domain = a_domain(fjord_boundary=box(-301_000, -1_901_000, -295_000, -1_887_000))
+    mask = domain.fjord_mask
+    assert mask.shape == domain.shape
+    assert mask[:, :160].all()
+    assert not mask[:, 170:].any()
+    assert a_domain().fjord_mask is None
