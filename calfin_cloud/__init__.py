@@ -1,0 +1,20 @@
+"""Glacier calving fronts from satellite scenes: the public names. Each is loaded when it is first used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "domains": ["Domain", "box_grid", "domains_from_termini", "read_domains", "write_domains"],
+        "evaluation": ["compare_fronts", "read_reference", "score", "write_scores"],
+        "fronts": ["Front", "Trace", "TraceSettings", "trace_fronts"],
+        "imagery": ["stack_scenes"],
+        "inference": ["predict_masks", "predict_scene", "prepare_scene", "prepare_scenes"],
+        "network": ["calfin_network", "load_network"],
+        "pipeline": ["MapSettings", "map_fronts", "summarise_scenes", "trace_image", "write_store_report"],
+        "sample": ["write_sample"],
+        "scenes": ["items_from_images", "search_scenes"],
+        "storage": ["read_fronts", "read_masks"],
+        "training": ["TrainingSettings", "fit"],
+    },
+)

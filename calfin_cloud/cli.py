@@ -76,17 +76,21 @@ def map_(options: argparse.Namespace) -> int:
             settings=settings,
             client=client,
             batch_size=options.batch_size,
-            on_batch=lambda fronts: bar.update(fronts["key"].nunique()),
+            on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
         )
     fronts = read_fronts(options.store)
     scenes = summarise_scenes(fronts, None if reference is None else compare_fronts(fronts, reference))
-    report = write_store_report(options.store, scenes, reference)
+    report = write_store_report(options.store, scenes)
     print(scenes.head(200).to_string(index=False, na_rep=""))
     print(", ".join(f"{n} {state}" for state, n in counts.items()))
     print(f"report: {report}")
     if counts["found"] == 0:
         print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
     return 1 if counts["failed"] else 0
+
+
+def _advance(bar: Any, n: int) -> None:  # noqa: ANN401 - tqdm is untyped
+    bar.update(n)
 
 
 def domains(options: argparse.Namespace) -> int:
@@ -131,17 +135,40 @@ def trace(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a network on labelled image sets."""
-    from calfin_cloud.training import main_train
+    """Train a network on labelled image sets; run again after an interruption, it resumes."""
+    from calfin_cloud.training import TrainingSettings, fit
 
-    return main_train(options)
+    settings = TrainingSettings(
+        seed=options.seed, width=options.width, steps=options.steps, minutes=options.minutes, painted=options.painted
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
+    print(f"weights: {weights}")
+    return 0
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Score a network on labelled image sets."""
-    from calfin_cloud.evaluation import main_evaluate
+    """Score a network on labelled image sets: by default on the validation glaciers Kangerlussuaq and Crane."""
+    import pandas as pd
+    from tqdm import tqdm
 
-    return main_evaluate(options)
+    from calfin_cloud.datasets import VALIDATION_GLACIERS
+    from calfin_cloud.evaluation import score, write_scores
+    from calfin_cloud.network import DEFAULT_NETWORK
+
+    network, glaciers = options.network or DEFAULT_NETWORK, set(options.glaciers or VALIDATION_GLACIERS)
+    samples = [s for s in _samples(options.data) if s.glacier in glaciers]
+    table, summary = score(tqdm(samples, desc="scenes scored", unit="scene"), network=network)
+    path = write_scores(table, summary, options.out, network=network)
+    print(pd.DataFrame(summary).T.round(3).to_string())
+    print(f"scores: {path}")
+    return 0
+
+
+def _samples(folders: Sequence[Path]) -> list[Any]:
+    from calfin_cloud.datasets import read_samples
+
+    return [sample for folder in folders for sample in read_samples(folder)]
 
 
 def _finder(options: argparse.Namespace) -> Callable[..., Any]:
@@ -170,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
             verbs,
             "search",
             search,
-            "calfin search --catalog earth-search --domains domains.geojson --domain Jakobshavn --period 2019-06/2019-09",
+            "calfin search --catalog earth-search --domains domains.geojson --period 2019-06/2019-09",
         )
     )
     _add_map(
@@ -241,7 +268,10 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool) -> None:
     parser.add_argument("--period", metavar="A/B", help="days, months or years, e.g. 2019-06/2019-09")
     _many(parser, "--collections", "only these collections", metavar="ID")
     parser.add_argument(
-        "--max-scene-cloud", type=float, metavar="PERCENT", help="skip items whose eo:cloud_cover is above (default: none)"
+        "--max-scene-cloud",
+        type=float,
+        metavar="PERCENT",
+        help="skip items whose eo:cloud_cover is above (default: none)",
     )
 
 
@@ -256,9 +286,13 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         help="workers on this machine (default), none at all, or those of a scheduler at tcp://host:port",
     )
     parser.add_argument("--batch-size", type=int, default=32, help="scenes that are written together (default 32)")
-    parser.add_argument("--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)")
+    parser.add_argument(
+        "--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)"
+    )
     parser.add_argument("--max-nodata", type=float, default=0.25, help="nodata above this part (default 0.25)")
-    parser.add_argument("--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report")
+    parser.add_argument(
+        "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
+    )
 
 
 def _add_domains(parser: argparse.ArgumentParser) -> None:
@@ -271,20 +305,44 @@ def _add_domains(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_trace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="GeoJSON in pixels: x column, y row")
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    _many(
+        parser,
+        "--data",
+        "folders in the layout of mohajerani2019, caffe256 or CALFIN",
+        type=Path,
+        metavar="FOLDER",
+        required=True,
+    )
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    _many(parser, "--data", "folders in the layout of mohajerani2019, caffe256 or CALFIN", type=Path, metavar="FOLDER")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves")
+    _add_data(parser)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
+    )
+    parser.add_argument("--name", default="calfin", help="of the weights (default calfin)")
+    parser.add_argument("--width", type=float, default=0.25, help="part of CALFIN's filters (default 0.25)")
+    parser.add_argument("--steps", type=int, help="end after so many batches")
+    parser.add_argument("--minutes", type=float, help="end after so many minutes")
+    parser.add_argument(
+        "--painted", type=int, default=0, metavar="N", help="painted scenes to train on too (default 0)"
+    )
+    parser.add_argument("--seed", type=int, default=2021, help="of weights and patches (default 2021)")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    _many(parser, "--data", "folders in the layout of mohajerani2019, caffe256 or CALFIN", type=Path, metavar="FOLDER")
+    _add_data(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for scores.csv and scores.json")
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def domains_from_termini(
 
 def _square_around(lines: gpd.GeoSeries, crs: str, resolution_m: float, margin: float, min_side_m: float) -> GeoBox:
     left, bottom, right, top = lines.to_crs(crs).total_bounds
-    half = max((1 + 2 * margin) * max(right - left, top - bottom), min_side_m) / 2
+    half = max((1 + 2 * margin) * max(right - left, top - bottom), min_side_m, MIN_SIDE_PX * resolution_m) / 2
     x, y = (left + right) / 2, (bottom + top) / 2
     return box_grid((x - half, y - half, x + half, y + half), crs, resolution_m)
 

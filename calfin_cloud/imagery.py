@@ -8,31 +8,32 @@ import queue
 import re
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
-import planetary_computer
 import pystac
 import rasterio
 import rioxarray  # noqa: F401 (registers the accessor `rio`)
 import stackstac
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.dtypes import in_dtype_range
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.schema import BANDS, SCENE_DIMS, SceneError, check_scenes
-
-DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
-"""GDAL formats that are opened: none of them can refer to another file, as a VRT can whatever its name."""
+from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS, Band, band_of
 
 GDAL_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -51,28 +52,13 @@ REQUESTER_PAYS = ("usgs-landsat", "sentinel-s1-l1c", "sentinel-s2-l2a")
 DEADLINE_S = 300.0
 """Longest time for one band of one scene: GDAL's own limits add up over retries and blocks to far more."""
 
+SMALLEST_IMAGE_PX = 64
+
 STRIPE_WIDTH_M = 500.0
 """SLC-off gaps are at most 14 pixels of 30 m wide, at the edge of a Landsat 7 scene."""
 
 
-class Band(Protocol):
-    """What this room needs to know of a band; `sensors.band_of` says it."""
-
-    @property
-    def asset(self) -> str: ...  # noqa: D102
-    @property
-    def quality_asset(self) -> str | None: ...  # noqa: D102
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def nodata(self) -> float | None: ...  # noqa: D102
-    @property
-    def slc_off_possible(self) -> bool: ...  # noqa: D102
-    def signal(self, values: ArrayLike) -> NDArray[np.float32]: ...  # noqa: D102
-    def cloud(self, values: ArrayLike) -> NDArray[np.float32]: ...  # noqa: D102
-
-
-def stack_scenes(items: Sequence[pystac.Item], domain: Domain, band_of: Callable[[pystac.Item], Band]) -> xr.DataArray:
+def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     """Stack items on the domain's grid: lazy (time, band, y, x) float32, band = signal, cloud; one scene is one chunk.
 
     Nothing is opened here. A scene that cannot be read (no such band, refused address, 404, broken file) raises its
@@ -82,8 +68,6 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain, band_of: Callable
     ----------
     items
         From `search_scenes` or `items_from_images`; the order is kept.
-    band_of
-        `sensors.band_of`: which asset of an item to read, and how.
 
     Returns
     -------
@@ -96,7 +80,7 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain, band_of: Callable
     epsg = domain.grid.crs.epsg
     if epsg is None:
         raise ValueError(f"the CRS of domain {domain.name} has no EPSG code: use EPSG:3413, EPSG:3031 or UTM")
-    plans = [_plan(item, band_of) for item in items]
+    plans = [_plan(item) for item in items]
     stack = stackstac.stack(
         [_plain_item(plan, epsg, domain.grid.boundingbox.bbox) for plan in plans],
         assets=list(BANDS),
@@ -120,20 +104,55 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain, band_of: Callable
     return check_scenes(_with_coords(stack.data, plans, domain))
 
 
-def scene_fractions(scene: xr.DataArray) -> dict[str, float]:
+def read_image(path: str | Path) -> NDArray[np.float32]:
+    """Read a plain image of 8 or 16 bit, grey or RGB(A), as grey (y, x) float32: the mean of its colours.
+
+    NaN where the alpha channel is 0 or the file says nodata. `SceneError("unreadable")` for what is no PNG, GeoTIFF or
+    JPEG 2000, for complex numbers and for sides under 64 px.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is traced in pixels
+            with rasterio.Env(), rasterio.DatasetReader(str(path), driver=IMAGE_DRIVERS) as file:
+                colours = [i for i, c in zip(file.indexes, file.colorinterp, strict=True) if c != ColorInterp.alpha]
+                pixels = file.read(colours)
+                missing = file.dataset_mask() == 0
+    except rasterio.RasterioIOError as error:
+        raise SceneError("unreadable", f"cannot read {path}: {error}; expected a PNG or a GeoTIFF") from None
+    if min(pixels.shape[1:]) < SMALLEST_IMAGE_PX or np.iscomplexobj(pixels):
+        got = f"{pixels.shape[2]} x {pixels.shape[1]} pixels of {pixels.dtype}"
+        raise SceneError(
+            "unreadable", f"{path} has {got}, expected real numbers and {SMALLEST_IMAGE_PX} px a side or more"
+        )
+    grey = pixels.mean(axis=0, dtype=np.float64)
+    return np.where(missing | ~np.isfinite(grey), np.nan, grey).astype(np.float32)
+
+
+def scene_fractions(
+    scene: xr.DataArray | NDArray[np.float32],
+    *,
+    resolution_m: float | None = None,
+    slc_off_possible: bool | None = None,
+) -> dict[str, float]:
     """Measure one scene (band, y, x) over the domain: its cloud, nodata and SLC-off fractions, 0 to 1.
 
     Cloud counts among the pixels whose quality is known, NaN where there is no quality band. Nodata counts all missing
     pixels, the stripes too. SLC-off counts missing pixels in gaps narrower than `STRIPE_WIDTH_M`, in Landsat 7 scenes
     after 2003-05-31 only.
+
+    Parameters
+    ----------
+    resolution_m, slc_off_possible
+        By default those of the scene's coordinates; for a plain array 30 m, and gaps count.
     """
-    nodata = np.isnan(np.asarray(scene.sel(band="signal")))
-    cloud = np.asarray(scene.sel(band="cloud"))
-    known = np.isfinite(cloud)
+    if isinstance(scene, xr.DataArray):
+        resolution_m = resolution_m or abs(float(scene["x"][1] - scene["x"][0]))
+        slc_off_possible = bool(scene["slc_off_possible"]) if slc_off_possible is None else slc_off_possible
+    signal, cloud = np.asarray(scene)
+    nodata, known = np.isnan(signal), np.isfinite(cloud)
     slc_off = 0.0
-    if bool(scene.coords.get("slc_off_possible", False)):
-        pixel_m = abs(float(scene["x"][1] - scene["x"][0]))
-        slc_off = float((nodata & ~_wide_parts(nodata, STRIPE_WIDTH_M / 2 / pixel_m)).mean())
+    if slc_off_possible is not False and nodata.any():
+        slc_off = float((nodata & ~wide_parts(nodata, STRIPE_WIDTH_M / 2 / (resolution_m or 30.0))).mean())
     return {
         "cloud_fraction": float(cloud[known].mean()) if known.any() else float("nan"),
         "nodata_fraction": float(nodata.mean()),
@@ -148,31 +167,49 @@ def check_address(href: str, catalog: str) -> None:
     opened only for a catalogue that is local or on such a host itself, a link-local one (where clouds keep their
     credentials) only for a catalogue on that very host; GDAL's own prefixes and files that refer to others never.
     """
-    parts = urlsplit(href)
-    is_local = not urlsplit(catalog).scheme and bool(catalog)
+    parts = _split(href)
     if "<" in href or parts.path.lower().endswith((".vrt", ".xml")):
         _refuse(href, "a file that refers to other files")
     if parts.scheme in ("s3", "gs", "az"):
         return
     if parts.scheme in ("http", "https"):
-        _check_host(href, parts.hostname or "", urlsplit(catalog).hostname or "", is_local)
+        _check_host(href, parts.netloc, catalog)
     elif parts.scheme in ("", "file"):
         if not parts.path.startswith("/") or parts.netloc or re.match(r"/+vsi", parts.path):
             _refuse(href, "not an absolute path of a plain file")
-        if not is_local:
+        if not _is_local(catalog):
             _refuse(href, f"a local file, named by the catalogue {catalog or 'of unknown origin'}, which is not local")
     else:
         _refuse(href, "not https, http, s3, gs or az")
 
 
-def _check_host(href: str, host: str, catalog_host: str, is_local: bool) -> None:
+def _split(href: str) -> SplitResult:
+    try:
+        return urlsplit(href)
+    except ValueError as error:
+        raise SceneError("refused_address", f"refused to open {_shown(href)}: {error}") from None
+
+
+def _check_host(href: str, netloc: str, catalog: str) -> None:
+    host = _split(href).hostname or ""
+    # What else may stand here (user names, escapes, other alphabets) is read differently by Python and by curl.
+    if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", netloc) or not host or "\\" in href:
+        _refuse(href, "not the plain name of a host")
     address = _ip_address(host)
-    if address is None or address.is_global or host == catalog_host:
+    if address is None or address.is_global or host == urlsplit(catalog).hostname:
         return
-    catalog_address = _ip_address(catalog_host)
-    is_near = is_local or (catalog_address is not None and not catalog_address.is_global)
-    if not is_near or address.is_link_local or address.is_unspecified:
+    if not _is_near(catalog) or address.is_link_local or address.is_unspecified:
         _refuse(href, "a loopback, private or link-local host, which the catalogue is not")
+
+
+def _is_local(catalog: str) -> bool:
+    return catalog.startswith("/") and not catalog.startswith("//")
+
+
+def _is_near(catalog: str) -> bool:
+    """Say whether the catalogue is a local file, or on a loopback or private host."""
+    address = _ip_address(urlsplit(catalog).hostname or "")
+    return _is_local(catalog) or (address is not None and not address.is_global)
 
 
 def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -217,15 +254,17 @@ class _Source:
     failure: tuple[str, str] | None
 
 
-def _plan(item: pystac.Item, band_of: Callable[[pystac.Item], Band]) -> _Plan:
+def _plan(item: pystac.Item) -> _Plan:
     try:
         band = band_of(item)
-        catalog = str(item.extra_fields.get("calfin:catalog", ""))
+        catalog = str(item.extra_fields.get(CATALOG_FIELD, ""))
         for key in (band.asset, band.quality_asset):
             if key is not None:
                 check_address(_asset_href(item.assets[key]), catalog)
     except SceneError as error:
         return _Plan(item, None, error)
+    except Exception as error:  # whatever else is wrong with one item of a catalogue stays that item's trouble
+        return _Plan(item, None, SceneError("error", f"{item.id}: {type(error).__name__}: {error}"))
     return _Plan(item, band, None)
 
 
@@ -245,7 +284,7 @@ def _source(plan: _Plan, layer: str) -> _Source:
     key = None if band is None else band.asset if layer == "signal" else band.quality_asset
     href = None if key is None else _asset_href(item.assets[key])
     failure = (plan.error.reason, plan.error.message) if plan.error else None
-    return _Source(item.id, layer, href, str(item.extra_fields.get("calfin:catalog", "")), band, failure)
+    return _Source(item.id, layer, href, str(item.extra_fields.get(CATALOG_FIELD, "")), band, failure)
 
 
 def _asset_href(asset: pystac.Asset) -> str:
@@ -298,15 +337,18 @@ class _SceneReader:
             raise SceneError(*source.failure)
         if source.href is None or source.band is None:
             return np.full((window.height, window.width), np.nan, dtype=np.float32)
-        read = functools.partial(_read_warped, source, self.spec, window)
         try:
-            values = _within_deadline(read, DEADLINE_S)
+            values = _within_deadline(functools.partial(_read_warped, source, self.spec, window), DEADLINE_S)
         except SceneError:
             raise
         except Exception as error:
-            text = f"{source.scene_id}: cannot read {_shown(source.href)}: {_without_query(str(error) or repr(error))}"
-            raise SceneError("unreadable", text) from None  # the cause may hold a signed address
-        return source.band.signal(values) if source.layer == "signal" else source.band.cloud(values)
+            trouble = (
+                f"{source.scene_id}: cannot read {_shown(source.href)}: {_without_query(str(error) or repr(error))}"
+            )
+        else:
+            return source.band.signal(values) if source.layer == "signal" else source.band.cloud(values)
+        # Raised here and not in the handler: GDAL's errors cannot be sent between processes and may hold a signature.
+        raise SceneError("unreadable", trouble)
 
     def close(self) -> None:
         """Nothing stays open between reads."""
@@ -325,8 +367,9 @@ def _read_warped(source: _Source, spec: Any, window: Window) -> NDArray[np.float
     _check_resolved(source.href, source.catalog)
     target = np.full((window.height, window.width), np.nan, dtype=np.float32)
     with (
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),  # it is an error below
         rasterio.Env(**GDAL_SETTINGS, **_requester_pays(source.href)),
-        rasterio.DatasetReader(_signed(source.href, source.catalog), driver=DRIVERS, sharing=False) as file,
+        rasterio.DatasetReader(_signed(source.href, source.catalog), driver=IMAGE_DRIVERS, sharing=False) as file,
     ):
         if file.count != 1 or (file.crs is None and not file.gcps[0]):
             raise ValueError(f"expected one band with a georeference, got {file.count} bands and CRS {file.crs}")
@@ -334,20 +377,44 @@ def _read_warped(source: _Source, spec: Any, window: Window) -> NDArray[np.float
         reproject(
             rasterio.band(file, 1),
             target,
-            src_nodata=file.nodata if file.nodata is not None or not is_signal else source.band.nodata,
+            src_nodata=_nodata(file, source.band.nodata if is_signal else None),
             dst_crs=CRS.from_epsg(spec.epsg),
             dst_transform=rasterio.windows.transform(window, spec.transform),
             dst_nodata=np.nan,
             resampling=Resampling.bilinear if is_signal else Resampling.nearest,
+            **_kernel_scale(file, spec.resolutions_xy[0]),
         )
     return target
+
+
+def _nodata(file: rasterio.DatasetReader, default: float | None) -> float | None:
+    """Nodata of the file, else of the table; None where the file's type cannot even hold it."""
+    nodata = default if file.nodata is None else file.nodata
+    return nodata if nodata is not None and in_dtype_range(nodata, file.dtypes[0]) else None
+
+
+def _kernel_scale(file: rasterio.DatasetReader, pixel_m: float) -> dict[str, float]:
+    """Tell GDAL how much it shrinks the image, which widens its kernel against aliasing.
+
+    Its own guess, from the box around a rotated window, varies with the window and moved grey levels by 0.07 px (UTM to
+    EPSG:3413); with the true scale it is 0.002 px.
+    """
+    if file.crs is None or not file.crs.is_projected:
+        return {}
+    scale = min(1.0, file.res[0] / pixel_m)
+    return {"XSCALE": scale, "YSCALE": scale}
 
 
 def _signed(href: str, catalog: str) -> str:
     """Sign at the last moment, since tokens of the Planetary Computer live for less than an hour."""
     is_planetary = urlsplit(catalog).hostname == "planetarycomputer.microsoft.com"
     is_blob = (urlsplit(href).hostname or "").endswith(".blob.core.windows.net")
-    return str(planetary_computer.sign_url(href)) if is_planetary and is_blob else href
+    if not (is_planetary and is_blob):
+        return href
+    with warnings.catch_warnings():  # it declares its own settings in a way that pydantic deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import planetary_computer  # noqa: PLC0415 (a second of import that most workers never need)
+    return str(planetary_computer.sign_url(href))
 
 
 def _requester_pays(href: str) -> dict[str, str]:
@@ -364,9 +431,10 @@ def _check_resolved(href: str, catalog: str) -> None:
         found = {str(entry[4][0]).split("%")[0] for entry in socket.getaddrinfo(host, None)}
     except OSError:
         return  # the read itself says it better, and a proxy may know the name
-    addresses = [ipaddress.ip_address(text) for text in found]
-    if host != urlsplit(catalog).hostname and any(a.is_loopback or a.is_link_local for a in addresses):
-        _refuse(href, f"its name leads to {sorted(found)}")
+    for address in map(ipaddress.ip_address, found):
+        is_own = address.is_loopback and not _is_near(catalog)
+        if (is_own or address.is_link_local) and host != urlsplit(catalog).hostname:
+            _refuse(href, f"its name leads to {address}")
 
 
 def _within_deadline(read: Callable[[], NDArray[np.float32]], seconds: float) -> NDArray[np.float32]:
@@ -398,7 +466,7 @@ def _without_query(text: str) -> str:
     return re.sub(r"\?\S*", "", text)
 
 
-def _wide_parts(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
+def wide_parts(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
     """Open `mask` by a disk of that radius; what touches the border counts as going on beyond it."""
     pad = int(np.ceil(radius_px)) + 1
     core = distance_transform_edt(np.pad(mask, pad, mode="edge")) > radius_px

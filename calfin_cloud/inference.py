@@ -1,4 +1,4 @@
-"""Scenes become masks, lazily: three channels, a first pass over the whole domain, a second over windows around fronts."""
+"""Scenes become masks, lazily: three channels, a first pass over the domain, a second over windows around fronts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.fronts import TraceSettings, candidate_windows
+from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import load_network, predict_tiles
 from calfin_cloud.preprocess import input_channels, normalise, resize_channels
 from calfin_cloud.schema import MASKS, check_masks, check_scenes
@@ -22,7 +22,6 @@ from calfin_cloud.tiles import blend_tiles, cut_tiles
 
 INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
-GAP_M = 500.0  # nodata narrower than this is looked across: SLC-off gaps are at most 14 pixels of 30 m wide
 
 
 def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
@@ -32,7 +31,7 @@ def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
     """
     check_scenes(scenes)
     x = scenes["x"].values
-    return xr.apply_ufunc(
+    channels: xr.DataArray = xr.apply_ufunc(
         partial(_prepare_block, resolution_m=float(x[1] - x[0])),
         scenes,
         input_core_dims=[["band", "y", "x"]],
@@ -41,6 +40,7 @@ def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
         output_dtypes=[np.uint8],
         dask_gufunc_kwargs={"output_sizes": {"channel": 4}},
     )
+    return channels
 
 
 def predict_masks(channels: xr.DataArray, domain: Domain, *, network: str, trace: TraceSettings) -> xr.DataArray:
@@ -61,10 +61,13 @@ def predict_masks(channels: xr.DataArray, domain: Domain, *, network: str, trace
 
 
 def prepare_scene(scene: NDArray[np.float32], resolution_m: float) -> NDArray[np.uint8]:
-    """Make the input of one scene: (band, y, x) float32 with NaN = missing -> (y, x, 4) uint8."""
+    """Make the input of one scene: (band, y, x) float32 with NaN = missing -> (y, x, 4) uint8.
+
+    The last channel is 255 where the scene has data; narrow SLC-off gaps count as data, for the network looks across.
+    """
     signal = scene[0]
     channels = np.rint(input_channels(signal)).astype("uint8")
-    valid = ~_wide_gaps(np.isnan(signal), GAP_M / resolution_m)
+    valid = ~wide_parts(np.isnan(signal), STRIPE_WIDTH_M / 2 / resolution_m)
     return np.dstack([channels, np.where(valid, 255, 0).astype("uint8")])
 
 
@@ -77,8 +80,8 @@ def predict_scene(
 ) -> NDArray[np.float32]:
     """Predict the masks of one scene in two passes: (y, x, 4) uint8 -> (mask, y, x) float32 probabilities.
 
-    Pass 1 sees the whole scene at 256 x 256, pass 2 a square window around each candidate front (calfin-method 6.4), all
-    windows in one batch. Windows fade into the first pass at their border. NaN where the scene has no data.
+    Pass 1 sees the whole scene at 256 x 256, pass 2 a square window around each candidate front (calfin-method 6.4),
+    all windows in one batch. Windows fade into the first pass at their border. NaN where the scene has no data.
     """
     picture, valid = channels[..., :3], channels[..., 3] > 0
     shape = valid.shape
@@ -141,17 +144,6 @@ def _taper(window: tuple[int, int, int, int], shape: tuple[int, ...]) -> NDArray
         upper = np.full_like(pixel, np.inf) if last == n else last - pixel - 0.5
         ramps.append(np.clip(np.minimum(lower, upper) / TAPER_PX, 0, 1))
     return np.asarray(np.minimum.outer(*ramps), dtype="float32")
-
-
-def _wide_gaps(missing: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:
-    """Missing areas wider than `width_px`: what is left of them after an opening by a disc of that diameter."""
-    if not missing.any():
-        return missing
-    # Outside the scene counts as missing, so that a collar stays whole at the scene's border.
-    core = ndimage.distance_transform_edt(np.pad(missing, 1, constant_values=True))[1:-1, 1:-1] > width_px / 2
-    if not core.any():
-        return core
-    return missing & (ndimage.distance_transform_edt(~core) <= width_px / 2)
 
 
 def _resize(image: NDArray[Any], shape: tuple[int, ...], *, nearest: bool = False) -> NDArray[Any]:

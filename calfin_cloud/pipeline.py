@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -19,12 +21,12 @@ from dask import delayed
 from distributed import Client, wait
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
-from shapely.geometry import LineString
+from shapely.geometry import LineString, mapping
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.figures import scene_png
-from calfin_cloud.fronts import TraceSettings, georeference, trace_fronts
-from calfin_cloud.imagery import scene_fractions, stack_scenes
+from calfin_cloud.figures import MAX_PICTURES, report_html, scene_png
+from calfin_cloud.fronts import Trace, TraceSettings, georeference, trace_fronts
+from calfin_cloud.imagery import read_image, scene_fractions, stack_scenes
 from calfin_cloud.inference import predict_masks, predict_scene, prepare_scene, prepare_scenes
 from calfin_cloud.network import DEFAULT_NETWORK, network_id
 from calfin_cloud.schema import FRONT_SCHEMA, SceneError, front_key
@@ -33,19 +35,24 @@ from calfin_cloud.storage import (
     add_scenes,
     finished_keys,
     open_store,
+    read_picture,
     read_scene_masks,
+    read_store,
     write_fronts,
     write_masks,
     write_picture,
+    write_report,
 )
 
 log = logging.getLogger(__name__)
 
 BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced; bounds the live tasks
-NO_FRONT_REASONS = ("cloudy", "nodata", "flat")  # of a scene that was read well and shows nothing
+FAILURES = ("unreadable", "no_band", "refused_address", "worker_lost", "error")  # reasons of the state `failed`
+PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
 
 FindScenes = Callable[[Domain], Sequence[pystac.Item]]
 Result = dict[str, Any] | Exception
+Feature = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,9 @@ def map_fronts(
     settings = settings or MapSettings()
     crs = {d.crs for d in domains}
     if len(crs) != 1:
-        raise ValueError(f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store")
+        raise ValueError(
+            f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
+        )
     made_by = {"settings": asdict(settings), "model": network_id(settings.network), "code": version("calfin-cloud")}
     open_store(store, crs=crs.pop(), made_by=made_by)
     counts: Counter[str] = Counter(found=0, known=0, front=0, no_front=0, failed=0)
@@ -114,6 +123,72 @@ def map_fronts(
         if on_batch:
             on_batch(fronts)
     return counts
+
+
+def trace_image(
+    path: str | Path, *, network: str = DEFAULT_NETWORK, trace: TraceSettings | None = None
+) -> list[Feature]:
+    """Trace the fronts of a plain image, without a domain: a GeoJSON feature a front, at least one an image.
+
+    Properties `image, front, state, reason, detail, confidence`; geometry a LineString or None in pixel coordinates:
+    x = column, y = row, the centre of the first pixel at (0, 0).
+    """
+    try:
+        grey = read_image(path)
+        channels = prepare_scene(np.stack([grey, np.full_like(grey, np.nan)]), PLAIN_RESOLUTION_M)
+        front, ice = predict_scene(channels, network=network, trace=trace)
+        traced = trace_fronts(front, ice, settings=trace)
+    except SceneError as error:
+        traced = Trace((), error.reason, error.message)
+    state = "front" if traced.fronts else "no_front" if traced.reason not in FAILURES else "failed"
+    about = {"image": str(path), "front": -1, "state": state, "reason": traced.reason, "detail": traced.detail}
+    features: list[Feature] = [
+        {"properties": about | {"front": n, "confidence": f.confidence}, "geometry": mapping(LineString(f.line))}
+        for n, f in enumerate(traced.fronts)
+    ] or [{"properties": about | {"confidence": None}, "geometry": None}]
+    return [{"type": "Feature", **feature} for feature in features]
+
+
+def write_image_fronts(features: Sequence[Feature], path: Path) -> None:
+    """Write the features of plain images as GeoJSON."""
+    text = json.dumps({"type": "FeatureCollection", "features": list(features)}, ensure_ascii=False, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_store_report(store: str, scenes: pd.DataFrame) -> str:
+    """Write `report.html` into the store: counts, the table of `summarise_scenes`, pictures, provenance; return its path."""
+    shown = scenes.head(MAX_PICTURES)
+    pictures = {
+        front_key(domain, scene): picture
+        for domain, scene in zip(shown["domain"], shown["scene_id"], strict=True)
+        if (picture := read_picture(store, domain, scene)) is not None
+    }
+    html = report_html(
+        scenes,
+        pictures,
+        title=f"Calving fronts: {', '.join(scenes['domain'].unique()[:5])}",
+        provenance=read_store(store),
+    )
+    return write_report(store, html)
+
+
+def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Table for people, a row a scene: scene, date, state, reason, fronts, length in m; distances to a reference if given.
+
+    `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`.
+    """
+    by_key = fronts.groupby("key", sort=False)
+    scenes = by_key[["domain", "scene_id", "datetime", "platform", "state", "reason"]].first()
+    scenes["n_fronts"] = by_key["front"].max() + 1
+    scenes["length_m"] = by_key["length_m"].sum(min_count=1).round()
+    scenes["confidence"] = by_key["confidence"].max().round(2)
+    scenes["datetime"] = scenes["datetime"].dt.strftime("%Y-%m-%d")
+    if distances is not None and not distances.empty:
+        mean = distances.groupby(["key", "reference_date"])["distance_m"].mean().round(1).unstack()
+        nearest_first = mean.rename(columns=lambda date: f"m_to_{date}") if mean.shape[1] <= 2 else None
+        scenes = scenes.join(nearest_first if nearest_first is not None else mean.min(axis=1).rename("distance_m"))
+    table: pd.DataFrame = scenes.reset_index(drop=True)
+    return table
 
 
 def _plan(
@@ -171,7 +246,7 @@ def _map_here(batch: Batch, store: str, settings: MapSettings) -> list[Result]:
     for item, place in zip(batch.items, batch.places, strict=True):
         try:
             scene = stack_scenes([item], domain).data[0].compute(scheduler="synchronous")
-            fractions = scene_fractions(scene)
+            fractions = scene_fractions(scene, resolution_m=domain.resolution_m, slc_off_possible=_is_slc_off(item))
             facts = fractions | _verdict(fractions, settings)
             if "reason" not in facts:
                 channels = prepare_scene(scene, domain.resolution_m)
@@ -192,9 +267,14 @@ def _map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> 
     and no others (dask#7036).
     """
     scenes = stack_scenes(batch.items, batch.domain)
-    looks = [delayed(scene_fractions)(block[0]) for block in _blocks(scenes)]
+    looks = [
+        delayed(scene_fractions)(block[0], resolution_m=batch.domain.resolution_m, slc_off_possible=_is_slc_off(item))
+        for block, item in zip(_blocks(scenes), batch.items, strict=True)
+    ]
     channels, *looks = client.persist([prepare_scenes(scenes), *looks])
-    results: list[Result] = [r if isinstance(r, Exception) else r | _verdict(r, settings) for r in _gather(client, looks)]
+    results: list[Result] = [
+        r if isinstance(r, Exception) else r | _verdict(r, settings) for r in _gather(client, looks)
+    ]
     use = [i for i, r in enumerate(results) if not isinstance(r, Exception) and "reason" not in r]
     if not use:
         return results
@@ -235,15 +315,14 @@ def _store_and_trace(
 
 def _rows(domain: Domain, item: pystac.Item, result: Result) -> list[dict[str, Any]]:
     """Rows of one scene for the fronts table: one a front, or one that says why there is none."""
-    when, platform = _utc(item), str(item.properties.get("platform") or "unknown")
     row: dict[str, Any] = {
         "key": front_key(domain.name, item.id),
         "scene_id": item.id,
         "front": -1,
-        "datetime": when,
-        "platform": platform,
+        "datetime": _utc(item),
+        "platform": str(item.properties.get("platform") or "unknown"),
         "collection": item.collection_id or "",
-        "quality_flag": 13 if may_be_slc_off(platform, when) else 10,
+        "quality_flag": 13 if _is_slc_off(item) else 10,
         "length_m": np.nan,
         "confidence": np.nan,
         "isolation": "",
@@ -251,7 +330,7 @@ def _rows(domain: Domain, item: pystac.Item, result: Result) -> list[dict[str, A
     } | dict.fromkeys(("cloud_fraction", "nodata_fraction", "slc_off_fraction"), np.nan)
     if isinstance(result, Exception):
         reason, detail = _reason_of(result)
-        return [row | {"state": "no_front" if reason in NO_FRONT_REASONS else "failed", "reason": reason, "detail": detail}]
+        return [row | {"state": "failed" if reason in FAILURES else "no_front", "reason": reason, "detail": detail}]
     result = dict(result)
     fronts: list[tuple[LineString, float, str]] = result.pop("fronts", [])
     row |= result
@@ -300,6 +379,10 @@ def _gpu(client: Client) -> Mapping[str, int] | None:
 def _blocks(array: Any) -> list[Any]:  # noqa: ANN401 - xarray.DataArray or its dask array
     """The delayed chunk of every scene, each of length one along time."""
     return list(array.data.to_delayed().ravel())
+
+
+def _is_slc_off(item: pystac.Item) -> bool:
+    return may_be_slc_off(str(item.properties.get("platform") or ""), _utc(item))
 
 
 def _utc(item: pystac.Item) -> pd.Timestamp:

@@ -19,6 +19,7 @@ import rasterio
 import rasterio.warp
 import shapely
 from numpy.typing import NDArray
+from pystac.stac_io import DefaultStacIO
 from pystac_client import Client
 from pystac_client.stac_api_io import StacApiIO
 from rasterio.crs import CRS
@@ -27,11 +28,9 @@ from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS
 
 log = logging.getLogger(__name__)
-
-CATALOG_FIELD = "calfin:catalog"
-"""Field of every item that says which catalogue it came from: it decides which addresses may be opened."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ CATALOGS = {
     "usgs": PublicCatalog("https://landsatlook.usgs.gov/stac-server", ("landsat-c2l1", "landsat-c2l2-sr")),
 }
 
-IMAGE_DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
-"""What `imagery` reads too: formats whose files cannot refer to others."""
+RETRY = Retry(total=5, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+"""Busy and overloaded servers are asked again, searches by POST too: they change nothing."""
 
 Period = tuple[datetime | None, datetime | None]
 
@@ -121,15 +120,22 @@ def items_from_images(
 ) -> list[pystac.Item]:
     """Make items of the collection `images`, sorted by time and id, of georeferenced files with one band.
 
-    The id is the name of the file without its suffix, with that of its folder where two files share it. Without
-    `datetimes` the date is the first in the file's name, else the file's own tag.
+    The id is the name of the file without its suffix, with that of its folder where two files share it. `datetimes` is
+    one date for all images or one for each; without, it is the first date in the file's name, else the file's own tag.
     """
-    if datetimes and len(datetimes) != len(paths):
-        raise ValueError(f"give one date for each image, got {len(datetimes)} dates for {len(paths)} images")
-    dates: Sequence[str | datetime | None] = datetimes or [None] * len(paths)
+    dates: Sequence[str | datetime | None] = datetimes or [None]
+    if len(dates) not in (1, len(paths)):
+        raise ValueError(f"give one date, or one for each image; got {len(dates)} dates for {len(paths)} images")
+    dates = list(dates) * (len(paths) if len(dates) == 1 else 1)
     ids = _image_ids([str(path) for path in paths])
     items = [_image_item(str(path), id_, date, platform) for path, id_, date in zip(paths, ids, dates, strict=True)]
     return sorted(items, key=_order)
+
+
+def images_of(items: Sequence[pystac.Item], domain: Domain) -> list[pystac.Item]:
+    """Keep the items that touch the domain, in their order."""
+    area = _lonlat_area(domain)
+    return [item for item in items if _touches(item, area)]
 
 
 # Reading a catalogue
@@ -147,8 +153,8 @@ def _find_items(address: str, area: BaseGeometry, period: Period, wanted: list[s
         raise ValueError(str(error)) from error
     except Exception as error:
         raise ValueError(
-            f"cannot read the catalogue {address}: {type(error).__name__}: {str(error)[:500]}; expected a STAC API, a "
-            f"catalog.json, an item collection (GeoJSON), or one of {sorted(CATALOGS)}"
+            f"cannot read the catalogue {address}: {_told(error)}; expected a STAC API, a catalog.json, items "
+            f"as GeoJSON, or one of {sorted(CATALOGS)}"
         ) from error
     known = {item.collection_id for item in items if item.collection_id}
     if "conformsTo" not in root and items and not set(wanted) <= known:
@@ -160,20 +166,23 @@ class _KnownError(Exception):
     """A mistake already told in the user's words."""
 
 
+def _told(error: BaseException) -> str:
+    status = getattr(error, "status_code", None)
+    text = f"{type(error).__name__}{f' (HTTP status {status})' if status else ''} {error}".strip()
+    return text[:300] + (f", because of {_told(error.__cause__)}" if error.__cause__ else "")
+
+
 def _api_items(
     root: dict[str, Any], address: str, area: BaseGeometry, period: Period, wanted: list[str]
 ) -> Iterable[pystac.Item]:
-    retry = Retry(total=5, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
     client = Client.from_dict(root, href=address)
     client.set_self_href(address)
-    client._stac_io = StacApiIO(timeout=(10, 60), max_retries=retry)
+    client._stac_io = StacApiIO(timeout=(10, 60), max_retries=RETRY)
     known = {collection.id for collection in client.get_collections()} if wanted else set()
     if not set(wanted) <= known:
         raise _KnownError(_unknown_collections(address, set(wanted) - known, known))
-    search = client.search(
-        intersects=mapping(area), datetime="/".join(_rfc3339(t) for t in period), collections=wanted or None, limit=100
-    )
-    return search.items()
+    when = "/".join(_rfc3339(t) for t in period) if any(period) else None  # APIs refuse a range open at both ends
+    return client.search(intersects=mapping(area), datetime=when, collections=wanted or None, limit=100).items()
 
 
 def _static_items(root: dict[str, Any], reader: _StaticReader) -> Iterable[pystac.Item]:
@@ -187,20 +196,20 @@ def _static_items(root: dict[str, Any], reader: _StaticReader) -> Iterable[pysta
     return catalog.get_items(recursive=True)
 
 
-class _StaticReader(StacApiIO):
+class _StaticReader(DefaultStacIO):
     """Reads the JSON of one static catalogue, from the place where it was opened and from no other."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(timeout=(10, 60), max_retries=5)
+        super().__init__()
         self.address = address
+        self.http = StacApiIO(timeout=(10, 60), max_retries=RETRY)
 
-    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (pystac's own signature)
-        """Text of an address or link of the catalogue; `ValueError` for one elsewhere."""
-        href = str(source.absolute_href if isinstance(source, pystac.Link) else source)
+    def read_text_from_href(self, href: str) -> str:
+        """Text of an address of the catalogue; `ValueError` for one elsewhere."""
         if _place(href) != _place(self.address):
             raise ValueError(f"the catalogue links to {href}, which is not where it is itself: open that one instead")
         if urlsplit(href).scheme in ("http", "https"):
-            return super().read_text(href, *args, **kwargs)
+            return self.http.read_text(href)
         with fsspec.open(href, "rt", encoding="utf-8") as file:
             return str(file.read())
 
@@ -209,7 +218,7 @@ def _settle(item: pystac.Item, address: str) -> pystac.Item:
     """Give the item absolute asset addresses, a datetime, and the mark of its catalogue, whatever it says itself."""
     base = item.get_self_href() or address
     for asset in item.assets.values():
-        if not urlsplit(asset.href).scheme and not asset.href.startswith("/"):
+        if not re.match(r"[A-Za-z][\w+.-]*:|/|<", asset.href):
             asset.href = urljoin(base, asset.href) if "://" in base else str(Path(base).parent / asset.href)
     item.datetime = _moment(item)
     item.extra_fields[CATALOG_FIELD] = address
@@ -229,22 +238,31 @@ def _is_wanted(
         (not wanted or item.collection_id in wanted)
         and (start is None or moment >= start)
         and (end is None or moment <= end)
-        and (max_cloud is None or cloud is None or float(cloud) <= max_cloud)
+        and (max_cloud is None or not isinstance(cloud, int | float) or cloud <= max_cloud)
         and _touches(item, area)
     )
 
 
 def _touches(item: pystac.Item, area: BaseGeometry) -> bool:
-    if item.geometry:
-        footprint = _unwrapped(shapely.make_valid(shape(item.geometry)))
-    elif item.bbox:
-        left, bottom, right, top = item.bbox if len(item.bbox) == 4 else [item.bbox[i] for i in (0, 1, 3, 4)]
-        footprint = shapely.box(left, bottom, right + 360 if right < left else right, top)
-    else:
+    footprint = _footprint_of(item)
+    if footprint is None:
         return True
     # An item east and one west of the antimeridian may name the same place by longitudes 360 degrees apart.
-    shifts = (-360, 0, 360)
-    return any(bool(shapely.transform(footprint, _shifted(d)).intersects(area)) for d in shifts)
+    return any(bool(shapely.transform(footprint, _shifted(d)).intersects(area)) for d in (-360, 0, 360))
+
+
+def _footprint_of(item: pystac.Item) -> BaseGeometry | None:
+    """Geometry of the item in longitude and latitude, else its box; None where it has neither that can be read."""
+    try:
+        footprint = _unwrapped(shapely.make_valid(shape(item.geometry))) if item.geometry else None
+        if footprint is not None and not footprint.is_empty:
+            return footprint
+    except (ValueError, TypeError, LookupError, AttributeError, shapely.errors.ShapelyError) as error:
+        log.warning("item %s: cannot read its geometry (%s), taking its box", item.id, error)
+    if not item.bbox or len(item.bbox) not in (4, 6):
+        return None
+    left, bottom, right, top = item.bbox if len(item.bbox) == 4 else [item.bbox[i] for i in (0, 1, 3, 4)]
+    return shapely.box(left, bottom, right + 360 if right < left else right, top)
 
 
 def _lonlat_area(domain: Domain) -> BaseGeometry:

@@ -13,6 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from calfin_cloud.schema import SceneError
 
+IMAGE_DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
+"""GDAL formats that are opened: none of them can refer to another file, as a VRT can whatever its name."""
+
+CATALOG_FIELD = "calfin:catalog"
+"""Field of an item that names the catalogue it came from; `scenes` sets it, and it decides what `imagery` may open."""
+
 SLC_OFF_SINCE = datetime(2003, 5, 31, 23, 59, 59, tzinfo=UTC)
 """Landsat 7 scenes after this day may have stripes without data (CALFIN's rule, method section 8)."""
 
@@ -143,7 +149,16 @@ def band_of(item: pystac.Item) -> Band:
     quality = next((q for q in sensor.quality if set(q.assets) & set(item.assets)), None)
     quality_asset = next((key for key in quality.assets if key in item.assets), None) if quality else None
     scale, offset = _scale_offset(item, item.assets[asset], sensor)
-    return Band(asset, sensor, scale, offset, quality_asset, quality, _slc_off_possible(item))
+    platform = "landsat-7" if _landsat_code(item) == "LE07" else str(item.properties.get("platform"))
+    moment = item.datetime or item.common_metadata.start_datetime
+    return Band(asset, sensor, scale, offset, quality_asset, quality, may_be_slc_off(platform, moment))
+
+
+def may_be_slc_off(platform: str, moment: datetime | None) -> bool:
+    """Say whether a scene may have stripes without data: Landsat 7 after 2003-05-31 (a bare time is UTC)."""
+    if moment is None or not re.fullmatch(r"landsat[-_ ]?7|le07", platform.lower()):
+        return False
+    return moment.replace(tzinfo=moment.tzinfo or UTC) > SLC_OFF_SINCE
 
 
 def cloud_from_quality(values: ArrayLike, spec: Quality) -> NDArray[np.float32]:
@@ -206,13 +221,6 @@ def _scale_offset(item: pystac.Item, asset: pystac.Asset, sensor: Sensor) -> tup
     if item.properties.get("earthsearch:boa_offset_applied"):
         offset = 0.0
     return float(own.get("scale") or sensor.scale), float(offset or 0.0)
-
-
-def _slc_off_possible(item: pystac.Item) -> bool:
-    moment = item.datetime or item.common_metadata.start_datetime
-    if _landsat_code(item) != "LE07" or moment is None:
-        return False
-    return moment.replace(tzinfo=moment.tzinfo or UTC) > SLC_OFF_SINCE
 
 
 def _assets(item: pystac.Item) -> list[str]:

@@ -159,6 +159,13 @@ def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
     return bytes(fs.cat_file(path)) if fs.exists(path) else None
 
 
+def write_report(store: str, html: str) -> str:
+    """Write the report of the store and return its path."""
+    fs, root = fsspec.url_to_fs(store)
+    _write_whole(fs, f"{root}/report.html", html.encode())
+    return f"{store.rstrip('/')}/report.html"
+
+
 def picture_path(domain_name: str, scene_id: str) -> str:
     """Path of a scene's picture below the store; the id, which comes from a catalogue, is quoted."""
     return f"pictures/{check_name(domain_name)}/{quote(scene_id, safe='').replace('.', '%2E')}.png"

@@ -1,0 +1,127 @@
+"""A coastline and the fjord's walls in; the runs of the line that are calving fronts out (calfin-method 6.3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from scipy.signal import find_peaks
+from skimage.measure import label, regionprops
+
+OUTLIER_Z = 2.5
+SMALLEST_PART, SMALLEST_BOX = 0.0001, 0.00025  # of the frame's area
+PART_OF_LARGEST = 0.15
+FEWEST_VERTICES = 10
+SQUARE = np.ones((3, 3), dtype=np.uint8)
+
+
+class Isolated(NamedTuple):
+    """What the walls leave of a line.
+
+    `fronts`: vertices (n, 2) row, column of each; `boxes`: (m, 4) row, column, height, width, the first one the whole
+    frame; `threshold`: distance in px to the walls below which the line is taken for the wall's.
+    """
+
+    fronts: list[NDArray[np.intp]]
+    boxes: NDArray[np.intp]
+    threshold: float
+
+
+def isolate_fronts(line: NDArray[np.intp], fjord_mask: NDArray[np.bool_]) -> Isolated:
+    """Keep the runs of a line that lead away from the fjord's walls and back.
+
+    Parameters
+    ----------
+    line
+        (n, 2) row, column of the ordered coastline.
+    fjord_mask
+        (y, x) bool, True where a front may lie; the frame's border counts as wall.
+    """
+    shape = fjord_mask.shape
+    away = distance_transform_edt(np.pad(fjord_mask, 1))[1:-1, 1:-1]
+    drawn = draw_line(line, shape)
+    threshold = wall_distance(away[tuple(line.T)])
+    kept = _large_parts(drawn & (away > threshold), SMALLEST_PART)
+    if not kept.any():
+        return Isolated([], np.array([[0, 0, *shape]], dtype=np.intp), threshold)
+    kept = drawn & (away > 0) & (kept | (distance_transform_edt(~kept) < threshold))
+    regions = regionprops(label(_large_parts(kept, SMALLEST_BOX), connectivity=2))
+    boxes = [(0, 0, *shape)] + [_box(r.bbox) for r in regions]
+    fronts = []
+    for region in regions:
+        part = np.zeros(shape, dtype=np.uint8)
+        part[tuple(region.coords.T)] = 1
+        run = _first_run(line, cv2.dilate(part, SQUARE) > 0)
+        if _leads_away_and_back(away[tuple(run.T)]):
+            fronts.append(run)
+    return Isolated(fronts, np.array(boxes, dtype=np.intp), threshold)
+
+
+def draw_line(line: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Draw ordered vertices (n, 2) row, column as an 8-connected line, one pixel wide, on (y, x) bool."""
+    drawn = np.zeros(shape, dtype=np.uint8)
+    cv2.polylines(drawn, [np.ascontiguousarray(line[:, ::-1], dtype=np.int32)[:, None]], isClosed=False, color=1)
+    return drawn > 0
+
+
+def wall_distance(distances: NDArray[np.floating]) -> float:
+    """Distance in px up to which a line follows the walls, from the histogram of its vertices' distances to them.
+
+    The left edge of the first of the bins 2 to 6 that is no taller than the tallest bin that is no outlier.
+    """
+    n_bins = max(int(distances.max() / 2), 12)
+    counts, edges = np.histogram(distances, bins=n_bins)
+    inlier = counts[_robust_z(counts) < OUTLIER_Z]
+    tallest = inlier.max() if len(inlier) else 0
+    for i in range(2, 7):
+        if counts[i] <= tallest and edges[i - 1] != 0:
+            return float(edges[i - 1])
+    return float(edges[3])
+
+
+def _box(bbox: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Row, column, last row - row, last column - column of a region."""
+    return bbox[0], bbox[1], bbox[2] - bbox[0] - 1, bbox[3] - bbox[1] - 1
+
+
+def _robust_z(counts: NDArray[np.intp]) -> NDArray[np.float64]:
+    deviation = np.abs(counts - np.median(counts))
+    spread = 1.486 * np.median(deviation) or 1.253314 * deviation.mean() or 1.0
+    return np.asarray(deviation / spread, dtype=np.float64)
+
+
+def _large_parts(mask: NDArray[np.bool_], share_of_frame: float) -> NDArray[np.bool_]:
+    """Keep connected parts of at least that share of the frame, and of the largest part."""
+    numbers = label(mask, connectivity=2)
+    areas = np.bincount(numbers.ravel())
+    areas[0] = 0
+    large = areas >= max(share_of_frame * mask.size, PART_OF_LARGEST * areas.max())
+    large[0] = False
+    return np.asarray(large[numbers], dtype=bool)
+
+
+def _first_run(line: NDArray[np.intp], part: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """First vertices in a row that lie in `part`; at the end of the line the last one is lost, as in the original."""
+    inside = part[tuple(line.T)]
+    if not inside.any():
+        return line[:0]
+    first = int(inside.argmax())
+    left = ~inside[first:]
+    last = first + int(left.argmax()) if left.any() else len(line) - 1
+    return line[first:last]
+
+
+def _leads_away_and_back(away: NDArray[np.floating]) -> bool:
+    """Whether the distance to the walls rises and falls again along the run, with few peaks for its length."""
+    n = len(away)
+    if n < FEWEST_VERTICES:
+        return False
+    a, b = int(0.15 * n), int(0.85 * n)
+    start, middle, end = away[:a].min(), away[a:b].max(), away[b:].min()
+    peaks, _ = find_peaks(away, distance=int(max(10, n / 3)))
+    if len(peaks) == 0:
+        return False
+    return bool(np.sign(middle - start) == np.sign(middle - end) and middle > n / (4 * len(peaks)))

@@ -1,0 +1,130 @@
+"""One scene goes in, the three-channel network input of CALFIN comes out: raw, local contrast, lifted shadows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.transform import resize
+
+from calfin_cloud.schema import SceneError
+
+CLAHE_CLIP, CLAHE_TILES = 25.0, (4, 4)
+"""Contrast-limited adaptive histogram equalisation of the second channel (CALFIN, open preprocessing)."""
+
+SHADOW_AMOUNT, SHADOW_TONE, SHADOW_RADIUS_PX = 0.35, 0.5, 30
+"""Shadow correction of the third channel (CALFIN, open preprocessing); its highlight amount is 0."""
+
+STRETCH_PERCENTILES = (0.5, 99.5)
+"""Share of the valid pixels, in percent, between which the grey scale is stretched."""
+
+Stretch = Literal["percentile", "minmax"]
+
+
+def input_channels(signal: NDArray[np.floating], *, stretch: Stretch = "percentile") -> NDArray[np.float32]:
+    """Make the three channels of CALFIN out of one scene: raw, CLAHE, shadow-corrected.
+
+    Parameters
+    ----------
+    signal
+        (y, x) reflectance, digital number or dB; NaN = missing.
+    stretch
+        How it becomes 8-bit grey, see `to_eight_bit`.
+
+    Returns
+    -------
+    ndarray
+        (y, x, 3) float32 in 0..255, whole grey levels.
+    """
+    return eight_bit_channels(to_eight_bit(signal, stretch=stretch))
+
+
+def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile") -> NDArray[np.uint8]:
+    """Stretch a scene to 8-bit grey; missing pixels become 0.
+
+    `"percentile"` maps the 0.5th to the 99.5th percentile of the valid pixels to 1..255, so that neither a few
+    saturated pixels nor the unit (reflectance, digital number, dB) decide the contrast. `"minmax"` is the original's
+    `round((v - min) / max * 255)`, applied only if the range exceeds 255; it divides by the maximum, not by the range
+    (CALFIN, open preprocessing), and knows no negative values.
+
+    Parameters
+    ----------
+    signal
+        (y, x) of any unit; NaN = missing.
+
+    Raises
+    ------
+    SceneError
+        `nodata` if no pixel is valid, `flat` if all valid pixels are equal.
+    """
+    if signal.ndim != 2:
+        raise ValueError(f"signal must be one band (y, x), got shape {signal.shape}: pass the bands one by one")
+    valid = np.isfinite(signal)
+    if not valid.any():
+        raise SceneError("nodata", f"none of the {signal.size} pixels has data")
+    grey = _stretch_percentiles if stretch == "percentile" else _stretch_as_original
+    return np.where(valid, grey(np.asarray(signal, dtype=np.float64), valid), 0).astype(np.uint8)
+
+
+def eight_bit_channels(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Stack 8-bit grey (y, x), its CLAHE and its shadow correction: (y, x, 3) float32 in 0..255."""
+    clahe = cv2.createCLAHE(clipLimit=CLAHE_CLIP, tileGridSize=CLAHE_TILES).apply(np.ascontiguousarray(grey))
+    return np.stack([grey, clahe, lift_shadows(grey)], axis=-1).astype(np.float32)
+
+
+def lift_shadows(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Brighten dark surroundings and leave the bright ones: shadow correction of 8-bit grey (y, x) as in CALFIN.
+
+    The luminance of grey is summed from colour weights as in the original; its rounding moves some levels by up to 3.
+    """
+    luminance = 0.3 * grey + 0.59 * grey + 0.11 * grey
+    tone = SHADOW_TONE * 255
+    shadow = np.where(luminance < tone, 255 - luminance * 255 / tone, 0)
+    weight = cv2.blur(shadow, (SHADOW_RADIUS_PX, SHADOW_RADIUS_PX)) / 255
+    levels = np.arange(256) / 255
+    lifted = np.floor((1 - (1 - levels) ** (1 + 6 * SHADOW_AMOUNT)) * 255 + 0.5)
+    corrected = (1 - weight) * luminance + weight * lifted[luminance.astype(np.uint8)]
+    # The highlight correction has amount 0: its tone curve is the identity on whole levels, so it only rounds down.
+    highlight = np.where(luminance > tone, 1 - (255 - luminance) / tone, 0)
+    corrected = (1 - highlight) * corrected + highlight * np.floor(corrected)
+    return np.asarray(np.minimum(corrected + 0.5, 255), dtype=np.uint8)
+
+
+def resize_channels(channels: NDArray[np.float32], shape: tuple[int, int] = (256, 256)) -> NDArray[np.float32]:
+    """Resize (y, x, c) to `shape` bilinearly with anti-aliasing (scikit-image 0.26), and rescale what exceeds 8 bits.
+
+    A range above 255 over all channels becomes `round(v / max * 255)`, one maximum for all (Cheng et al. 2021).
+    """
+    resized = resize(channels, shape, order=1, preserve_range=True)
+    if resized.max() - resized.min() > 255:
+        resized = np.round(resized / resized.max() * 255)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def normalise(channels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale grey levels 0..255 to the network's -1..1; keeps shape and float32."""
+    return (channels / 127.5 - 1).astype(np.float32)
+
+
+def _stretch_percentiles(signal: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    values = signal[valid]
+    low, high = np.percentile(values, STRETCH_PERCENTILES)
+    if low == high:  # nearly all pixels alike; the few others still tell something
+        low, high = values.min(), values.max()
+    if low == high:
+        raise SceneError("flat", f"all {values.size} valid pixels have the value {low:g}")
+    return np.asarray(np.round(1 + 254 * np.clip((np.where(valid, signal, low) - low) / (high - low), 0, 1)))
+
+
+def _stretch_as_original(signal: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    low, high = signal[valid].min(), signal[valid].max()
+    if low == high:
+        raise SceneError("flat", f"all valid pixels have the value {low:g}")
+    if high <= 0:
+        raise ValueError(
+            f"stretch 'minmax' divides by the maximum, got {high:g}: use 'percentile' for negative units such as dB"
+        )
+    filled = np.where(valid, signal, 0)
+    return np.clip(np.round((filled - low) / high * 255) if high - low > 255 else filled, 0, 255)

@@ -1,0 +1,1 @@
+"""Small loopback servers that tests start and stop."""

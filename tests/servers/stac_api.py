@@ -1,0 +1,104 @@
+"""A loopback STAC API: landing page, collections, and item search by POST, page by page."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from shapely.geometry import shape
+
+CONFORMS = [
+    "https://api.stacspec.org/v1.0.0/core",
+    "https://api.stacspec.org/v1.0.0/collections",
+    "https://api.stacspec.org/v1.0.0/item-search",
+]
+
+
+class StacApi(ThreadingHTTPServer):
+    """Serves items given as dictionaries, `page_size` a page; answers 503 to the first `n_busy` searches."""
+
+    daemon_threads = True
+
+    def __init__(self, items: Sequence[dict[str, Any]], page_size: int, n_busy: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.items, self.page_size, self.n_busy = list(items), page_size, n_busy
+        self.searches: list[dict[str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StacApi
+
+    def log_message(self, *args: object) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        url = self.server.url
+        if self.path == "/":
+            links = [
+                {"rel": "self", "href": url},
+                {"rel": "root", "href": url},
+                {"rel": "data", "href": f"{url}/collections"},
+                {"rel": "search", "href": f"{url}/search", "method": "POST", "type": "application/geo+json"},
+            ]
+            self._send({"type": "Catalog", "id": "api", "description": "-", "stac_version": "1.0.0", "links": links, "conformsTo": CONFORMS})  # fmt: skip  # noqa: E501
+        elif self.path == "/collections":
+            ids = sorted({item["collection"] for item in self.server.items})
+            extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
+            same = {"type": "Collection", "description": "-", "license": "other", "stac_version": "1.0.0", "links": []}
+            self._send({"collections": [{"id": id_, "extent": extent, **same} for id_ in ids], "links": []})
+        else:
+            self._send({"code": "NotFound", "description": self.path}, status=404)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.searches.append(body)
+        if len(self.server.searches) <= self.server.n_busy:
+            return self._send({"code": "Busy"}, status=503)
+        if body.get("datetime") == "../..":  # as pgstac does
+            return self._send({"code": "BadRequest", "description": "at least one end must be given"}, status=400)
+        first = int(body.get("token", 0))
+        found = [item for item in self.server.items if _matches(item, body)]
+        last = first + self.server.page_size
+        links = []
+        if last < len(found):
+            link = {"rel": "next", "method": "POST", "href": f"{self.server.url}/search", "merge": True}
+            links = [link | {"body": {"token": str(last)}}]
+        return self._send({"type": "FeatureCollection", "features": found[first:last], "links": links})
+
+    def _send(self, content: dict[str, Any], status: int = 200) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+def _matches(item: dict[str, Any], body: dict[str, Any]) -> bool:
+    start, end = body.get("datetime", "../..").split("/")
+    moment = item["properties"]["datetime"]
+    return (
+        item["collection"] in body.get("collections", [item["collection"]])
+        and (start == ".." or moment >= start)
+        and (end == ".." or moment <= end)
+        and shape(item["geometry"]).intersects(shape(body["intersects"]))
+    )
+
+
+@contextmanager
+def serve_api(items: Sequence[dict[str, Any]], *, page_size: int = 100, n_busy: int = 0) -> Iterator[StacApi]:
+    """Serve a STAC API on a free loopback port until the block ends."""
+    with StacApi(items, page_size, n_busy) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,177 @@
+"""The main job from a catalogue to a store, killed and resumed, on workers and without them."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, wait
+
+from calfin_cloud.domains import Domain, box_grid, read_domains
+from calfin_cloud.fronts import TraceSettings
+from calfin_cloud.inference import predict_masks
+from calfin_cloud.network import DEFAULT_NETWORK
+from calfin_cloud.pipeline import MapSettings, map_fronts
+from calfin_cloud.sample import write_sample
+from calfin_cloud.scenes import search_scenes
+from calfin_cloud.schema import STATES
+from calfin_cloud.storage import read_fronts
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras", "ignore::ResourceWarning")
+N_SCENES = 5
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory) -> Path:
+    """Folder of a painted glacier with five scenes."""
+    folder = tmp_path_factory.mktemp("painted")
+    write_sample(folder, scenes=N_SCENES, seed=3)
+    return folder
+
+
+def run(painted: Path, store: Path, *, batch_size=2, **more):
+    find = partial(search_scenes, painted / "catalog.json", period="1984/2030")
+    return map_fronts(read_domains(painted / "domains.geojson"), find, str(store), batch_size=batch_size, **more)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(painted, tmp_path_factory) -> Path:
+    """Store of a run without Dask that nothing disturbed."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    counts = run(painted, store)
+    assert counts["found"] == N_SCENES
+    return store
+
+
+def contents(store: Path) -> dict[str, str]:
+    """Digest of every file of a store."""
+    files = (p for p in sorted(store.rglob("*")) if p.is_file())
+    return {str(p.relative_to(store)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_every_scene_ends_in_one_state_and_most_have_a_front(undisturbed):
+    fronts = read_fronts(str(undisturbed))
+    scenes = fronts.drop_duplicates("key")
+    assert len(scenes) == N_SCENES
+    assert set(scenes["state"]) <= set(STATES)
+    assert (scenes["state"] == "front").sum() >= N_SCENES - 1
+    assert (fronts["geometry"].notna() == (fronts["state"] == "front")).all()
+
+
+def test_fronts_lie_on_the_painted_truth(painted, undisturbed):
+    truth = gpd.read_parquet(painted / "truth.parquet").set_index("scene_id").geometry
+    fronts = gpd.read_parquet(undisturbed / "fronts").dropna(subset="geometry")
+    assert fronts.crs == truth.crs
+    for row in fronts[fronts["front"] == 0].itertuples():
+        apart = [row.geometry.interpolate(f, normalized=True).distance(truth[row.scene_id]) for f in np.linspace(0, 1, 50)]
+        assert np.median(apart) < 3 * row.resolution_m, row.scene_id
+
+
+def test_masks_open_in_xarray_with_a_probability_for_every_scene_that_has_a_front(undisturbed):
+    fronts = read_fronts(str(undisturbed))
+    masks = xr.open_zarr(undisturbed / "masks" / fronts["domain"].iloc[0])["masks"]
+    assert masks.dims == ("time", "mask", "y", "x")
+    with_front = masks.isel(time=np.isin(masks["scene_id"].values, fronts.loc[fronts["state"] == "front", "scene_id"]))
+    assert np.isfinite(with_front.max(("mask", "y", "x"))).all()
+    assert float(masks.max()) <= 1
+
+
+def test_a_second_run_writes_nothing(painted, undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+    counts = run(painted, undisturbed)
+    assert counts["known"] == counts["found"] == N_SCENES
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")} == before
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_store_from_workers_equals_that_of_a_plain_loop(painted, undisturbed, tmp_path, n_workers):
+    with (
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        run(painted, tmp_path / "store", client=client)
+    assert contents(tmp_path / "store") == contents(undisturbed)
+
+
+def test_a_killed_run_resumes_to_the_same_store_byte_for_byte(painted, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "calfin_cloud.cli", "map", "--catalog", str(painted / "catalog.json")]
+    command += ["--domains", str(painted / "domains.geojson"), "--period", "1984/2030"]
+    command += ["--store", str(store), "--cluster", "none", "--batch-size", "2"]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(store.glob("fronts/*.parquet")):
+        assert killed.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    n_done = len(read_fronts(str(store)).drop_duplicates("key"))
+    assert 0 < n_done < N_SCENES
+    counts = run(painted, store)
+    assert counts["known"] == n_done
+    assert contents(store) == contents(undisturbed)
+
+
+def test_a_scene_that_cannot_be_read_fails_alone_and_the_command_says_so(painted, undisturbed, tmp_path, capfd):
+    broken = tmp_path / "painted"
+    shutil.copytree(painted, broken)
+    catalog = search_scenes(broken / "catalog.json", read_domains(broken / "domains.geojson")[0], "1984/2030")
+    asset = next(a for key, a in catalog[0].assets.items() if key in ("nir08", "nir", "B08", "hh", "vv"))
+    Path(asset.href.removeprefix("file://")).write_bytes(b"this is no TIFF")
+    from calfin_cloud.cli import main  # noqa: PLC0415 - it sets TensorFlow's log level
+
+    call = ["map", "--catalog", str(broken / "catalog.json"), "--domains", str(broken / "domains.geojson")]
+    assert main([*call, "--period", "1984/2030", "--store", str(tmp_path / "store"), "--cluster", "none"]) == 1
+    assert "1 failed" in capfd.readouterr().out
+    fronts = read_fronts(str(tmp_path / "store"))
+    (failed,) = fronts[fronts["state"] == "failed"].itertuples()
+    assert (failed.scene_id, failed.reason) == (catalog[0].id, "unreadable")
+    others = fronts[fronts["scene_id"] != failed.scene_id].reset_index(drop=True)
+    whole = read_fronts(str(undisturbed))
+    assert others.equals(whole[whole["scene_id"] != failed.scene_id].reset_index(drop=True))
+
+
+def test_domains_of_two_crs_are_not_mixed_in_a_store(tmp_path):
+    two = [Domain(n, box_grid((0, 0, 3000, 3000), crs, 30.0)) for n, crs in (("a", 3413), ("b", 32622))]
+    with pytest.raises(ValueError, match="share one CRS"):
+        map_fronts(two, lambda _: [], str(tmp_path / "store"))
+
+
+def test_a_store_of_another_network_or_setting_is_refused(painted, undisturbed):
+    with pytest.raises(ValueError, match="made differently"):
+        run(painted, undisturbed, settings=MapSettings(max_cloud=0.5))
+
+
+def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu():
+    """The two-worker experiment on dask#7036: annotations put about a third of the tasks there, persist all of them."""
+    domain = Domain("a", box_grid((0, 0, 64 * 30, 64 * 30), 3413, 30.0))
+    shape = (8, 64, 64, 4)
+    channels = xr.DataArray(np.full(shape, 128, "uint8"), dims=("time", "y", "x", "channel")).chunk(time=1)
+    options = {"nthreads": 1, "protocol": "tcp"}
+    workers = {
+        "gpu": {"cls": Nanny, "options": options | {"resources": {"GPU": 1}}},
+        "cpu": {"cls": Nanny, "options": options},
+    }
+    scheduler = {"cls": Scheduler, "options": {"protocol": "tcp", "dashboard": False}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(2)
+        infos = client.scheduler_info(n_workers=-1)["workers"]
+        (gpu,) = (address for address, info in infos.items() if "GPU" in info["resources"])
+        read = client.persist(channels + 0)
+        masks = client.persist(
+            predict_masks(read, domain, network=DEFAULT_NETWORK, trace=TraceSettings()), resources={"GPU": 1}
+        )
+        wait([read, masks])
+        made_by = client.who_has(masks)
+        assert len(made_by) == shape[0]
+        assert {worker for workers in made_by.values() for worker in workers} == {gpu}

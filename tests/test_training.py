@@ -1,0 +1,252 @@
+import csv
+import json
+from dataclasses import replace
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from calfin_cloud import training as hallway
+from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
+from calfin_cloud.network import load_network
+from calfin_cloud.training import (
+    TrainingSettings,
+    cut_patch,
+    draw_sample,
+    fit,
+    make_batch,
+    masks_loss,
+    prepare,
+    random_patch,
+    random_window,
+    slc_off_gaps,
+    vary_grey,
+    whole_scene,
+)
+
+TINY = TrainingSettings(width=0.03, batch=1, steps=3, leave_out=("Crane",), checkpoint_minutes=0)
+
+
+def painted(glacier="Rink", sensor="optical", shape=(120, 100), row=70, seed=0):
+    """A scene with ice below `row` and ocean above it."""
+    rng = np.random.default_rng(seed)
+    below = np.arange(shape[0])[:, None] * np.ones((1, shape[1])) >= row
+    image = np.where(below, 180, 60) + rng.normal(0, 10, shape)
+    front = np.zeros(shape, bool)
+    front[row] = True
+    ice = np.where(below, ICE, OCEAN).astype(np.uint8)
+    return Sample(f"{glacier}{seed}", glacier, sensor, image.astype(np.float32), front, ice)
+
+
+@pytest.fixture
+def eager():
+    """Steps without a compiled graph, whose making takes longer than all steps of a test."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def curve(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def stored(path):
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return arrays
+
+
+def test_loss_and_its_gradient_are_those_of_calfin(shared):
+    with np.load(shared / "parity" / "loss_parity.npz") as parity:
+        known = np.ones((*parity["gt"].shape[:3], 1), np.float32)
+        truth = tf.constant(np.concatenate([parity["gt"], known], axis=-1))
+        masks = tf.constant(parity["pr"])
+        with tf.GradientTape() as tape:
+            tape.watch(masks)
+            loss = masks_loss(truth, masks)
+        np.testing.assert_allclose(float(loss), parity["loss"], rtol=1e-5)
+        np.testing.assert_allclose(tape.gradient(loss, masks).numpy(), parity["grad"], rtol=1e-5)
+
+
+def test_an_unknown_ice_mask_leaves_only_the_front_in_the_loss():
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 2, (2, 16, 16, 3)).astype(np.float32)
+    masks = rng.uniform(0.1, 0.9, (2, 16, 16, 2)).astype(np.float32)
+    truth[..., 2] = 0
+    swapped = truth.copy()
+    swapped[..., 1] = 1 - swapped[..., 1]
+    assert float(masks_loss(truth, masks)) == float(masks_loss(swapped, masks))
+    front_only = float(masks_loss(truth, masks, front_weight=1.0))
+    np.testing.assert_allclose(float(masks_loss(truth, masks)), 25 / 26 * front_only, rtol=1e-6)
+
+
+def test_a_sample_with_unknown_ice_does_not_dilute_the_others():
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 2, (2, 16, 16, 3)).astype(np.float32)
+    masks = rng.uniform(0.1, 0.9, (2, 16, 16, 2)).astype(np.float32)
+    truth[0, ..., 2], truth[1, ..., 2] = 1, 0
+    both = float(masks_loss(truth, masks, front_weight=1e-9))
+    np.testing.assert_allclose(both, float(masks_loss(truth[:1], masks[:1], front_weight=1e-9)), rtol=1e-5)
+
+
+def test_a_perfect_prediction_costs_nothing():
+    truth = np.zeros((1, 16, 16, 3), np.float32)
+    truth[:, 8, :, 0], truth[:, 8:, :, 1], truth[..., 2] = 1, 1, 1
+    assert abs(float(ops.convert_to_numpy(masks_loss(truth, truth[..., :2])))) < 1e-5
+
+
+@pytest.mark.parametrize("side", [60, 120, 240])
+def test_front_is_three_pixels_wide_at_every_scale(side):
+    prepared = prepare(painted(shape=(side, side), row=side // 2))
+    _, masks = cut_patch(np.zeros((side, side, 3), np.float32), prepared, whole_scene((side, side)), border=False)
+    assert set(masks[..., 0].sum(axis=0)) <= {2, 3, 4}
+
+
+def test_a_wide_drawn_line_is_thinned_first():
+    sample = painted()
+    wide = sample.front.copy()
+    wide[68:73] = True
+    prepared = prepare(replace(sample, front=wide))
+    assert set(prepared.front_pixels[5:-5, 0]) == {70}
+
+
+def test_masks_follow_the_image_through_every_window():
+    prepared = prepare(painted())
+    rng = np.random.default_rng(11)
+    for _ in range(20):
+        channels = np.repeat(prepared.grey[..., None], 3, axis=-1).astype(np.float32)
+        patch, masks = cut_patch(channels, prepared, random_window(prepared, rng), border=True)
+        away = (masks[..., 0] == 0) & (masks[..., 2] == 1) & (patch[..., 0] > 0)
+        agree = (patch[..., 0] > 128) == (masks[..., 1] == 1)
+        assert agree[away].mean() > 0.97
+
+
+def test_outside_the_scene_the_ice_is_unknown_and_no_front_is_drawn():
+    prepared = prepare(painted())
+    far = whole_scene(prepared.grey.shape) + np.array([[0, 0, 1000], [0, 0, 1000]])
+    patch, masks = cut_patch(np.full((120, 100, 3), 9, np.float32), prepared, far, border=True)
+    assert not patch.any()
+    assert not masks.any()
+
+
+def test_unknown_ice_stays_unknown():
+    sample = painted()
+    prepared = prepare(replace(sample, ice=np.full_like(sample.ice, UNKNOWN)))
+    assert not random_patch(prepared, np.random.default_rng(0))[1][..., 1:].any()
+
+
+def test_missing_pixels_stay_missing_and_others_never_become_it():
+    grey = np.full((80, 80), 100, np.uint8)
+    grey[:30] = 0
+    for seed in range(20):
+        varied = vary_grey(grey, "sar", np.random.default_rng(seed))
+        assert not varied[:30].any()
+        assert varied[30:].all()
+
+
+def test_gaps_of_landsat_7_are_stripes_not_everything():
+    shares = [slc_off_gaps((200, 200), np.random.default_rng(seed)).mean() for seed in range(20)]
+    assert 0 < max(shares) < 0.5
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    samples = [prepare(painted(seed=i)) for i in range(3)]
+    for i, (patches, masks) in enumerate([make_batch(samples, TINY, 7), make_batch(samples, replace(TINY, seed=1), 7)]):
+        again = make_batch(samples, replace(TINY, seed=1) if i else TINY, 7)
+        np.testing.assert_array_equal(patches, again[0])
+        np.testing.assert_array_equal(masks, again[1])
+    assert np.abs(make_batch(samples, TINY, 7)[0] - make_batch(samples, TINY, 8)[0]).max() > 0.1
+    assert patches.shape == (1, 224, 224, 3)
+    assert -1 <= patches.min() < patches.max() <= 1
+
+
+def test_a_rare_sensor_is_drawn_as_often_as_a_common_one():
+    samples = [prepare(painted(seed=i)) for i in range(8)] + [prepare(painted("JAC", "sar"))]
+    rng = np.random.default_rng(0)
+    share = np.mean([draw_sample(samples, rng).sample.sensor == "sar" for _ in range(400)])
+    assert 0.4 < share < 0.6
+
+
+def test_learning_rate_rises_falls_and_ends_at_zero():
+    rates = [TINY.rate(progress) for progress in np.linspace(0, 1, 101)]
+    assert rates[0] < 0.1 * TINY.learning_rate
+    np.testing.assert_allclose(max(rates), TINY.learning_rate)
+    assert rates[-1] < 1e-9
+    assert (np.diff(rates[4:]) <= 0).all()
+
+
+def test_the_run_ends_with_steps_or_minutes_whichever_comes_first():
+    both = replace(TINY, steps=100, minutes=1.0)
+    assert both.progress(50, 15.0) == 0.5
+    assert both.progress(10, 45.0) == 0.75
+    assert both.progress(500, 0.0) == 1.0
+
+
+def test_settings_that_never_end_are_refused():
+    with pytest.raises(ValueError, match="steps or minutes"):
+        TrainingSettings()
+    for wrong in ({"batch": 0}, {"minutes": -1.0}, {"steps": 0}, {"front_weight": 1.5}):
+        with pytest.raises(ValueError, match="correct them"):
+            replace(TINY, **wrong)
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    samples = [painted(seed=i) for i in range(2)] + [painted("JAC", "sar"), painted("Crane", "sar")]
+    whole = stored(fit(samples, tmp_path / "whole.weights.h5", TINY))
+    real = hallway.make_batch
+
+    def make_batch_until_the_power_fails(samples, settings, step):
+        if step == 2:
+            raise OSError("power failed")
+        return real(samples, settings, step)
+
+    out = tmp_path / "parts.weights.h5"
+    monkeypatch.setattr(hallway, "make_batch", make_batch_until_the_power_fails)
+    with pytest.raises(OSError, match="power failed"):
+        fit(samples, out, TINY)
+    assert out.is_file()  # what was learned so far is usable
+    monkeypatch.setattr(hallway, "make_batch", real)
+    parts = stored(fit(samples, out, TINY))
+    assert parts.keys() == whole.keys()
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name].astype(np.float32), values.astype(np.float32), atol=2e-3, err_msg=name)
+
+    rows = curve(tmp_path / "parts.csv")
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert {"loss", "Crane_front", "Crane_ice"} <= rows[0].keys()
+    about = json.loads((tmp_path / "parts.json").read_text())
+    assert about["settings"]["seed"] == 2021
+    assert about["training"] == {"JAC": 1, "Rink": 2}
+    assert about["validation"] == {"Crane": 1}
+    assert not list(tmp_path.glob("*.npz"))
+    assert load_network(out).output_shape == (None, 224, 224, 2)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, monkeypatch):
+    samples = [painted(), painted("Crane", "sar")]
+    out = tmp_path / "net.weights.h5"
+    np.savez(tmp_path / "net.checkpoint.npz", settings="{}", step=1, elapsed_s=1.0)
+    with pytest.raises(ValueError, match="belongs to other settings"):
+        fit(samples, out, TINY)
+
+
+def test_weights_without_their_suffix_and_trainings_without_samples_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.weights\.h5"):
+        fit([painted()], tmp_path / "net.h5", TINY)
+    with pytest.raises(ValueError, match="names every glacier"):
+        fit([painted("Crane", "sar")], tmp_path / "net.weights.h5", TINY)
+
+
+def test_a_seed_gives_the_same_first_weights():
+    first = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        first.append(np.asarray(hallway.calfin_network(width=0.03).get_layer("aspp0").weights[0]))
+    np.testing.assert_array_equal(*first)
