@@ -56,13 +56,14 @@ def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts and the path of the report."""
     from tqdm import tqdm
 
-    from calfin_cloud import clusters
+    from calfin_cloud import clusters  # brings loggers of its own, at the level INFO
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, read_reference
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import MapSettings, map_fronts, summarise_scenes, write_store_report
     from calfin_cloud.storage import read_fronts
 
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
     domains = read_domains(options.domains, options.domain)
     reference = read_reference(options.reference) if options.reference else None
     settings = MapSettings(

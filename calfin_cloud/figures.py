@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -28,8 +29,8 @@ FRONT_COLOUR = (255, 176, 0)
 REFERENCE_COLOUR = (86, 180, 233)
 """Amber and sky blue stay apart under every form of colour blindness (Okabe and Ito 2008; IBM palette)."""
 
-HALO_PX, FRONT_PX, REFERENCE_PX = 6, 2, 2
-DASH_PX, GAP_PX = 9, 6
+HALO_PX, FRONT_PX, REFERENCE_PX = 5, 2, 2
+DASH_PX, GAP_PX = 9, 9  # round ends take 2 px of each gap
 TITLE_PX = 22
 MAX_PICTURES = 300
 CELL_PX = 240
@@ -134,8 +135,8 @@ def report_html(
         cards=cards,
         n_left_out=n_left_out,
         provenance=[(_clean(k), _clean(v)) for k, v in _flatten(provenance)],
-        front_colour="#{:02x}{:02x}{:02x}".format(*FRONT_COLOUR),
-        reference_colour="#{:02x}{:02x}{:02x}".format(*REFERENCE_COLOUR),
+        front_colour=_hex(FRONT_COLOUR),
+        reference_colour=_hex(REFERENCE_COLOUR),
     )
 
 
@@ -155,30 +156,31 @@ def scene_figure(
     n_rows, n_columns = grey.shape
     left, right, bottom, top = extent_km or (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
     per_px = np.array([(right - left) / n_columns, (bottom - top) / n_rows])
-    figure = Figure(figsize=(6.4, 6.4 * n_rows / n_columns + 0.6), dpi=160, layout="constrained")
+    figure = Figure(figsize=(6.4, 6.4 * n_rows / n_columns + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), interpolation="antialiased")
-    handles = []
     for group, colour, style, label in (
-        (reference, REFERENCE_COLOUR, "--", "reference front"),
         (lines, FRONT_COLOUR, "-", "calving front"),
+        (reference, REFERENCE_COLOUR, "--", "reference front"),
     ):
-        paint = tuple(c / 255 for c in colour)
-        for line in group:
+        for i, line in enumerate(group):
             x, y = (np.array([left, top]) + (_check_line(line) + 0.5) * per_px).T
             axes.plot(x, y, "-", color="black", linewidth=3.6, alpha=0.75, solid_capstyle="round")
-            axes.plot(x, y, style, color=paint, linewidth=1.8)
-        if len(group):
-            handles.append(Line2D([], [], color=paint, linestyle=style, linewidth=2, label=label))
-    if handles:
-        axes.legend(handles=handles[::-1], loc="upper right", facecolor="0.15", labelcolor="white", framealpha=0.8)
+            axes.plot(x, y, style, color=_hex(colour), linewidth=1.8, label="" if i else label)
+    if len(lines) or len(reference):
+        axes.legend(loc="upper right", facecolor="0.15", labelcolor="white", framealpha=0.8)
     _dress_axes(axes, extent_km, title)
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
     return out.getvalue()
 
 
-def _dress_axes(axes: Any, extent_km: tuple[float, float, float, float] | None, title: str) -> None:
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _dress_axes(axes: Axes, extent_km: tuple[float, float, float, float] | None, title: str) -> None:
     """Title, and with an extent axes in km and a scale bar of about a quarter of the width."""
     axes.set_title(title, fontsize=11)
     if extent_km is None:
@@ -217,7 +219,7 @@ def _check_line(line: ArrayLike) -> Line:
 
 
 def _scale_line(line: ArrayLike, scale: NDArray[np.float64]) -> Line:
-    """Line in pixels of the resized scene: outer edges, not pixel centres, keep their place when an image is resized."""
+    """Line in pixels of the resized scene: resizing keeps the image's outer edges in place, not its pixel centres."""
     return (_check_line(line) + 0.5) * scale - 0.5
 
 
@@ -278,8 +280,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(caption: str, font: ImageFont.FreeTypeFont) -> str:
-    n_letters = int(CELL_PX / font.getlength("0"))
-    return "\n".join(textwrap.wrap(caption, n_letters, max_lines=CAPTION_LINES, placeholder=" …"))
+    """Caption in at most `CAPTION_LINES` lines, each as wide as a cell."""
+    for n_letters in range(60, 8, -2):
+        lines = textwrap.wrap(caption, n_letters, max_lines=CAPTION_LINES, placeholder=" …")
+        if all(font.getlength(line) <= CELL_PX for line in lines):
+            break
+    return "\n".join(lines)
 
 
 def _encode(picture: Image.Image) -> bytes:
@@ -318,7 +324,7 @@ def _report_row(row: Mapping[Any, Any], numbers: Sequence[str]) -> dict[str, Any
         "state_words": STATE_WORDS[row["state"]],
         "reason": _clean(words),
         "numbers": [_number(c, row[c]) for c in numbers],
-        "facts": [f"{_header(c)}: {_number(c, row[c])}" for c in numbers if not pd.isna(row[c]) and row[c]],
+        "facts": [_fact(c, row[c]) for c in numbers if not pd.isna(row[c]) and row[c]],
     }
 
 
@@ -347,37 +353,47 @@ def _cards(rows: Sequence[dict[str, Any]], pictures: Mapping[str, bytes]) -> tup
 
 
 def _count_reasons(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
-    counts = pd.Series([(row["state"], row["state_words"], row["reason"]) for row in rows], dtype=object).value_counts()
-    ordered = sorted(counts.items(), key=lambda kv: (STATES.index(kv[0][0]), -kv[1]))  # type: ignore[index]
-    return [(*what, int(n)) for what, n in ordered]  # type: ignore[misc]
+    """State, its words, reason and number of scenes: by state, the most frequent reason first."""
+    counts = Counter((row["state"], row["state_words"], row["reason"]) for row in rows)
+    return sorted(((*what, n) for what, n in counts.items()), key=lambda line: (STATES.index(line[0]), -line[3]))
 
 
 def _medians(scenes: pd.DataFrame) -> list[str]:
     """Sentences on the distances to reference fronts: median and number of scenes."""
     columns = [c for c in _number_columns(scenes) if c.startswith("m_to_") or c == "distance_m"]
     return [
-        f"{_header(c)}: median {_number(c, scenes[c].median())} over {scenes[c].count()} scenes"
+        f"Median {_fact(c, float(scenes[c].median()))}, over {scenes[c].count()} scenes with a front and a reference"
         for c in columns
         if scenes[c].notna().any()
     ]
 
 
-def _header(column: str) -> str:
-    """Name of a column in words, with its unit."""
+def _label(column: str) -> tuple[str, str]:
+    """Name of a column in words, and its unit."""
     if column.startswith("m_to_"):
-        return f"distance to reference of {column.removeprefix('m_to_')} (m)"
-    special = {"distance_m": "distance to reference (m)", "n_fronts": "fronts"}
-    units = {"_m": " (m)", "_px": " (px)", "_deg": " (°)", "_days": " (days)"}
+        return f"distance to reference of {column.removeprefix('m_to_')}", "m"
+    units = {"_m": "m", "_px": "px", "_deg": "°", "_days": "days"}
     suffix = next((s for s in units if column.endswith(s)), "")
-    return special.get(column, column.removesuffix(suffix).replace("_", " ") + units.get(suffix, ""))
+    words = {"distance_m": "distance to reference", "n_fronts": "fronts"}
+    return words.get(column, column.removesuffix(suffix).replace("_", " ")), units.get(suffix, "")
+
+
+def _header(column: str) -> str:
+    words, unit = _label(column)
+    return f"{words} ({unit})" if unit else words
+
+
+def _fact(column: str, value: float) -> str:
+    words, unit = _label(column)
+    return f"{words}: {_number(column, value)}\N{NO-BREAK SPACE}{unit}".rstrip()
 
 
 def _number(column: str, value: float) -> str:
+    """Value as text: lengths in whole metres, other measures in tenths, shares in hundredths."""
     if pd.isna(value):
         return "–"
-    if column == "length_m" or float(value).is_integer():
-        return f"{value:,.0f}"
-    return f"{value:,.1f}" if column.startswith("m_to_") or column.endswith("_m") else f"{value:.2f}"
+    whole = column in ("length_m", "n_fronts") or isinstance(value, int | np.integer)
+    return f"{value:,.{0 if whole else 1 if _label(column)[1] else 2}f}"
 
 
 def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -407,7 +423,7 @@ _TEMPLATE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined
 <style>
 :root { color-scheme: light; --front: #0072b2; --no_front: #e69f00; --failed: #882255; --rule: #d5dbe1; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1200px; padding: 1rem; background: #fff; color: #1b242c;
+body { margin: 0 auto; max-width: 1400px; padding: 1rem; background: #fff; color: #1b242c;
        font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0 1rem; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .75rem; }
@@ -424,21 +440,24 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .75rem; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; overflow-wrap: normal; }
 th, td { padding: .4rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule); }
 th { background: #f1f4f7; vertical-align: bottom; } tr:last-child td { border-bottom: 0; }
-td.id { min-width: 14rem; max-width: 22rem; overflow-wrap: anywhere; } td.words { min-width: 11rem; }
+td.id { min-width: 12rem; max-width: 22rem; overflow-wrap: anywhere; } td.words { min-width: 8rem; }
 td.date { white-space: nowrap; }
-.number { text-align: right; font-variant-numeric: tabular-nums; } th.number { min-width: 5rem; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+.wide th.number { min-width: 5rem; } .wide td.words { min-width: 11rem; }
 .narrow { width: auto; } .narrow th { white-space: nowrap; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem; }
 figure { margin: 0; border: 1px solid var(--rule); border-radius: 6px; overflow: hidden; break-inside: avoid; }
 figure img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #1b242c; }
 .none { aspect-ratio: 1; display: grid; place-items: center; background: #f1f4f7; color: #55626e; }
 figcaption { padding: .5rem .7rem .7rem; font-size: .85rem; } figcaption b { display: block; font-size: .8rem; }
+@media (max-width: 40rem) { .counts { grid-template-columns: 1fr 1fr; } }
 .key { display: inline-block; width: 2.2em; height: 0; border-top: 4px solid {{ front_colour }}; vertical-align: middle;
        outline: 2px solid #000; outline-offset: 0; margin: 0 .35em 0 0; }
 .key.reference { border-top: 4px dashed {{ reference_colour }}; background: #000; margin-left: 1.2em; }
 .quiet { color: #55626e; }
 @media print { body { max-width: none; font-size: 11pt; padding: 0; } .box { overflow: visible; border: 0; }
-  .sheet { grid-template-columns: repeat(4, 1fr); gap: .4rem; } table { font-size: 7pt; } thead { display: table-header-group; }
+  .sheet { grid-template-columns: repeat(4, 1fr); gap: .4rem; } table { font-size: 7pt; }
+  thead { display: table-header-group; }
   th, td { padding: .15rem .25rem; min-width: 0 !important; } tr { break-inside: avoid; } }
 </style>
 </head>
@@ -459,12 +478,15 @@ figcaption { padding: .5rem .7rem .7rem; font-size: .85rem; } figcaption b { dis
 <thead><tr><th>State</th><th>Reason</th><th class="number">Scenes</th></tr></thead>
 <tbody>
 {% for state, words, reason, n in reasons %}
-<tr><td><span class="state {{ state }}">{{ words }}</span></td><td class="words">{{ reason }}</td><td class="number">{{ n }}</td></tr>
+<tr>
+<td><span class="state {{ state }}">{{ words }}</span></td>
+<td class="words">{{ reason }}</td><td class="number">{{ n }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
 <h2>Pictures</h2>
-<p class="quiet"><span class="key"></span>calving front<span class="key reference"></span>reference front, where drawn</p>
+<p class="quiet"><span class="key"></span>calving front
+<span class="key reference"></span>reference front, where drawn</p>
 <section class="sheet">
 {% for card in cards %}
 <figure>
@@ -484,12 +506,13 @@ figcaption { padding: .5rem .7rem .7rem; font-size: .85rem; } figcaption b { dis
 <p>{{ n_left_out }} more scene{{ " is" if n_left_out == 1 else "s are" }} in the table without a picture here.</p>
 {% endif %}
 <h2>All scenes</h2>
-<div class="box" tabindex="0" role="region" aria-label="Table of all scenes"><table>
+<div class="box" tabindex="0" role="region" aria-label="Table of all scenes"><table class="wide">
 <thead><tr><th>Domain</th><th>Scene</th><th>Date</th><th>Platform</th><th>State</th><th>Reason</th>
 {% for header in headers %}<th class="number">{{ header[0] | upper }}{{ header[1:] }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><td>{{ row.domain }}</td><td class="id">{{ row.scene_id }}</td><td class="date">{{ row.datetime }}</td><td>{{ row.platform }}</td>
+<tr><td>{{ row.domain }}</td><td class="id">{{ row.scene_id }}</td><td class="date">{{ row.datetime }}</td>
+<td>{{ row.platform }}</td>
 <td><span class="state {{ row.state }}">{{ row.state_words }}</span></td><td class="words">{{ row.reason }}</td>
 {% for number in row.numbers %}<td class="number">{{ number }}</td>{% endfor %}</tr>
 {% endfor %}

@@ -366,7 +366,8 @@ def _reason_of(error: Exception) -> tuple[str, str]:
 def _gather(client: Client, tasks: Sequence[Any]) -> list[Any]:
     """Results of tasks, or the exception of each that failed: one broken scene does not disturb the others."""
     futures = client.compute(list(tasks))
-    wait(futures)
+    with client.as_current():
+        wait(futures)
     good = iter(client.gather([f for f in futures if f.status == "finished"]))
     return [next(good) if f.status == "finished" else f.exception() or RuntimeError(f.status) for f in futures]
 

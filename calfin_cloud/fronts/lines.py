@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, cKDTree
 from skimage.morphology import skeletonize
 
 from calfin_cloud.fronts.settings import FRAME, TraceSettings
 
-NEIGHBOURS = 12  # enough for all links between touching skeleton pixels; the triangulation brings the longer ones
+TOUCHING = 1.5  # px; linked pixels closer than this are neighbours, farther ones have a gap between them
 
 
 def extract_line(edge: NDArray[np.floating], settings: TraceSettings | None = None) -> NDArray[np.intp]:
@@ -20,34 +20,59 @@ def extract_line(edge: NDArray[np.floating], settings: TraceSettings | None = No
     The line starts at the end nearer to the upper left corner. Empty (0, 2) where the skeleton has fewer than 4 pixels.
     """
     settings = settings or TraceSettings()
-    pixels = np.argwhere(skeletonize(np.nan_to_num(edge) > settings.edge_threshold))
+    pixels = skeleton_pixels(edge, settings)
+    links, gain = linked(pixels, np.nan_to_num(edge), settings)
+    line = pixels[best_path(links, gain, ends_at_leaf=settings.zero_probability is None)[0]]
+    return line if len(line) == 0 or np.hypot(*line[0]) <= np.hypot(*line[-1]) else line[::-1]
+
+
+def skeleton_pixels(edge: NDArray[np.floating], settings: TraceSettings) -> NDArray[np.intp]:
+    """Rows and columns (n, 2) of the skeleton of the edge above the threshold; NaN is no edge."""
+    return np.argwhere(skeletonize(np.nan_to_num(edge) > settings.edge_threshold))
+
+
+def linked(
+    pixels: NDArray[np.intp], edge: NDArray[np.floating], settings: TraceSettings
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Links (m, 2) of the spanning tree of skeleton pixels, without gaps that are not bridged, and the gain of each."""
     if len(pixels) < 4:
-        return np.empty((0, 2), dtype=np.intp)
-    tree = spanning_tree(pixels)
-    gain = path_gain(pixels, tree, edge, settings)
-    line = pixels[best_path(tree, gain)[0]]
-    return line if np.hypot(*line[0]) <= np.hypot(*line[-1]) else line[::-1]
+        return np.empty((0, 2), dtype=np.intp), np.empty(0)
+    links = spanning_tree(pixels)
+    if settings.max_gap_px is not None:
+        links = links[lengths(pixels, links) <= max(settings.max_gap_px * scale_of(edge.shape), TOUCHING)]
+    return links, path_gain(pixels, links, edge, settings)
+
+
+def scale_of(shape: tuple[int, ...]) -> float:
+    """Pixels of an image for one pixel of the 256 px frame; 1 for smaller images, whose pixels the network spreads."""
+    return max(1.0, max(shape) / FRAME)
 
 
 def spanning_tree(pixels: NDArray[np.intp]) -> NDArray[np.intp]:
     """Links (m, 2) of the Euclidean minimum spanning tree of pixels (n, 2), within the nearest quarter of all pixels.
 
-    The original builds all n x n distances; the tree is the same from nearest neighbours and a triangulation, which
-    holds every link of a Euclidean spanning tree.
+    The original builds all n x n distances. Every link of a Euclidean spanning tree is also a side of the Delaunay
+    triangulation, so that sorting its 3 n sides is enough. Links of equal length keep the order of their pixels.
     """
     n = len(pixels)
-    tree = cKDTree(pixels)
-    _, near = tree.query(pixels, k=min(n, NEIGHBOURS))
-    links = [np.column_stack([np.repeat(np.arange(n), near.shape[1]), near.ravel()])]
-    # QJ joggles the points, since pixels lie on straight lines and circles by the dozen.
-    simplices = Delaunay(pixels, qhull_options="QJ Pp").simplices
-    links += [simplices[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]
-    a, b = np.unique(np.sort(np.vstack(links), axis=1), axis=0).T
-    a, b = a[a != b], b[a != b]
-    length = np.hypot(*(pixels[a] - pixels[b]).T)
-    spanning = minimum_spanning_tree(csr_array((length, (a, b)), shape=(n, n))).tocoo()
-    found = np.column_stack([spanning.row, spanning.col]).astype(np.intp)
-    return found[_is_among_nearest(tree, pixels, found, max(3, n // 4))]
+    # Corners far away give the triangulation an area even where all pixels lie on one line, and touch no short side.
+    far = 20 * (np.ptp(pixels, axis=0).max() + 1) * np.array([[-1, -1], [-1, 2], [2, -1]]) + pixels.mean(axis=0)
+    simplices = Delaunay(np.vstack([pixels, far])).simplices
+    sides = np.sort(np.vstack([simplices[:, pair] for pair in ([0, 1], [1, 2], [0, 2])]), axis=1)
+    sides = sides[sides[:, 1] < n]
+    squared = ((pixels[sides[:, 0]] - pixels[sides[:, 1]]) ** 2).sum(axis=1)
+    a, b = sides[np.lexsort((sides[:, 1], sides[:, 0], squared))].T
+    first = np.append(True, (np.diff(a) != 0) | (np.diff(b) != 0))  # a side belongs to two triangles
+    a, b = a[first], b[first]
+    rank = coo_array((np.arange(1, len(a) + 1), (a, b)), shape=(n, n)).tocsr()  # ranks are distinct: one tree
+    tree = minimum_spanning_tree(rank).tocoo()
+    links = np.column_stack([tree.row, tree.col]).astype(np.intp)
+    return links[_is_among_nearest(pixels, links, max(3, n // 4))]
+
+
+def lengths(pixels: NDArray[np.intp], links: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Length in px of each link (m, 2) between pixels (n, 2)."""
+    return np.asarray(np.hypot(*(pixels[links[:, 0]] - pixels[links[:, 1]]).T))
 
 
 def path_gain(
@@ -58,20 +83,21 @@ def path_gain(
     Lengths are in pixels of a 256 px frame, whatever the size of `edge`, and the worth is per such a pixel. Where
     `settings.zero_probability` is set, z^p is scaled by how far the edge's probability is above it.
     """
-    scale = max(edge.shape) / FRAME
-    length = np.hypot(*(pixels[links[:, 0]] - pixels[links[:, 1]]).T) / scale
+    scale = scale_of(edge.shape)
     worth = np.full(len(links), settings.path_zero**settings.path_power)
     if settings.zero_probability is not None:
-        sure = edge[tuple(pixels[links].reshape(-1, 2).T)].reshape(-1, 2).mean(axis=1)
+        sure = edge[tuple(pixels.T)][links].mean(axis=1)
         worth *= (sure - settings.zero_probability) / (1 - settings.zero_probability)
-    return np.asarray((worth - length**settings.path_power) / scale)
+    return np.asarray(worth / scale - (lengths(pixels, links) / scale) ** settings.path_power)
 
 
-def best_path(links: NDArray[np.intp], gain: NDArray[np.float64]) -> tuple[NDArray[np.intp], float]:
-    """Find the path of the greatest sum of gains in a forest; it ends at a leaf but may start anywhere.
+def best_path(
+    links: NDArray[np.intp], gain: NDArray[np.float64], *, ends_at_leaf: bool = True
+) -> tuple[NDArray[np.intp], float]:
+    """Find the path of the greatest sum of gains in a forest; it may start anywhere, and end anywhere or at a leaf.
 
-    One sweep from the leaves: below every node the best way that ends at a leaf, and the best that ends anywhere; the
-    path has its top where the two together are worth most.
+    One sweep from the leaves to the roots keeps, for every node, the best way down to an end and the best way down to a
+    start; the path turns at the node where two ways through different children are worth most together.
 
     Parameters
     ----------
@@ -79,87 +105,82 @@ def best_path(links: NDArray[np.intp], gain: NDArray[np.float64]) -> tuple[NDArr
         (m, 2) node numbers of a forest.
     gain
         (m,) of any sign.
+    ends_at_leaf
+        The original's rule: a path must go on until a leaf, even where that lowers the sum.
 
     Returns
     -------
-    Node numbers in order, and the sum. Empty without links.
+    Node numbers in order, and the sum. Empty and -inf without links.
     """
     if len(links) == 0:
         return np.empty(0, dtype=np.intp), -np.inf
-    order, parent, to_parent = _rooted(links, gain)
-    n = len(parent)
-    has_below = np.zeros(n, dtype=bool)
-    has_below[parent[parent >= 0]] = True
-    # Best and second best (worth, child) on the way to a leaf and to a start, for each node.
-    to_leaf, to_start = [[(-np.inf, -1), (-np.inf, -1)] for _ in range(n)], [[(0.0, -1), (0.0, -1)] for _ in range(n)]
-    best, top = (-np.inf, -1, -1), -1
-    for v in order[::-1]:
-        here = _best_pair(to_leaf[v], to_start[v])
-        if here[0] > best[0]:
-            best, top = here, v
+    names, numbers = np.unique(links, return_inverse=True)
+    numbers = numbers.reshape(-1, 2)
+    order, parent, to_parent = _rooted(numbers, gain, len(names))
+    is_end = np.bincount(numbers.ravel()) == 1 if ends_at_leaf else np.ones(len(names), dtype=bool)
+    to_end, to_start = np.where(is_end, 0.0, -np.inf).tolist(), [0.0] * len(names)
+    end_child, start_child = [-1] * len(names), [-1] * len(names)
+    best, turn = -np.inf, (-1, -1, -1)
+    for v in reversed(order):
         p = parent[v]
-        if p >= 0:
-            leaf = to_leaf[v][0][0] if has_below[v] else 0.0
-            _insert(to_leaf[p], (to_parent[v] + leaf, v))
-            _insert(to_start[p], (to_parent[v] + to_start[v][0][0], v))
-        elif has_below[v] and to_leaf[v][1][1] < 0 and to_start[v][0][0] > best[0]:
-            # A root with one child is a leaf itself: the path may end there.
-            best, top = (to_start[v][0][0], -1, to_start[v][0][1]), v
-    _, first, last = best
-    ways = [_descend(first, to_leaf), _descend(last, to_start)]
-    return np.array([*ways[1][::-1], top, *ways[0]], dtype=np.intp), float(best[0])
+        if p < 0:
+            continue
+        end, start = to_parent[v] + to_end[v], to_parent[v] + to_start[v]
+        if end + to_start[p] > best:
+            best, turn = end + to_start[p], (start_child[p], p, v)
+        if start + to_end[p] > best:
+            best, turn = start + to_end[p], (v, p, end_child[p])
+        if end > to_end[p]:
+            to_end[p], end_child[p] = end, v
+        if start > to_start[p]:
+            to_start[p], start_child[p] = start, v
+    path = [*_descend(turn[0], start_child)[::-1], turn[1], *_descend(turn[2], end_child)]
+    return names[path], float(best)
 
 
-Way = tuple[float, int]
+def fill_gaps(line: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Put a pixel at every step of a line (n, 2) row, column, so that bridged gaps weigh by their length."""
+    if len(line) < 2:
+        return line
+    steps = np.maximum(np.abs(np.diff(line, axis=0)).max(axis=1), 1)
+    at = np.append(0, np.cumsum(steps))
+    full = np.arange(at[-1] + 1)
+    return np.rint(np.column_stack([np.interp(full, at, axis) for axis in line.T])).astype(np.intp)
 
 
-def _best_pair(to_leaf: list[Way], to_start: list[Way]) -> tuple[float, int, int]:
-    """Greatest worth of a way to a leaf and one to a start through different children, and these children."""
-    pairs = [(a[0] + b[0], a[1], b[1]) for a in to_leaf for b in to_start if a[1] != b[1] or a[1] < 0]
-    return max(pairs, key=lambda pair: pair[0])
-
-
-def _insert(ways: list[Way], way: Way) -> None:
-    if way[0] > ways[0][0]:
-        ways[:] = [way, ways[0]]
-    elif way[0] > ways[1][0]:
-        ways[1] = way
-
-
-def _descend(node: int, ways: list[list[Way]]) -> list[int]:
+def _descend(node: int, child: list[int]) -> list[int]:
     path = []
     while node >= 0:
         path.append(node)
-        node = ways[node][0][1]
+        node = child[node]
     return path
 
 
 def _rooted(
-    links: NDArray[np.intp], gain: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    links: NDArray[np.intp], gain: NDArray[np.float64], n: int
+) -> tuple[list[int], list[int], list[float]]:
     """Nodes of a forest from the roots to the leaves, the parent of each (-1 for a root) and the gain of that link."""
-    n = int(links.max()) + 1
-    numbers = np.arange(1, len(links) + 1)  # zero would be no link
-    graph = csr_array((numbers, (links[:, 0], links[:, 1])), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    orders, parent = [], np.full(n, -1, dtype=np.intp)
-    for root in np.unique(component, return_index=True)[1]:
-        order, before = breadth_first_order(graph, root, directed=False)
-        orders.append(order)
-        parent[order[1:]] = before[order[1:]]
-    symmetric = (graph + graph.T).tocsr()
-    child = np.flatnonzero(parent >= 0)
+    ones = np.ones(len(links), dtype=np.int8)
+    _, part = connected_components(coo_array((ones, tuple(links.T)), shape=(n, n)), directed=False)
+    roots = np.unique(part, return_index=True)[1]
+    every = np.vstack([links, np.column_stack([np.full(len(roots), n), roots])])  # node n above all roots
+    graph = coo_array((np.ones(len(every), dtype=np.int8), tuple(every.T)), shape=(n + 1, n + 1)).tocsr()
+    order, parent = breadth_first_order(graph, n, directed=False)
+    parent = np.where(parent == n, -1, parent)[:n]
+    child = np.where(parent[links[:, 0]] == links[:, 1], links[:, 0], links[:, 1])
     to_parent = np.zeros(n)
-    to_parent[child] = gain[np.asarray(symmetric[child, parent[child]]).ravel() - 1]
-    return np.concatenate(orders), parent, to_parent
+    to_parent[child] = gain
+    return order[1:].tolist(), parent.tolist(), to_parent.tolist()
 
 
-def _is_among_nearest(tree: cKDTree, pixels: NDArray[np.intp], links: NDArray[np.intp], k: int) -> NDArray[np.bool_]:
+def _is_among_nearest(pixels: NDArray[np.intp], links: NDArray[np.intp], k: int) -> NDArray[np.bool_]:
     """Whether one end of each link is among the k nearest pixels of the other, itself included."""
-    length = np.hypot(*(pixels[links[:, 0]] - pixels[links[:, 1]]).T)
+    length = lengths(pixels, links)
+    long = np.flatnonzero(length**2 > k / 4)  # a disc of radius r holds fewer than 4 r^2 pixels for r > 2
     near = np.ones(len(links), dtype=bool)
-    long = np.flatnonzero(length > 2)
-    for end in (0, 1):
-        within = tree.query_ball_point(pixels[links[long, end]], length[long] * (1 - 1e-9), return_length=True)
-        near[long] = (within < k) if end == 0 else near[long] | (within < k)
+    if len(long):
+        tree, within = cKDTree(pixels), length[long] * (1 - 1e-9)
+        near[long] = (
+            np.minimum(*(tree.query_ball_point(pixels[links[long, i]], within, return_length=True) for i in (0, 1))) < k
+        )
     return near

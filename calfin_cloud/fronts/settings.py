@@ -20,6 +20,8 @@ class TraceSettings:
         A link of length d is worth z^p - d^p: gaps must be repaid by collected pixels (6.2).
     zero_probability
         Edge probability at which a pixel is worth nothing; None counts all pixels alike, as the original does.
+    max_gap_px
+        Longest gap that a front bridges; None bridges what the path weights allow, as the original does.
     border_px
         Edges this close to the scene's border or to missing data are no fronts.
     min_length_px
@@ -46,6 +48,7 @@ class TraceSettings:
     path_zero: float = 5.0
     path_power: float = 1.5
     zero_probability: float | None = 0.25
+    max_gap_px: float | None = 16.0
     border_px: float = 2.0
     min_length_px: float = 12.0
     min_share: float = 0.3

@@ -13,11 +13,10 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from scipy.signal import savgol_filter
 from scipy.spatial import cKDTree
 from shapely.geometry import LineString
-from skimage.morphology import skeletonize
 
 from calfin_cloud.fronts.isolation import isolate_fronts
-from calfin_cloud.fronts.lines import best_path, path_gain, spanning_tree
-from calfin_cloud.fronts.settings import FRAME, TraceSettings
+from calfin_cloud.fronts.lines import best_path, linked, scale_of, skeleton_pixels
+from calfin_cloud.fronts.settings import TraceSettings
 
 MIN_SIDE_PX = 64
 
@@ -129,23 +128,15 @@ def georeference(line: NDArray[np.floating], transform: Affine) -> LineString:
     return LineString(np.column_stack([a * x + b * y + c, d * x + e * y + f]))
 
 
-def scale_of(shape: tuple[int, ...]) -> float:
-    """Pixels of an image for one pixel of the 256 px frame."""
-    return max(shape) / FRAME
-
-
 def _lines(
     edge: NDArray[np.float64], fjord_mask: NDArray[np.bool_] | None, settings: TraceSettings
 ) -> Iterator[NDArray[np.intp]]:
     """Yield paths through the skeleton, the best first, each away from those before, as ordered (n, 2) row, column."""
-    pixels = np.argwhere(skeletonize(edge > settings.edge_threshold))
+    pixels = skeleton_pixels(edge, settings)
     apart = settings.apart_px * scale_of(edge.shape)
-    if len(pixels) < 4:
-        return
-    links = spanning_tree(pixels)
-    gain = path_gain(pixels, links, edge, settings)
+    links, gain = linked(pixels, edge, settings)
     for _ in range(settings.max_fronts):
-        nodes, worth = best_path(links, gain)
+        nodes, worth = best_path(links, gain, ends_at_leaf=settings.zero_probability is None)
         if len(nodes) < 2 or worth <= 0:
             return
         line = pixels[nodes]

@@ -1,0 +1,9 @@
+"""Paints glaciers: scenes with an exactly known front, alone (training) or as COGs in a STAC catalogue (demo, tests).
+
+The glaciers are random, and a picture is the same on every grid: texture and front are functions of map coordinates.
+"""
+
+from calfin_cloud.sample.catalog import write_sample
+from calfin_cloud.sample.painting import PaintedScene, paint_scene
+
+__all__ = ["PaintedScene", "paint_scene", "write_sample"]
