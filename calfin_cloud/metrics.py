@@ -82,7 +82,7 @@ def soft_ice_iou(ice: NDArray[np.floating], reference: NDArray[np.bool_]) -> flo
 
 
 def score_scene(distances: NDArray[np.floating] | None, *, has_reference: bool) -> dict[str, float]:
-    """Sums and counts of one scene, so that tables of scenes can be cut and joined: a missed front stays in the table.
+    """Measure one scene in sums and counts, so that tables of scenes can be cut and joined: a missed front stays.
 
     Parameters
     ----------

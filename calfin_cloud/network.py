@@ -34,7 +34,7 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
     "calfin-small": Shipped(
-        "calfin-small.weights.h5", "595ece71b8749e39e9fea991ff5ba8d30ebc659b1e4e288b89ff21557b4a1e4f"
+        "calfin-small.weights.h5", "bd6e0dcbf301c7ee3e5d7257b813f94bc440c708e8d219e537f21b39e1eb8c5e"
     ),
 }
 """Weights by name."""

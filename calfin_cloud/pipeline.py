@@ -1,4 +1,4 @@
-"""The main job: domains and a search become masks and fronts in a store, batch by batch; stops and starts are harmless."""
+"""The main job: domains and a search become masks and fronts in a store, batch by batch, resumable at any time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pystac
 from dask import delayed
-from distributed import Client, wait
+from distributed import Client
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 from shapely.geometry import LineString, mapping
@@ -28,7 +28,7 @@ from calfin_cloud.figures import MAX_PICTURES, report_html, scene_png
 from calfin_cloud.fronts import Trace, TraceSettings, georeference, trace_fronts
 from calfin_cloud.imagery import read_image, scene_fractions, stack_scenes
 from calfin_cloud.inference import predict_masks, predict_scene, prepare_scene, prepare_scenes
-from calfin_cloud.network import DEFAULT_NETWORK, network_id
+from calfin_cloud.network import DEFAULT_NETWORK, load_network, network_id
 from calfin_cloud.schema import FRONT_SCHEMA, SceneError, front_key
 from calfin_cloud.sensors import may_be_slc_off
 from calfin_cloud.storage import (
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced; bounds the live tasks
 FAILURES = ("unreadable", "no_band", "refused_address", "worker_lost", "error")  # reasons of the state `failed`
+MOST_DATE_COLUMNS = 2
 PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
 
 FindScenes = Callable[[Domain], Sequence[pystac.Item]]
@@ -72,6 +73,15 @@ class Batch:
     domain: Domain
     items: Sequence[pystac.Item]
     places: Sequence[int]
+
+
+class Target(NamedTuple):
+    """Where the results of one scene go."""
+
+    store: str
+    domain: Domain
+    place: int
+    scene_id: str
 
 
 def map_fronts(
@@ -104,7 +114,7 @@ def map_fronts(
     Returns
     -------
     Counter
-        `found`, `known` (in the store before), and the new scenes by state: `found = known + front + no_front + failed`.
+        `found`, `known` (in the store before), and the new scenes by state: found = known + front + no_front + failed.
     """
     settings = settings or MapSettings()
     crs = {d.crs for d in domains}
@@ -112,6 +122,7 @@ def map_fronts(
         raise ValueError(
             f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
         )
+    load_network(settings.network)  # a wrong name or hash ends the run here, not scene by scene
     made_by = {"settings": asdict(settings), "model": network_id(settings.network), "code": version("calfin-cloud")}
     open_store(store, crs=crs.pop(), made_by=made_by)
     counts: Counter[str] = Counter(found=0, known=0, front=0, no_front=0, failed=0)
@@ -156,7 +167,7 @@ def write_image_fronts(features: Sequence[Feature], path: Path) -> None:
 
 
 def write_store_report(store: str, scenes: pd.DataFrame) -> str:
-    """Write `report.html` into the store: counts, the table of `summarise_scenes`, pictures, provenance; return its path."""
+    """Write `report.html` into the store, from the table of `summarise_scenes` and the pictures; return its path."""
     shown = scenes.head(MAX_PICTURES)
     pictures = {
         front_key(domain, scene): picture
@@ -173,9 +184,10 @@ def write_store_report(store: str, scenes: pd.DataFrame) -> str:
 
 
 def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Table for people, a row a scene: scene, date, state, reason, fronts, length in m; distances to a reference if given.
+    """Make the table for people, a row a scene: date, state, reason, fronts, length in m, distances to a reference.
 
-    `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`.
+    `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`. Up to two dates have
+    a column each; of more, the nearest in space counts.
     """
     by_key = fronts.groupby("key", sort=False)
     scenes = by_key[["domain", "scene_id", "datetime", "platform", "state", "reason"]].first()
@@ -184,9 +196,9 @@ def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = 
     scenes["confidence"] = by_key["confidence"].max().round(2)
     scenes["datetime"] = scenes["datetime"].dt.strftime("%Y-%m-%d")
     if distances is not None and not distances.empty:
-        mean = distances.groupby(["key", "reference_date"])["distance_m"].mean().round(1).unstack()
-        nearest_first = mean.rename(columns=lambda date: f"m_to_{date}") if mean.shape[1] <= 2 else None
-        scenes = scenes.join(nearest_first if nearest_first is not None else mean.min(axis=1).rename("distance_m"))
+        apart = distances.pivot_table(index="key", columns="reference_date", values="distance_m").round(1)
+        few = len(apart.columns) <= MOST_DATE_COLUMNS
+        scenes = scenes.join(apart.add_prefix("m_to_") if few else apart.min(axis=1).rename("distance_m"))
     table: pd.DataFrame = scenes.reset_index(drop=True)
     return table
 
@@ -194,7 +206,7 @@ def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = 
 def _plan(
     domains: Iterable[Domain], find_scenes: FindScenes, store: str, batch_size: int, counts: Counter[str]
 ) -> Iterator[Batch]:
-    """Search domain by domain, skip what the ledger has, and cut the rest into batches that a resumed run cuts alike."""
+    """Search domain by domain, skip what the ledger has, cut the rest into batches; a resumed run cuts alike."""
     done = finished_keys(store)
     for domain in domains:
         items = find_scenes(domain)
@@ -253,7 +265,7 @@ def _map_here(batch: Batch, store: str, settings: MapSettings) -> list[Result]:
                 masks = predict_scene(
                     channels, network=settings.network, fjord_mask=domain.fjord_mask, trace=settings.trace
                 )
-                facts |= _store_and_trace(masks, channels, store, domain, place, item.id, settings)
+                facts |= _store_and_trace(masks, channels, Target(store, domain, place, item.id), settings)
             results.append(facts)
         except Exception as error:
             results.append(error)
@@ -282,7 +294,7 @@ def _map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> 
     masks = predict_masks(channels, batch.domain, network=settings.network, trace=settings.trace)
     masks = client.persist(masks, resources=_gpu(client))
     traces = [
-        delayed(_store_and_trace)(m[0], c[0], store, batch.domain, batch.places[i], batch.items[i].id, settings)
+        delayed(_store_and_trace)(m[0], c[0], Target(store, batch.domain, batch.places[i], batch.items[i].id), settings)
         for i, m, c in zip(use, _blocks(masks), _blocks(channels), strict=True)
     ]
     for i, traced in zip(use, _gather(client, traces), strict=True):
@@ -292,15 +304,10 @@ def _map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> 
 
 
 def _store_and_trace(
-    masks: NDArray[np.float32],
-    channels: NDArray[np.uint8],
-    store: str,
-    domain: Domain,
-    place: int,
-    scene_id: str,
-    settings: MapSettings,
+    masks: NDArray[np.float32], channels: NDArray[np.uint8], target: Target, settings: MapSettings
 ) -> dict[str, Any]:
     """Write the masks of a scene, trace its fronts from what is stored, draw its picture; return reason and fronts."""
+    store, domain, place, scene_id = target
     write_masks(store, domain.name, place, masks)
     front, ice = read_scene_masks(store, domain.name, place)
     trace = trace_fronts(front, ice, fjord_mask=domain.fjord_mask, valid=~np.isnan(front), settings=settings.trace)
@@ -366,10 +373,9 @@ def _reason_of(error: Exception) -> tuple[str, str]:
 def _gather(client: Client, tasks: Sequence[Any]) -> list[Any]:
     """Results of tasks, or the exception of each that failed: one broken scene does not disturb the others."""
     futures = client.compute(list(tasks))
-    with client.as_current():
-        wait(futures)
-    good = iter(client.gather([f for f in futures if f.status == "finished"]))
-    return [next(good) if f.status == "finished" else f.exception() or RuntimeError(f.status) for f in futures]
+    errors = [future.exception() for future in futures]  # waits for each
+    values = iter(client.gather([f for f, error in zip(futures, errors, strict=True) if error is None]))
+    return [next(values) if error is None else error for error in errors]
 
 
 def _gpu(client: Client) -> Mapping[str, int] | None:
@@ -378,7 +384,7 @@ def _gpu(client: Client) -> Mapping[str, int] | None:
 
 
 def _blocks(array: Any) -> list[Any]:  # noqa: ANN401 - xarray.DataArray or its dask array
-    """The delayed chunk of every scene, each of length one along time."""
+    """List the delayed chunk of every scene, each of length one along time."""
     return list(array.data.to_delayed().ravel())
 
 

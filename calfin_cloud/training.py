@@ -23,9 +23,18 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
-from calfin_cloud.datasets import ICE, UNKNOWN, Sample, split_by_glacier
-from calfin_cloud.network import TILE_SIZE, Tensor, calfin_network, prepare_compilation, save_weights
+from calfin_cloud.datasets import ICE, UNKNOWN, Sample, Sensor, split_by_glacier
+from calfin_cloud.network import (
+    TILE_SIZE,
+    Tensor,
+    calfin_network,
+    load_network,
+    network_id,
+    prepare_compilation,
+    save_weights,
+)
 from calfin_cloud.preprocess import eight_bit_channels, normalise, to_eight_bit
+from calfin_cloud.sample import paint_scene
 from calfin_cloud.schema import MASKS
 
 log = logging.getLogger(__name__)
@@ -59,6 +68,10 @@ class TrainingSettings:
         Weight of the front mask in the loss; the original has 25/26.
     leave_out
         Glaciers to validate on; None for `datasets.VALIDATION_GLACIERS`, as far as the samples show them.
+    painted
+        Number of painted scenes that are added to the samples.
+    start
+        Name or path of weights to start from; None starts from random ones.
     checkpoint_minutes
         Time between checkpoints; each also writes the curves and the weights so far.
     """
@@ -72,6 +85,8 @@ class TrainingSettings:
     warmup: float = 0.04
     front_weight: float = 0.8
     leave_out: tuple[str, ...] | None = None
+    painted: int = 0
+    start: str | None = None
     checkpoint_minutes: float = 6.0
 
     def __post_init__(self) -> None:
@@ -124,6 +139,7 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
     if not out.name.endswith(".weights.h5"):
         raise ValueError(f"out must end in .weights.h5, got {out.name}")
     training, validation = split_by_glacier(samples, leave_out=settings.leave_out)
+    training += painted_samples(settings.painted, seed=settings.seed)
     if not training:
         left_out = sorted({sample.glacier for sample in validation})
         raise ValueError(f"no sample is left to train on: leave_out {left_out} names every glacier; leave out fewer")
@@ -131,6 +147,29 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
     run = _Run(out, settings, [prepare(s) for s in training], [prepare(s) for s in validation])
     run.train()
     return out
+
+
+def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
+    """Paint `n` scenes of random glaciers, optical and SAR in turn; some have stripes of Landsat 7."""
+    for i in range(n):
+        rng = np.random.default_rng((seed, i))
+        kind: Sensor = "optical" if i % 2 == 0 else "sar"
+        rows, columns = (int(n) for n in rng.integers(240, 420, 2))
+        slc_off = bool(kind == "optical" and rng.random() < 0.2)
+        scene = paint_scene(rng, (rows, columns), kind=kind, slc_off=slc_off, pixel_m=float(rng.uniform(15, 60)))
+        front = np.zeros((rows, columns), np.uint8)
+        cv2.polylines(front, [np.rint(scene.front).astype(np.int32)[:, None]], isClosed=False, color=1)
+        ice = scene.ice.astype(np.uint8)
+        yield Sample(f"painted-{seed}-{i}", "painted", kind, scene.signal.astype(np.float32), front > 0, ice)
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copy the weights of one network to another of the same width."""
+    shapes = [[tuple(w.shape) for w in network.weights] for network in (source, target)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("the weights to start from belong to a network of another width: give the same width")
+    for from_variable, to_variable in zip(source.weights, target.weights, strict=True):
+        to_variable.assign(from_variable)
 
 
 class _Run:
@@ -142,6 +181,8 @@ class _Run:
         self.out, self.settings, self.training, self.validation = out, settings, training, validation
         self.name = out.name.removesuffix(".weights.h5")
         self.network = calfin_network(width=settings.width)
+        if settings.start:
+            copy_weights(load_network(settings.start), self.network)
         loss = partial(masks_loss, front_weight=settings.front_weight)
         self.network.compile(optimizer=keras.optimizers.Adam(settings.learning_rate), loss=loss)
         prepare_compilation(self.network)
@@ -208,7 +249,8 @@ class _Run:
     def _write_settings(self) -> None:
         about: dict[str, Any] = {
             "name": self.name,
-            "settings": asdict(self.settings),
+            "settings": asdict(self.settings)
+            | {"start": network_id(self.settings.start) if self.settings.start else None},
             "done": {"steps": self.step, "minutes": round(self.elapsed_s / 60, 2)},
             "training": dict(sorted(Counter(p.sample.glacier for p in self.training).items())),
             "validation": dict(sorted(Counter(p.sample.glacier for p in self.validation).items())),

@@ -119,7 +119,6 @@ def test_weights_fit_every_size_of_input(narrow_file):
     assert load_network(narrow_file, size=96).output_shape == (None, 96, 96, 2)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras 3.15 itself with NumPy 2
 def test_a_keras_model_file_gives_the_same_masks_again(narrow, tmp_path):
     narrow.save(tmp_path / "narrow.keras")
     again = load_network(tmp_path / "narrow.keras")

@@ -26,7 +26,7 @@ from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import STATES
 from calfin_cloud.storage import read_fronts
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras", "ignore::ResourceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 5
 
 
@@ -72,7 +72,9 @@ def test_fronts_lie_on_the_painted_truth(painted, undisturbed):
     fronts = gpd.read_parquet(undisturbed / "fronts").dropna(subset="geometry")
     assert fronts.crs == truth.crs
     for row in fronts[fronts["front"] == 0].itertuples():
-        apart = [row.geometry.interpolate(f, normalized=True).distance(truth[row.scene_id]) for f in np.linspace(0, 1, 50)]
+        apart = [
+            row.geometry.interpolate(f, normalized=True).distance(truth[row.scene_id]) for f in np.linspace(0, 1, 50)
+        ]
         assert np.median(apart) < 3 * row.resolution_m, row.scene_id
 
 
@@ -157,12 +159,12 @@ def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu():
     domain = Domain("a", box_grid((0, 0, 64 * 30, 64 * 30), 3413, 30.0))
     shape = (8, 64, 64, 4)
     channels = xr.DataArray(np.full(shape, 128, "uint8"), dims=("time", "y", "x", "channel")).chunk(time=1)
-    options = {"nthreads": 1, "protocol": "tcp"}
+    options = {"nthreads": 1, "host": "127.0.0.1"}
     workers = {
         "gpu": {"cls": Nanny, "options": options | {"resources": {"GPU": 1}}},
         "cpu": {"cls": Nanny, "options": options},
     }
-    scheduler = {"cls": Scheduler, "options": {"protocol": "tcp", "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(2)
         infos = client.scheduler_info(n_workers=-1)["workers"]

@@ -2,6 +2,7 @@ import csv
 import json
 from dataclasses import replace
 
+import cv2
 import h5py
 import keras
 import numpy as np
@@ -11,14 +12,16 @@ from keras import ops
 
 from calfin_cloud import training as hallway
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
-from calfin_cloud.network import load_network
+from calfin_cloud.network import calfin_network, load_network, network_id, save_weights
 from calfin_cloud.training import (
     TrainingSettings,
+    copy_weights,
     cut_patch,
     draw_sample,
     fit,
     make_batch,
     masks_loss,
+    painted_samples,
     prepare,
     random_patch,
     random_window,
@@ -229,6 +232,37 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("eager")
+def test_a_training_may_start_from_weights_and_add_painted_scenes(tmp_path):
+    keras.utils.set_random_seed(8)
+    start = tmp_path / "start.weights.h5"
+    save_weights(calfin_network(width=0.03), start, width=0.03)
+    settings = replace(TINY, steps=1, learning_rate=1e-12, start=str(start), painted=2, leave_out=None)
+    trained = stored(fit([painted()], tmp_path / "next.weights.h5", settings))
+    kernels = {name: values for name, values in stored(start).items() if "kernel" in name}
+    for name, values in kernels.items():
+        np.testing.assert_allclose(trained[name], values, atol=1e-4, err_msg=name)
+    about = json.loads((tmp_path / "next.json").read_text())
+    assert about["training"] == {"Rink": 1, "painted": 2}
+    assert about["settings"]["start"] == network_id(start)
+
+
+def test_weights_of_another_width_are_no_start():
+    with pytest.raises(ValueError, match="give the same width"):
+        copy_weights(calfin_network(width=0.03, size=64), calfin_network(width=0.1, size=64))
+
+
+def test_painted_scenes_know_their_front_and_all_their_ice():
+    samples = list(painted_samples(4, seed=3))
+    assert [sample.sensor for sample in samples] == ["optical", "sar"] * 2
+    for sample in samples:
+        beside = cv2.dilate(sample.front.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        assert sample.front.sum() > 20
+        assert {OCEAN, ICE} == set(np.unique(sample.ice[beside]))
+    again = next(painted_samples(1, seed=3))
+    np.testing.assert_array_equal(again.image, samples[0].image)
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, monkeypatch):
     samples = [painted(), painted("Crane", "sar")]
     out = tmp_path / "net.weights.h5"
@@ -248,5 +282,5 @@ def test_a_seed_gives_the_same_first_weights():
     first = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
-        first.append(np.asarray(hallway.calfin_network(width=0.03).get_layer("aspp0").weights[0]))
+        first.append(np.asarray(calfin_network(width=0.03).get_layer("aspp0").weights[0]))
     np.testing.assert_array_equal(*first)

@@ -21,7 +21,7 @@ def extract_line(edge: NDArray[np.floating], settings: TraceSettings | None = No
     """
     settings = settings or TraceSettings()
     pixels = skeleton_pixels(edge, settings)
-    links, gain = linked(pixels, np.nan_to_num(edge), settings)
+    links, gain = linked(pixels, edge[tuple(pixels.T)], scale_of(edge.shape), settings)
     line = pixels[best_path(links, gain, ends_at_leaf=settings.zero_probability is None)[0]]
     return line if len(line) == 0 or np.hypot(*line[0]) <= np.hypot(*line[-1]) else line[::-1]
 
@@ -32,15 +32,20 @@ def skeleton_pixels(edge: NDArray[np.floating], settings: TraceSettings) -> NDAr
 
 
 def linked(
-    pixels: NDArray[np.intp], edge: NDArray[np.floating], settings: TraceSettings
+    pixels: NDArray[np.intp], sure: NDArray[np.floating], scale: float, settings: TraceSettings
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Links (m, 2) of the spanning tree of skeleton pixels, without gaps that are not bridged, and the gain of each."""
+    """Link skeleton pixels (n, 2) to a tree, without the gaps too long for a bridge: links (m, 2), gain of each (m,).
+
+    `sure` is the probability (n,) of each pixel, `scale` the pixels for one of the 256 px frame.
+    """
     if len(pixels) < 4:
         return np.empty((0, 2), dtype=np.intp), np.empty(0)
     links = spanning_tree(pixels)
+    length = np.hypot(*(pixels[links[:, 0]] - pixels[links[:, 1]]).T)
     if settings.max_gap_px is not None:
-        links = links[lengths(pixels, links) <= max(settings.max_gap_px * scale_of(edge.shape), TOUCHING)]
-    return links, path_gain(pixels, links, edge, settings)
+        bridged = length <= max(settings.max_gap_px * scale, TOUCHING)
+        links, length = links[bridged], length[bridged]
+    return links, path_gain(length, sure[links].mean(axis=1), scale, settings)
 
 
 def scale_of(shape: tuple[int, ...]) -> float:
@@ -70,25 +75,18 @@ def spanning_tree(pixels: NDArray[np.intp]) -> NDArray[np.intp]:
     return links[_is_among_nearest(pixels, links, max(3, n // 4))]
 
 
-def lengths(pixels: NDArray[np.intp], links: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Length in px of each link (m, 2) between pixels (n, 2)."""
-    return np.asarray(np.hypot(*(pixels[links[:, 0]] - pixels[links[:, 1]]).T))
-
-
 def path_gain(
-    pixels: NDArray[np.intp], links: NDArray[np.intp], edge: NDArray[np.floating], settings: TraceSettings
+    length: NDArray[np.floating], sure: NDArray[np.floating], scale: float, settings: TraceSettings
 ) -> NDArray[np.float64]:
     """Worth of each link: z^p - d^p for its length d, so that gaps must be repaid by collected pixels.
 
-    Lengths are in pixels of a 256 px frame, whatever the size of `edge`, and the worth is per such a pixel. Where
-    `settings.zero_probability` is set, z^p is scaled by how far the edge's probability is above it.
+    Lengths are in pixels of a 256 px frame, whatever the size of the image, and the worth is per such a pixel. Where
+    `settings.zero_probability` is set, z^p is scaled by how far the probability is above it.
     """
-    scale = scale_of(edge.shape)
-    worth = np.full(len(links), settings.path_zero**settings.path_power)
+    worth = np.full(len(length), settings.path_zero**settings.path_power)
     if settings.zero_probability is not None:
-        sure = edge[tuple(pixels.T)][links].mean(axis=1)
         worth *= (sure - settings.zero_probability) / (1 - settings.zero_probability)
-    return np.asarray(worth / scale - (lengths(pixels, links) / scale) ** settings.path_power)
+    return np.asarray(worth / scale - (length / scale) ** settings.path_power)
 
 
 def best_path(
@@ -145,7 +143,8 @@ def fill_gaps(line: NDArray[np.intp]) -> NDArray[np.intp]:
     steps = np.maximum(np.abs(np.diff(line, axis=0)).max(axis=1), 1)
     at = np.append(0, np.cumsum(steps))
     full = np.arange(at[-1] + 1)
-    return np.rint(np.column_stack([np.interp(full, at, axis) for axis in line.T])).astype(np.intp)
+    between = np.column_stack([np.interp(full, at, axis) for axis in line.T])
+    return np.asarray(np.rint(between), dtype=np.intp)
 
 
 def _descend(node: int, child: list[int]) -> list[int]:
@@ -156,9 +155,7 @@ def _descend(node: int, child: list[int]) -> list[int]:
     return path
 
 
-def _rooted(
-    links: NDArray[np.intp], gain: NDArray[np.float64], n: int
-) -> tuple[list[int], list[int], list[float]]:
+def _rooted(links: NDArray[np.intp], gain: NDArray[np.float64], n: int) -> tuple[list[int], list[int], list[float]]:
     """Nodes of a forest from the roots to the leaves, the parent of each (-1 for a root) and the gain of that link."""
     ones = np.ones(len(links), dtype=np.int8)
     _, part = connected_components(coo_array((ones, tuple(links.T)), shape=(n, n)), directed=False)
@@ -175,7 +172,7 @@ def _rooted(
 
 def _is_among_nearest(pixels: NDArray[np.intp], links: NDArray[np.intp], k: int) -> NDArray[np.bool_]:
     """Whether one end of each link is among the k nearest pixels of the other, itself included."""
-    length = lengths(pixels, links)
+    length = np.hypot(*(pixels[links[:, 0]] - pixels[links[:, 1]]).T)
     long = np.flatnonzero(length**2 > k / 4)  # a disc of radius r holds fewer than 4 r^2 pixels for r > 2
     near = np.ones(len(links), dtype=bool)
     if len(long):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FRAME = 256
-"""Side in px of the frame that all lengths below are meant for; other sizes are scaled by their longer side."""
+"""Side in px of the frame that all lengths below are meant for; larger images are scaled by their longer side."""
 
 
 @dataclass(frozen=True)
 class TraceSettings:
     """What decides a front. Lengths are in pixels of a 256 px frame.
+
+    The defaults were chosen on the images of Kangerlussuaq (optical) and Crane (radar); `CALFIN` holds the released
+    constants of the path.
 
     Attributes
     ----------
@@ -20,10 +23,13 @@ class TraceSettings:
         A link of length d is worth z^p - d^p: gaps must be repaid by collected pixels (6.2).
     zero_probability
         Edge probability at which a pixel is worth nothing; None counts all pixels alike, as the original does.
+    full_contrast
+        Step of the ice mask from which a pixel's probability counts in full, less in proportion; None: always in full.
     max_gap_px
         Longest gap that a front bridges; None bridges what the path weights allow, as the original does.
     border_px
-        Edges this close to the scene's border or to missing data are no fronts.
+        Edges this close to the scene's border or to missing data are no fronts, nor are those that run along them
+        at up to three times the distance.
     min_length_px
         Shortest front.
     min_share
@@ -35,9 +41,9 @@ class TraceSettings:
     min_confidence
         Least mean edge probability along a front.
     min_contrast
-        Least difference of the ice mask between the two sides of a front.
+        Least step of the ice mask across a front, from 0 to 1.
     side_px
-        How far to either side of a front the ice mask is read.
+        Width of the Gaussian through which the ice mask is seen for its step.
     smooth_px
         Window of the Savitzky-Golay filter of order 3 along a front (6.5).
     window_ratio
@@ -48,6 +54,7 @@ class TraceSettings:
     path_zero: float = 5.0
     path_power: float = 1.5
     zero_probability: float | None = 0.25
+    full_contrast: float | None = 0.3
     max_gap_px: float | None = 16.0
     border_px: float = 2.0
     min_length_px: float = 12.0
@@ -55,7 +62,14 @@ class TraceSettings:
     max_fronts: int = 4
     apart_px: float = 8.0
     min_confidence: float = 0.5
-    min_contrast: float = 0.15
-    side_px: float = 6.0
+    min_contrast: float = 0.1
+    side_px: float = 10.0
     smooth_px: float = 9.0
     window_ratio: float = 2.5
+
+
+CALFIN = TraceSettings(zero_probability=None, full_contrast=None, max_gap_px=None)
+"""The path of the release: every skeleton pixel counts alike and a gap may have any length (calfin-method 6.1, 6.2)."""
+
+BAUMHOER = replace(CALFIN, path_zero=10.0, path_power=1.45, window_ratio=1.75)
+"""The release's path for the radar scenes of Baumhoer (calfin-method 6.1)."""

@@ -9,16 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, map_coordinates
+from scipy.ndimage import distance_transform_edt
 from scipy.signal import savgol_filter
 from scipy.spatial import cKDTree
 from shapely.geometry import LineString
 
 from calfin_cloud.fronts.isolation import isolate_fronts
-from calfin_cloud.fronts.lines import best_path, linked, scale_of, skeleton_pixels
+from calfin_cloud.fronts.lines import best_path, fill_gaps, linked, scale_of, skeleton_pixels
 from calfin_cloud.fronts.settings import TraceSettings
-
-MIN_SIDE_PX = 64
+from calfin_cloud.fronts.sides import IceStep, contrast_along, ice_step, step_at
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,29 @@ class Front:
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """A candidate that is no front: its `line` as in `Front`, the `reason` and the measured values."""
+
+    line: NDArray[np.float64]
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Trace:
     """Fronts of a scene, the longest first; without one, the reason (of `schema.REASONS`) and the measured values."""
 
     fronts: tuple[Front, ...]
     reason: str = ""
     detail: str = ""
+    rejected: tuple[Rejected, ...] = ()
 
 
 class _Candidate(NamedTuple):
-    pixels: NDArray[np.intp]
+    pixels: NDArray[np.intp]  # row, column, a pixel at every step
+    line: NDArray[np.float64]  # x, y, smoothed
     length_px: float
+    border_px: float
     confidence: float
     contrast: float
 
@@ -82,20 +93,29 @@ def trace_fronts(
     settings = settings or TraceSettings()
     _check(front, ice, fjord_mask)
     valid = ~np.isnan(front) if valid is None else valid
-    edge = np.where(_inside(valid, settings.border_px * scale_of(front.shape)), np.nan_to_num(front), 0.0)
-    if not (edge > settings.edge_threshold).any():
-        return _nothing_to_trace(front, edge, settings)
-    candidates = [_measure(line, edge, ice, settings) for line in _lines(edge, fjord_mask, settings)]
-    if not candidates:
-        return Trace((), "only_walls", "no run of the edge leads away from the fjord walls and back")
-    candidates.sort(key=lambda c: -c.length_px)
-    good = [c for c in candidates if _objection(c, settings) is None]
+    inside = distance_transform_edt(np.pad(valid, 1))[1:-1, 1:-1] / scale_of(front.shape)
+    edge = np.nan_to_num(front)
+    pixels = skeleton_pixels(edge, settings)
+    pixels = pixels[inside[tuple(pixels.T)] > settings.border_px]
+    if len(pixels) == 0:
+        return _nothing_to_trace(edge, settings)
+    step = ice_step(ice, settings.side_px)
+    lines = _lines(pixels, edge, step, fjord_mask, settings)
+    candidates = sorted((_measure(line, edge, inside, step, settings) for line in lines), key=lambda c: -c.length_px)
+    objections = [_objection(c, settings) for c in candidates]
+    rejected = tuple(Rejected(c.line, *no) for c, no in zip(candidates, objections, strict=True) if no)
+    good = [c for c, no in zip(candidates, objections, strict=True) if not no]
+    if not good and settings.full_contrast is not None:
+        # An ice mask without a step makes every path worthless: the edge alone then gives a front, or the reason.
+        alone = replace(settings, full_contrast=None)
+        return trace_fronts(front, ice, fjord_mask=fjord_mask, valid=valid, settings=alone)
     if not good:
-        return Trace((), *(_objection(candidates[0], settings) or ("", "")))
-    long_enough = [c for c in good if c.length_px >= settings.min_share * good[0].length_px][: settings.max_fronts]
+        return (
+            Trace((), rejected[0].reason, rejected[0].detail, rejected) if rejected else _nothing_isolated(fjord_mask)
+        )
     isolation = "none" if fjord_mask is None else "fjord_boundary"
-    window = settings.smooth_px * scale_of(front.shape)
-    return Trace(tuple(Front(_smoothed(c.pixels, window), c.confidence, isolation) for c in long_enough))
+    long_enough = [c for c in good if c.length_px >= settings.min_share * good[0].length_px][: settings.max_fronts]
+    return Trace(tuple(Front(c.line, c.confidence, isolation) for c in long_enough), rejected=rejected)
 
 
 def candidate_windows(
@@ -129,39 +149,47 @@ def georeference(line: NDArray[np.floating], transform: Affine) -> LineString:
 
 
 def _lines(
-    edge: NDArray[np.float64], fjord_mask: NDArray[np.bool_] | None, settings: TraceSettings
+    pixels: NDArray[np.intp],
+    edge: NDArray[np.floating],
+    step: IceStep,
+    fjord_mask: NDArray[np.bool_] | None,
+    settings: TraceSettings,
 ) -> Iterator[NDArray[np.intp]]:
     """Yield paths through the skeleton, the best first, each away from those before, as ordered (n, 2) row, column."""
-    pixels = skeleton_pixels(edge, settings)
-    apart = settings.apart_px * scale_of(edge.shape)
-    links, gain = linked(pixels, edge, settings)
+    scale = scale_of(edge.shape)
+    sure = edge[tuple(pixels.T)]
+    if settings.full_contrast is not None and len(pixels):
+        sure = sure * np.minimum(np.hypot(*step_at(step, pixels).T) / settings.full_contrast, 1)
+    links, gain = linked(pixels, sure, scale, settings)
     for _ in range(settings.max_fronts):
         nodes, worth = best_path(links, gain, ends_at_leaf=settings.zero_probability is None)
         if len(nodes) < 2 or worth <= 0:
             return
         line = pixels[nodes]
         yield from [line] if fjord_mask is None else isolate_fronts(line, fjord_mask).fronts
-        distance, _ = cKDTree(line).query(pixels, distance_upper_bound=apart)
+        distance, _ = cKDTree(line).query(pixels, distance_upper_bound=settings.apart_px * scale)
         left = np.isinf(distance[links]).all(axis=1)
         links, gain = links[left], gain[left]
 
 
 def _measure(
-    line: NDArray[np.intp], edge: NDArray[np.float64], ice: NDArray[np.floating], settings: TraceSettings
+    line: NDArray[np.intp],
+    edge: NDArray[np.floating],
+    inside: NDArray[np.floating],
+    step: IceStep,
+    settings: TraceSettings,
 ) -> _Candidate:
     scale = scale_of(edge.shape)
-    length = float(np.hypot(*np.diff(line, axis=0).T).sum()) / scale
-    smooth = _smoothed(line, settings.smooth_px * scale)
-    along = np.gradient(smooth, axis=0)
-    normal = np.column_stack([-along[:, 1], along[:, 0]]) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
-    sides = [
-        map_coordinates(
-            np.nan_to_num(ice), (smooth + sign * settings.side_px * scale * normal)[:, ::-1].T, order=1, mode="nearest"
-        )
-        for sign in (1, -1)
-    ]
-    contrast = float(abs(np.mean(sides[0] - sides[1])))
-    return _Candidate(line, length, float(edge[tuple(line.T)].mean()), contrast)
+    pixels = fill_gaps(line)
+    smooth = _smoothed(pixels, settings.smooth_px * scale)
+    return _Candidate(
+        pixels,
+        smooth,
+        length_px=float(np.hypot(*np.diff(smooth, axis=0).T).sum()) / scale,
+        border_px=float(np.median(inside[tuple(pixels.T)])),
+        confidence=float(edge[tuple(pixels.T)].mean()),
+        contrast=contrast_along(step, smooth[:, ::-1]),
+    )
 
 
 def _objection(candidate: _Candidate, settings: TraceSettings) -> tuple[str, str] | None:
@@ -169,25 +197,28 @@ def _objection(candidate: _Candidate, settings: TraceSettings) -> tuple[str, str
     c, s = candidate, settings
     for reason, value, limit, what in (
         ("edge_too_short", c.length_px, s.min_length_px, "px of a 256 px frame long"),
+        ("only_walls", c.border_px, 3 * s.border_px, "px of a 256 px frame away from the border or missing data"),
         ("low_confidence", c.confidence, s.min_confidence, "mean edge probability"),
-        ("one_sided", c.contrast, s.min_contrast, "difference of the ice mask across the edge"),
+        ("one_sided", c.contrast, s.min_contrast, "step of the ice mask across the edge"),
     ):
         if value < limit:
             return reason, f"{value:.3g} {what}, at least {limit:g} is needed"
     return None
 
 
-def _nothing_to_trace(front: NDArray[np.floating], edge: NDArray[np.float64], settings: TraceSettings) -> Trace:
+def _nothing_to_trace(edge: NDArray[np.floating], settings: TraceSettings) -> Trace:
     """Tell an edge that is nowhere from one that is only at the border or at missing data."""
-    highest = float(np.nan_to_num(front).max())
+    highest = float(edge.max(initial=0))
     if highest > settings.edge_threshold:
         return Trace((), "only_walls", "the only edge lies at the border of the scene or at missing data")
     return Trace((), "no_edge", f"highest edge probability {highest:.2f}, above {settings.edge_threshold:g} is needed")
 
 
-def _inside(valid: NDArray[np.bool_], margin_px: float) -> NDArray[np.bool_]:
-    """Pixels further than a margin from missing data and from the border."""
-    return np.asarray(distance_transform_edt(np.pad(valid, 1))[1:-1, 1:-1] > margin_px, dtype=bool)
+def _nothing_isolated(fjord_mask: NDArray[np.bool_] | None) -> Trace:
+    """Tell an edge of specks from one that the fjord walls take away."""
+    if fjord_mask is None:
+        return Trace((), "edge_too_short", "the edge is but specks, too far apart to be linked to a line")
+    return Trace((), "only_walls", "no run of the edge leads away from the fjord walls and back")
 
 
 def _smoothed(pixels: NDArray[np.intp], window_px: float) -> NDArray[np.float64]:
@@ -199,5 +230,5 @@ def _smoothed(pixels: NDArray[np.intp], window_px: float) -> NDArray[np.float64]
 
 def _check(front: NDArray[np.floating], ice: NDArray[np.floating], fjord_mask: NDArray[np.bool_] | None) -> None:
     shapes = {front.shape, ice.shape} | ({fjord_mask.shape} if fjord_mask is not None else set())
-    if len(shapes) != 1 or front.ndim != 2 or min(front.shape) < MIN_SIDE_PX:
-        raise ValueError(f"masks must share one shape (y, x) of at least {MIN_SIDE_PX} px a side, got {sorted(shapes)}")
+    if len(shapes) != 1 or front.ndim != 2:
+        raise ValueError(f"front, ice and fjord mask must share one shape (y, x), got {sorted(shapes)}")

@@ -1,0 +1,71 @@
+"""Time of line extraction and tracing: `pytest tests/benchmarks --benchmark-only --benchmark-group-by=param:kind`."""
+
+import multiprocessing
+import resource
+import time
+
+import numpy as np
+import pytest
+from dense_line import dense_line
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+from calfin_cloud.fronts import CALFIN, draw_line, extract_line, trace_fronts
+
+SIDES = [256, 512, 1024, 2048]
+KINDS = ["clean", "noisy"]
+
+
+def masks(side, kind):
+    """Front and ice mask of a wavy coast; the noisy kind has as many skeleton pixels as in calfin-method 11."""
+    columns = np.arange(side)
+    rows = side * (0.5 + 0.1 * np.sin(7 * columns / side))
+    line = draw_line(np.column_stack([np.rint(rows), columns]).astype(int), (side, side))
+    front = np.exp(-0.5 * (distance_transform_edt(~line) / 1.5) ** 2)
+    ice = gaussian_filter((columns[:, None] > rows).astype(float), 3)
+    if kind == "noisy":
+        noise = gaussian_filter(np.random.default_rng(0).standard_normal((side, side)), 2.2)
+        front = np.maximum(front, 1 / (1 + np.exp(-4 * (noise / noise.std() - 1.8))))
+    return front, ice
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", SIDES)
+def test_line_extraction(benchmark, side, kind):
+    front, _ = masks(side, kind)
+    line = benchmark(extract_line, front, CALFIN)
+    assert len(line) > side / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", SIDES)
+def test_tracing_of_a_scene(benchmark, side, kind):
+    front, ice = masks(side, kind)
+    trace = benchmark(trace_fronts, front, ice)
+    assert len(trace.fronts) >= 1
+
+
+@pytest.mark.parametrize(("side", "kind"), [(256, "clean"), (512, "clean"), (256, "noisy")])
+def test_line_extraction_by_the_dense_definition(benchmark, side, kind):
+    front, _ = masks(side, kind)
+    line = benchmark.pedantic(dense_line, (front,), rounds=2)
+    assert len(line) > side / 2
+
+
+def spent_on_noise(answer):
+    """Processor seconds and additional MB of tracing a noisy prediction of 1024 px."""
+    front, ice = masks(1024, "noisy")
+    trace_fronts(*masks(256, "clean"))  # imports and first calls are not what is measured
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    trace_fronts(front, ice)
+    spent = time.process_time() - start
+    answer.send((spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+
+
+def test_noisy_prediction_of_1024_px_is_traced_in_bounded_time_and_memory():
+    mine, other = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=spent_on_noise, args=(other,))
+    process.start()
+    seconds, megabytes = mine.recv()
+    process.join()
+    assert seconds < 1.0  # 0.5 s on a quiet core
+    assert megabytes < 200

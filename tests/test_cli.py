@@ -1,0 +1,69 @@
+import json
+
+import cv2
+import geopandas as gpd
+import numpy as np
+import pytest
+
+from calfin_cloud.cli import main
+
+VERBS = ("sample", "search", "map", "domains", "trace", "train", "evaluate")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"example:\n  calfin {verb} " in capsys.readouterr().out
+
+
+def test_sample_and_search_agree_on_the_number_of_scenes(tmp_path, capsys):
+    assert main(["sample", str(tmp_path), "--scenes", "3", "--seed", "5"]) == 0
+    call = ["search", "--catalog", str(tmp_path / "catalog.json"), "--domains", str(tmp_path / "domains.geojson")]
+    capsys.readouterr()
+    assert main([*call, "--period", "1984/2030"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert {line.split("\t")[-1] for line in lines} == set(gpd.read_parquet(tmp_path / "truth.parquet")["scene_id"])
+
+
+def test_a_mistake_in_the_call_is_told_in_one_line_and_ends_with_2(tmp_path, capsys):
+    call = ["search", "--catalog", str(tmp_path / "none.json"), "--domains", str(tmp_path / "none.geojson")]
+    assert main([*call, "--period", "2019"]) == 2
+    assert "cannot read the domain file" in capsys.readouterr().err
+
+
+def test_domains_of_real_termini_around_ten_glaciers(shared, tmp_path, capsys):
+    termini = shared / "data/sentinel1_uummannaq_20141031/derived_measures_fronts_2014_2015.geojson"
+    out = tmp_path / "domains.geojson"
+    assert main(["domains", "--from-termini", str(termini), "--out", str(out), "--resolution", "100"]) == 0
+    assert {f["properties"]["glacier_id"] for f in json.loads(out.read_text())["features"]} >= {
+        str(i) for i in range(7, 17)
+    }
+
+
+def test_trace_writes_a_feature_for_every_image_and_says_what_it_cannot_read(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    images = {
+        "grey8.png": rng.integers(0, 255, (64, 80), dtype="uint8"),
+        "grey16.png": rng.integers(0, 65535, (100, 70), dtype="uint16"),
+        "rgb8.png": rng.integers(0, 255, (70, 90, 3), dtype="uint8"),
+        "rgba16.tif": rng.integers(0, 65535, (80, 80, 4), dtype="uint16"),
+        "flat.png": np.full((80, 80), 7, "uint8"),
+        "small.png": rng.integers(0, 255, (63, 80), dtype="uint8"),
+    }
+    for name, pixels in images.items():
+        cv2.imwrite(str(tmp_path / name), pixels)
+    (tmp_path / "text.png").write_text("no image")
+    paths = [str(tmp_path / name) for name in (*images, "text.png", "missing.png")]
+    assert main(["trace", *paths, "--out", str(tmp_path / "fronts.geojson")]) == 1
+    features = json.loads((tmp_path / "fronts.geojson").read_text())["features"]
+    states = {f["properties"]["image"]: f["properties"]["state"] for f in features}
+    assert set(states) == set(paths)
+    assert {p for p in paths if states[p] == "failed"} == set(paths[-3:])
+    assert states[str(tmp_path / "flat.png")] == "no_front"
+    for feature in features:
+        assert {"image", "front", "state", "reason"} <= set(feature["properties"])
+        assert (feature["geometry"] is not None) == (feature["properties"]["state"] == "front")
+    assert "expected a PNG or a GeoTIFF" in capsys.readouterr().err
