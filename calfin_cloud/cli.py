@@ -140,7 +140,13 @@ def train(options: argparse.Namespace) -> int:
     from calfin_cloud.training import TrainingSettings, fit
 
     settings = TrainingSettings(
-        seed=options.seed, width=options.width, steps=options.steps, minutes=options.minutes, painted=options.painted
+        seed=options.seed,
+        width=options.width,
+        steps=options.steps,
+        minutes=options.minutes,
+        learning_rate=options.learning_rate,
+        painted=options.painted,
+        start=options.start,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
@@ -336,6 +342,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--painted", type=int, default=0, metavar="N", help="painted scenes to train on too (default 0)"
     )
+    parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="highest learning rate (default 0.0015)")
     parser.add_argument("--seed", type=int, default=2021, help="of weights and patches (default 2021)")
 
 

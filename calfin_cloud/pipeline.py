@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, mapping
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.figures import MAX_PICTURES, report_html, scene_png
+from calfin_cloud.figures import MAX_PICTURES, contact_sheet, report_html, scene_png
 from calfin_cloud.fronts import Trace, TraceSettings, georeference, trace_fronts
 from calfin_cloud.imagery import read_image, scene_fractions, stack_scenes
 from calfin_cloud.inference import predict_masks, predict_scene, prepare_scene, prepare_scenes
@@ -38,10 +38,10 @@ from calfin_cloud.storage import (
     read_picture,
     read_scene_masks,
     read_store,
+    write_document,
     write_fronts,
     write_masks,
     write_picture,
-    write_report,
 )
 
 log = logging.getLogger(__name__)
@@ -167,20 +167,25 @@ def write_image_fronts(features: Sequence[Feature], path: Path) -> None:
 
 
 def write_store_report(store: str, scenes: pd.DataFrame) -> str:
-    """Write `report.html` into the store, from the table of `summarise_scenes` and the pictures; return its path."""
+    """Write `report.html` and `contact_sheet.png` into the store; return the path of the report.
+
+    `scenes` is the table of `summarise_scenes`; the pictures and what made the store are read from it.
+    """
     shown = scenes.head(MAX_PICTURES)
-    pictures = {
-        front_key(domain, scene): picture
+    found = {
+        (domain, scene): picture
         for domain, scene in zip(shown["domain"], shown["scene_id"], strict=True)
         if (picture := read_picture(store, domain, scene)) is not None
     }
+    if found:
+        write_document(store, "contact_sheet.png", contact_sheet([(" ".join(key), png) for key, png in found.items()]))
     html = report_html(
         scenes,
-        pictures,
+        {front_key(*key): png for key, png in found.items()},
         title=f"Calving fronts: {', '.join(scenes['domain'].unique()[:5])}",
         provenance=read_store(store),
     )
-    return write_report(store, html)
+    return write_document(store, "report.html", html.encode())
 
 
 def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = None) -> pd.DataFrame:

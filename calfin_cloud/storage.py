@@ -159,11 +159,11 @@ def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
     return bytes(fs.cat_file(path)) if fs.exists(path) else None
 
 
-def write_report(store: str, html: str) -> str:
-    """Write the report of the store and return its path."""
+def write_document(store: str, name: str, data: bytes) -> str:
+    """Write a document for people, such as report.html, into the store and return its path."""
     fs, root = fsspec.url_to_fs(store)
-    _write_whole(fs, f"{root}/report.html", html.encode())
-    return f"{store.rstrip('/')}/report.html"
+    _write_whole(fs, f"{root}/{check_name(name)}", data)
+    return f"{store.rstrip('/')}/{name}"
 
 
 def picture_path(domain_name: str, scene_id: str) -> str:

@@ -14,8 +14,9 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, wait
+from distributed import Client, Nanny, Scheduler, SpecCluster, wait
 
+from calfin_cloud.clusters import connect, local
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.fronts import TraceSettings
 from calfin_cloud.inference import predict_masks
@@ -94,14 +95,21 @@ def test_a_second_run_writes_nothing(painted, undisturbed):
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")} == before
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_a_store_from_workers_equals_that_of_a_plain_loop(painted, undisturbed, tmp_path, n_workers):
-    with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+def test_a_store_from_one_worker_equals_that_of_a_plain_loop(painted, undisturbed, tmp_path):
+    with connect("local", n_workers=1) as client:
         run(painted, tmp_path / "store", client=client)
     assert contents(tmp_path / "store") == contents(undisturbed)
+
+
+def test_a_store_from_two_workers_of_a_running_scheduler_equals_that_of_a_plain_loop(painted, undisturbed, tmp_path):
+    with local(2) as cluster, connect(cluster.scheduler_address) as client:
+        run(painted, tmp_path / "store", client=client)
+    assert contents(tmp_path / "store") == contents(undisturbed)
+
+
+def test_a_cluster_that_is_no_address_is_refused():
+    with pytest.raises(ValueError, match="must be local, none or a scheduler's address"), connect("moon"):
+        pass
 
 
 def test_a_killed_run_resumes_to_the_same_store_byte_for_byte(painted, undisturbed, tmp_path):
@@ -165,7 +173,7 @@ def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu():
         "cpu": {"cls": Nanny, "options": options},
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster, set_as_default=False) as client:
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
         client.wait_for_workers(2)
         infos = client.scheduler_info(n_workers=-1)["workers"]
         (gpu,) = (address for address, info in infos.items() if "GPU" in info["resources"])

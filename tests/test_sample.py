@@ -261,5 +261,5 @@ def test_one_scene_is_a_clear_one(tmp_path):
 
 
 def test_a_sample_without_scenes_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least one scene, got 0"):
+    with pytest.raises(ValueError, match="1 to 2000 scenes, got 0"):
         write_sample(tmp_path, scenes=0)

@@ -38,6 +38,9 @@ SIDE_M = 12_000.0
 LANDSAT_OFFSET, LANDSAT_SCALE = -0.2, 2.75e-5
 S2_OFFSET_SINCE = datetime(2022, 1, 25, tzinfo=UTC)
 
+MOST_SCENES = 2000
+"""Each mission shows the glacier once a day at most, and in its season: the days run out at some 3000 scenes."""
+
 
 @dataclass(frozen=True)
 class _Mission:
@@ -88,8 +91,8 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0) -> Path
         How many. Of four or more, one in twelve is cloudy (25 to 45 % of the domain) and one has SLC-off stripes; the
         others have less than 10 % cloud.
     """
-    if scenes < 1:
-        raise ValueError(f"a sample needs at least one scene, got {scenes}")
+    if not 1 <= scenes <= MOST_SCENES:
+        raise ValueError(f"a sample has 1 to {MOST_SCENES} scenes, got {scenes}: write several, with other seeds")
     folder = Path(folder)
     rng = np.random.default_rng(seed)
     glacier = replace(draw_glacier(rng, CENTRE, rng.uniform(1500, 2000)), bend=rng.uniform(0, 0.5))
