@@ -34,7 +34,7 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
     "calfin-small": Shipped(
-        "calfin-small.weights.h5", "bd6e0dcbf301c7ee3e5d7257b813f94bc440c708e8d219e537f21b39e1eb8c5e"
+        "calfin-small.weights.h5", "1244b363ffb308a870ff6f194775ee62b79fbf2d530256533d4bd3da3addb9f9"
     ),
 }
 """Weights by name."""

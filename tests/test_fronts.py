@@ -1,5 +1,6 @@
 """Tracing: parity with the original, painted fronts, reasons, and what must never change a front."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -233,12 +234,22 @@ def test_fjord_mask_cuts_the_front_out_of_the_coastline():
     ice[:128, 70:190] = 0
     land = ice > 0
     coast = land & (distance_transform_edt(land) < 1.5) | ~land & (distance_transform_edt(~land) < 1.5)
-    front = gaussian_filter(coast.astype(float), 1)
+    front = np.minimum(1.5 * gaussian_filter(coast.astype(float), 1), 0.95)
     (found,) = trace_fronts(front, gaussian_filter(ice, 3), fjord_mask=fjord).fronts
     assert found.isolation == "fjord_boundary"
     assert np.abs(found.line[5:-5, 1] - 127.5).max() < 2
     assert found.line[:, 0].min() > 68
     assert found.line[:, 0].max() < 192
+
+
+def test_part_of_a_front_is_a_front_unless_it_must_lead_back_to_the_walls():
+    fjord = np.zeros((256, 256), dtype=bool)
+    fjord[:, 70:190] = True
+    front, ice, line = paint((256, 256), part=(0.3, 0.5), wave=0.02)
+    trace = trace_fronts(front, ice, fjord_mask=fjord)
+    assert distance_px(trace, line) < 1
+    strict = trace_fronts(front, ice, fjord_mask=fjord, settings=replace(TraceSettings(), must_return=True))
+    assert strict.fronts == ()
 
 
 def test_coast_along_the_walls_alone_is_no_front():
@@ -277,9 +288,9 @@ def test_specks_are_too_short():
 
 def test_faint_edge_is_of_low_confidence_and_the_detail_says_by_how_much():
     front, ice, _ = paint((256, 256))
-    trace = trace_fronts(0.42 * front, ice)
+    trace = trace_fronts(0.55 * front, ice)
     assert trace.reason == "low_confidence"
-    assert "0.5 is needed" in trace.detail
+    assert "0.65 is needed" in trace.detail
     assert trace.rejected[0].reason == "low_confidence"
     assert trace.rejected[0].line.shape[1] == 2
 
@@ -316,6 +327,23 @@ def test_noise_is_no_front(seed, smooth):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (64, 64), (300, 200)])
 def test_constant_masks_of_any_size_give_a_reason(shape, value):
     assert no_front(np.full(shape, value), np.full(shape, value))
+
+
+def test_blob_is_no_line_and_costs_no_time():
+    blob, ice, line = paint((1500, 1500))
+    blob[100:500, 200:1300] = 1
+    assert distance_px(trace_fronts(blob, ice), line) < 1
+    everywhere = np.ones_like(blob)
+    trace = trace_fronts(everywhere, ice)
+    assert (trace.fronts, trace.reason) == ((), "low_confidence")
+    assert "100% of the scene" in trace.detail
+
+
+def test_edge_that_is_everywhere_is_not_traced():
+    noise = np.random.default_rng(0).uniform(0, 1, (900, 900))
+    trace = trace_fronts(noise, noise)
+    assert trace.reason == "low_confidence"
+    assert "everywhere" in trace.detail
 
 
 def test_missing_pixels_in_both_masks_do_not_hide_the_front():
@@ -388,8 +416,8 @@ def test_window_of_the_second_pass_is_a_square_two_and_a_half_times_the_front():
 
 def test_candidates_may_be_fainter_than_fronts():
     front, ice, _ = paint((256, 256))
-    assert trace_fronts(0.42 * front, ice).fronts == ()
-    assert len(candidate_windows(0.42 * front, ice)) == 1
+    assert trace_fronts(0.55 * front, ice).fronts == ()
+    assert len(candidate_windows(0.55 * front, ice)) == 1
 
 
 def test_no_candidate_gives_no_window():

@@ -30,7 +30,7 @@ class Isolated(NamedTuple):
     threshold: float
 
 
-def isolate_fronts(line: NDArray[np.intp], fjord_mask: NDArray[np.bool_]) -> Isolated:
+def isolate_fronts(line: NDArray[np.intp], fjord_mask: NDArray[np.bool_], *, must_return: bool = True) -> Isolated:
     """Keep the runs of a line that lead away from the fjord's walls and back.
 
     Parameters
@@ -39,6 +39,9 @@ def isolate_fronts(line: NDArray[np.intp], fjord_mask: NDArray[np.bool_]) -> Iso
         (n, 2) row, column of the ordered coastline.
     fjord_mask
         (y, x) bool, True where a front may lie; the frame's border counts as wall.
+    must_return
+        The original's rule: a run that ends amid the fjord is no front. A network that marks fronts, not coastlines,
+        may see but a part of one.
     """
     shape = fjord_mask.shape
     away = distance_transform_edt(np.pad(fjord_mask, 1))[1:-1, 1:-1]
@@ -55,7 +58,7 @@ def isolate_fronts(line: NDArray[np.intp], fjord_mask: NDArray[np.bool_]) -> Iso
         part = np.zeros(shape, dtype=np.uint8)
         part[tuple(region.coords.T)] = 1
         run = _first_run(line, cv2.dilate(part, SQUARE) > 0)
-        if _leads_away_and_back(away[tuple(run.T)]):
+        if _leads_away(away[tuple(run.T)], must_return=must_return):
             fronts.append(run)
     return Isolated(fronts, np.array(boxes, dtype=np.intp), threshold)
 
@@ -114,14 +117,13 @@ def _first_run(line: NDArray[np.intp], part: NDArray[np.bool_]) -> NDArray[np.in
     return line[first:last]
 
 
-def _leads_away_and_back(away: NDArray[np.floating]) -> bool:
-    """Whether the distance to the walls rises and falls again along the run, with few peaks for its length."""
+def _leads_away(away: NDArray[np.floating], *, must_return: bool) -> bool:
+    """Whether the distance to the walls rises (and falls again) along the run, with few peaks for its length."""
     n = len(away)
     if n < FEWEST_VERTICES:
         return False
     a, b = int(0.15 * n), int(0.85 * n)
     start, middle, end = away[:a].min(), away[a:b].max(), away[b:].min()
     peaks, _ = find_peaks(away, distance=int(max(10, n / 3)))
-    if len(peaks) == 0:
-        return False
-    return bool(np.sign(middle - start) == np.sign(middle - end) and middle > n / (4 * len(peaks)))
+    returns = len(peaks) > 0 and np.sign(middle - start) == np.sign(middle - end)
+    return bool((returns or not must_return) and middle > n / (4 * max(len(peaks), 1)))

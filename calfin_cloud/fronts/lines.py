@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, cKDTree
@@ -11,6 +12,7 @@ from skimage.morphology import skeletonize
 
 from calfin_cloud.fronts.settings import FRAME, TraceSettings
 
+FEW = 0.02  # share of a scene in which no blob is large enough to slow the thinning
 TOUCHING = 1.5  # px; linked pixels closer than this are neighbours, farther ones have a gap between them
 
 
@@ -27,8 +29,17 @@ def extract_line(edge: NDArray[np.floating], settings: TraceSettings | None = No
 
 
 def skeleton_pixels(edge: NDArray[np.floating], settings: TraceSettings) -> NDArray[np.intp]:
-    """Rows and columns (n, 2) of the skeleton of the edge above the threshold; NaN is no edge."""
-    return np.argwhere(skeletonize(np.nan_to_num(edge) > settings.edge_threshold))
+    """Rows and columns (n, 2) of the skeleton of the edge above the threshold; NaN is no edge, nor is a blob.
+
+    A blob holds a disc of the diameter `settings.max_width_px`; thinning it would take a sweep for each of its pixels.
+    """
+    mask = np.nan_to_num(edge) > settings.edge_threshold
+    if settings.max_width_px is not None and mask.mean() > FEW:
+        radius = settings.max_width_px / 2 * scale_of(edge.shape)
+        core = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > radius
+        if core.any():
+            mask &= distance_transform_edt(~core) > radius + 1
+    return np.argwhere(skeletonize(mask))
 
 
 def linked(
@@ -49,8 +60,8 @@ def linked(
 
 
 def scale_of(shape: tuple[int, ...]) -> float:
-    """Pixels of an image for one pixel of the 256 px frame; 1 for smaller images, whose pixels the network spreads."""
-    return max(1.0, max(shape) / FRAME)
+    """Pixels of an image for one pixel of the 256 px frame; not below 1/2, where lengths would be less than a pixel."""
+    return max(0.5, max(shape) / FRAME)
 
 
 def spanning_tree(pixels: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -30,7 +30,7 @@ def ice_step(ice: NDArray[np.floating], width_px: float) -> IceStep:
     Missing pixels (NaN) take the value of the nearest one with data.
     """
     scale = scale_of(ice.shape)
-    factor = int(scale)
+    factor = max(1, int(scale))
     known = downscale_local_mean(_whole_blocks(np.where(np.isnan(ice), 0.0, 1.0), factor), (factor, factor))
     coarse = downscale_local_mean(_whole_blocks(np.nan_to_num(ice).astype(float), factor), (factor, factor))
     if not known.any():

@@ -19,6 +19,9 @@ from calfin_cloud.fronts.lines import best_path, fill_gaps, linked, scale_of, sk
 from calfin_cloud.fronts.settings import TraceSettings
 from calfin_cloud.fronts.sides import IceStep, contrast_along, ice_step, step_at
 
+MOST_PIXELS = 100_000  # of a skeleton: noise at 2048 px has half as many, and takes 2 s
+MOST_OF_SCENE = 0.2  # of a scene; coasts cover a few per cent
+
 
 @dataclass(frozen=True)
 class Front:
@@ -97,8 +100,8 @@ def trace_fronts(
     edge = np.nan_to_num(front)
     pixels = skeleton_pixels(edge, settings)
     pixels = pixels[inside[tuple(pixels.T)] > settings.border_px]
-    if len(pixels) == 0:
-        return _nothing_to_trace(edge, settings)
+    if not 0 < len(pixels) <= MOST_PIXELS:
+        return _nothing_to_trace(edge, len(pixels), settings)
     step = ice_step(ice, settings.side_px)
     lines = _lines(pixels, edge, step, fjord_mask, settings)
     candidates = sorted((_measure(line, edge, inside, step, settings) for line in lines), key=lambda c: -c.length_px)
@@ -166,7 +169,10 @@ def _lines(
         if len(nodes) < 2 or worth <= 0:
             return
         line = pixels[nodes]
-        yield from [line] if fjord_mask is None else isolate_fronts(line, fjord_mask).fronts
+        if fjord_mask is None:
+            yield line
+        else:
+            yield from isolate_fronts(line, fjord_mask, must_return=settings.must_return).fronts
         distance, _ = cKDTree(line).query(pixels, distance_upper_bound=settings.apart_px * scale)
         left = np.isinf(distance[links]).all(axis=1)
         links, gain = links[left], gain[left]
@@ -199,26 +205,38 @@ def _objection(candidate: _Candidate, settings: TraceSettings) -> tuple[str, str
         ("edge_too_short", c.length_px, s.min_length_px, "px of a 256 px frame long"),
         ("only_walls", c.border_px, 3 * s.border_px, "px of a 256 px frame away from the border or missing data"),
         ("low_confidence", c.confidence, s.min_confidence, "mean edge probability"),
-        ("one_sided", c.contrast, s.min_contrast, "step of the ice mask across the edge"),
+        (
+            "one_sided",
+            c.contrast,
+            max(2 * (1 - c.confidence), 0.1) * s.min_contrast,
+            "step of the ice mask across the edge",
+        ),
     ):
         if value < limit:
-            return reason, f"{value:.3g} {what}, at least {limit:g} is needed"
+            return reason, f"{value:.3g} {what}, at least {limit:.3g} is needed"
     return None
 
 
-def _nothing_to_trace(edge: NDArray[np.floating], settings: TraceSettings) -> Trace:
-    """Tell an edge that is nowhere from one that is only at the border or at missing data."""
-    highest = float(edge.max(initial=0))
-    if highest > settings.edge_threshold:
-        return Trace((), "only_walls", "the only edge lies at the border of the scene or at missing data")
-    return Trace((), "no_edge", f"highest edge probability {highest:.2f}, above {settings.edge_threshold:g} is needed")
+def _nothing_to_trace(edge: NDArray[np.floating], n_pixels: int, settings: TraceSettings) -> Trace:
+    """Tell an edge that is everywhere or nowhere from one that is only at the border or at missing data."""
+    highest, share = float(edge.max(initial=0)), float((edge > settings.edge_threshold).mean())
+    if n_pixels:
+        return Trace(
+            (), "low_confidence", f"the edge is everywhere: {n_pixels} px long, at most {MOST_PIXELS} are traced"
+        )
+    if highest <= settings.edge_threshold:
+        least = f"above {settings.edge_threshold:g} is needed"
+        return Trace((), "no_edge", f"highest edge probability {highest:.2f}, {least}")
+    if share > MOST_OF_SCENE:
+        return Trace((), "low_confidence", f"the edge covers {share:.0%} of the scene: an area, not a line")
+    return Trace((), "only_walls", "the only edge lies at the border of the scene or at missing data")
 
 
 def _nothing_isolated(fjord_mask: NDArray[np.bool_] | None) -> Trace:
     """Tell an edge of specks from one that the fjord walls take away."""
     if fjord_mask is None:
         return Trace((), "edge_too_short", "the edge is but specks, too far apart to be linked to a line")
-    return Trace((), "only_walls", "no run of the edge leads away from the fjord walls and back")
+    return Trace((), "only_walls", "no run of the edge leads away from the fjord walls")
 
 
 def _smoothed(pixels: NDArray[np.intp], window_px: float) -> NDArray[np.float64]:
