@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from calfin_cloud import figures
-from calfin_cloud.figures import FRONT_COLOUR, REFERENCE_COLOUR, contact_sheet, report_html, scene_figure, scene_png
+from calfin_cloud.figures import contact_sheet, report_html, scene_figure, scene_png
+from calfin_cloud.figures.pictures import CELL_PX, FRONT_COLOUR, REFERENCE_COLOUR, TITLE_PX
 from calfin_cloud.schema import REASONS, STATES
 
 HOSTILE = '<script>alert(1)</script>"><img src=http://evil.example/x onerror=alert(1)>'
@@ -138,14 +138,14 @@ def test_a_picture_is_small_even_of_pure_noise_and_the_same_from_every_thread():
     assert set(pictures) == {draw(0)}
     assert len(pictures[0]) < 250_000
     opened = Image.open(io.BytesIO(pictures[0]))
-    assert (opened.format, opened.mode, opened.size) == ("PNG", "P", (480, 480 + figures.TITLE_PX))
+    assert (opened.format, opened.mode, opened.size) == ("PNG", "P", (480, 480 + TITLE_PX))
 
 
 def test_a_title_stands_above_the_scene_and_moves_nothing_in_it():
     grey, line = noise(300, 480), np.array([[20.0, 30.0], [400.0, 200.0]])
     titled = open_rgb(scene_png(grey, [line], title="x" * 500))
-    assert (titled[figures.TITLE_PX :] == open_rgb(scene_png(grey, [line]))).all()
-    assert titled[: figures.TITLE_PX].max() > 200
+    assert (titled[TITLE_PX:] == open_rgb(scene_png(grey, [line]))).all()
+    assert titled[:TITLE_PX].max() > 200
 
 
 @pytest.mark.parametrize("grey", [np.zeros((64, 64)), np.zeros((64, 64, 3), np.uint8), np.zeros((0, 64), np.uint8)])
@@ -163,16 +163,16 @@ def test_what_is_no_line_is_refused(line):
 def test_a_contact_sheet_shows_every_picture_in_its_place():
     bright, dark = (scene_png(np.full((100, 100), v, np.uint8), []) for v in (200, 40))
     sheet = open_rgb(contact_sheet([("bright", bright), ("dark", dark), ("x" * 200, bright)], columns=2))
-    step = figures.CELL_PX + 8
+    step = CELL_PX + 8
     assert np.abs(sheet[100, 100] - 200).max() <= 6
     assert np.abs(sheet[100, 100 + step] - 40).max() <= 6
     assert np.abs(sheet[100 + step + 42, 100] - 200).max() <= 6
     assert sheet[100 + step + 42, 100 + step].min() > 245
-    assert sheet[8 + figures.CELL_PX : 8 + figures.CELL_PX + 16, 8:80].min() < 100
+    assert sheet[8 + CELL_PX : 8 + CELL_PX + 16, 8:80].min() < 100
 
 
 def test_a_contact_sheet_counts_what_it_leaves_out(monkeypatch):
-    monkeypatch.setattr(figures, "MAX_PICTURES", 2)
+    monkeypatch.setattr("calfin_cloud.figures.pictures.MAX_PICTURES", 2)
     pictures = [(str(i), scene_png(noise(64, 64, i), [])) for i in range(3)]
     two, three = (Image.open(io.BytesIO(contact_sheet(pictures[:n]))) for n in (2, 3))
     assert three.width == two.width
@@ -228,7 +228,7 @@ def test_a_scene_without_a_picture_is_shown_as_such():
 
 
 def test_pictures_beyond_the_limit_are_counted_and_failures_crowd_none_out(monkeypatch):
-    monkeypatch.setattr(figures, "MAX_PICTURES", 2)
+    monkeypatch.setattr("calfin_cloud.figures.report.MAX_PICTURES", 2)
     scenes = table(["failed"] * 5 + ["front"] * 4)
     png = scene_png(noise(64, 64), [])
     html = report(scenes, {f"Helgafjord/scene-{i}": png for i in range(5, 9)})

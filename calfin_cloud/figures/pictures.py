@@ -1,0 +1,251 @@
+"""Scenes and fronts in; pictures (PNG) out: of a scene, of a run, for a page of a paper."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+FRONT_COLOUR = (255, 176, 0)
+REFERENCE_COLOUR = (86, 180, 233)
+"""Amber and sky blue stay apart under every form of colour blindness (Okabe and Ito 2008; IBM palette)."""
+
+HALO_PX, FRONT_PX, REFERENCE_PX = 5, 2, 2
+DASH_PX, GAP_PX = 9, 9  # round ends take 2 px of each gap
+TITLE_PX = 22
+MAX_PICTURES = 300
+CELL_PX = 240
+CAPTION_LINES = 3
+N_GREYS, N_SHADES = 128, 64
+SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
+
+Line = NDArray[np.floating[Any]]
+
+
+def scene_png(
+    grey: NDArray[np.uint8],
+    lines: Sequence[ArrayLike],
+    *,
+    reference: Sequence[ArrayLike] = (),
+    title: str = "",
+    side: int = 480,
+) -> bytes:
+    """Draw a scene with its fronts (amber) and reference fronts (blue, dashed) as a small palette PNG.
+
+    Parameters
+    ----------
+    grey
+        Scene, (y, x) uint8.
+    lines, reference
+        Polylines, (n, 2) of x = column, y = row in pixels of `grey`, pixel centres at integers.
+    title
+        Text in a strip above the scene; without it the picture is the scene alone.
+    side
+        Longest side of the drawn scene in px.
+    """
+    index, scale = _shrink_grey(grey, side)
+    fronts = [_scale_line(line, scale) for line in lines]
+    dashes = [dash for line in reference for dash in _cut_dashes(_scale_line(line, scale))]
+    _draw_over(index, dashes, REFERENCE_PX, first_shade=N_GREYS + N_SHADES)
+    _draw_over(index, fronts, FRONT_PX, first_shade=N_GREYS)
+    if title:
+        index = np.vstack([_title_strip(title, index.shape[1]), index])
+    picture = Image.fromarray(index)
+    picture.putpalette(_palette())  # turns it into mode P
+    return _encode(picture)
+
+
+def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) -> bytes:
+    """Lay (caption, PNG of `scene_png`) pairs out on one PNG, the first `MAX_PICTURES` of them."""
+    if not pictures or columns < 1:
+        raise ValueError(f"a contact sheet needs pictures and columns, got {len(pictures)} pictures, {columns} columns")
+    shown = pictures[:MAX_PICTURES]
+    columns = min(columns, len(shown))
+    n_rows, pad, line_px = -(-len(shown) // columns), 8, 14
+    step_x, step_y = CELL_PX + pad, CELL_PX + pad + CAPTION_LINES * line_px
+    left_over = len(pictures) - len(shown)
+    sheet = Image.new("RGB", (columns * step_x + pad, n_rows * step_y + pad + (line_px if left_over else 0)), "white")
+    draw, font = ImageDraw.Draw(sheet), _font(11)
+    for place, (caption, png) in enumerate(shown):
+        x, y = pad + place % columns * step_x, pad + place // columns * step_y
+        picture = open_picture(png, caption)
+        picture.thumbnail((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
+        sheet.paste(picture, (x, y))
+        draw.multiline_text((x, y + picture.height + 3), _wrap(caption, font), fill="#222", font=font, spacing=2)
+    if left_over:
+        draw.text((pad, sheet.height - line_px - 4), f"and {left_over} more pictures", fill="#222", font=font)
+    return _encode(sheet.quantize(palette=_palette_picture(), dither=Image.Dither.NONE))
+
+
+def scene_figure(
+    grey: NDArray[np.uint8],
+    lines: Sequence[ArrayLike],
+    *,
+    reference: Sequence[ArrayLike] = (),
+    extent_km: tuple[float, float, float, float] | None = None,
+    title: str = "",
+) -> bytes:
+    """Draw one scene for print: front (solid), reference (dashed), legend, and scale bar and axes where they are known.
+
+    `lines` and `reference` are as in `scene_png`; `extent_km` is left, right, bottom, top of the scene's outer edges in
+    map coordinates.
+    """
+    n_rows, n_columns = grey.shape
+    left, right, bottom, top = extent_km or (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
+    per_px = np.array([(right - left) / n_columns, (bottom - top) / n_rows])
+    figure = Figure(figsize=(6.4, 6.4 * n_rows / n_columns + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), interpolation="antialiased")
+    for group, colour, style, label in (
+        (lines, FRONT_COLOUR, "-", "calving front"),
+        (reference, REFERENCE_COLOUR, "--", "reference front"),
+    ):
+        for i, line in enumerate(group):
+            x, y = (np.array([left, top]) + (_check_line(line) + 0.5) * per_px).T
+            axes.plot(x, y, "-", color="black", linewidth=3.6, alpha=0.75, solid_capstyle="round")
+            axes.plot(x, y, style, color=hex_colour(colour), linewidth=1.8, label="" if i else label)
+    if len(lines) or len(reference):
+        axes.legend(loc="upper right", facecolor="0.15", labelcolor="white", framealpha=0.8)
+    _dress_axes(axes, extent_km, title)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
+    return out.getvalue()
+
+
+def hex_colour(colour: tuple[int, int, int]) -> str:
+    """Write a colour (red, green, blue), 0 to 255 each, as a page wants it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _dress_axes(axes: Axes, extent_km: tuple[float, float, float, float] | None, title: str) -> None:
+    """Title, and with an extent axes in km and a scale bar of about a quarter of the width."""
+    axes.set_title(title, fontsize=11)
+    if extent_km is None:
+        axes.set_axis_off()
+        return
+    left, right, bottom, top = extent_km
+    axes.set(xlim=(left, right), ylim=(bottom, top), xlabel="easting (km)", ylabel="northing (km)")
+    axes.ticklabel_format(useOffset=False, style="plain")
+    width = right - left
+    bar = max(n for n in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if n <= max(width / 4, 0.1))
+    x, y = left + 0.05 * width, bottom + 0.06 * (top - bottom)
+    axes.plot([x, x + bar], [y, y], color="black", linewidth=6, solid_capstyle="butt")
+    axes.plot([x, x + bar], [y, y], color="white", linewidth=3, solid_capstyle="butt")
+    axes.annotate(
+        f"{bar:g} km", (x + bar / 2, y), (0, 5), textcoords="offset points", ha="center", va="bottom", color="white",
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": "0.1", "edgecolor": "none", "alpha": 0.6},
+    )  # fmt: skip
+
+
+def _shrink_grey(grey: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Scene resized to `side` px as indices of the greys, and its scale in x and y."""
+    if grey.ndim != 2 or grey.dtype != np.uint8 or not grey.size:
+        raise ValueError(f"grey must be (y, x) uint8, got {grey.shape} {grey.dtype}; pass one channel of the scene")
+    height, width = grey.shape
+    ratio = side / max(height, width)
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    resized = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
+    return resized // (256 // N_GREYS), np.array([size[0] / width, size[1] / height])
+
+
+def _check_line(line: ArrayLike) -> Line:
+    points = np.asarray(line, dtype=float)
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError(f"a line must be finite (n, 2) of x, y in pixels, got shape {points.shape}; drop its gaps")
+    return points
+
+
+def _scale_line(line: ArrayLike, scale: NDArray[np.float64]) -> Line:
+    """Line in pixels of the resized scene: resizing keeps the image's outer edges in place, not its pixel centres."""
+    return (_check_line(line) + 0.5) * scale - 0.5
+
+
+def _cut_dashes(line: Line) -> Iterator[Line]:
+    """Dashes of `DASH_PX` every `DASH_PX + GAP_PX` along the line."""
+    along = np.concatenate([[0.0], np.hypot(*np.diff(line, axis=0).T).cumsum()])
+    for start in np.arange(0, along[-1], DASH_PX + GAP_PX):
+        at = np.linspace(start, min(start + DASH_PX, along[-1]), DASH_PX + 1)
+        yield np.stack([np.interp(at, along, line[:, i]) for i in (0, 1)], axis=1)
+
+
+def _draw_over(index: NDArray[np.uint8], lines: Sequence[Line], width_px: int, *, first_shade: int) -> None:
+    """Draw lines with a dark halo into palette indices.
+
+    The halo is wider than the line, so that an antialiased line only ever mixes with black: its shades are a ramp.
+    """
+    if not lines:
+        return
+    halo, line = _coverage(index.shape, lines, HALO_PX), _coverage(index.shape, lines, width_px)
+    index[:] = (index * (1 - halo / 255)).astype(np.uint8)
+    drawn = line > 0
+    index[drawn] = first_shade + line[drawn].astype(int) * (N_SHADES - 1) // 255
+
+
+def _coverage(shape: tuple[int, ...], lines: Sequence[Line], width_px: int) -> NDArray[np.uint8]:
+    mask = np.zeros(shape, np.uint8)
+    fixed = [np.round(line * (1 << SUBPIXEL_BITS)).astype(np.int32) for line in lines if len(line)]
+    cv2.polylines(mask, fixed, False, 255, width_px, cv2.LINE_AA, SUBPIXEL_BITS)
+    return mask
+
+
+def _palette() -> bytes:
+    """Greys, then black to the front's colour, then black to the reference's colour."""
+    greys = np.linspace(0, 255, N_GREYS)[:, None].repeat(3, axis=1)
+    ramps = [np.linspace(0, 1, N_SHADES)[:, None] * colour for colour in (FRONT_COLOUR, REFERENCE_COLOUR)]
+    return np.round(np.vstack([greys, *ramps])).astype(np.uint8).tobytes()
+
+
+def _palette_picture() -> Image.Image:
+    picture = Image.new("P", (1, 1))
+    picture.putpalette(_palette())
+    return picture
+
+
+def _title_strip(title: str, width: int) -> NDArray[np.uint8]:
+    strip = Image.new("L", (width, TITLE_PX), 16)
+    font = _font(13)
+    while len(title) > 1 and font.getlength(title) > width - 10:
+        title = title.removesuffix("…")[:-1] + "…"
+    ImageDraw.Draw(strip).text((5, 3), title, fill=255, font=font)
+    return np.asarray(strip) // (256 // N_GREYS)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as matplotlib ships it: the same on every machine; a new one each time, since threads share none."""
+    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _wrap(caption: str, font: ImageFont.FreeTypeFont) -> str:
+    """Caption in at most `CAPTION_LINES` lines, each as wide as a cell."""
+    for n_letters in range(60, 8, -2):
+        lines = textwrap.wrap(caption, n_letters, max_lines=CAPTION_LINES, placeholder=" …")
+        if all(font.getlength(line) <= CELL_PX for line in lines):
+            break
+    return "\n".join(lines)
+
+
+def _encode(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def open_picture(png: bytes, what: str) -> Image.Image:
+    """Open a PNG in colour; `ValueError`, which names it `what`, if it is none."""
+    try:
+        return Image.open(io.BytesIO(png)).convert("RGB")
+    except OSError as error:
+        raise ValueError(f"the picture of {what!r} cannot be read: {error}; draw it again with scene_png") from error
