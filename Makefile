@@ -1,4 +1,5 @@
-# The verbs of the workshop; CI calls the same. `make setup` uses uv where it finds it, pip elsewhere.
+# The verbs of the workshop; CI calls the same. `make setup` uses uv where it finds it, pip elsewhere; constraints.txt
+# lists all that is needed, so that pip need not resolve anything.
 PYTHON ?= python3
 BIN := .venv/bin
 .PHONY: setup format check test test-all demo clean
@@ -11,7 +12,7 @@ setup: .venv/ready
 	  uv venv --quiet --python $(PYTHON) .venv && uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt \
 	  && uv pip install --quiet --python $(BIN)/python --no-deps --editable . ; \
 	else \
-	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt \
+	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt \
 	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . ; \
 	fi
 	touch $@
