@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation": ["compare_fronts", "read_reference", "score", "write_scores"],
         "fronts": ["Front", "Trace", "TraceSettings", "trace_fronts"],
         "imagery": ["stack_scenes"],
-        "inference": ["predict_masks", "predict_scene", "prepare_scene", "prepare_scenes"],
+        "inference": ["InferenceSettings", "predict_masks", "predict_scene", "prepare_scene", "prepare_scenes"],
         "network": ["calfin_network", "load_network"],
         "pipeline": ["MapSettings", "map_fronts", "summarise_scenes", "trace_image", "write_store_report"],
         "sample": ["write_sample"],

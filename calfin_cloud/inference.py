@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,28 @@ from calfin_cloud.tiles import blend_tiles, cut_tiles
 
 INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How a picture of 256 px is cut for the network.
+
+    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles of the picture and four of its transpose cost less
+    and gave better fronts on the validation glaciers Kangerlussuaq and Crane (model card of calfin-small).
+
+    Attributes
+    ----------
+    stride
+        Pixels between tiles.
+    transposed
+        Average the masks with those of the transposed picture.
+    """
+
+    stride: int = 32
+    transposed: bool = True
+
+
+CALFIN = InferenceSettings(stride=16, transposed=False)
 
 
 def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
@@ -43,13 +66,20 @@ def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
     return channels
 
 
-def predict_masks(channels: xr.DataArray, domain: Domain, *, network: str, trace: TraceSettings) -> xr.DataArray:
+def predict_masks(
+    channels: xr.DataArray,
+    domain: Domain,
+    *,
+    network: str,
+    settings: InferenceSettings | None = None,
+    trace: TraceSettings | None = None,
+) -> xr.DataArray:
     """Predict the masks of prepared scenes lazily: (time, y, x, channel) uint8 -> (time, mask, y, x) float32.
 
     The network travels by name or path and is loaded once per worker process.
     """
     masks = xr.apply_ufunc(
-        partial(_predict_block, domain=domain, network=network, trace=trace),
+        partial(_predict_block, domain=domain, network=network, settings=settings, trace=trace),
         channels,
         input_core_dims=[["y", "x", "channel"]],
         output_core_dims=[["mask", "y", "x"]],
@@ -76,6 +106,7 @@ def predict_scene(
     *,
     network: str,
     fjord_mask: NDArray[np.bool_] | None = None,
+    settings: InferenceSettings | None = None,
     trace: TraceSettings | None = None,
 ) -> NDArray[np.float32]:
     """Predict the masks of one scene in two passes: (y, x, 4) uint8 -> (mask, y, x) float32 probabilities.
@@ -85,15 +116,15 @@ def predict_scene(
     """
     picture, valid = channels[..., :3], channels[..., 3] > 0
     shape = valid.shape
-    model = load_network(network)
-    (low,) = _predict_pictures([picture], model)
+    predict = partial(_predict_pictures, model=load_network(network), settings=settings or InferenceSettings())
+    (low,) = predict([picture])
     masks = _resize(low, shape)
     fjord_low = None if fjord_mask is None else _resize(fjord_mask.astype("uint8"), low.shape[:2], nearest=True) > 0
     found = candidate_windows(low[..., 0], low[..., 1], fjord_mask=fjord_low, settings=trace or TraceSettings())
     windows = list(dict.fromkeys(_square_window(w, low.shape[:2], shape) for w in found))
     windows = [w for w in windows if w != (0, shape[0], 0, shape[1]) or max(shape) > 1.25 * INPUT_SIZE]
     if windows:
-        highs = _predict_pictures([picture[a:b, c:d] for a, b, c, d in windows], model)
+        highs = predict([picture[a:b, c:d] for a, b, c, d in windows])
         for (a, b, c, d), high in zip(windows, highs, strict=True):
             weight = _taper((a, b, c, d), shape)[..., None]
             masks[a:b, c:d] = (1 - weight) * masks[a:b, c:d] + weight * _resize(high, (b - a, d - c))
@@ -104,21 +135,27 @@ def _prepare_block(block: NDArray[np.float32], *, resolution_m: float) -> NDArra
     return np.stack([prepare_scene(scene, resolution_m) for scene in block])
 
 
-def _predict_block(
-    block: NDArray[np.uint8], *, domain: Domain, network: str, trace: TraceSettings
-) -> NDArray[np.float32]:
-    predict = partial(predict_scene, network=network, fjord_mask=domain.fjord_mask, trace=trace)
-    return np.stack([predict(channels) for channels in block])
+def _predict_block(block: NDArray[np.uint8], *, domain: Domain, **how: Any) -> NDArray[np.float32]:  # noqa: ANN401
+    return np.stack([predict_scene(channels, fjord_mask=domain.fjord_mask, **how) for channels in block])
 
 
-def _predict_pictures(pictures: Sequence[NDArray[Any]], model: Any) -> list[NDArray[np.float32]]:  # noqa: ANN401 - keras is untyped
-    """Masks at 256 x 256 of each picture (y, x, 3), all their tiles in one batch."""
-    cuts = [cut_tiles(normalise(resize_channels(p.astype("float32"), (INPUT_SIZE, INPUT_SIZE)))) for p in pictures]
-    predicted = predict_tiles(model, np.concatenate([tiles for tiles, _ in cuts]))
-    ends = np.cumsum([len(tiles) for tiles, _ in cuts])[:-1]
-    parts = np.split(predicted, ends)
+def _predict_pictures(
+    pictures: Sequence[NDArray[np.uint8]],
+    model: Any,  # noqa: ANN401 - keras is untyped
+    settings: InferenceSettings,
+) -> list[NDArray[np.float32]]:
+    """Masks (256, 256, 2) of each picture (y, x, 3), the tiles of all in one batch."""
     shape = (INPUT_SIZE, INPUT_SIZE)
-    return [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
+    inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in pictures]
+    views = [*inputs, *(np.swapaxes(i, 0, 1) for i in inputs)] if settings.transposed else inputs
+    cuts = [cut_tiles(view, stride=settings.stride) for view in views]
+    predicted = predict_tiles(model, np.concatenate([tiles for tiles, _ in cuts]))
+    parts = np.split(predicted, np.cumsum([len(tiles) for tiles, _ in cuts])[:-1])
+    masks = [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
+    upright, turned = masks[: len(pictures)], masks[len(pictures) :]
+    if not turned:
+        return upright
+    return [np.asarray((m + np.swapaxes(t, 0, 1)) / 2, "float32") for m, t in zip(upright, turned, strict=True)]
 
 
 def _square_window(

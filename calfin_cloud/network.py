@@ -34,7 +34,7 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
     "calfin-small": Shipped(
-        "calfin-small.weights.h5", "1244b363ffb308a870ff6f194775ee62b79fbf2d530256533d4bd3da3addb9f9"
+        "calfin-small.weights.h5", "25382d133d0c29998a5d85fcd05668795ecc1cb604261ed2344c8cf3bfed28b4"
     ),
 }
 """Weights by name."""

@@ -27,7 +27,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.figures import MAX_PICTURES, contact_sheet, report_html, scene_png
 from calfin_cloud.fronts import Trace, TraceSettings, georeference, trace_fronts
 from calfin_cloud.imagery import read_image, scene_fractions, stack_scenes
-from calfin_cloud.inference import predict_masks, predict_scene, prepare_scene, prepare_scenes
+from calfin_cloud.inference import InferenceSettings, predict_masks, predict_scene, prepare_scene, prepare_scenes
 from calfin_cloud.network import DEFAULT_NETWORK, load_network, network_id
 from calfin_cloud.schema import FRONT_SCHEMA, SceneError, front_key
 from calfin_cloud.sensors import may_be_slc_off
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced; bounds the live tasks
 FAILURES = ("unreadable", "no_band", "refused_address", "worker_lost", "error")  # reasons of the state `failed`
-MOST_DATE_COLUMNS = 2
+MOST_YEARS = 4
 PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
 
 FindScenes = Callable[[Domain], Sequence[pystac.Item]]
@@ -63,6 +63,7 @@ class MapSettings:
     network: str = DEFAULT_NETWORK
     max_cloud: float = 0.15
     max_nodata: float = 0.25
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
     trace: TraceSettings = field(default_factory=TraceSettings)
 
 
@@ -191,8 +192,8 @@ def write_store_report(store: str, scenes: pd.DataFrame) -> str:
 def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = None) -> pd.DataFrame:
     """Make the table for people, a row a scene: date, state, reason, fronts, length in m, distances to a reference.
 
-    `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`. Up to two dates have
-    a column each; of more, the nearest in space counts.
+    `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`. Where a scene lies
+    between two references, those of each year have a column.
     """
     by_key = fronts.groupby("key", sort=False)
     scenes = by_key[["domain", "scene_id", "datetime", "platform", "state", "reason"]].first()
@@ -201,11 +202,18 @@ def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = 
     scenes["confidence"] = by_key["confidence"].max().round(2)
     scenes["datetime"] = scenes["datetime"].dt.strftime("%Y-%m-%d")
     if distances is not None and not distances.empty:
-        apart = distances.pivot_table(index="key", columns="reference_date", values="distance_m").round(1)
-        few = len(apart.columns) <= MOST_DATE_COLUMNS
-        scenes = scenes.join(apart.add_prefix("m_to_") if few else apart.min(axis=1).rename("distance_m"))
+        scenes = scenes.join(_distance_columns(distances))
     table: pd.DataFrame = scenes.reset_index(drop=True)
     return table
+
+
+def _distance_columns(distances: pd.DataFrame) -> pd.DataFrame | pd.Series:
+    """Distances by key: one column, or one for each year of the references where scenes have several."""
+    years = distances["reference_date"].str[:4]
+    if not distances["key"].duplicated().any() or years.nunique() > MOST_YEARS:
+        return distances.groupby("key")["distance_m"].min().round(1)
+    by_year = distances.assign(year=years).pivot_table(index="key", columns="year", values="distance_m")
+    return by_year.round(1).add_prefix("m_to_")
 
 
 def _plan(
@@ -267,9 +275,7 @@ def _map_here(batch: Batch, store: str, settings: MapSettings) -> list[Result]:
             facts = fractions | _verdict(fractions, settings)
             if "reason" not in facts:
                 channels = prepare_scene(scene, domain.resolution_m)
-                masks = predict_scene(
-                    channels, network=settings.network, fjord_mask=domain.fjord_mask, trace=settings.trace
-                )
+                masks = predict_scene(channels, fjord_mask=domain.fjord_mask, **_how(settings))
                 facts |= _store_and_trace(masks, channels, Target(store, domain, place, item.id), settings)
             results.append(facts)
         except Exception as error:
@@ -296,7 +302,7 @@ def _map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> 
     if not use:
         return results
     channels = channels.isel(time=use)
-    masks = predict_masks(channels, batch.domain, network=settings.network, trace=settings.trace)
+    masks = predict_masks(channels, batch.domain, **_how(settings))
     masks = client.persist(masks, resources=_gpu(client))
     traces = [
         delayed(_store_and_trace)(m[0], c[0], Target(store, batch.domain, batch.places[i], batch.items[i].id), settings)
@@ -306,6 +312,11 @@ def _map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> 
         facts = results[i]
         results[i] = traced if isinstance(traced, Exception) or isinstance(facts, Exception) else facts | traced
     return results
+
+
+def _how(settings: MapSettings) -> dict[str, Any]:
+    """Pick what the network's step takes of the settings."""
+    return {"network": settings.network, "settings": settings.inference, "trace": settings.trace}
 
 
 def _store_and_trace(
