@@ -96,7 +96,7 @@ def scene_figure(
     extent_km: tuple[float, float, float, float] | None = None,
     title: str = "",
 ) -> bytes:
-    """Draw one scene for print: front (solid), reference (dashed), legend, and scale bar and axes where they are known.
+    """Draw one scene for print: front over a broad reference, legend, and scale bar and axes where they are known.
 
     `lines` and `reference` are as in `scene_png`; `extent_km` is left, right, bottom, top of the scene's outer edges in
     map coordinates.
@@ -108,14 +108,15 @@ def scene_figure(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), interpolation="antialiased")
-    for group, colour, style, label in (
-        (lines, FRONT_COLOUR, "-", "calving front"),
-        (reference, REFERENCE_COLOUR, "--", "reference front"),
+    # The reference is a broad band beneath the front, so that both show where they agree.
+    for group, colour, width, label in (
+        (reference, REFERENCE_COLOUR, 6, "reference front"),
+        (lines, FRONT_COLOUR, 1.6, "calving front"),
     ):
         for i, line in enumerate(group):
             x, y = (np.array([left, top]) + (_check_line(line) + 0.5) * per_px).T
-            axes.plot(x, y, "-", color="black", linewidth=3.6, alpha=0.75, solid_capstyle="round")
-            axes.plot(x, y, style, color=hex_colour(colour), linewidth=1.8, label="" if i else label)
+            axes.plot(x, y, "-", color="black", linewidth=width + 1.2, alpha=0.75, solid_capstyle="round")
+            axes.plot(x, y, "-", color=hex_colour(colour), linewidth=width, label="" if i else label)
     if len(lines) or len(reference):
         axes.legend(loc="upper right", facecolor="0.15", labelcolor="white", framealpha=0.8)
     _dress_axes(axes, extent_km, title)
