@@ -21,8 +21,11 @@ TILE_SIZE = 224
 ENCODER_EPSILON, DECODER_EPSILON = 1e-3, 1e-5
 """Batch-normalisation epsilon before the atrous pyramid, and from it on."""
 
-CHUNK_TILES = 16
-"""Tiles that go through the network at once: bounds the memory at about 2 GB for the full width."""
+CHUNK_TILES = 8
+"""Tiles that go through the network at once, always so many: four of a picture and four of its transpose.
+
+Another number would be compiled anew, and TensorFlow's results then differ in the last bits with the calls before: a
+resumed run would not write the same bytes. It also bounds the memory."""
 
 
 class Shipped(NamedTuple):
@@ -245,9 +248,10 @@ def predict_tiles(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[n
         raise ValueError(
             f"tiles must be (n, y, x, c) with (y, x, c) = {expected}, got {tiles.shape}: cut them to this size"
         )
-    starts = range(0, len(tiles), CHUNK_TILES)
-    masks = [np.asarray(network.predict_on_batch(tiles[i : i + CHUNK_TILES]), dtype=np.float32) for i in starts]
-    return np.concatenate(masks) if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
+    padded = np.pad(tiles, [(0, -len(tiles) % CHUNK_TILES), (0, 0), (0, 0), (0, 0)])
+    starts = range(0, len(padded), CHUNK_TILES)
+    masks = [np.asarray(network.predict_on_batch(padded[i : i + CHUNK_TILES]), dtype=np.float32) for i in starts]
+    return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
 
 
 def save_weights(network: keras.Model, path: Path | str, *, width: float) -> None:

@@ -155,6 +155,16 @@ def test_many_tiles_go_through_in_chunks(narrow, monkeypatch):
     assert predict_tiles(narrow, tiles(0)).shape == (0, 64, 64, 2)
 
 
+def test_masks_do_not_depend_on_the_number_of_tiles_asked_for_before(tmp_path):
+    path = tmp_path / "narrow.weights.h5"
+    save_weights(calfin_network(width=0.05), path, width=0.05)
+    wanted = np.random.default_rng(3).uniform(-1, 1, (8, 224, 224, 3)).astype("float32")
+    first = predict_tiles(load_network(path), wanted)
+    for n in (3, 16, 9, 1):
+        predict_tiles(load_network(path), np.repeat(wanted, 2, axis=0)[:n])
+    np.testing.assert_array_equal(predict_tiles(load_network(path), wanted), first)
+
+
 def test_tiles_of_another_size_are_refused(narrow):
     with pytest.raises(ValueError, match="cut them to this size"):
         predict_tiles(narrow, tiles(1, size=96))
