@@ -24,8 +24,7 @@ ENCODER_EPSILON, DECODER_EPSILON = 1e-3, 1e-5
 CHUNK_TILES = 8
 """Tiles that go through the network at once, always so many: four of a picture and four of its transpose.
 
-Another number would be compiled anew, and TensorFlow's results then differ in the last bits with the calls before: a
-resumed run would not write the same bytes. It also bounds the memory."""
+One number is compiled once (another costs a second of compilation more), and it bounds the memory."""
 
 
 class Shipped(NamedTuple):
