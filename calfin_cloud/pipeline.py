@@ -29,7 +29,7 @@ from calfin_cloud.fronts import Trace, TraceSettings, georeference, trace_fronts
 from calfin_cloud.imagery import read_image, scene_fractions, stack_scenes
 from calfin_cloud.inference import InferenceSettings, predict_masks, predict_scene, prepare_scene, prepare_scenes
 from calfin_cloud.network import DEFAULT_NETWORK, load_network, network_id
-from calfin_cloud.schema import FRONT_SCHEMA, SceneError, front_key
+from calfin_cloud.schema import FAILURES, FRONT_SCHEMA, SceneError, front_key
 from calfin_cloud.sensors import may_be_slc_off
 from calfin_cloud.storage import (
     add_scenes,
@@ -47,7 +47,6 @@ from calfin_cloud.storage import (
 log = logging.getLogger(__name__)
 
 BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced; bounds the live tasks
-FAILURES = ("unreadable", "no_band", "refused_address", "worker_lost", "error")  # reasons of the state `failed`
 MOST_YEARS = 4
 PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
 

@@ -35,7 +35,10 @@ REASONS = {
     "worker_lost": "the worker died with the scene",
     "error": "an unexpected error",
 }
-"""Reason codes of the fronts table. The first belongs to state `front`, the last four and the readers' to `failed`."""
+"""Reason codes of the fronts table; the empty one belongs to the state `front`."""
+
+FAILURES = ("unreadable", "no_band", "refused_address", "worker_lost", "error")
+"""Reasons of the state `failed`; all others belong to `no_front`."""
 
 FRONT_SCHEMA = pa.schema(
     [
