@@ -29,8 +29,8 @@ TAPER_PX = 16  # a window fades into the first pass over so many pixels
 class InferenceSettings:
     """How a picture of 256 px is cut for the network.
 
-    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles of the picture and four of its transpose cost less
-    and gave better fronts on the validation glaciers Kangerlussuaq and Crane (model card of calfin-small).
+    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles of the picture and four of its transpose cost as
+    much and gave better fronts on the validation glaciers Kangerlussuaq and Crane (model card of calfin-small).
 
     Attributes
     ----------

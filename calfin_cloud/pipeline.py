@@ -57,7 +57,7 @@ Feature = dict[str, Any]
 
 @dataclass(frozen=True)
 class MapSettings:
-    """What decides a front, saved with the store: defaults are the original's (calfin-method 2.1, 6.1)."""
+    """What decides a front, saved with the store: the limits of cloud and nodata are the original's (2.1)."""
 
     network: str = DEFAULT_NETWORK
     max_cloud: float = 0.15

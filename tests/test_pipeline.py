@@ -55,7 +55,7 @@ def undisturbed(painted, tmp_path_factory) -> Path:
 
 
 def contents(store: Path) -> dict[str, str]:
-    """Digest of every file of a store; of the masks' chunks their values, since zstd may pack the same values anew."""
+    """Digest of every file of a store; of the masks' chunks their values: equal ones may be packed into other bytes."""
     files = [p for p in sorted(store.rglob("*")) if p.is_file() and "/masks/c/" not in str(p)]
     digests = {str(p.relative_to(store)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     (group,) = (store / "masks").glob("*/")

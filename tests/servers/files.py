@@ -79,11 +79,17 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve_folder(folder: Path) -> Iterator[FileServer]:
     """Serve the files of `folder` on a free loopback port until the block ends."""
-    with FileServer(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with FileServer(folder) as server, running(server):
+        yield server
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Answer requests in a thread until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()

@@ -1,13 +1,14 @@
 """A loopback STAC API: landing page, collections, and item search by POST, page by page."""
 
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from shapely.geometry import shape
+
+from servers.files import running
 
 CONFORMS = [
     "https://api.stacspec.org/v1.0.0/core",
@@ -94,11 +95,5 @@ def _matches(item: dict[str, Any], body: dict[str, Any]) -> bool:
 @contextmanager
 def serve_api(items: Sequence[dict[str, Any]], *, page_size: int = 100, n_busy: int = 0) -> Iterator[StacApi]:
     """Serve a STAC API on a free loopback port until the block ends."""
-    with StacApi(items, page_size, n_busy) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with StacApi(items, page_size, n_busy) as server, running(server):
+        yield server
