@@ -12,8 +12,8 @@ FRAME = 256
 class TraceSettings:
     """What decides a front. Lengths are in pixels of a 256 px frame.
 
-    The defaults were chosen on the images of Kangerlussuaq (optical) and Crane (radar), the limits of length, confidence
-    and contrast on painted scenes too; `CALFIN` holds the released constants of the path.
+    The defaults were chosen on the images of Kangerlussuaq (optical) and Crane (radar), the limits of length,
+    confidence and contrast on painted scenes too; `CALFIN` holds the released constants of the path.
 
     Attributes
     ----------
