@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,16 @@ def map_(options: argparse.Namespace) -> int:
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, read_reference
     from calfin_cloud.network import DEFAULT_NETWORK
-    from calfin_cloud.pipeline import MapSettings, map_fronts, summarise_scenes, write_store_report
-    from calfin_cloud.storage import read_fronts
+    from calfin_cloud.pipeline import VARIANTS, map_fronts
 
     logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
     domains = read_domains(options.domains, options.domain)
     reference = read_reference(options.reference) if options.reference else None
-    settings = MapSettings(
-        network=options.network or DEFAULT_NETWORK, max_cloud=options.max_cloud, max_nodata=options.max_nodata
+    settings = replace(
+        VARIANTS[options.variant],
+        network=options.network or DEFAULT_NETWORK,
+        max_cloud=options.max_cloud,
+        max_nodata=options.max_nodata,
     )
     with clusters.connect(options.cluster) as client, tqdm(desc="scenes mapped", unit="scene") as bar:
         counts = map_fronts(
@@ -79,15 +82,44 @@ def map_(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
         )
-    fronts = read_fronts(options.store)
-    scenes = summarise_scenes(fronts, None if reference is None else compare_fronts(fronts, reference))
-    report = write_store_report(options.store, scenes)
-    print(scenes.head(200).to_string(index=False, na_rep=""))
-    print(", ".join(f"{n} {state}" for state, n in counts.items()))
-    print(f"report: {report}")
+    _show_store(options.store, counts, None if reference is None else partial(compare_fronts, reference=reference))
     if counts["found"] == 0:
         print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
     return 1 if counts["failed"] else 0
+
+
+def retrace(options: argparse.Namespace) -> int:
+    """Trace all fronts of a store anew from its masks, with other settings or fjord boundaries."""
+    from tqdm import tqdm
+
+    from calfin_cloud import clusters
+    from calfin_cloud.domains import read_domains
+    from calfin_cloud.pipeline import VARIANTS, retrace_fronts
+
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    with clusters.connect(options.cluster) as client, tqdm(desc="scenes traced", unit="scene") as bar:
+        counts = retrace_fronts(
+            options.store,
+            read_domains(options.domains),
+            settings=VARIANTS[options.variant],
+            client=client,
+            on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
+        )
+    _show_store(options.store, counts, None)
+    return 1 if counts["failed"] else 0
+
+
+def _show_store(store: str, counts: Mapping[str, int], compare: Callable[[Any], Any] | None) -> None:
+    """Write the report of a store; print the table of its scenes, the counts and the path of the report."""
+    from calfin_cloud.pipeline import summarise_scenes, write_store_report
+    from calfin_cloud.storage import read_fronts
+
+    fronts = read_fronts(store)
+    scenes = summarise_scenes(fronts, compare(fronts) if compare else None)
+    report = write_store_report(store, scenes)
+    print(scenes.head(200).to_string(index=False, na_rep=""))
+    print(", ".join(f"{n} {state}" for state, n in counts.items()))
+    print(f"report: {report}")
 
 
 def _advance(bar: Any, n: int) -> None:  # noqa: ANN401 - tqdm is untyped
@@ -114,15 +146,36 @@ def domains(options: argparse.Namespace) -> int:
     return 0
 
 
+def fjords(options: argparse.Namespace) -> int:
+    """Give domains without a fjord boundary one: drawn polygons, or derived from the scenes of a store."""
+    import geopandas as gpd
+
+    from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
+    from calfin_cloud.pipeline import derive_fjords
+
+    found = read_domains(options.domains)
+    if options.polygons:
+        found = with_fjord_polygons(found, gpd.read_file(options.polygons))
+    if options.store:
+        ice_mask = gpd.read_file(options.ice_mask) if options.ice_mask else None
+        found = derive_fjords(options.store, found, ice_mask=ice_mask)
+    write_domains(found, options.out)
+    for domain in found:
+        print(domain.name, domain.fjord_source or "none", sep="\t")
+    return 0
+
+
 def trace(options: argparse.Namespace) -> int:
     """Trace fronts in plain images, in pixel coordinates."""
     from tqdm import tqdm
 
     from calfin_cloud.network import DEFAULT_NETWORK
-    from calfin_cloud.pipeline import trace_image, write_image_fronts
+    from calfin_cloud.pipeline import VARIANTS, trace_image, write_image_fronts
 
+    settings = VARIANTS[options.variant]
+    network = options.network or DEFAULT_NETWORK
     traced = [
-        trace_image(path, network=options.network or DEFAULT_NETWORK)
+        trace_image(path, network=network, settings=settings.inference, trace=settings.trace)
         for path in tqdm(options.images, desc="images traced", unit="image")
     ]
     features = [feature for of_image in traced for feature in of_image]
@@ -147,6 +200,7 @@ def train(options: argparse.Namespace) -> int:
         learning_rate=options.learning_rate,
         painted=options.painted,
         start=options.start,
+        architecture=options.architecture,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
@@ -155,19 +209,31 @@ def train(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Score a network on labelled image sets: by default on the validation glaciers Kangerlussuaq and Crane."""
-    import pandas as pd
+    """Score methods on labelled image sets: by default on the validation glaciers Kangerlussuaq and Crane."""
     from tqdm import tqdm
 
     from calfin_cloud.datasets import VALIDATION_GLACIERS
-    from calfin_cloud.evaluation import score, write_scores
+    from calfin_cloud.evaluation import (
+        describe_methods,
+        join_scores,
+        make_methods,
+        score,
+        summarise_scores,
+        write_scores,
+    )
     from calfin_cloud.network import DEFAULT_NETWORK
 
-    network, glaciers = options.network or DEFAULT_NETWORK, set(options.glaciers or VALIDATION_GLACIERS)
+    glaciers = set(options.glaciers or VALIDATION_GLACIERS)
     samples = [s for s in _samples(options.data) if s.glacier in glaciers]
-    table, summary = score(tqdm(samples, desc="scenes scored", unit="scene"), network=network)
-    path = write_scores(table, summary, options.out, network=network)
-    print(pd.DataFrame(summary).T.round(3).to_string())
+    names = [options.network or DEFAULT_NETWORK, *(options.against or [])]
+    about = describe_methods(names)
+    trained_on = {name: of["trained_on"] for name, of in about.items() if of["trained_on"] is not None}
+    scores = join_scores(
+        score(tqdm(samples, desc=name, unit="scene"), {name: method}, trained_on=trained_on)
+        for name, method in make_methods(names).items()
+    )
+    path = write_scores(scores, samples, options.out, about=about)
+    print(summarise_scores(scores).query("group in ['all', 'glacier']").round(3).T.to_string())
     print(f"scores: {path}")
     return 0
 
@@ -216,7 +282,13 @@ def _parser() -> argparse.ArgumentParser:
             "  calfin map --images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
         )
     )
+    _add_retrace(_verb(verbs, "retrace", retrace, "calfin retrace fronts --domains domains.geojson"))
     _add_domains(_verb(verbs, "domains", domains, "calfin domains --from-termini termini.shp --out domains.geojson"))
+    _add_fjords(
+        _verb(
+            verbs, "fjords", fjords, "calfin fjords --domains domains.geojson --store fronts --out with_fjords.geojson"
+        )
+    )
     _add_trace(_verb(verbs, "trace", trace, "calfin trace a.png b.tif --out fronts.geojson"))
     _add_train(_verb(verbs, "train", train, "calfin train --data mohajerani2019 caffe256 --out weights --minutes 60"))
     _add_evaluate(_verb(verbs, "evaluate", evaluate, "calfin evaluate --data mohajerani2019 caffe256 --out scores"))
@@ -286,12 +358,8 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=True)
     parser.add_argument("--store", required=True, metavar="URI", help="folder or object prefix for masks and fronts")
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
-    parser.add_argument(
-        "--cluster",
-        default="local",
-        metavar="local|none|ADDRESS",
-        help="workers on this machine (default), none at all, or those of a scheduler at tcp://host:port",
-    )
+    _add_variant(parser)
+    _add_cluster(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="scenes that are written together (default 32)")
     parser.add_argument(
         "--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)"
@@ -300,6 +368,31 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
     )
+
+
+def _add_variant(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variant",
+        default="default",
+        choices=("default", "calfin", "mohajerani", "zhang", "baumhoer"),
+        help="settings of all steps: ours (default), or those of CALFIN's release for one of its sets of scenes",
+    )
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        default="local",
+        metavar="local|none|ADDRESS",
+        help="workers on this machine (default), none at all, or those of a scheduler at tcp://host:port",
+    )
+
+
+def _add_retrace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("--domains", required=True, metavar="FILE", help="its domains, perhaps with fjord boundaries")
+    _add_variant(parser)
+    _add_cluster(parser)
 
 
 def _add_domains(parser: argparse.ArgumentParser) -> None:
@@ -311,12 +404,21 @@ def _add_domains(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crs", help="CRS of the domains (default: EPSG:3413, EPSG:3031 or UTM, by place)")
 
 
+def _add_fjords(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--domains", required=True, metavar="FILE", help="domain file, see `calfin domains`")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
+    parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
+    parser.add_argument("--store", metavar="URI", help="derive the others from the scenes of this store")
+    parser.add_argument("--ice-mask", metavar="FILE", help="polygons of glacier ice: all land beside it is wall")
+
+
 def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="GeoJSON in pixels: x column, y row")
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _add_variant(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -336,7 +438,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
     )
     parser.add_argument("--name", default="calfin", help="of the weights (default calfin)")
-    parser.add_argument("--width", type=float, default=0.25, help="part of CALFIN's filters (default 0.25)")
+    parser.add_argument("--width", type=float, default=0.25, help="part of the network's filters (default 0.25)")
+    parser.add_argument(
+        "--architecture",
+        default="calfin",
+        choices=("calfin", "unet", "unet-4"),
+        help="CALFIN-NN (default), or the U-Net of Mohajerani with two or four levels",
+    )
     parser.add_argument("--steps", type=int, help="end after so many batches")
     parser.add_argument("--minutes", type=float, help="end after so many minutes")
     parser.add_argument(
@@ -349,8 +457,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for scores.csv and scores.json")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _many(
+        parser,
+        "--against",
+        "compare with these: sobel, networks or weights files",
+        metavar="[LABEL=]METHOD",
+    )
     _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
 
 

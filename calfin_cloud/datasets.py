@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,12 @@ class Sample:
         (y, x) uint8: 1 land or ice, 0 ocean or melange, 255 unknown.
     pixel_size_m
         Metres per pixel, or None where the scale is lost.
+    datetime
+        When it was taken, in UTC; the set's day at midnight, None where it is unknown.
+    platform
+        Satellite in the words of its set, such as LE07, ERS, S1B; empty where it is unknown.
+    is_southern
+        Whether the glacier lies on the southern hemisphere, where seasons are turned.
     """
 
     name: str
@@ -53,6 +61,9 @@ class Sample:
     front: NDArray[np.bool_]
     ice: NDArray[np.uint8]
     pixel_size_m: float | None = None
+    datetime: dt.datetime | None = None
+    platform: str = ""
+    is_southern: bool = False
 
     def __post_init__(self) -> None:
         if not self.image.shape == self.front.shape == self.ice.shape or self.image.ndim != 2:
@@ -95,7 +106,17 @@ def read_mohajerani2019(folder: Path | str) -> Iterator[Sample]:
         if not front.any():
             raise ValueError(f"{row['label']} holds no front (black line): restore the file")
         name, glacier = row["image"].removesuffix("_Subset.png"), row["glacier"]
-        yield Sample(name, glacier, "optical", image, front, _ice_below(front), MOHAJERANI_PIXEL_M.get(glacier))
+        yield Sample(
+            name,
+            glacier,
+            "optical",
+            image,
+            front,
+            _ice_below(front),
+            pixel_size_m=MOHAJERANI_PIXEL_M.get(glacier),
+            datetime=_date_in(row.get("date", "")),
+            platform=row.get("sensor", ""),
+        )
 
 
 def read_caffe256(folder: Path | str) -> Iterator[Sample]:
@@ -111,13 +132,24 @@ def read_caffe256(folder: Path | str) -> Iterator[Sample]:
             raise ValueError(f"{name}_zones.png has the values {values}, expected 1 to 4: restore the file")
         ice = np.select([zones == CAFFE_NODATA, zones == CAFFE_OCEAN], [UNKNOWN, OCEAN], ICE).astype(np.uint8)
         missing = (zones == CAFFE_NODATA) & (image == 0)
-        yield Sample(name, row["glacier"], "sar", np.where(missing, np.nan, image).astype(np.float32), front, ice)
+        yield Sample(
+            name,
+            row["glacier"],
+            "sar",
+            np.where(missing, np.nan, image).astype(np.float32),
+            front,
+            ice,
+            datetime=_date_in(row.get("date", name)),
+            platform=row.get("sensor", ""),
+            is_southern="Antarctic" in row.get("glacier_name", ""),
+        )
 
 
 def read_calfin_folder(folder: Path | str) -> Iterator[Sample]:
     """Yield pairs `<name>.png`, `<name>_mask.png` as CALFIN stores them: 255 = land or ice, 0 = ocean.
 
-    The front is the edge of the mask (`coastline`). Names are `<Domain>_<sensor>_...`; S1... and TSX... are SAR.
+    The front is the edge of the mask (`coastline`). Names are `<Domain>_<sensor>_..._<date>_...`; S1... and TSX... are
+    SAR. All of CALFIN's Sentinel-1 scenes show Antarctica, and no other (calfin-method 1.2, 5.1).
     """
     folder = _folder(folder)
     masks = sorted(folder.glob("*_mask.png"))
@@ -131,7 +163,17 @@ def read_calfin_folder(folder: Path | str) -> Iterator[Sample]:
         ice = _read_grey(path) > 127
         kind: Sensor = "sar" if sensor.startswith(("S1", "TSX")) else "optical"
         image = _read_grey(folder / f"{name}.png").astype(np.float32)
-        yield Sample(name, glacier, kind, image, coastline(ice), ice.astype(np.uint8))
+        yield Sample(
+            name,
+            glacier,
+            kind,
+            image,
+            coastline(ice),
+            ice.astype(np.uint8),
+            datetime=_date_in(name),
+            platform=sensor,
+            is_southern=sensor.startswith("S1"),
+        )
 
 
 def coastline(ice: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -166,6 +208,12 @@ def _ice_below(front: NDArray[np.bool_]) -> NDArray[np.uint8]:
     last = np.where(spanned, front.shape[0] - 1 - front[::-1].argmax(axis=0), 0)
     ocean = spanned & (rows < first) & (rows >= first - OCEAN_REACH_PX)
     return np.select([ocean, spanned & (rows > last)], [OCEAN, ICE], UNKNOWN).astype(np.uint8)
+
+
+def _date_in(text: str) -> dt.datetime | None:
+    """First day (YYYY-MM-DD) that a name holds, at midnight UTC."""
+    found = re.search(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)", text)
+    return dt.datetime.fromisoformat(found[0]).replace(tzinfo=dt.UTC) if found else None
 
 
 def _is_image_set(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
 from pyproj import CRS
-from rasterio.features import rasterize
-from shapely.geometry import LineString, MultiPolygon, Polygon, mapping
+from rasterio.features import rasterize, shapes
+from shapely.geometry import LineString, MultiPolygon, Polygon, mapping, shape
 
 from calfin_cloud.schema import check_name
 
@@ -26,6 +26,7 @@ MIN_SIDE_PX = 64
 MAX_SIDE_PX = 8192
 DEFAULT_RESOLUTION_M = 30.0
 ID_COLUMNS = ("glacier_id", "GlacierID", "Glacier_ID", "GLACIER_ID", "ID")
+FJORD_SOURCES = ("fjord_boundary", "dates", "ice_mask")
 NAME_COLUMNS = ("name", "RefName", "GlacierName", "Official_N", "OfficialN")
 
 
@@ -35,6 +36,7 @@ class Domain:
 
     `grid` is a north-up `GeoBox` with square pixels in a projected CRS in metres (EPSG:3413, EPSG:3031 or UTM), 64 to
     8192 px a side. `fjord_boundary` is where a front may lie, `centerline` runs along the flow; both in the grid's CRS.
+    `fjord_source` says where the boundary is from: `fjord_boundary` (drawn by hand), `dates` or `ice_mask` (derived).
     """
 
     name: str
@@ -42,8 +44,13 @@ class Domain:
     glacier_id: str = ""
     fjord_boundary: Polygon | MultiPolygon | None = None
     centerline: LineString | None = None
+    fjord_source: str = ""
 
     def __post_init__(self) -> None:
+        source = "" if self.fjord_boundary is None else self.fjord_source or FJORD_SOURCES[0]
+        object.__setattr__(self, "fjord_source", source)
+        if source and source not in FJORD_SOURCES:
+            raise ValueError(f"domain {self.name}: fjord_source must be one of {FJORD_SOURCES}, got {source!r}")
         check_name(self.name, what="name of a domain")
         crs = self.grid.crs
         if crs is None or not crs.projected:
@@ -117,8 +124,8 @@ def best_crs(geometries: gpd.GeoSeries) -> str:
 def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
     """Write a domain file: GeoJSON of the rectangles in longitude and latitude that `read_domains` reads back exactly.
 
-    Properties: `name, glacier_id, crs, resolution_m, bounds` (in `crs`), and `fjord_boundary`, `centerline` as WKT in
-    `crs`.
+    Properties: `name, glacier_id, crs, resolution_m, bounds` (in `crs`), `fjord_boundary`, `centerline` (WKT in `crs`),
+    and `fjord_source`.
     """
     if len({d.name for d in domains}) != len(domains):
         raise ValueError(f"domain names must be unique, got {sorted(d.name for d in domains)}")
@@ -133,6 +140,7 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
                 "resolution_m": d.resolution_m,
                 "bounds": list(d.grid.boundingbox.bbox),
                 "fjord_boundary": d.fjord_boundary.wkt if d.fjord_boundary is not None else None,
+                "fjord_source": d.fjord_source or None,
                 "centerline": d.centerline.wkt if d.centerline is not None else None,
             },
         }
@@ -166,6 +174,30 @@ def read_domains(path: str | Path, names: Sequence[str] | None = None) -> list[D
             f"{path} has no domain {sorted(unknown)}; it has {found[:20]}{' ...' if len(found) > 20 else ''}"
         )
     return [d for d in domains if not names or d.name in names]
+
+
+def with_fjord_polygons(domains: Sequence[Domain], polygons: gpd.GeoDataFrame) -> list[Domain]:
+    """Give each domain the part of the polygons inside it as its fjord boundary; others stay as they are.
+
+    `polygons` say where fronts may lie, in any CRS, such as the front zones of Loebel et al. (2024).
+    """
+    if polygons.crs is None:
+        raise ValueError("the fjord polygons have no CRS: assign one to the file, e.g. EPSG:3413")
+    made = []
+    for domain in domains:
+        drawn = polygons.geometry.to_crs(domain.crs)
+        inside = drawn[drawn.intersects(domain.polygon)].make_valid().intersection(domain.polygon).union_all()
+        areas = [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon"]
+        boundary: Any = shapely.union_all(areas) if areas else None
+        made.append(replace(domain, fjord_boundary=boundary, fjord_source="") if boundary is not None else domain)
+    return made
+
+
+def with_fjord_mask(domain: Domain, fjord_mask: NDArray[np.bool_], source: str) -> Domain:
+    """Give a domain the outline of a mask on its grid, (y, x) bool, as its fjord boundary."""
+    outlines = shapes(fjord_mask.astype("uint8"), mask=fjord_mask, transform=domain.grid.transform)
+    boundary: Any = shapely.union_all([shape(outline) for outline, _ in outlines])
+    return replace(domain, fjord_boundary=boundary, fjord_source=source)
 
 
 def domains_from_termini(
@@ -240,4 +272,5 @@ def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
         if isinstance(row.get(key), str) and row[key]
     }
     resolution = float(row.get("resolution_m") or DEFAULT_RESOLUTION_M)
-    return Domain(str(name), box_grid(bounds, crs, resolution), _id_text(row.get("glacier_id") or ""), **geometries)
+    glacier_id, source = _id_text(row.get("glacier_id") or ""), str(row.get("fjord_source") or "")
+    return Domain(str(name), box_grid(bounds, crs, resolution), glacier_id, **geometries, fjord_source=source)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import cv2
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.fronts import TraceSettings, candidate_windows
+from calfin_cloud.fronts import (
+    DEFAULT,
+    MOST_BOXES,
+    TraceSettings,
+    Window,
+    candidate_boxes,
+    resize,
+    whole_box,
+    window_around,
+)
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import load_network, predict_tiles
 from calfin_cloud.preprocess import input_channels, normalise, resize_channels
@@ -66,26 +72,64 @@ def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
     return channels
 
 
+def predict_overviews(
+    channels: xr.DataArray, *, network: str, settings: InferenceSettings | None = None
+) -> xr.DataArray:
+    """Predict the first pass lazily: scenes (time, y, x, channel) uint8 -> (time, row, column, mask) float32 of 256 px.
+
+    A chunk goes through the network as one batch. The network travels by name or path and is loaded once per worker.
+    """
+    overviews: xr.DataArray = xr.apply_ufunc(
+        partial(overview_of, network=network, settings=settings),
+        channels,
+        input_core_dims=[["y", "x", "channel"]],
+        output_core_dims=[["row", "column", "mask"]],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        dask_gufunc_kwargs={"output_sizes": {"row": INPUT_SIZE, "column": INPUT_SIZE, "mask": len(MASKS)}},
+    )
+    return overviews
+
+
+def find_candidates(overviews: xr.DataArray, domain: Domain, *, trace: TraceSettings = DEFAULT) -> xr.DataArray:
+    """Find the candidate fronts of first passes lazily, no network: -> (time, candidate, edge) int32, -1 where none.
+
+    Edges are first row, last row, first column, last column in px of the domain, the last ones outside.
+    """
+    boxes: xr.DataArray = xr.apply_ufunc(
+        partial(_candidate_block, domain=domain, trace=trace),
+        overviews,
+        input_core_dims=[["row", "column", "mask"]],
+        output_core_dims=[["candidate", "edge"]],
+        dask="parallelized",
+        output_dtypes=[np.int32],
+        dask_gufunc_kwargs={"output_sizes": {"candidate": MOST_BOXES, "edge": 4}},
+    )
+    return boxes
+
+
 def predict_masks(
     channels: xr.DataArray,
-    domain: Domain,
+    overviews: xr.DataArray,
+    candidates: xr.DataArray,
     *,
     network: str,
     settings: InferenceSettings | None = None,
-    trace: TraceSettings | None = None,
+    trace: TraceSettings = DEFAULT,
 ) -> xr.DataArray:
-    """Predict the masks of prepared scenes lazily: (time, y, x, channel) uint8 -> (time, mask, y, x) float32.
+    """Predict the second pass lazily and lay it over the first: -> masks (time, mask, y, x) float32.
 
-    The network travels by name or path and is loaded once per worker process.
+    The windows around all candidates of a chunk go through the network as one batch, across scenes.
     """
     masks = xr.apply_ufunc(
-        partial(_predict_block, domain=domain, network=network, settings=settings, trace=trace),
+        partial(masks_of, network=network, settings=settings, trace=trace),
         channels,
-        input_core_dims=[["y", "x", "channel"]],
+        overviews,
+        candidates,
+        input_core_dims=[["y", "x", "channel"], ["row", "column", "mask"], ["candidate", "edge"]],
         output_core_dims=[["mask", "y", "x"]],
         dask="parallelized",
         output_dtypes=[np.float32],
-        dask_gufunc_kwargs={"output_sizes": {"mask": len(MASKS)}},
     )
     return check_masks(masks.assign_coords(mask=list(MASKS)))
 
@@ -107,72 +151,108 @@ def predict_scene(
     network: str,
     fjord_mask: NDArray[np.bool_] | None = None,
     settings: InferenceSettings | None = None,
-    trace: TraceSettings | None = None,
-) -> NDArray[np.float32]:
-    """Predict the masks of one scene in two passes: (y, x, 4) uint8 -> (mask, y, x) float32 probabilities.
+    trace: TraceSettings = DEFAULT,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Predict one scene in two passes: (y, x, 4) uint8 -> masks (mask, y, x) float32, candidates (n, edge) int32.
 
-    Pass 1 sees the whole scene at 256 x 256, pass 2 a square window around each candidate front (calfin-method 6.4),
-    all windows in one batch. Windows fade into the first pass at their border. NaN where the scene has no data.
+    Pass 1 sees the whole scene at 256 x 256, pass 2 a square window around each candidate front (calfin-method 6.4).
+    NaN where the scene has no data.
     """
-    picture, valid = channels[..., :3], channels[..., 3] > 0
-    shape = valid.shape
-    predict = partial(_predict_pictures, model=load_network(network), settings=settings or InferenceSettings())
-    (low,) = predict([picture])
-    masks = _resize(low, shape)
-    fjord_low = None if fjord_mask is None else _resize(fjord_mask.astype("uint8"), low.shape[:2], nearest=True) > 0
-    found = candidate_windows(low[..., 0], low[..., 1], fjord_mask=fjord_low, settings=trace or TraceSettings())
-    windows = list(dict.fromkeys(_square_window(w, low.shape[:2], shape) for w in found))
-    windows = [w for w in windows if w != (0, shape[0], 0, shape[1]) or max(shape) > 1.25 * INPUT_SIZE]
-    if windows:
-        highs = predict([picture[a:b, c:d] for a, b, c, d in windows])
-        for (a, b, c, d), high in zip(windows, highs, strict=True):
-            weight = _taper((a, b, c, d), shape)[..., None]
-            masks[a:b, c:d] = (1 - weight) * masks[a:b, c:d] + weight * _resize(high, (b - a, d - c))
-    return np.where(valid, np.moveaxis(masks, -1, 0), np.float32(np.nan))
+    overviews = overview_of(channels[None], network=network, settings=settings)
+    boxes = candidates_of(overviews[0], channels.shape[:2], fjord_mask=fjord_mask, trace=trace)
+    (masks,) = masks_of(channels[None], overviews, boxes[None], network=network, settings=settings, trace=trace)
+    return masks, boxes
+
+
+def overview_of(
+    channels: NDArray[np.uint8], *, network: str, settings: InferenceSettings | None = None
+) -> NDArray[np.float32]:
+    """First pass of scenes, all in one batch: (n, y, x, 4) uint8 -> (n, 256, 256, mask)."""
+    return np.stack(_predict_pictures([scene[..., :3] for scene in channels], network, settings))
+
+
+def candidates_of(
+    overview: NDArray[np.float32],
+    shape: tuple[int, ...],
+    *,
+    fjord_mask: NDArray[np.bool_] | None = None,
+    trace: TraceSettings = DEFAULT,
+) -> NDArray[np.int32]:
+    """Boxes (n, edge) of the candidate fronts of a first pass (256, 256, mask), in px of a scene of `shape` (y, x)."""
+    low = None if fjord_mask is None else resize(fjord_mask.astype("uint8"), overview.shape[:2], nearest=True) > 0
+    return candidate_boxes(overview[..., 0], overview[..., 1], shape, fjord_mask=low, settings=trace)
+
+
+def masks_of(
+    channels: NDArray[np.uint8],
+    overviews: NDArray[np.float32],
+    candidates: NDArray[np.int32],
+    *,
+    network: str,
+    settings: InferenceSettings | None = None,
+    trace: TraceSettings = DEFAULT,
+) -> NDArray[np.float32]:
+    """Second pass of scenes (n, y, x, 4), the windows of all in one batch, laid over the first -> (n, mask, y, x).
+
+    Windows fade into the first pass at their border, unless each is to give a front of its own. A window that shows the
+    whole scene shows no more than the first pass did, and is not predicted again.
+    """
+    shape = channels.shape[1:3]
+    whole = Window(0, shape[0], 0, shape[1])
+    windows = [[w for w in _windows(boxes, shape, trace) if w != whole] for boxes in candidates]
+    parts = [w.cut(scene[..., :3]) for scene, of_scene in zip(channels, windows, strict=True) for w in of_scene]
+    predicted = iter(_predict_pictures(parts, network, settings))
+    masks = np.empty((len(channels), len(MASKS), *shape), dtype=np.float32)
+    for place, (overview, of_scene) in enumerate(zip(overviews, windows, strict=True)):
+        laid = resize(overview, shape)
+        for window in of_scene:
+            weight = 1.0 if trace.window.one_front else _taper(window, shape)[..., None]
+            window.cut(laid)[:] = (1 - weight) * window.cut(laid) + weight * resize(next(predicted), window.shape)
+        masks[place] = np.where(channels[place, ..., 3] > 0, np.moveaxis(laid, -1, 0), np.float32(np.nan))
+    return masks
+
+
+def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSettings) -> list[Window]:
+    """Windows of a scene's second pass; one front a window asks for the middle of the scene too, if all else fails."""
+    around = [box for box in boxes if box[0] >= 0]
+    if trace.window.one_front:
+        around.append(whole_box(shape))
+    return list(dict.fromkeys(window_around(box, shape, trace.window) for box in around))
 
 
 def _prepare_block(block: NDArray[np.float32], *, resolution_m: float) -> NDArray[np.uint8]:
     return np.stack([prepare_scene(scene, resolution_m) for scene in block])
 
 
-def _predict_block(block: NDArray[np.uint8], *, domain: Domain, **how: Any) -> NDArray[np.float32]:  # noqa: ANN401
-    return np.stack([predict_scene(channels, fjord_mask=domain.fjord_mask, **how) for channels in block])
+def _candidate_block(block: NDArray[np.float32], *, domain: Domain, trace: TraceSettings) -> NDArray[np.int32]:
+    boxes = np.full((len(block), MOST_BOXES, 4), -1, dtype=np.int32)
+    for place, overview in enumerate(block):
+        found = candidates_of(overview, domain.shape, fjord_mask=domain.fjord_mask, trace=trace)
+        boxes[place, : len(found)] = found
+    return boxes
 
 
 def _predict_pictures(
-    pictures: Sequence[NDArray[np.uint8]],
-    model: Any,  # noqa: ANN401 - keras is untyped
-    settings: InferenceSettings,
+    pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings | None
 ) -> list[NDArray[np.float32]]:
     """Masks (256, 256, 2) of each picture (y, x, 3), the tiles of all in one batch."""
+    settings = settings or InferenceSettings()
     shape = (INPUT_SIZE, INPUT_SIZE)
     inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in pictures]
-    views = [*inputs, *(np.swapaxes(i, 0, 1) for i in inputs)] if settings.transposed else inputs
+    # A picture's tiles lie together, so that the same ones share a batch whatever the scenes beside it.
+    views = [v for i in inputs for v in (i, np.swapaxes(i, 0, 1))] if settings.transposed else inputs
+    if not views:
+        return []
     cuts = [cut_tiles(view, stride=settings.stride) for view in views]
-    predicted = predict_tiles(model, np.concatenate([tiles for tiles, _ in cuts]))
+    predicted = predict_tiles(load_network(network), np.concatenate([tiles for tiles, _ in cuts]))
     parts = np.split(predicted, np.cumsum([len(tiles) for tiles, _ in cuts])[:-1])
     masks = [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
-    upright, turned = masks[: len(pictures)], masks[len(pictures) :]
-    if not turned:
-        return upright
-    return [np.asarray((m + np.swapaxes(t, 0, 1)) / 2, "float32") for m, t in zip(upright, turned, strict=True)]
+    if not settings.transposed:
+        return masks
+    return [np.asarray((m + np.swapaxes(t, 0, 1)) / 2, "float32") for m, t in zip(masks[::2], masks[1::2], strict=True)]
 
 
-def _square_window(
-    window: tuple[slice, slice], low_shape: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[int, int, int, int]:
-    """First, last row, first, last column of a square window in scene pixels, at least 256 a side, inside the scene."""
-    spans = [(s.start * n / m, s.stop * n / m) for s, m, n in zip(window, low_shape, shape, strict=True)]
-    side = max(INPUT_SIZE, *(math.ceil(stop - start) for start, stop in spans))
-    bounds: list[int] = []
-    for (start, stop), n in zip(spans, shape, strict=True):
-        length = min(side, n)
-        first = int(np.clip(round((start + stop - length) / 2), 0, n - length))
-        bounds += [first, first + length]
-    return bounds[0], bounds[1], bounds[2], bounds[3]
-
-
-def _taper(window: tuple[int, int, int, int], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _taper(window: Window, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Weight of a window's pixels, 1 inside and falling to 0 at its border, except where that is the scene's border."""
     ramps = []
     for first, last, n in ((*window[:2], shape[0]), (*window[2:], shape[1])):
@@ -181,9 +261,3 @@ def _taper(window: tuple[int, int, int, int], shape: tuple[int, ...]) -> NDArray
         upper = np.full_like(pixel, np.inf) if last == n else last - pixel - 0.5
         ramps.append(np.clip(np.minimum(lower, upper) / TAPER_PX, 0, 1))
     return np.asarray(np.minimum.outer(*ramps), dtype="float32")
-
-
-def _resize(image: NDArray[Any], shape: tuple[int, ...], *, nearest: bool = False) -> NDArray[Any]:
-    """Resize (y, x[, c]) with pixel centres kept in place."""
-    how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=how))

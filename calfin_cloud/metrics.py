@@ -16,6 +16,9 @@ from shapely.geometry.base import BaseGeometry
 LINE_WIDTH = np.ones((3, 3), dtype=bool)
 N_EQUIDISTANT = 1000
 
+N_DRAWS, N_LEVELS = 2000, 2048
+"""Bootstrap draws of scenes; distances told apart when the pooled ones are drawn again."""
+
 
 def pixel_distances(front: NDArray[np.bool_], reference: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Distances in px from every front pixel to the nearest reference pixel, then the other way round, concatenated.
@@ -104,6 +107,13 @@ def score_scene(distances: NDArray[np.floating] | None, *, has_reference: bool) 
     }
 
 
+def is_false(front: NDArray[np.bool_], reference: NDArray[np.bool_], reach_px: float) -> bool:
+    """Whether most of a front (y, x) bool lies further than `reach_px` from its reference; always, if there is none."""
+    if not reference.any():
+        return True
+    return bool(np.mean(distance_transform_edt(~reference)[front] > reach_px) > 0.5)
+
+
 def summarise(
     scenes: pd.DataFrame, distances: Mapping[Any, NDArray[np.floating]], *, seed: int = 0
 ) -> dict[str, float]:
@@ -119,37 +129,131 @@ def summarise(
     Returns
     -------
     dict
-        `image_mean` (mean over scenes of their mean) with a 95 % bootstrap interval over scenes, `image_median` (median
-        over scenes of their mean), `pooled_mean`, `pooled_median`, `hd95` (mean over scenes), `detection_rate` (scenes
-        with a front found / scenes that have one), `false_fronts` (scenes with a front found that have none), counts.
+        `image_mean` and `image_median` (mean and median over scenes of their mean), `pooled_mean`, `pooled_median`,
+        `hd95` (mean over scenes), `detection_rate` (scenes with a front found / scenes that have one), each with the
+        `_low` and `_high` end of its 95 % bootstrap interval over scenes; `image_median_all` (every missed front counts
+        as infinitely far), `false_fronts` (scenes with a front found that have none), counts.
     """
     referenced = scenes[scenes["has_reference"] > 0]
     measured = referenced[referenced["n_points"] > 0]
-    pooled = np.concatenate([distances[i] for i in measured.index]) if len(measured) else np.array([np.nan])
-    low, high = bootstrap_interval(measured["mean"].to_numpy(), seed=seed)
-    return {
+    found, means = referenced["n_points"].to_numpy() > 0, measured["mean"].to_numpy()
+    by_scene = [distances[i] for i in measured.index]
+    summary = {
         "n_scenes": float(len(scenes)),
         "n_referenced": float(len(referenced)),
         "n_found": float(len(measured)),
-        "detection_rate": len(measured) / len(referenced) if len(referenced) else float("nan"),
         "false_fronts": float(((scenes["has_reference"] == 0) & (scenes["found"] > 0)).sum()),
-        "image_mean": float(measured["mean"].mean()),
-        "image_mean_low": low,
-        "image_mean_high": high,
-        "image_median": float(measured["mean"].median()),
+        "detection_rate": _mean(found),
+        "image_mean": _mean(means),
+        "image_median": float(np.median(means)) if len(means) else float("nan"),
+        "image_median_all": float(np.median(np.where(found, referenced["mean"], np.inf))) if len(found) else np.nan,
         "pooled_mean": float(measured["sum"].sum() / measured["n_points"].sum()) if len(measured) else float("nan"),
-        "pooled_median": float(np.median(pooled)),
-        "hd95": float(measured["hd95"].mean()),
+        "pooled_median": float(np.median(np.concatenate(by_scene))) if by_scene else float("nan"),
+        "hd95": _mean(measured["hd95"]),
     }
+    intervals = {"detection_rate": bootstrap_interval(found, seed=seed)} | _intervals(measured, by_scene, seed)
+    for name, (low, high) in intervals.items():
+        summary |= {f"{name}_low": low, f"{name}_high": high}
+    return summary
 
 
 def bootstrap_interval(
-    values: Sequence[float] | NDArray[np.floating], *, seed: int = 0, n_draws: int = 2000
+    values: Sequence[float] | NDArray[np.generic], *, seed: int = 0, n_draws: int = N_DRAWS
 ) -> tuple[float, float]:
     """95 % interval of the mean by drawing scenes with replacement; NaN for fewer than two scenes."""
-    values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float("nan"), float("nan")
-    draws = np.random.default_rng(seed).choice(values, (n_draws, len(values))).mean(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
+    return _middle(_draws(len(values), seed, n_draws) @ np.asarray(values, dtype=float) / len(values))
+
+
+def compare_paired(a: pd.Series, b: pd.Series, *, seed: int = 0) -> dict[str, float]:
+    """Compare two methods scene by scene: the mean difference a - b with its 95 % bootstrap interval over scenes.
+
+    Parameters
+    ----------
+    a, b
+        Distance of each scene that has a reference, by one index; NaN where the method found no front.
+
+    Returns
+    -------
+    dict
+        `n_scenes`, and how they divide: `n_both`, `only_a`, `only_b`, `neither` found a front. Over those found by both
+        `mean_a`, `mean_b`, `difference` and `relative` (mean_a / mean_b - 1), these with `_low` and `_high`;
+        `a_is_closer`, the scenes in which `a` is better, those that only `a` found among them.
+    """
+    if not a.index.equals(b.index):
+        raise ValueError("two methods must be compared on the same scenes in one order: score both on all of them")
+    found_a, found_b = a.notna().to_numpy(), b.notna().to_numpy()
+    both = found_a & found_b
+    of_a, of_b = a.to_numpy(dtype=float)[both], b.to_numpy(dtype=float)[both]
+    compared = {
+        "n_scenes": float(len(a)),
+        "n_both": float(both.sum()),
+        "only_a": float((found_a & ~found_b).sum()),
+        "only_b": float((found_b & ~found_a).sum()),
+        "neither": float((~found_a & ~found_b).sum()),
+        "a_is_closer": float((of_a < of_b).sum() + (found_a & ~found_b).sum()),
+        "mean_a": _mean(of_a),
+        "mean_b": _mean(of_b),
+        "difference": _mean(of_a - of_b),
+        "relative": _mean(of_a) / _mean(of_b) - 1 if _mean(of_b) else float("nan"),
+    }
+    intervals = {"difference": (np.nan, np.nan), "relative": (np.nan, np.nan)}
+    if len(of_a) > 1 and of_b.any():
+        draws = _draws(len(of_a), seed)
+        intervals["difference"] = _middle(draws @ (of_a - of_b) / len(of_a))
+        intervals["relative"] = _middle(draws @ of_a / np.maximum(draws @ of_b, 1e-12) - 1)
+    for name, (low, high) in intervals.items():
+        compared |= {f"{name}_low": low, f"{name}_high": high}
+    return compared
+
+
+def _intervals(
+    measured: pd.DataFrame, by_scene: list[NDArray[np.floating]], seed: int
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of what is said of distances, all from the same draws of the scenes that have some."""
+    names = ("image_mean", "image_median", "pooled_mean", "pooled_median", "hd95")
+    if len(measured) < 2:
+        return dict.fromkeys(names, (float("nan"), float("nan")))
+    draws, means = _draws(len(measured), seed), measured["mean"].to_numpy()
+    levels, counts = _histograms(by_scene)
+    order = np.argsort(means)
+    drawn = (
+        draws @ means / len(means),
+        _medians(means[order], draws[:, order]),
+        draws @ measured["sum"].to_numpy() / (draws @ measured["n_points"].to_numpy()),
+        _medians(levels, draws @ counts),
+        draws @ measured["hd95"].to_numpy() / len(means),
+    )
+    return {name: _middle(values) for name, values in zip(names, drawn, strict=True)}
+
+
+def _draws(n: int, seed: int, n_draws: int = N_DRAWS) -> NDArray[np.float64]:
+    """How often each of n scenes is drawn when n are drawn with replacement: (n_draws, n)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws).astype(float)
+
+
+def _histograms(by_scene: list[NDArray[np.floating]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ascending levels of all distances, and how many distances of each scene lie at each: (scenes, levels).
+
+    Distances between pixels are roots of whole numbers, so that few are lost where there are more than the levels.
+    """
+    pooled = np.concatenate(by_scene)
+    levels = np.unique(np.quantile(pooled, np.linspace(0, 1, N_LEVELS), method="nearest"))
+    places = [np.minimum(np.searchsorted(levels, d), len(levels) - 1) for d in by_scene]
+    return levels, np.stack([np.bincount(p, minlength=len(levels)) for p in places]).astype(float)
+
+
+def _medians(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median of ascending values (n,) under each row of weights (draws, n)."""
+    total = weights.cumsum(axis=1)
+    return np.asarray(values[(total >= total[:, -1:] / 2).argmax(axis=1)])
+
+
+def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _mean(values: NDArray[np.generic] | pd.Series) -> float:
+    return float(np.asarray(values, dtype=float).mean()) if len(values) else float("nan")

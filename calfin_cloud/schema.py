@@ -28,6 +28,8 @@ REASONS = {
     "edge_too_short": "the network's edge is shorter than a front",
     "low_confidence": "the network is not sure of its edge",
     "one_sided": "nearly all land, or nearly all ocean: an edge without two sides",
+    "unbalanced": "the edge does not part about as much land as ocean",
+    "elsewhere": "the second look finds an edge, but not where the first one saw the front",
     "only_walls": "every edge follows the fjord walls or the border of the domain",
     "unreadable": "the scene could not be read",
     "no_band": "the scene lacks the band that shows ice",
@@ -35,7 +37,7 @@ REASONS = {
     "worker_lost": "the worker died with the scene",
     "error": "an unexpected error",
 }
-"""Reason codes of the fronts table; the empty one belongs to the state `front`."""
+"""Reason codes of a scene and of a rejected candidate; the empty one belongs to the state `front`."""
 
 FAILURES = ("unreadable", "no_band", "refused_address", "worker_lost", "error")
 """Reasons of the state `failed`; all others belong to `no_front`."""
@@ -56,7 +58,9 @@ FRONT_SCHEMA = pa.schema(
         ("quality_flag", pa.int16()),  # CALFIN's: 10 automatic, 13 automatic on Landsat 7 SLC-off
         ("length_m", pa.float64()),
         ("confidence", pa.float64()),  # mean edge probability along the front, 0 to 1
-        ("isolation", pa.string()),  # what cut the front out of the coastline: "fjord_boundary" or "none"
+        # What cut the front out of the coastline: "fjord_boundary" (drawn by hand), "dates" (walls are what never
+        # changes), "ice_mask" (given by the user), "scene" (its own ice mask), "none"; "" without a front.
+        ("isolation", pa.string()),
         ("cloud_fraction", pa.float64()),
         ("nodata_fraction", pa.float64()),
         ("slc_off_fraction", pa.float64()),
@@ -66,6 +70,54 @@ FRONT_SCHEMA = pa.schema(
     ]
 )
 """Columns of the fronts table before its geometry (LineString in the domain CRS, or None)."""
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("domain", pa.string()),
+        ("scene_id", pa.string()),
+        ("candidate", pa.int16()),  # number within the scene, 0 first
+        ("datetime", pa.timestamp("us", tz="UTC")),
+        ("filter", pa.string()),  # which one rejected it
+        ("reason", pa.string()),  # a code of REASONS, never the empty one
+        ("value", pa.float64()),  # what the filter measured
+        ("limit", pa.float64()),  # what it asks for
+        ("detail", pa.string()),
+    ]
+)
+"""Columns of the table of rejected candidates before its geometry (LineString in the domain CRS)."""
+
+POLYGON_KINDS = ("ocean", "ice")
+
+POLYGON_REASONS = {
+    "": "polygons were made",
+    "no_front": "the scene has no front within the grid",
+    "front_not_closed": "an end of a front is too far from a fjord wall and from the edge of the image",
+    "no_ocean": "no part of the fjord that is large enough counts as ocean",
+    "no_ice": "no part of the fjord is more surely ice than its ocean: the fronts do not tell them apart",
+    "exit_is_ocean": "a point that must never be ocean lies in the ocean polygon",
+}
+"""Why a scene has no polygons; the empty reason belongs to one that has."""
+
+POLYGON_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("domain", pa.string()),
+        ("scene_id", pa.string()),
+        ("glacier_id", pa.string()),
+        ("datetime", pa.timestamp("us", tz="UTC")),
+        ("platform", pa.string()),
+        ("kind", pa.string()),  # of POLYGON_KINDS
+        ("fjord", pa.string()),  # whose walls close the front: "fjord_boundary", "dates", "ice_mask" or "scene"
+        ("reason", pa.string()),  # a code of POLYGON_REASONS, empty with a polygon
+        ("detail", pa.string()),
+        ("area_m2", pa.float64()),
+    ]
+)
+"""Columns of the polygons table before its geometry (MultiPolygon in the domain CRS, or None).
+
+Every scene of state `front` has at least one row.
+"""
 
 
 class SceneError(RuntimeError):
@@ -118,9 +170,7 @@ def check_masks(masks: xr.DataArray) -> xr.DataArray:
 
 def check_fronts(fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Return `fronts` if its columns, states and reasons are known and just its rows of state `front` have a line."""
-    expected = [*FRONT_SCHEMA.names, "geometry"]
-    if list(fronts.columns) != expected:
-        raise ValueError(f"fronts must have the columns {expected}, got {list(fronts.columns)}")
+    _check_columns(fronts, FRONT_SCHEMA, "fronts")
     unknown = set(fronts["state"]) - set(STATES) | set(fronts["reason"]) - set(REASONS)
     if unknown:
         raise ValueError(
@@ -130,6 +180,43 @@ def check_fronts(fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     if wrong.any():
         raise ValueError(f"state and geometry disagree in {fronts.loc[wrong, 'key'].tolist()[:5]}")
     return fronts
+
+
+def check_rejected(rejected: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Return `rejected` if each of its rows is a numbered candidate with a line, a filter and a known reason."""
+    _check_columns(rejected, REJECTED_SCHEMA, "rejected candidates")
+    codes = set(REASONS) - {""}
+    if unknown := set(rejected["reason"]) - codes:
+        raise ValueError(f"rejected candidates have unknown reasons {sorted(unknown)}, expected {sorted(codes)}")
+    wrong = rejected["geometry"].isna() | (rejected["filter"] == "") | rejected.duplicated(["key", "candidate"])
+    if wrong.any():
+        got = rejected.loc[wrong, "key"].tolist()[:5]
+        raise ValueError(f"rejected candidates must have a line, a filter and a number of their own, not so in {got}")
+    return rejected
+
+
+def check_polygons(polygons: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Return `polygons` if their kinds are known, each scene has each at most once, and those without say why."""
+    _check_columns(polygons, POLYGON_SCHEMA, "polygons")
+    unknown = set(polygons["kind"]) - set(POLYGON_KINDS) | set(polygons["reason"]) - set(POLYGON_REASONS)
+    if unknown:
+        raise ValueError(
+            f"polygons have unknown kinds or reasons {sorted(unknown)}, expected {POLYGON_KINDS} and "
+            f"{sorted(POLYGON_REASONS)}"
+        )
+    there = polygons["geometry"].notna()
+    wrong = (there != (polygons["reason"] == "")) | (there & (polygons.geom_type != "MultiPolygon"))
+    wrong |= polygons.duplicated(["key", "kind"])
+    if wrong.any():
+        got = polygons.loc[wrong, "key"].tolist()[:5]
+        raise ValueError(f"a scene must have one MultiPolygon a kind, or None with a reason, not so in {got}")
+    return polygons
+
+
+def _check_columns(table: gpd.GeoDataFrame, schema: pa.Schema, what: str) -> None:
+    expected = [*schema.names, "geometry"]
+    if list(table.columns) != expected:
+        raise ValueError(f"{what} must have the columns {expected}, got {list(table.columns)}")
 
 
 def _check_dims(array: xr.DataArray, dims: tuple[str, ...], what: str) -> None:

@@ -1,7 +1,11 @@
-"""Masks go to Zarr, fronts and the ledger to GeoParquet: below any fsspec URI, idempotent by key.
+"""Masks go to Zarr; fronts, rejected candidates and polygons to GeoParquet: below any fsspec URI, idempotent by key.
 
 A store is a folder or object prefix: `store.json` (what made it), `masks/<domain>` (a Zarr group, a scene a chunk),
-`fronts/<batch>.parquet` (at least a row a scene: the ledger) and `pictures/<domain>/<scene>.png`.
+`fronts/<batch>.parquet` (at least a row a scene: the ledger), `rejected/<batch>.parquet` and `polygons/<batch>.parquet`
+(of the same scenes), and `pictures/<domain>/<scene>.png`.
+
+The fronts of a batch are written last, since they say that its scenes are done: tables of a batch without fronts are
+those of a killed run, which no reader here looks at; its scenes are mapped again, perhaps in other batches.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -27,10 +31,24 @@ import zarr
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.schema import FRONT_SCHEMA, MASKS, SCENE_DIMS, check_fronts, check_masks, check_name
+from calfin_cloud.schema import (
+    FRONT_SCHEMA,
+    MASKS,
+    POLYGON_SCHEMA,
+    REJECTED_SCHEMA,
+    SCENE_DIMS,
+    check_fronts,
+    check_masks,
+    check_name,
+    check_polygons,
+    check_rejected,
+)
 
 LEVELS = 250  # a probability is stored as one of 251 steps of 0.004; 255 is missing
 MISSING = 255
+MOST_CANDIDATES = 8
+EDGES = ("first_row", "last_row", "first_column", "last_column")
+NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 
 
 def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
@@ -43,6 +61,8 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
     path = f"{root}/store.json"
     if fs.exists(path):
         found = json.loads(fs.cat_file(path))
+        if verb := found.get("unfinished"):
+            raise ValueError(f"{store}: `calfin {verb}` was stopped before its end: run it again to the end")
         if differing := {k for k in found | wanted if found.get(k) != wanted.get(k)}:
             got = {k: (found.get(k), wanted.get(k)) for k in sorted(differing)}
             raise ValueError(f"{store} was made differently: (store, now) = {got}; choose another store")
@@ -62,6 +82,14 @@ def read_store(store: str) -> dict[str, Any]:
     return content
 
 
+def change_store(store: str, **changes: object) -> None:
+    """Change what the store says it was made with (JSON values); a change to None takes the entry out."""
+    changed = read_store(store) | json.loads(json.dumps(changes))
+    fs, root = fsspec.url_to_fs(store)
+    kept = {k: v for k, v in changed.items() if v is not None}
+    _write_whole(fs, f"{root}/store.json", (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
+
+
 def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) -> dict[str, int]:
     """Give every scene (id -> datetime) a place on the time axis of the domain's masks; return id -> place.
 
@@ -77,9 +105,11 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
         raise ValueError(f"domain {domain.name} has another grid in {store}: rename the domain or choose another store")
     known = [str(s) for s in group["scene_id"][:]]
     new = [s for s in scenes if s not in set(known)]
+    n = len(known) + len(new)
+    _create_missing(group, n)
     if new:
-        n = len(known) + len(new)
-        group["masks"].resize((n, *group["masks"].shape[1:]))
+        for name in ("masks", "candidates", "grey"):
+            group[name].resize((n, *group[name].shape[1:]))
         times = np.array([scenes[s] for s in new], dtype="datetime64[us]").astype("int64")
         for name, values in (("time", times), ("scene_id", np.array(new, dtype=object))):
             group[name].resize((n,))
@@ -90,13 +120,35 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
     return {s: i for i, s in enumerate([*known, *new])}
 
 
-def write_masks(store: str, domain_name: str, place: int, masks: NDArray[np.floating[Any]]) -> None:
-    """Write the masks of one scene, (mask, y, x) probabilities with NaN = missing, into its own chunk."""
-    array = zarr.open_group(masks_url(store, domain_name), mode="r+", use_consolidated=False)["masks"]
+def write_masks(
+    store: str,
+    domain_name: str,
+    place: int,
+    masks: NDArray[np.floating[Any]],
+    *,
+    candidates: NDArray[np.integer[Any]] = NO_BOXES,
+    grey: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write the masks of one scene, (mask, y, x) probabilities with NaN = missing, into its own chunk.
+
+    `candidates` are the boxes of the first pass around which its second one looked, (n, 4) first row, last row, first
+    column, last column in px of the masks, the last ones outside. `grey` is the scene as the network saw it, (y, x).
+    """
+    group = zarr.open_group(masks_url(store, domain_name), mode="r+", use_consolidated=False)
+    array = group["masks"]
     if masks.shape != array.shape[1:] or array.chunks != (1, *array.shape[1:]):
         raise ValueError(
             f"masks must have the shape {array.shape[1:]} and be one chunk, got {masks.shape}, {array.chunks}"
         )
+    if candidates.shape[1:] != (len(EDGES),) or len(candidates) > MOST_CANDIDATES or (candidates < 0).any():
+        raise ValueError(
+            f"candidates must be at most {MOST_CANDIDATES} rows of {EDGES}, not negative, got {candidates.tolist()}: "
+            "keep the longest ones, and cut them at the border of the scene"
+        )
+    if grey is not None:
+        group["grey"][place] = grey
+    empty = MOST_CANDIDATES - len(candidates)
+    group["candidates"][place] = np.pad(candidates, ((0, empty), (0, 0)), constant_values=-1)
     array[place] = np.where(np.isnan(masks), MISSING, np.rint(np.clip(masks, 0, 1) * LEVELS)).astype("uint8")
 
 
@@ -106,6 +158,28 @@ def read_scene_masks(store: str, domain_name: str, place: int) -> NDArray[np.flo
     return np.where(stored == MISSING, np.nan, stored.astype("float32") / LEVELS).astype("float32")
 
 
+def read_candidates(store: str, domain_name: str, place: int) -> NDArray[np.int32]:
+    """Read the candidates of one scene as `write_masks` takes them, (n, 4) int32; none where a store has kept none."""
+    group = zarr.open_group(masks_url(store, domain_name), mode="r", use_consolidated=False)
+    if "candidates" not in group:
+        return NO_BOXES
+    stored = np.asarray(group["candidates"][place], dtype=np.int32)
+    return stored[stored[:, 0] >= 0]
+
+
+def read_scene_grey(store: str, domain_name: str, place: int) -> NDArray[np.uint8] | None:
+    """Read one scene as the network saw it, (y, x) uint8; None where a store has kept none."""
+    group = zarr.open_group(masks_url(store, domain_name), mode="r", use_consolidated=False)
+    grey = np.asarray(group["grey"][place]) if "grey" in group else None
+    return None if grey is None or not grey.any() else grey
+
+
+def read_places(store: str, domain_name: str) -> dict[str, int]:
+    """Read the place of every scene (by id) on the time axis of the domain's masks."""
+    group = zarr.open_group(masks_url(store, domain_name), mode="r", use_consolidated=False)
+    return {str(scene_id): place for place, scene_id in enumerate(group["scene_id"][:])}
+
+
 def read_masks(store: str, domain_name: str) -> xr.DataArray:
     """Open the masks of a domain lazily, (time, mask, y, x), one scene a chunk."""
     dataset = xr.open_zarr(masks_url(store, domain_name))
@@ -113,27 +187,49 @@ def read_masks(store: str, domain_name: str) -> xr.DataArray:
 
 
 def write_fronts(store: str, fronts: gpd.GeoDataFrame) -> str:
-    """Write one batch of scenes whole, under a name made of its keys, and return its path: writing twice is once."""
+    """Write one batch of scenes whole, under a name made of its keys, and return its path: writing twice is once.
+
+    Call it last: from here on the scenes of the batch count as done.
+    """
     check_fronts(fronts)
-    fs, root = fsspec.url_to_fs(store)
-    keys = fronts["key"].unique()
-    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
-    path = f"{root}/fronts/{check_name(str(fronts['domain'].iloc[0]))}-{digest}.parquet"
-    _write_whole(fs, path, _to_parquet(fronts))
-    return path
+    return _write_table(store, "fronts", fronts, FRONT_SCHEMA, keys=list(fronts["key"].unique()))
+
+
+def write_rejected(store: str, rejected: gpd.GeoDataFrame, *, keys: Sequence[str]) -> str:
+    """Write the rejected candidates of one batch, of which there may be none, before its fronts; return the path.
+
+    `keys` are those of all scenes of the batch, in the order of its fronts table: they make the name.
+    """
+    check_rejected(rejected)
+    return _write_table(store, "rejected", rejected, REJECTED_SCHEMA, keys=keys)
+
+
+def write_polygons(store: str, polygons: gpd.GeoDataFrame, *, keys: Sequence[str]) -> str:
+    """Write the polygons of one batch before its fronts, `keys` as in `write_rejected`; return the path."""
+    check_polygons(polygons)
+    return _write_table(store, "polygons", polygons, POLYGON_SCHEMA, keys=keys)
 
 
 def read_fronts(store: str) -> gpd.GeoDataFrame:
     """Read the fronts table: at least a row a scene, sorted by domain, datetime, scene and number of the front."""
-    crs = read_store(store)["crs"]
+    return check_fronts(_read_tables(store, "fronts", FRONT_SCHEMA, last_order="front"))
+
+
+def read_rejected(store: str) -> gpd.GeoDataFrame:
+    """Read the rejected candidates of all finished scenes, sorted by domain, datetime, scene and number."""
+    return check_rejected(_read_tables(store, "rejected", REJECTED_SCHEMA, last_order="candidate"))
+
+
+def read_polygons(store: str) -> gpd.GeoDataFrame:
+    """Read the polygons of all finished scenes, sorted by domain, datetime, scene and kind."""
+    return check_polygons(_read_tables(store, "polygons", POLYGON_SCHEMA, last_order="kind"))
+
+
+def read_batches(store: str) -> Iterator[gpd.GeoDataFrame]:
+    """Read the fronts of one batch after the other, rows in the order in which they were written."""
     fs, root = fsspec.url_to_fs(store)
-    files = sorted(fs.glob(f"{root}/fronts/*.parquet"))
-    if not files:
-        empty = pd.DataFrame({f.name: pd.Series(dtype=f.type.to_pandas_dtype()) for f in FRONT_SCHEMA})
-        return gpd.GeoDataFrame(empty, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
-    parts = [gpd.read_parquet(path, filesystem=fs, columns=[*FRONT_SCHEMA.names, "geometry"]) for path in files]
-    table = pd.concat(parts, ignore_index=True)
-    return check_fronts(table.sort_values(["domain", "datetime", "scene_id", "front"], ignore_index=True))
+    for path in sorted(fs.glob(f"{root}/fronts/*.parquet")):
+        yield check_fronts(gpd.read_parquet(path, filesystem=fs, columns=[*FRONT_SCHEMA.names, "geometry"]))
 
 
 def finished_keys(store: str) -> set[str]:
@@ -213,19 +309,65 @@ def _create_masks(url: str, domain: Domain) -> None:
     group["masks"].attrs.update(coordinates="scene_id spatial_ref", grid_mapping="spatial_ref")
 
 
-def _to_parquet(fronts: gpd.GeoDataFrame) -> bytes:
+def _create_missing(group: zarr.Group, n_scenes: int) -> None:
+    """Lay out what a new group, or one of an older version, lacks beside the masks: a chunk a scene, like them."""
+    boxes = (MOST_CANDIDATES, len(EDGES))
+    for name, shape, dims, dtype, empty, about in (
+        ("candidates", boxes, ["candidate", "edge"], "int32", -1, "boxes of candidate fronts in px, -1 = none"),
+        ("grey", group["masks"].shape[2:], ["y", "x"], "uint8", 0, "scene as the network saw it, 0 = missing"),
+    ):
+        if name not in group:
+            array = group.create_array(
+                name,
+                shape=(n_scenes, *shape),
+                chunks=(1, *shape),
+                dtype=dtype,
+                fill_value=empty,
+                dimension_names=["time", *dims],
+            )
+            array.attrs["long_name"] = about
+    group["candidates"].attrs["edges"] = list(EDGES)
+
+
+def _write_table(store: str, folder: str, table: gpd.GeoDataFrame, schema: pa.Schema, *, keys: Sequence[str]) -> str:
+    """Write the table of one batch whole; the name comes from the keys of its scenes, so all its tables share it."""
+    domains = {key.partition("/")[0] for key in keys}
+    if len(domains) != 1 or not set(table["key"]) <= set(keys):
+        foreign = sorted(set(table["key"]) - set(keys))[:5]
+        raise ValueError(
+            f"a batch must be of one domain and name all its scenes, got domains {sorted(domains)} and rows of other "
+            f"scenes {foreign}: pass the keys of the batch's fronts table"
+        )
+    fs, root = fsspec.url_to_fs(store)
+    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+    path = f"{root}/{folder}/{check_name(domains.pop())}-{digest}.parquet"
+    _write_whole(fs, path, _to_parquet(table, schema))
+    return path
+
+
+def _read_tables(store: str, folder: str, schema: pa.Schema, *, last_order: str) -> gpd.GeoDataFrame:
+    """Read the tables of all batches that have their fronts as one, empty where the store has none."""
+    crs = read_store(store)["crs"]
+    fs, root = fsspec.url_to_fs(store)
+    done = {path.rpartition("/")[2] for path in fs.glob(f"{root}/fronts/*.parquet")}
+    files = sorted(path for path in fs.glob(f"{root}/{folder}/*.parquet") if path.rpartition("/")[2] in done)
+    if not files:
+        empty = pd.DataFrame({f.name: pd.Series(dtype=f.type.to_pandas_dtype()) for f in schema})
+        return gpd.GeoDataFrame(empty, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
+    parts = [gpd.read_parquet(path, filesystem=fs, columns=[*schema.names, "geometry"]) for path in files]
+    table = pd.concat(parts, ignore_index=True)
+    return table.sort_values(["domain", "datetime", "scene_id", last_order], ignore_index=True)
+
+
+def _to_parquet(table: gpd.GeoDataFrame, schema: pa.Schema) -> bytes:
     """Bytes of a GeoParquet 1.1 file with the one fixed Arrow schema, the same for the same table."""
-    buffer = io.BytesIO()
-    typed = fronts.copy()
-    typed["datetime"] = pd.to_datetime(typed["datetime"], utc=True).astype("datetime64[us, UTC]")
-    for field in FRONT_SCHEMA:
-        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
-            typed[field.name] = typed[field.name].astype(field.type.to_pandas_dtype())
-    typed.to_parquet(buffer, index=False, compression="zstd", schema_version="1.1.0", write_covering_bbox=True)
-    written = pq.read_schema(io.BytesIO(buffer.getvalue()))
-    for field in FRONT_SCHEMA:
-        assert written.field(field.name).type in (field.type, pa.large_string()), (field, written.field(field.name))
-    return buffer.getvalue()
+    guessed, cast = io.BytesIO(), io.BytesIO()
+    # geopandas writes the geometry, but guesses the types of the columns, and of an empty one it knows nothing.
+    table.to_parquet(guessed, index=False, schema_version="1.1.0", write_covering_bbox=True)
+    arrow = pq.read_table(guessed)
+    further = [arrow.schema.field(name) for name in arrow.column_names if name not in schema.names]
+    pq.write_table(arrow.cast(pa.schema([*schema, *further], arrow.schema.metadata)), cast, compression="zstd")
+    return cast.getvalue()
 
 
 def _write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:

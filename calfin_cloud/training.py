@@ -27,7 +27,7 @@ from calfin_cloud.datasets import ICE, UNKNOWN, Sample, Sensor, split_by_glacier
 from calfin_cloud.network import (
     TILE_SIZE,
     Tensor,
-    calfin_network,
+    build_network,
     load_network,
     network_id,
     prepare_compilation,
@@ -57,8 +57,8 @@ class TrainingSettings:
 
     Attributes
     ----------
-    width
-        Factor on the filters of the network.
+    architecture, width
+        Network, see `network.build_network`, and factor on its filters.
     steps, minutes
         The run ends with whichever is reached first; the learning rate follows the same progress. Only `steps` alone
         make a run that can be repeated.
@@ -77,6 +77,7 @@ class TrainingSettings:
     """
 
     seed: int = 2021
+    architecture: str = "calfin"
     width: float = 0.25
     batch: int = 8
     steps: int | None = None
@@ -123,7 +124,7 @@ class Prepared(NamedTuple):
 
 
 def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) -> Path:
-    """Train CALFIN-NN on all glaciers but those left out, and write its weights to `out`.
+    """Train a network on all glaciers but those left out, and write its weights to `out`.
 
     Beside `<name>.weights.h5` go `<name>.json` (settings), `<name>.csv` (curves) and, until the run is done,
     `<name>.checkpoint.npz`, from which the same call resumes.
@@ -180,7 +181,7 @@ class _Run:
     ) -> None:
         self.out, self.settings, self.training, self.validation = out, settings, training, validation
         self.name = out.name.removesuffix(".weights.h5")
-        self.network = calfin_network(width=settings.width)
+        self.network = build_network(settings.architecture, width=settings.width)
         if settings.start:
             copy_weights(load_network(settings.start), self.network)
         loss = partial(masks_loss, front_weight=settings.front_weight)
@@ -437,21 +438,33 @@ def _window(
 
 def vary_grey(grey: NDArray[np.uint8], sensor: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Vary tone, noise and gaps of 8-bit grey (y, x) as sensors and seasons do; missing pixels (0) stay missing."""
-    values = grey.astype(np.float32) / 255
+    values: NDArray[np.floating] = grey.astype(np.float32) / 255
     if rng.random() < 0.7:
         values = np.clip(values, 0, 1) ** np.exp(rng.uniform(-0.6, 0.6))
     if rng.random() < 0.7:
         values = (values - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
     if rng.random() < 0.2:
         values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.4, 1.3))
+    if rng.random() < 0.25:
+        values = shade(np.asarray(values, dtype=np.float32), sensor, rng)
     if sensor == "sar" and rng.random() < 0.4:
         values = values * rng.gamma(1 / 0.05, 0.05, values.shape).astype(np.float32) ** rng.uniform(0.2, 1.0)
     elif rng.random() < 0.3:
         values = values + rng.normal(0, rng.uniform(0.005, 0.04), values.shape).astype(np.float32)
     varied = np.where(grey == 0, 0, np.clip(np.round(values * 255), 1, 255)).astype(np.uint8)
-    if sensor == "optical" and rng.random() < 0.12:
+    if sensor == "optical" and rng.random() < 0.2:
         varied[slc_off_gaps(varied.shape, rng)] = 0
     return varied
+
+
+def shade(values: NDArray[np.float32], sensor: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Lay shadow over grey 0..1 (y, x) as slopes cast it, or, for optical scenes, the veil of a thin cloud."""
+    coarse = rng.normal(size=tuple(int(n) for n in rng.integers(3, 8, 2))).astype(np.float32)
+    field = cv2.resize(coarse, values.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    cover = np.clip(field * rng.uniform(0.3, 1.5) - rng.uniform(0, 0.5), 0, 1)
+    if sensor == "optical" and rng.random() < 0.5:
+        return np.asarray(values + (rng.uniform(0.6, 1) - values) * cover * rng.uniform(0.3, 0.8), dtype=np.float32)
+    return np.asarray(values * (1 - cover * rng.uniform(0.3, 0.8)), dtype=np.float32)
 
 
 def slc_off_gaps(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -1,4 +1,6 @@
+import datetime as dt
 import shutil
+from functools import partial
 
 import cv2
 import numpy as np
@@ -89,6 +91,32 @@ def test_radar_zones_become_ice_ocean_and_unknown(radar):
     assert sample.front[48].all()
 
 
+def test_dates_satellites_and_hemispheres_are_read_where_the_sets_tell_them(optical, radar, pairs):
+    (optical / "scenes.csv").write_text(
+        "glacier,image,label,date,sensor\nSverdrup,scene0_Subset.png,scene0_Front.png,2014-08-01,LC08\n"
+    )
+    (radar / "index.csv").write_text(
+        'name,glacier,glacier_name,date,sensor\nCrane_1,Crane,"Crane, Antarctic Peninsula",2002-11-09,ERS\n'
+    )
+    told = {s.name: (s.datetime, s.platform, s.is_southern) for s in read_samples(optical.parent)}
+    day = partial(dt.datetime, tzinfo=dt.UTC)
+    assert told == {
+        "scene0": (day(2014, 8, 1), "LC08", False),
+        "Crane_1": (day(2002, 11, 9), "ERS", True),
+        "Rink_LC08_L1TP_2015-07-03": (day(2015, 7, 3), "LC08", False),
+        "Getz-1_S1B_EW_2018-06-26": (day(2018, 6, 26), "S1B", True),
+    }
+
+
+def test_a_scene_of_an_unknown_day_and_satellite_says_so(optical):
+    sample = next(read_mohajerani2019(optical))
+    assert (sample.datetime, sample.platform, sample.is_southern) == (None, "", False)
+    assert (sample.pixel_size_m, next(s for s in read_mohajerani2019(optical) if s.name == "scene1").pixel_size_m) == (
+        62.0,
+        67.0,
+    )
+
+
 def test_calfin_pairs_get_the_edge_of_the_mask_about_three_pixels_wide(pairs):
     samples = {sample.glacier: sample for sample in read_calfin_folder(pairs)}
     assert {glacier: sample.sensor for glacier, sample in samples.items()} == {"Rink": "optical", "Getz-1": "sar"}
@@ -175,6 +203,8 @@ def test_the_real_sets_are_complete(shared):
     assert (len(optical), len(radar)) == (123, 482)
     training, validation = split_by_glacier([*optical, *radar])
     assert (len(training), len(validation)) == (100 + 413, 23 + 69)
+    assert all(sample.datetime and sample.platform for sample in [*optical, *radar])
+    assert {sample.glacier for sample in radar if sample.is_southern} == {"Crane", "DBE", "SI"}
     for sample in optical:  # ice is below the front and ocean above it
         rows = np.arange(sample.ice.shape[0])[:, None] * np.ones(sample.ice.shape)
         assert rows[sample.ice == ICE].mean() > rows[sample.front].mean() > rows[sample.ice == OCEAN].mean()

@@ -8,13 +8,21 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from shapely.geometry import MultiPolygon, box
+from skimage.color import rgb2lab
 
 from calfin_cloud.figures import contact_sheet, report_html, scene_figure, scene_png
-from calfin_cloud.figures.pictures import CELL_PX, FRONT_COLOUR, REFERENCE_COLOUR, TITLE_PX
-from calfin_cloud.schema import REASONS, STATES
+from calfin_cloud.figures.pictures import (
+    CELL_PX,
+    FRONT_COLOUR,
+    REFERENCE_COLOUR,
+    REJECTED_COLOUR,
+    TITLE_PX,
+)
+from calfin_cloud.schema import POLYGON_REASONS, REASONS, STATES
 
 HOSTILE = '<script>alert(1)</script>"><img src=http://evil.example/x onerror=alert(1)>'
 
@@ -49,6 +57,31 @@ def table(states=("front", "front", "no_front", "failed"), **columns):
             **columns,
         }
     )
+
+
+def rejected_table(*scenes, **columns):
+    rows = {
+        "key": [f"Helgafjord/{s}" for s in scenes],
+        "candidate": range(len(scenes)),
+        "filter": "land ratio",
+        "reason": "one_sided",
+        "value": 41.2345,
+        "limit": 32.0,
+        "detail": "41.2 pixels of land for one of ocean",
+    }
+    return pd.DataFrame(rows | columns)
+
+
+def polygon_table(*scenes, kind="ocean", **columns):
+    rows = {
+        "key": [f"Helgafjord/{s}" for s in scenes],
+        "kind": kind,
+        "fjord": "scene",
+        "reason": "",
+        "detail": "",
+        "area_m2": 12.34e6,
+    }
+    return pd.DataFrame(rows | columns)
 
 
 class Elements(HTMLParser):
@@ -111,6 +144,46 @@ def test_the_reference_is_dashed_and_the_front_lies_over_it():
     assert len(painted(both, REFERENCE_COLOUR)) == 0
 
 
+def test_a_rejected_candidate_is_dotted_and_a_front_lies_over_it():
+    grey = np.full((480, 480), 200, np.uint8)
+    line = np.array([[10.0, 240.0], [470.0, 240.0]])
+    dotted = painted(open_rgb(scene_png(grey, [], rejected=[line])), REJECTED_COLOUR)
+    solid = painted(open_rgb(scene_png(grey, [line])), FRONT_COLOUR)
+    assert 0.2 < len(np.unique(dotted[:, 1])) / len(np.unique(solid[:, 1])) < 0.7
+    both = open_rgb(scene_png(grey, [line], rejected=[line]))
+    assert len(np.unique(painted(both, FRONT_COLOUR)[:, 1])) >= 460
+    assert len(painted(both, REJECTED_COLOUR)) == 0
+
+
+def test_lines_that_cross_make_no_bright_pixels():
+    grey = np.zeros((240, 240), np.uint8)
+    flat, steep = np.array([[0.0, 120.0], [239.0, 120.0]]), np.array([[100.0, 0.0], [140.0, 239.0]])
+    picture = open_rgb(scene_png(grey, [steep], reference=[flat], rejected=[flat + 9], side=240))
+    assert (picture.min(axis=-1) <= min(REFERENCE_COLOUR)).all()  # a grey is never brighter than the lines' darkest
+
+
+def seen_with(deficiency, colour):
+    """CIELAB of a colour as the eye sees it; matrices of complete deficiency after Machado et al. 2009, linear RGB."""
+    matrices = {
+        "none": np.eye(3),
+        "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    }
+    srgb = np.divide(colour, 255)
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(matrices[deficiency]) @ linear, 0, 1)
+    return rgb2lab(np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055))
+
+
+@pytest.mark.parametrize("deficiency", ["none", "protan", "deutan", "tritan"])
+def test_fronts_rejected_candidates_and_references_differ_for_every_eye_and_in_grey(deficiency):
+    front, rejected, reference = (seen_with(deficiency, c) for c in (FRONT_COLOUR, REJECTED_COLOUR, REFERENCE_COLOUR))
+    for one, other in ((front, rejected), (front, reference), (rejected, reference)):
+        assert np.linalg.norm(one - other) > 30
+    assert front[0] - rejected[0] > 20
+
+
 def test_a_front_is_set_off_from_bright_ice_by_a_dark_halo():
     picture = open_rgb(scene_png(np.full((480, 480), 255, np.uint8), [np.array([[0, 240], [479, 240]])]))
     rows = np.unique(painted(picture, FRONT_COLOUR)[:, 0])
@@ -171,6 +244,14 @@ def test_a_contact_sheet_shows_every_picture_in_its_place():
     assert sheet[8 + CELL_PX : 8 + CELL_PX + 16, 8:80].min() < 100
 
 
+def test_a_contact_sheet_explains_its_lines():
+    sheet = open_rgb(contact_sheet([("plain", scene_png(np.full((100, 100), 60, np.uint8), []))]))
+    rows = [painted(sheet, c)[:, 0] for c in (FRONT_COLOUR, REJECTED_COLOUR, REFERENCE_COLOUR)]
+    assert all(len(found) > 10 for found in rows)
+    assert rows[0].max() < rows[1].min() <= rows[1].max() < rows[2].min()
+    assert sheet[CELL_PX + 60 :, 76:150].min() < 100
+
+
 def test_a_contact_sheet_counts_what_it_leaves_out(monkeypatch):
     monkeypatch.setattr("calfin_cloud.figures.pictures.MAX_PICTURES", 2)
     pictures = [(str(i), scene_png(noise(64, 64, i), [])) for i in range(3)]
@@ -187,6 +268,7 @@ def test_a_contact_sheet_of_nothing_or_of_a_broken_picture_is_refused():
 
 
 @given(st.lists(st.sampled_from(STATES), max_size=12))
+@settings(deadline=None)
 def test_the_counts_of_the_report_add_up_to_the_scenes(states):
     html = report(table(states))
     assert counts_of(html) == {s: states.count(s) for s in STATES}
@@ -200,7 +282,15 @@ def test_scenes_of_a_foreign_catalogue_cannot_put_markup_into_the_report():
     scenes["platform"] = HOSTILE
     scenes.loc[1, "reason"] = HOSTILE
     pictures = {f"Helgafjord/{HOSTILE}": scene_png(noise(64, 64), [])}
-    html = report(scenes, pictures, title=HOSTILE, provenance={HOSTILE: {"a": [HOSTILE]}})
+    words = dict.fromkeys(("filter", "reason", "detail"), HOSTILE + "\u202e")
+    html = report(
+        scenes,
+        pictures,
+        title=HOSTILE,
+        provenance={HOSTILE: {"a": [HOSTILE]}},
+        rejected=rejected_table(HOSTILE, **words),
+        polygons=polygon_table(HOSTILE, reason=HOSTILE, detail=HOSTILE + "\x00"),
+    )
     html.encode("utf-8")
     found = Elements(html)
     assert not {"script", "iframe", "object", "embed", "form", "a"} & {tag for tag, _ in found.tags}
@@ -250,6 +340,47 @@ def test_reasons_are_words_and_distances_have_units():
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
 
 
+def text_of(html):
+    return " ".join("".join(Elements(html).text).split())
+
+
+def test_a_scene_lists_its_rejected_candidates_and_no_others():
+    rejected = rejected_table("scene-0", "scene-2", "scene-2", filter=["length", "border", "land ratio"])
+    found = Elements(report(table(), rejected=rejected))
+    assert sum(tag == "details" for tag, _ in found.tags) == 4  # two scenes, each with a card and a row
+    text = " ".join("".join(found.text).split())
+    card = text[text.index("scene-2") : text.index("scene-3")]
+    assert "2 rejected candidates" in card
+    assert card.index("border") < card.index("land ratio")
+    assert "length" not in card
+    for part in ("41.2", "32", REASONS["one_sided"], "41.2 pixels of land for one of ocean"):
+        assert part in card
+    assert "1 rejected candidate " in text[text.index("scene-0") : text.index("scene-1")]
+
+
+def test_what_a_filter_could_not_measure_is_a_dash():
+    text = text_of(report(table(), rejected=rejected_table("scene-0", value=np.nan)))
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+    assert "land ratio– 32" in text
+
+
+def test_areas_stand_beside_their_scene_and_what_is_missing_says_why():
+    polygons = pd.concat(
+        [
+            polygon_table("scene-0"),
+            polygon_table("scene-0", kind="ice", area_m2=7.0e6, detail="1 of 2 fronts left out"),
+            *(polygon_table("scene-1", kind=k, reason="no_ocean", area_m2=np.nan) for k in ("ocean", "ice")),
+        ]
+    )
+    text = text_of(report(table(), polygons=polygons))
+    assert "ocean: 12.3 km²" in text
+    assert "ice: 7.0 km²" in text
+    assert "Ocean (km²)" in text
+    assert text.count("polygons: 1 of 2 fronts left out") == 2  # card and row
+    assert text.count(f"no polygons, since {POLYGON_REASONS['no_ocean']}") == 2
+    assert "km²" not in text_of(report(table(), polygons=polygons[polygons["reason"] != ""]))
+
+
 def test_provenance_is_spread_out():
     html = report(
         table(), provenance={"settings": {"trace": {"min_length_m": 300, "nodes": (1, 2)}}, "crs": "EPSG:3413"}
@@ -262,6 +393,10 @@ def test_provenance_is_spread_out():
 def test_a_table_without_its_columns_or_with_unknown_states_is_refused():
     with pytest.raises(ValueError, match="lack the columns"):
         report(table().drop(columns="platform"))
+    with pytest.raises(ValueError, match=r"rejected candidates lack the columns \['limit'\]"):
+        report(table(), rejected=rejected_table("scene-0").drop(columns="limit"))
+    with pytest.raises(ValueError, match=r"polygons lack the columns \['kind'\]"):
+        report(table(), polygons=polygon_table("scene-0").drop(columns="kind"))
     with pytest.raises(ValueError, match="lost"):
         report(table().assign(state="lost"))
 
@@ -275,3 +410,18 @@ def test_a_figure_for_print_shows_front_reference_and_scale_bar():
     for picture in (plain, open_rgb(in_km)):
         assert len(painted(picture, FRONT_COLOUR)) > 500
         assert len(painted(picture, REFERENCE_COLOUR)) > 300
+
+
+def test_a_figure_for_print_shows_rejected_candidates_and_tints_polygons_but_not_their_holes():
+    grey, line = np.full((200, 200), 128, np.uint8), np.array([[20.0, 100.0], [180.0, 100.0]])
+    sea = MultiPolygon([box(0, 0, 199, 80) - box(90, 20, 110, 60)])
+    inland = MultiPolygon([box(0, 120, 199, 199)])
+    draw = {"rejected": [line], "polygons": {"ocean": sea, "ice": inland}}
+    picture = open_rgb(scene_figure(grey, [], **draw))
+    assert len(painted(picture, REJECTED_COLOUR)) > 200
+    height, width = picture.shape[:2]
+    hole, water = picture[height // 5, width // 2], picture[height // 5, width // 4]
+    assert np.ptp(hole) == 0
+    assert water[2] > water[0] + 20
+    with pytest.raises(ValueError, match=r"kinds \['ice', 'ocean'\], got 'land'"):
+        scene_figure(grey, [], polygons={"land": sea})

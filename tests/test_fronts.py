@@ -15,16 +15,24 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from skimage.transform import resize
 
 from calfin_cloud.fronts import (
+    BAUMHOER,
     CALFIN,
-    TraceSettings,
-    candidate_windows,
+    DEFAULT,
+    MOHAJERANI,
+    VARIANTS,
+    ZHANG,
+    candidate_boxes,
     draw_line,
     extract_line,
     georeference,
     isolate_fronts,
     trace_fronts,
+    whole_box,
+    window_around,
 )
+from calfin_cloud.fronts.filters import buffered_mean, edge_confidence, edge_length, frame_objection, land_ratio
 from calfin_cloud.fronts.lines import best_path, spanning_tree
+from calfin_cloud.fronts.settings import FilterSettings, IsolationSettings, WindowSettings
 from calfin_cloud.metrics import pixel_distances
 from calfin_cloud.schema import REASONS
 
@@ -62,12 +70,12 @@ def distance_px(trace, line):
 
 def test_line_has_the_vertices_of_the_original(shared):
     parity = np.load(shared / "parity" / "line_256.npz")
-    np.testing.assert_array_equal(extract_line(parity["edge"], CALFIN), parity["line"].T)
+    np.testing.assert_array_equal(extract_line(parity["edge"]), parity["line"].T)
 
 
 def test_isolation_gives_the_original_s_boxes_threshold_and_front(shared):
     parity = np.load(shared / "parity" / "post_256.npz")
-    isolated = isolate_fronts(extract_line(parity["edge"], CALFIN), parity["fjord"] > 127)
+    isolated = isolate_fronts(extract_line(parity["edge"]), parity["fjord"] > 127)
     np.testing.assert_array_equal(isolated.boxes, parity["boxes"])
     assert isolated.threshold == pytest.approx(float(parity["threshold"]), abs=1e-12)
     (front,) = isolated.fronts
@@ -80,9 +88,7 @@ def test_released_settings_trace_the_original_s_front(shared):
     parity = np.load(shared / "parity" / "post_256.npz")
     trace = trace_fronts(parity["edge"], parity["mask"] / 255, fjord_mask=parity["fjord"] > 127, settings=CALFIN)
     (front,) = trace.fronts
-    assert front.isolation == "fjord_boundary"
-    drawn_there = draw_line(parity["front"].T, parity["edge"].shape)
-    assert pixel_distances(drawn(trace, drawn_there.shape), drawn_there).max() < 1.5  # only smoothing is between them
+    np.testing.assert_allclose(front.line, parity["smoothed"].T[:, ::1] - 0.5, atol=1e-9)  # the release's half pixel
 
 
 # --- the parts against plain definitions ------------------------------------------------------------------------------
@@ -147,7 +153,7 @@ def test_line_equals_the_dense_definition_on_clean_masks(seed):
     gap = 60 + rng.integers(0, 60)
     front, _, _ = paint((200, 240), part=(0.05, 0.95), gap=(gap, gap + 6), wave=rng.uniform(0.02, 0.2))
     front[rng.integers(5, 195, 6), rng.integers(5, 235, 6)] = 1
-    np.testing.assert_array_equal(extract_line(front, CALFIN), dense_line(front))
+    np.testing.assert_array_equal(extract_line(front), dense_line(front))
 
 
 # --- painted fronts ---------------------------------------------------------------------------------------------------
@@ -159,7 +165,6 @@ def test_painted_front_is_traced_within_a_pixel_of_any_frame(shape):
     trace = trace_fronts(front, ice)
     assert len(trace.fronts) == 1
     assert trace.reason == ""
-    assert trace.fronts[0].isolation == "none"
     assert trace.fronts[0].confidence > 0.8
     assert distance_px(trace, line) < 1
 
@@ -236,7 +241,6 @@ def test_fjord_mask_cuts_the_front_out_of_the_coastline():
     coast = land & (distance_transform_edt(land) < 1.5) | ~land & (distance_transform_edt(~land) < 1.5)
     front = np.minimum(1.5 * gaussian_filter(coast.astype(float), 1), 0.95)
     (found,) = trace_fronts(front, gaussian_filter(ice, 3), fjord_mask=fjord).fronts
-    assert found.isolation == "fjord_boundary"
     assert np.abs(found.line[5:-5, 1] - 127.5).max() < 2
     assert found.line[:, 0].min() > 68
     assert found.line[:, 0].max() < 192
@@ -248,7 +252,7 @@ def test_part_of_a_front_is_a_front_unless_it_must_lead_back_to_the_walls():
     front, ice, line = paint((256, 256), part=(0.3, 0.5), wave=0.02)
     trace = trace_fronts(front, ice, fjord_mask=fjord)
     assert distance_px(trace, line) < 1
-    strict = trace_fronts(front, ice, fjord_mask=fjord, settings=replace(TraceSettings(), must_return=True))
+    strict = trace_fronts(front, ice, fjord_mask=fjord, settings=replace(DEFAULT, isolation=IsolationSettings()))
     assert strict.fronts == ()
 
 
@@ -291,7 +295,9 @@ def test_faint_edge_is_of_low_confidence_and_the_detail_says_by_how_much():
     trace = trace_fronts(0.55 * front, ice)
     assert trace.reason == "low_confidence"
     assert "0.65 is needed" in trace.detail
-    assert trace.rejected[0].reason == "low_confidence"
+    objection = trace.rejected[0].objection
+    assert (objection.filter, objection.reason, objection.limit) == ("confidence", "low_confidence", 0.65)
+    assert 0.4 < objection.value < 0.65
     assert trace.rejected[0].line.shape[1] == 2
 
 
@@ -363,7 +369,7 @@ def test_very_long_edge_hits_no_recursion_limit():
     for i, row in enumerate(range(4, 396, 8)):
         edge[row, 4:1496] = 1
         edge[row : row + 9, 1495 if i % 2 else 4] = 1
-    assert len(extract_line(edge, CALFIN)) > 60_000
+    assert len(extract_line(edge)) > 60_000
 
 
 # --- what must not change a front -------------------------------------------------------------------------------------
@@ -404,24 +410,46 @@ def test_same_masks_give_the_same_front_twice():
 # --- windows and maps -------------------------------------------------------------------------------------------------
 
 
-def test_window_of_the_second_pass_is_a_square_two_and_a_half_times_the_front():
+def test_box_of_a_candidate_lies_around_its_front_in_pixels_of_the_scene():
     front, ice, line = paint((256, 256), part=(0.4, 0.6))
-    ((rows, columns),) = candidate_windows(front, ice)
+    ((top, bottom, left, right),) = candidate_boxes(front, ice, (512, 1024))
     y, x = np.nonzero(line)
-    assert rows.start < y.min() < y.max() < rows.stop
-    assert columns.start < x.min() < x.max() < columns.stop
-    assert columns.stop - columns.start == pytest.approx(2.5 * np.ptp(x), abs=8)
-    assert rows.stop - rows.start == pytest.approx(columns.stop - columns.start, abs=2)
+    assert (top, bottom) == pytest.approx((2 * y.min(), 2 * y.max() + 2), abs=4)
+    assert (left, right) == pytest.approx((4 * x.min(), 4 * x.max() + 4), abs=12)
 
 
 def test_candidates_may_be_fainter_than_fronts():
     front, ice, _ = paint((256, 256))
     assert trace_fronts(0.55 * front, ice).fronts == ()
-    assert len(candidate_windows(0.55 * front, ice)) == 1
+    assert len(candidate_boxes(0.55 * front, ice, front.shape)) == 1
 
 
-def test_no_candidate_gives_no_window():
-    assert candidate_windows(np.zeros((256, 256)), np.zeros((256, 256))) == []
+def test_no_candidate_gives_no_box():
+    assert candidate_boxes(np.zeros((256, 256)), np.zeros((256, 256)), (512, 512)).shape == (0, 4)
+
+
+@settings(max_examples=50)
+@given(
+    st.tuples(st.integers(64, 3000), st.integers(64, 3000)),
+    st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+    st.floats(1, 4),
+    st.booleans(),
+)
+def test_window_lies_in_the_scene_around_its_box_and_is_large_enough(shape, corners, ratio, square):
+    edges = np.floor(np.sort(np.reshape(corners, (2, 2)), axis=1) * (np.reshape(shape, (2, 1)) - 1)).astype(int)
+    box = (edges + np.array([0, 1])).ravel()
+    window = window_around(box, shape, WindowSettings(ratio=ratio, square=square))
+    height, width = window.shape
+    assert 0 <= window.top < window.bottom <= shape[0]
+    assert 0 <= window.left < window.right <= shape[1]
+    wanted = max(256, ratio * max(box[1] - box[0], box[3] - box[2]))
+    if square:
+        assert height == width >= min(wanted, min(shape) // 2 * 2)
+    else:
+        assert (height >= min(wanted, shape[0])) & (width >= min(wanted, shape[1]))
+    if wanted < min(shape) - 1:
+        assert window.top <= box[0] < box[1] <= window.bottom
+        assert window.left <= box[2] < box[3] <= window.right
 
 
 def test_line_is_georeferenced_at_pixel_centres_with_all_its_vertices():
@@ -429,8 +457,155 @@ def test_line_is_georeferenced_at_pixel_centres_with_all_its_vertices():
     assert list(line.coords) == [(500_015, 7_999_985), (500_045, 7_999_985), (500_045, 7_999_925)]
 
 
-def test_settings_are_values_that_compare_equal():
-    assert TraceSettings() == TraceSettings()
-    assert CALFIN.path_zero == 5
-    assert CALFIN.path_power == 1.5
-    assert CALFIN.edge_threshold == 0.33
+# --- the release: settings of 6.1, filters and windows of 6.4 ---------------------------------------------------------
+
+
+def test_named_variants_hold_the_table_of_the_method():
+    """calfin-method 6.1: edge confidence, re-crop ratio, mask probability, land ratio, buffered mean, path."""
+    rows = {
+        name: (
+            v.filter.min_edge_confidence,
+            v.window.ratio,
+            v.filter.ice_probability,
+            v.filter.max_land_ratio,
+            v.filter.max_imbalance,
+            v.line.path_zero,
+            v.line.path_power,
+        )
+        for name, v in VARIANTS.items()
+        if v.filter
+    }
+    assert rows == {
+        "calfin": (0.525, 2.5, 0.5, 32, 0.13, 5, 1.5),
+        "mohajerani": (0.575, 2.5, 0.25, 64, 1.0, 5, 1.5),
+        "zhang": (0.525, 2.25, 0.25, 512, 1.0, 5, 1.5),
+        "baumhoer": (0.575, 1.75, 0.25, 32, 0.13, 10, 1.45),
+    }
+    assert {v.filter.min_edge_px for v in (CALFIN, MOHAJERANI, ZHANG, BAUMHOER)} == {32}
+    assert {v.filter.edge_probability for v in (CALFIN, MOHAJERANI, ZHANG, BAUMHOER)} == {0.25}
+
+
+def test_filters_measure_what_the_method_defines():
+    edge = np.zeros((256, 256))
+    edge[100:103, 50:200] = 0.9
+    edge[200, 200] = 0.04  # too faint to count
+    ice = np.zeros((256, 256))
+    ice[101:] = 1
+    assert edge_length(edge, 0.25) == pytest.approx(150)
+    assert land_ratio(ice, 0.5) == pytest.approx(155 * 256 / (101 * 256 + 1))
+    assert edge_confidence(edge) == pytest.approx(0.8)
+    assert buffered_mean(edge, ice, None) == pytest.approx(9 / 17 - 0.5)  # 17 rows around the edge, 9 of them ice
+
+
+def test_filters_are_of_the_frame_not_of_its_pixels():
+    front, ice, _ = paint((256, 256))
+    large = [resize(mask, (512, 512), order=1) for mask in (front, ice)]
+    assert edge_length(large[0], 0.25) == pytest.approx(edge_length(front, 0.25), rel=0.05)
+    assert buffered_mean(*large, None) == pytest.approx(buffered_mean(front, ice, None), abs=0.03)
+
+
+def blank_edge(front, ice):
+    return np.where(front > 0.3, 0.6, 0), ice
+
+
+def short_edge(front, ice):
+    return np.where(np.arange(256) < 250, 0, front), ice
+
+
+def all_land(front, ice):
+    return front, np.full_like(ice, 0.9)
+
+
+def mostly_ice_around(front, ice):
+    return front, np.clip(ice + 0.45, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "reason"),
+    [
+        (short_edge, "edge size", "edge_too_short"),
+        (all_land, "land ratio", "one_sided"),
+        (blank_edge, "edge confidence", "low_confidence"),
+        (mostly_ice_around, "buffered mean", "unbalanced"),
+    ],
+)
+def test_each_released_filter_rejects_a_window_and_says_by_how_much(spoil, name, reason):
+    front, ice, _ = paint((256, 256), part=(0, 1))
+    assert frame_objection(front, ice, None, FilterSettings()) is None
+    objection = frame_objection(*spoil(front, ice), None, FilterSettings())
+    assert (objection.filter, objection.reason) == (name, reason)
+    assert objection.value != objection.limit
+    assert f"{objection.value:.3g}" in objection.detail
+
+
+def fjord_scene(side=256):
+    """Coast of a fjord with a front across it: edge probability, ice or land, fjord mask."""
+    fjord = np.zeros((side, side), dtype=bool)
+    left, right, row = int(0.3 * side), int(0.7 * side), side // 2
+    fjord[:, left:right] = True
+    ice = ~fjord | (np.arange(side)[:, None] >= row)
+    coast = ice & (distance_transform_edt(ice) < 1.5) | ~ice & (distance_transform_edt(~ice) < 1.5)
+    return np.minimum(6 * gaussian_filter(coast.astype(float), 0.7), 0.97), ice.astype(float), fjord
+
+
+@pytest.mark.parametrize("side", [256, 512, 1024])
+def test_the_release_finds_the_front_of_a_fjord_in_a_window_of_a_scene_of_any_size(side):
+    low_edge, low_ice, low_fjord = fjord_scene()
+    edge, ice, fjord = (resize(mask.astype(float), (side, side), order=1) for mask in fjord_scene())
+    settings = replace(CALFIN, vertex=DEFAULT.vertex)
+    boxes = candidate_boxes(low_edge, low_ice, (side, side), fjord_mask=low_fjord, settings=settings)
+    assert len(boxes) == 1
+    trace = trace_fronts(edge, ice, fjord_mask=fjord > 0.5, boxes=boxes, settings=settings)
+    (front,) = trace.fronts
+    middle = front.line[5:-5]
+    assert np.abs(middle[:, 1] - (side / 2 - 0.5)).max() < 1.5 * side / 256
+    assert np.ptp(front.line[:, 0]) > 0.35 * side
+
+
+def test_a_front_outside_the_candidate_s_box_is_rejected_as_elsewhere():
+    edge, ice, fjord = fjord_scene(512)
+    boxes = np.array([[300, 340, 200, 300]])  # ice behind the front
+    trace = trace_fronts(edge, ice, fjord_mask=fjord, boxes=boxes, settings=CALFIN)
+    assert [r.objection.reason for r in trace.rejected] == ["elsewhere"]
+    assert len(trace.fronts) == 1  # the whole scene is tried where no window has a front
+
+
+def test_without_a_front_in_any_window_the_whole_scene_is_tried():
+    edge, ice, fjord = fjord_scene(512)
+    trace = trace_fronts(edge, ice, fjord_mask=fjord, settings=CALFIN)
+    assert len(trace.fronts) == 1
+
+
+def test_half_a_pixel_of_the_window_is_the_only_difference_of_the_release_s_vertices():
+    edge, ice, fjord = fjord_scene(512)
+    boxes = whole_box(edge.shape)[None]
+    (released,) = trace_fronts(edge, ice, fjord_mask=fjord, boxes=boxes, settings=CALFIN).fronts
+    (centred,) = trace_fronts(
+        edge, ice, fjord_mask=fjord, boxes=boxes, settings=replace(CALFIN, vertex=DEFAULT.vertex)
+    ).fronts
+    if DEFAULT.vertex.ridge_px == 0:
+        np.testing.assert_allclose(centred.line - released.line, 1.0)  # half of a 256 px pixel is one of 512
+
+
+def test_the_longest_run_is_a_front_where_the_first_is_a_spur():
+    line = np.array(
+        [[128, c] for c in range(40, 60)] + [[r, 60] for r in range(129, 140)] + [[140, c] for c in range(61, 200)]
+    )
+    fjord = np.ones((256, 256), dtype=bool)
+    fjord[:, :30] = fjord[:, 215:] = False
+    fjord[100:150, 58:63] = False  # a skerry parts the line
+    first = isolate_fronts(line, fjord)
+    longest = isolate_fronts(line, fjord, IsolationSettings(must_return=False, longest_run=True))
+    assert max((len(f) for f in longest.fronts), default=0) >= max((len(f) for f in first.fronts), default=0)
+    assert max(len(f) for f in longest.fronts) > 100
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3, 0.5, 0.8])
+def test_vertices_on_the_crest_of_the_probability_lie_within_a_tenth_of_a_pixel(offset):
+    rows = np.arange(256)[:, None]
+    front = np.repeat(0.97 * np.exp(-0.5 * ((rows - 120 - offset) / 1.5) ** 2), 256, axis=1)
+    front[:, :40] = front[:, 210:] = 0
+    ice = np.repeat((rows > 120).astype(float), 256, axis=1)
+    crest = replace(DEFAULT, vertex=replace(DEFAULT.vertex, ridge_px=2.5))
+    (found,) = trace_fronts(front, ice, settings=crest).fronts
+    assert np.abs(found.line[10:-10, 1] - 120 - offset).max() < 0.1

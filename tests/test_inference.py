@@ -3,9 +3,20 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from calfin_cloud import fronts, inference
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.fronts import TraceSettings, trace_fronts
-from calfin_cloud.inference import INPUT_SIZE, predict_masks, predict_scene, prepare_scene, prepare_scenes
+from calfin_cloud.fronts import MOST_BOXES, trace_fronts
+from calfin_cloud.inference import (
+    INPUT_SIZE,
+    find_candidates,
+    masks_of,
+    overview_of,
+    predict_masks,
+    predict_overviews,
+    predict_scene,
+    prepare_scene,
+    prepare_scenes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +46,7 @@ def test_masks_have_the_shape_of_the_scene_whatever_its_size(brightness_network)
         rng = np.random.default_rng(0)
         channels = prepare_scene(rng.uniform(0, 1, (2, *shape)).astype("float32"), 30.0)
         assert channels.shape == (*shape, 4)
-        masks = predict_scene(channels, network=brightness_network)
+        masks, _ = predict_scene(channels, network=brightness_network)
         assert masks.shape == (2, *shape)
         assert ((masks >= 0) & (masks <= 1)).all()
 
@@ -43,7 +54,7 @@ def test_masks_have_the_shape_of_the_scene_whatever_its_size(brightness_network)
 @pytest.mark.parametrize("row", [200, 600, 777])
 def test_a_front_keeps_its_place_to_less_than_half_a_network_pixel(brightness_network, row):
     channels = prepare_scene(scene_with_a_bright_line(row=row), 30.0)
-    front = predict_scene(channels, network=brightness_network)[0]
+    (front, _), _ = predict_scene(channels, network=brightness_network)
     ice = np.repeat(np.where(np.arange(1000) > row, 1.0, 0.0)[:, None], 1000, axis=1)
     (line,) = (f.line for f in trace_fronts(front, ice).fronts)
     middle = line[(line[:, 0] > 300) & (line[:, 0] < 700)]
@@ -56,22 +67,62 @@ def test_missing_data_is_missing_in_the_masks_but_narrow_stripes_are_looked_acro
     scene[:, :, :200] = np.nan  # a collar of 6 km
     scene[:, 10::33] = np.nan
     scene[:, 11::33] = np.nan
-    masks = predict_scene(prepare_scene(scene, 30.0), network=brightness_network)
+    masks, _ = predict_scene(prepare_scene(scene, 30.0), network=brightness_network)
     assert np.isnan(masks[:, :, :190]).all()
     assert np.isfinite(masks[:, :, 210:]).all()
 
 
-def test_lazy_masks_equal_eager_ones_and_nothing_is_computed_before(brightness_network):
-    domain = Domain("a", box_grid((0, 0, 3000, 2400), 3413, 30.0))
-    rng = np.random.default_rng(1)
-    values = rng.uniform(0, 1, (3, 2, 80, 100)).astype("float32")
-    x, y = (np.arange(n) * 30.0 for n in (100, 80))
-    named = {"scene_id": ("time", list("abc")), "platform": ("time", ["p"] * 3), "collection": ("time", ["c"] * 3)}
-    scenes = xr.DataArray(
-        values, dims=("time", "band", "y", "x"), coords={"band": ["signal", "cloud"], "x": x, "y": y, **named}
-    ).chunk({"time": 1})
-    masks = predict_masks(prepare_scenes(scenes), domain, network=brightness_network, trace=TraceSettings())
-    assert masks.chunks[0] == (1, 1, 1)
+def lazy_scenes(values: np.ndarray) -> xr.DataArray:
+    """Scenes (time, band, y, x) as `stack_scenes` gives them, one a chunk."""
+    n, _, rows, columns = values.shape
+    x, y = (np.arange(side) * 30.0 for side in (columns, rows))
+    ids = [f"s{i}" for i in range(n)]
+    named = {"scene_id": ("time", ids), "platform": ("time", ["p"] * n), "collection": ("time", ["c"] * n)}
+    coords = {"band": ["signal", "cloud"], "x": x, "y": y, **named}
+    return xr.DataArray(values, dims=("time", "band", "y", "x"), coords=coords).chunk({"time": 1})
+
+
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_lazy_masks_equal_eager_ones_however_many_scenes_share_a_batch(brightness_network, together):
+    side = 400
+    domain = Domain("a", box_grid((0, 0, side * 30, side * 30), 3413, 30.0))
+    lines = [scene_with_a_bright_line(side, row=row)[:, :, :side] for row in (150, 220, 300)]
+    values = np.stack([*lines, 0.3 * scene_with_a_bright_line(side, row=100)])  # the last one has no front
+    channels = prepare_scenes(lazy_scenes(values)).chunk(time=together)
+    overviews = predict_overviews(channels, network=brightness_network)
+    candidates = find_candidates(overviews, domain)
+    masks = predict_masks(channels, overviews, candidates, network=brightness_network)
+    assert masks.chunks[0] == (together,) * (4 // together)
     eager = [predict_scene(prepare_scene(v, 30.0), network=brightness_network) for v in values]
-    np.testing.assert_array_equal(masks.compute(scheduler="synchronous"), np.stack(eager))
-    assert masks["scene_id"].values.tolist() == list("abc")
+    np.testing.assert_array_equal(masks.compute(scheduler="synchronous"), np.stack([m for m, _ in eager]))
+    boxes = candidates.compute(scheduler="synchronous").values
+    for found, (_, expected) in zip(boxes, eager, strict=True):
+        np.testing.assert_array_equal(found[found[:, 0] >= 0], expected)
+    assert masks["scene_id"].values.tolist() == ["s0", "s1", "s2", "s3"]
+
+
+def test_windows_of_several_scenes_are_one_batch_of_the_network(brightness_network, monkeypatch):
+    batches = []
+    tiles_of = inference.predict_tiles
+    monkeypatch.setattr(
+        inference, "predict_tiles", lambda net, tiles: batches.append(len(tiles)) or tiles_of(net, tiles)
+    )
+    channels = np.stack([prepare_scene(scene_with_a_bright_line(row=row, width=7), 30.0) for row in (300, 600, 700)])
+    overviews = overview_of(channels, network=brightness_network)
+    boxes = np.full((3, MOST_BOXES, 4), -1, np.int32)
+    boxes[0, :2] = [[280, 320, 100, 250], [280, 320, 600, 750]]
+    boxes[2, 0] = [690, 710, 300, 420]
+    masks = masks_of(channels, overviews, boxes, network=brightness_network)
+    assert batches == [3 * 8, 3 * 8]  # three first passes, three windows, eight tiles each
+    untouched = masks_of(channels[1:2], overviews[1:2], boxes[1:2], network=brightness_network)
+    np.testing.assert_array_equal(masks[1], untouched[0])
+
+
+def test_one_front_a_window_leaves_the_window_as_it_was_predicted(brightness_network):
+    channels = prepare_scene(scene_with_a_bright_line(side=600, row=300)[:, :, :600], 30.0)[None]
+    overviews = overview_of(channels, network=brightness_network)
+    boxes = np.array([[[290, 310, 250, 350]]], np.int32)
+    (masks,) = masks_of(channels, overviews, boxes, network=brightness_network, trace=fronts.CALFIN)
+    window = fronts.window_around(boxes[0, 0], (600, 600), fronts.CALFIN.window)
+    alone = overview_of(window.cut(channels[0])[None], network=brightness_network)[0]
+    np.testing.assert_array_equal(window.cut(np.moveaxis(masks, 0, -1)), alone)  # 256 px, so nothing is resized

@@ -12,9 +12,11 @@ from shapely.geometry import LineString, MultiLineString
 from calfin_cloud.fronts import draw_line
 from calfin_cloud.metrics import (
     bootstrap_interval,
+    compare_paired,
     equidistant_distance,
     front_iou,
     ice_iou,
+    is_false,
     line_distances,
     pixel_distances,
     points_along,
@@ -211,3 +213,85 @@ def test_front_wide_lines_are_dilated_by_a_full_square():
     front = np.zeros((5, 5), dtype=bool)
     front[2, 2] = True
     assert front_iou(front, binary_dilation(front, np.ones((3, 3)))) == pytest.approx(9 / 25)
+
+
+def test_a_missed_front_counts_as_infinitely_far_in_the_median_of_all_scenes():
+    table, distances = table_of([np.full(3, 1.0), np.full(3, 2.0), None, None, None])
+    summary = summarise(table, distances)
+    assert summary["image_median"] == 1.5
+    assert summary["image_median_all"] == np.inf
+    table, distances = table_of([np.full(3, 1.0), np.full(3, 2.0), None])
+    assert summarise(table, distances)["image_median_all"] == 2
+
+
+def test_intervals_of_all_figures_hold_them_and_equal_those_of_drawing_the_scenes_one_by_one():
+    rng = np.random.default_rng(5)
+    scenes = [rng.exponential(scale, 80) for scale in rng.uniform(1, 9, 30)]
+    table, distances = table_of([*scenes, None, None])
+    summary = summarise(table, distances)
+    for name in ("image_mean", "image_median", "pooled_mean", "pooled_median", "hd95", "detection_rate"):
+        assert summary[f"{name}_low"] <= summary[name] <= summary[f"{name}_high"], name
+    drawn = [np.concatenate([scenes[i] for i in rng.integers(0, 30, 30)]) for _ in range(1000)]
+    for name, figure in (("pooled_median", np.median), ("pooled_mean", np.mean)):
+        low, high = np.percentile([figure(d) for d in drawn], [2.5, 97.5])
+        assert summary[f"{name}_low"] == pytest.approx(low, rel=0.05), name
+        assert summary[f"{name}_high"] == pytest.approx(high, rel=0.05), name
+
+
+def test_one_scene_has_no_interval():
+    summary = summarise(*table_of([np.array([1.0, 2.0])]))
+    assert summary["image_mean"] == 1.5
+    assert np.isnan([v for k, v in summary.items() if k.endswith(("_low", "_high"))]).all()
+
+
+def test_two_methods_are_compared_on_scenes_that_both_found_and_the_others_are_counted():
+    a = pd.Series([1.0, 2.0, np.nan, 4.0, np.nan], index=list("vwxyz"))
+    b = pd.Series([3.0, 2.0, 5.0, np.nan, np.nan], index=list("vwxyz"))
+    compared = compare_paired(a, b)
+    assert [compared[k] for k in ("n_scenes", "n_both", "only_a", "only_b", "neither")] == [5, 2, 1, 1, 1]
+    assert (compared["mean_a"], compared["mean_b"], compared["difference"]) == (1.5, 2.5, -1)
+    assert compared["relative"] == pytest.approx(-0.4)
+    assert (compared["difference_low"], compared["difference_high"]) == (-2, 0)
+    assert compared["a_is_closer"] == 2
+    turned = compare_paired(b, a)
+    assert (turned["difference_low"], turned["difference_high"], turned["only_a"]) == (0, 2, 1)
+
+
+def test_a_paired_interval_is_narrow_where_methods_err_on_the_same_scenes():
+    rng = np.random.default_rng(2)
+    b = pd.Series(rng.exponential(10, 60))
+    compared = compare_paired(b * 0.7, b)
+    assert compared["difference_high"] < 0
+    np.testing.assert_allclose([compared["relative_low"], compared["relative_high"]], -0.3)
+
+
+def test_methods_scored_on_other_scenes_are_not_compared():
+    with pytest.raises(ValueError, match="the same scenes in one order"):
+        compare_paired(pd.Series([1.0], index=["a"]), pd.Series([1.0], index=["b"]))
+
+
+def test_methods_without_a_common_front_have_no_difference():
+    compared = compare_paired(pd.Series([1.0, np.nan]), pd.Series([np.nan, 2.0]))
+    assert (compared["only_a"], compared["only_b"], compared["n_both"]) == (1, 1, 0)
+    assert np.isnan([compared["difference"], compared["relative"], compared["difference_low"]]).all()
+
+
+def test_a_front_is_false_where_most_of_it_is_far_from_the_reference():
+    reference = np.zeros((40, 40), dtype=bool)
+    reference[5, :20] = True
+    assert not is_false(np.roll(reference, 4, axis=0), reference, 4)
+    assert is_false(np.roll(reference, 5, axis=0), reference, 4)
+    half_off = reference.copy()
+    half_off[5, 20:] = True
+    assert not is_false(half_off, reference, 4)
+    assert is_false(reference, np.zeros_like(reference), 1000)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.lists(st.floats(0, 100), min_size=1, max_size=9)), min_size=1, max_size=8))
+def test_scenes_of_a_summary_are_all_counted_whatever_was_found(found):
+    scenes = [None if f is None else np.array(f) for f in found]
+    summary = summarise(*table_of(scenes))
+    assert summary["n_scenes"] == summary["n_referenced"] == len(scenes)
+    assert summary["detection_rate"] == pytest.approx(sum(f is not None for f in found) / len(found))
+    assert np.isnan(summary["image_mean"]) == all(f is None for f in found)

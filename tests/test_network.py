@@ -1,24 +1,35 @@
 import hashlib
+import json
+import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import h5py
 import keras
 import numpy as np
 import pytest
 
-from calfin_cloud import network as room
 from calfin_cloud.network import (
+    ARCHITECTURES,
+    PUBLISHED_GLACIERS,
     SHIPPED,
     AlignCornersResize,
+    build_network,
     calfin_network,
     interpolation_matrix,
     load_network,
     network_id,
+    predict_front,
     predict_tiles,
+    preprocess_grey,
     read_weights,
     save_weights,
+    training_glaciers,
+    unet_network,
+    weights,
 )
+from calfin_cloud.training import masks_loss
 
 NARROW = 0.03
 
@@ -148,7 +159,7 @@ def test_threads_predict_what_one_thread_predicts(narrow):
 
 def test_many_tiles_go_through_in_chunks(narrow, monkeypatch):
     whole = predict_tiles(narrow, tiles(5))
-    monkeypatch.setattr(room, "CHUNK_TILES", 2)
+    monkeypatch.setattr(weights, "CHUNK_TILES", 2)
     np.testing.assert_allclose(predict_tiles(narrow, tiles(5)), whole, atol=1e-6)
     assert whole.shape == (5, 64, 64, 2)
     assert whole.dtype == np.float32
@@ -227,6 +238,130 @@ def test_shipped_weights_load_by_name(name):
     assert np.isfinite(masks).all()
     assert masks.min() >= 0
     assert masks.max() <= 1
+
+
+def test_weights_of_keras_3_s_own_layout_are_refused_with_a_way_out(narrow, tmp_path):
+    narrow.save_weights(tmp_path / "keras3.weights.h5")
+    with pytest.raises(ValueError, match=r"Keras 3 itself wrote them; then save the whole model as \.keras"):
+        load_network(tmp_path / "keras3.weights.h5")
+
+
+def published_files(shared):
+    return sorted((shared / "data" / "mohajerani2019" / "pretrained_unet_keras_h5").glob("*.h5"))
+
+
+@pytest.fixture(scope="module")
+def grey(shared):
+    """A scene of Sverdrup as it is stored: (300, 200) uint8."""
+    folder = shared / "data" / "mohajerani2019" / "train" / "images"
+    return cv2.imread(str(next(iter(sorted(folder.glob("*.png"))))), cv2.IMREAD_UNCHANGED)[..., 0].copy()
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_published_unets_give_what_keras_makes_of_the_whole_file(number, shared, grey):
+    path = published_files(shared)[number]
+    keras_own = keras.models.load_model(path, compile=False)
+    rows, columns = keras_own.input_shape[1:3]
+    window = np.s_[(300 - rows) // 2 :, (200 - columns) // 2 :]
+    crop = preprocess_grey(grey)[window][:rows, :columns]
+    expected = 1 - np.asarray(keras_own.predict_on_batch(crop[None, ..., None])).reshape(rows, columns)
+    network = load_network(path)
+    got = predict_front(network, grey)[window][:rows, :columns]
+    inside = np.s_[11:-11, 11:-11]  # further out our own sees beyond the crop
+    np.testing.assert_allclose(got[inside], expected[inside], atol=1e-6)
+    assert network.count_params() == keras_own.count_params() == 102_791
+    assert got[inside].max() > 0.9
+
+
+def test_published_unets_take_scenes_of_odd_sides_and_nothing_but_8_bit_grey(shared, grey):
+    network = load_network(published_files(shared)[0])
+    whole, odd = predict_front(network, grey), predict_front(network, grey[:255, :151])
+    assert odd.shape == (255, 151)
+    assert whole.shape == grey.shape
+    with pytest.raises(ValueError, match="expected grey"):
+        predict_front(network, grey.astype("float32"))
+    with pytest.raises(ValueError, match="cut them to this size"):
+        predict_tiles(network, tiles(1, size=224))
+
+
+def test_published_weights_with_a_wrong_hash_are_refused(shared):
+    with pytest.raises(ValueError, match="do not use this file"):
+        load_network(published_files(shared)[0], sha256="1" * 64)
+
+
+def test_a_published_file_with_a_layer_missing_is_refused(shared, tmp_path):
+    path = tmp_path / "broken.h5"
+    shutil.copyfile(published_files(shared)[0], path)
+    path.chmod(0o644)
+    with h5py.File(path, "a") as file:
+        del file["model_weights/conv2d_14"]
+    with pytest.raises(ValueError, match="lacks the layer"):
+        load_network(path)
+
+
+def test_preprocessing_of_the_published_unets_spreads_grey_over_the_whole_range(grey):
+    prepared = preprocess_grey(grey)
+    assert (prepared.dtype, prepared.min(), prepared.max()) == (np.float32, 0, 1)
+    np.testing.assert_allclose(preprocess_grey((grey // 2).astype("uint8")).mean(), prepared.mean(), atol=0.05)
+
+
+@pytest.mark.parametrize(("architecture", "n"), [("unet", 104_244), ("unet-4", 1_948_596)])
+def test_every_architecture_takes_and_gives_the_same_and_is_read_again(architecture, n, tmp_path):
+    network = build_network(architecture, size=64)
+    assert network.count_params() == n
+    path = tmp_path / f"{architecture}.weights.h5"
+    save_weights(network, path, width=1.0)
+    again = load_network(path, size=64)
+    assert again.name == network.name == architecture
+    masks = predict_tiles(again, tiles())
+    assert masks.shape == (3, 64, 64, 2)
+    np.testing.assert_allclose(masks, predict_tiles(network, tiles()), atol=1e-2)
+    assert set(ARCHITECTURES) == {"calfin", "unet", "unet-4"}
+
+
+def test_a_file_without_a_note_of_its_architecture_is_calfin_s(narrow, narrow_file):
+    with h5py.File(narrow_file, "a") as file:
+        assert file.attrs.pop("architecture") == "calfin"
+    assert load_network(narrow_file, size=64).name == "calfin"
+
+
+def test_unknown_architectures_are_refused_when_built_read_and_saved(narrow_file, tmp_path):
+    with pytest.raises(ValueError, match="architecture must be one of"):
+        build_network("vit")
+    with h5py.File(narrow_file, "a") as file:
+        file.attrs["architecture"] = "vit"
+    with pytest.raises(ValueError, match="architecture must be one of"):
+        load_network(narrow_file)
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match="make it with build_network"):
+        save_weights(keras.Model(inputs, keras.layers.Dense(1)(inputs), name="other"), tmp_path / "x.h5", width=1)
+
+
+def test_the_unet_learns_with_the_loss_of_calfin():
+    keras.utils.set_random_seed(1)
+    network = build_network("unet", size=64)
+    network.compile(optimizer=keras.optimizers.Adam(3e-3), loss=masks_loss)
+    network.jit_compile = False
+    truth = np.zeros((4, 64, 64, 3), np.float32)
+    truth[:, 30:33, :, 0], truth[:, 32:, :, 1], truth[..., 2] = 1, 1, 1
+    patches = np.repeat(truth[..., 1:2] - 0.5, 3, axis=-1)
+    losses = [float(network.train_on_batch(patches, truth)) for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("wrong", [{"size": 225}, {"levels": 1}, {"size": 100, "levels": 4}])
+def test_unets_of_sides_that_cannot_be_halved_are_refused(wrong):
+    with pytest.raises(ValueError, match="each level after the first halves"):
+        unet_network(**wrong)
+
+
+def test_glaciers_of_the_training_are_those_noted_beside_the_weights_or_published(narrow_file, shared):
+    assert training_glaciers(narrow_file) is None
+    note = {"training": {"SI": 121}, "started_from": {"training": {"JAC": 2}}}
+    narrow_file.with_name("narrow.json").write_text(json.dumps(note))
+    assert training_glaciers(narrow_file) == {"SI", "JAC"}
+    assert training_glaciers(published_files(shared)[5]) == PUBLISHED_GLACIERS
+    assert not {"Kangerlussuaq", "Crane"} & training_glaciers("calfin-small")
 
 
 def test_resize_keeps_corners_and_agrees_with_linear_interpolation():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +20,13 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, wait
 
 from calfin_cloud.clusters import connect, local
 from calfin_cloud.domains import Domain, box_grid, read_domains
-from calfin_cloud.fronts import TraceSettings
-from calfin_cloud.inference import predict_masks
-from calfin_cloud.network import DEFAULT_NETWORK
-from calfin_cloud.pipeline import MapSettings, map_fronts
+from calfin_cloud.fronts import DEFAULT
+from calfin_cloud.pipeline import MapSettings, map_fronts, retrace_fronts
+from calfin_cloud.pipeline.mapping import predict_on
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import STATES
-from calfin_cloud.storage import read_fronts
+from calfin_cloud.storage import read_fronts, read_polygons, read_rejected, read_store
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 5
@@ -55,14 +55,15 @@ def undisturbed(painted, tmp_path_factory) -> Path:
 
 
 def contents(store: Path) -> dict[str, str]:
-    """Digest of every file of a store; of the masks' chunks their values: equal ones may be packed into other bytes."""
-    files = [p for p in sorted(store.rglob("*")) if p.is_file() and "/masks/c/" not in str(p)]
+    """Digest of every file of a store; of array chunks the values, since equal ones may differ in bytes."""
+    files = [p for p in sorted(store.rglob("*")) if p.is_file() and "/c/" not in str(p)]
     digests = {str(p.relative_to(store)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     (group,) = (store / "masks").glob("*/")
-    masks = zarr.open_group(group, mode="r", use_consolidated=False)["masks"][:]
-    return digests | {
-        f"masks {place}": hashlib.sha256(scene.tobytes()).hexdigest() for place, scene in enumerate(masks)
-    }
+    arrays = zarr.open_group(group, mode="r", use_consolidated=False)
+    for name in ("masks", "candidates", "grey"):
+        for place, scene in enumerate(arrays[name][:]):
+            digests[f"{name} {place}"] = hashlib.sha256(scene.tobytes()).hexdigest()
+    return digests
 
 
 def test_every_scene_ends_in_one_state_and_most_have_a_front(undisturbed):
@@ -187,10 +188,73 @@ def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu():
         infos = client.scheduler_info(n_workers=-1)["workers"]
         (gpu,) = (address for address, info in infos.items() if "GPU" in info["resources"])
         read = client.persist(channels + 0)
-        masks = client.persist(
-            predict_masks(read, domain, network=DEFAULT_NETWORK, trace=TraceSettings()), resources={"GPU": 1}
-        )
+        masks, _ = predict_on(client, read, domain, MapSettings())
         wait([read, masks])
         made_by = client.who_has(masks)
         assert len(made_by) == shape[0]
         assert {worker for workers in made_by.values() for worker in workers} == {gpu}
+
+
+# --- tracing anew -----------------------------------------------------------------------------------------------------
+
+
+def test_retracing_with_the_same_settings_changes_no_byte(painted, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    counts = retrace_fronts(str(store), read_domains(painted / "domains.geojson"))
+    assert sum(counts.values()) == N_SCENES
+    assert contents(store) == contents(undisturbed)
+
+
+def test_retracing_with_other_settings_keeps_every_scene_(painted, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    stubborn = replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=1.1))
+    domains = read_domains(painted / "domains.geojson")
+    with connect("local", n_workers=1) as client:
+        counts = retrace_fronts(str(store), domains, settings=MapSettings(trace=stubborn), client=client)
+    assert counts["no_front"] == N_SCENES
+    fronts = read_fronts(str(store))
+    assert len(fronts.drop_duplicates("key")) == N_SCENES
+    rejected = read_rejected(str(store))
+    assert (rejected["filter"] == "confidence").any()
+    assert (rejected["value"] < rejected["limit"]).all()
+    assert read_store(str(store))["settings"]["trace"]["candidate"]["min_confidence"] == 1.1
+    with pytest.raises(ValueError, match="made differently"):
+        run(painted, store)
+
+
+def test_a_retrace_that_was_stopped_is_told_and_ended_by_the_next(painted, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(_):
+        raise StoppedError
+
+    domains = read_domains(painted / "domains.geojson")
+    with pytest.raises(StoppedError):
+        retrace_fronts(str(store), domains, on_batch=stop)
+    with pytest.raises(ValueError, match="run it again"):
+        run(painted, store)
+    retrace_fronts(str(store), domains)
+    assert contents(store) == contents(undisturbed)
+
+
+# --- polygons and rejected candidates ---------------------------------------------------------------------------------
+
+
+def test_every_scene_with_a_front_has_its_ocean_and_ice_or_the_reason_why_not(painted, undisturbed):
+    fronts, polygons = read_fronts(str(undisturbed)), read_polygons(str(undisturbed))
+    assert set(polygons["key"]) == set(fronts.loc[fronts["state"] == "front", "key"])
+    closed = polygons[polygons["reason"] == ""]
+    assert closed["key"].nunique() >= N_SCENES - 2
+    (domain,) = read_domains(painted / "domains.geojson")
+    for _, pair in closed.groupby("key"):
+        ocean, ice = pair.set_index("kind").geometry[["ocean", "ice"]]
+        assert ocean.is_valid
+        assert ice.is_valid
+        assert ocean.intersection(ice).area < domain.resolution_m**2
+        assert ocean.union(ice).within(domain.polygon.buffer(1))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path as FilePath
 from typing import Any
 
 import cv2
@@ -14,20 +15,34 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
+from shapely import get_parts
+from shapely.geometry import LinearRing, MultiPolygon, Polygon
+from shapely.geometry.polygon import orient
 
 FRONT_COLOUR = (255, 176, 0)
 REFERENCE_COLOUR = (86, 180, 233)
-"""Amber and sky blue stay apart under every form of colour blindness (Okabe and Ito 2008; IBM palette)."""
+REJECTED_COLOUR = (220, 38, 127)
+"""Amber, sky blue and magenta stay apart under every form of colour blindness (Okabe and Ito 2008; IBM palette).
+
+Magenta has a third of amber's luminance, so that a rejected candidate is told from a front in grey too.
+"""
+
+POLYGON_COLOURS = {"ocean": (0, 114, 178), "ice": (0, 158, 115)}
+LINE_WORDS = {"lines": "calving front", "rejected": "rejected candidate", "reference": "reference front"}
 
 HALO_PX, FRONT_PX, REFERENCE_PX = 5, 2, 2
+REJECTED_HALO_PX, REJECTED_PX = 4, 2
 DASH_PX, GAP_PX = 9, 9  # round ends take 2 px of each gap
+REJECTED_DASH_PX, REJECTED_GAP_PX = 4, 8
 TITLE_PX = 22
 MAX_PICTURES = 300
 CELL_PX = 240
 CAPTION_LINES = 3
-N_GREYS, N_SHADES = 128, 64
+N_GREYS, N_SHADES = 128, 42  # and three ramps of shades: 254 colours
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
 
 Line = NDArray[np.floating[Any]]
@@ -37,17 +52,18 @@ def scene_png(
     grey: NDArray[np.uint8],
     lines: Sequence[ArrayLike],
     *,
+    rejected: Sequence[ArrayLike] = (),
     reference: Sequence[ArrayLike] = (),
     title: str = "",
     side: int = 480,
 ) -> bytes:
-    """Draw a scene with its fronts (amber) and reference fronts (blue, dashed) as a small palette PNG.
+    """Draw a scene as a small palette PNG: fronts amber, rejected candidates magenta dots, references blue dashes.
 
     Parameters
     ----------
     grey
         Scene, (y, x) uint8.
-    lines, reference
+    lines, rejected, reference
         Polylines, (n, 2) of x = column, y = row in pixels of `grey`, pixel centres at integers.
     title
         Text in a strip above the scene; without it the picture is the scene alone.
@@ -55,10 +71,14 @@ def scene_png(
         Longest side of the drawn scene in px.
     """
     index, scale = _shrink_grey(grey, side)
-    fronts = [_scale_line(line, scale) for line in lines]
-    dashes = [dash for line in reference for dash in _cut_dashes(_scale_line(line, scale))]
-    _draw_over(index, dashes, REFERENCE_PX, first_shade=N_GREYS + N_SHADES)
-    _draw_over(index, fronts, FRONT_PX, first_shade=N_GREYS)
+    for group, dash, (halo_px, width_px), ramp in (
+        (reference, (DASH_PX, GAP_PX), (HALO_PX, REFERENCE_PX), 1),
+        (rejected, (REJECTED_DASH_PX, REJECTED_GAP_PX), (REJECTED_HALO_PX, REJECTED_PX), 2),
+        (lines, None, (HALO_PX, FRONT_PX), 0),
+    ):
+        scaled = [_scale_line(line, scale) for line in group]
+        drawn = [part for line in scaled for part in _cut_dashes(line, *dash)] if dash else scaled
+        _draw_over(index, drawn, halo_px, width_px, first_shade=N_GREYS + ramp * N_SHADES)
     if title:
         index = np.vstack([_title_strip(title, index.shape[1]), index])
     picture = Image.fromarray(index)
@@ -75,7 +95,9 @@ def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) ->
     n_rows, pad, line_px = -(-len(shown) // columns), 8, 14
     step_x, step_y = CELL_PX + pad, CELL_PX + pad + CAPTION_LINES * line_px
     left_over = len(pictures) - len(shown)
-    sheet = Image.new("RGB", (columns * step_x + pad, n_rows * step_y + pad + (line_px if left_over else 0)), "white")
+    foot = _legend(columns * step_x + pad, f"and {left_over} more pictures" if left_over else "")
+    sheet = Image.new("RGB", (foot.width, n_rows * step_y + pad + foot.height), "white")
+    sheet.paste(foot, (0, sheet.height - foot.height))
     draw, font = ImageDraw.Draw(sheet), _font(11)
     for place, (caption, png) in enumerate(shown):
         x, y = pad + place % columns * step_x, pad + place // columns * step_y
@@ -83,8 +105,6 @@ def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) ->
         picture.thumbnail((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
         sheet.paste(picture, (x, y))
         draw.multiline_text((x, y + picture.height + 3), _wrap(caption, font), fill="#222", font=font, spacing=2)
-    if left_over:
-        draw.text((pad, sheet.height - line_px - 4), f"and {left_over} more pictures", fill="#222", font=font)
     return _encode(sheet.quantize(palette=_palette_picture(), dither=Image.Dither.NONE))
 
 
@@ -92,32 +112,39 @@ def scene_figure(
     grey: NDArray[np.uint8],
     lines: Sequence[ArrayLike],
     *,
+    rejected: Sequence[ArrayLike] = (),
     reference: Sequence[ArrayLike] = (),
+    polygons: Mapping[str, Polygon | MultiPolygon] | None = None,
     extent_km: tuple[float, float, float, float] | None = None,
     title: str = "",
 ) -> bytes:
     """Draw one scene for print: front over a broad reference, legend, and scale bar and axes where they are known.
 
-    `lines` and `reference` are as in `scene_png`; `extent_km` is left, right, bottom, top of the scene's outer edges in
-    map coordinates.
+    `lines`, `rejected` and `reference` are as in `scene_png`, and so are the pixels of `polygons`, by kind: ocean is
+    tinted blue, ice green and dotted. `extent_km` is left, right, bottom, top of the scene's outer edges in map
+    coordinates.
     """
     n_rows, n_columns = grey.shape
     left, right, bottom, top = extent_km or (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
-    per_px = np.array([(right - left) / n_columns, (bottom - top) / n_rows])
+    corner, per_px = np.array([left, top]), np.array([(right - left) / n_columns, (bottom - top) / n_rows])
+    place = partial(_scale_to_map, corner=corner, per_px=per_px)
     figure = Figure(figsize=(6.4, 6.4 * n_rows / n_columns + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), interpolation="antialiased")
+    for kind, polygon in (polygons or {}).items():
+        _tint(axes, kind, [place(ring.coords) for part in get_parts(polygon) for ring in _rings(part)])
     # The reference is a broad band beneath the front, so that both show where they agree.
-    for group, colour, width, label in (
-        (reference, REFERENCE_COLOUR, 6, "reference front"),
-        (lines, FRONT_COLOUR, 1.6, "calving front"),
+    for group, colour, width, style, words in (
+        (reference, REFERENCE_COLOUR, 6, "-", LINE_WORDS["reference"]),
+        (rejected, REJECTED_COLOUR, 1.1, (0, (3, 2)), LINE_WORDS["rejected"]),
+        (lines, FRONT_COLOUR, 1.6, "-", LINE_WORDS["lines"]),
     ):
         for i, line in enumerate(group):
-            x, y = (np.array([left, top]) + (_check_line(line) + 0.5) * per_px).T
+            x, y = place(line).T
             axes.plot(x, y, "-", color="black", linewidth=width + 1.2, alpha=0.75, solid_capstyle="round")
-            axes.plot(x, y, "-", color=hex_colour(colour), linewidth=width, label="" if i else label)
-    if len(lines) or len(reference):
+            axes.plot(x, y, linestyle=style, color=hex_colour(colour), linewidth=width, label="" if i else words)
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", facecolor="0.15", labelcolor="white", framealpha=0.8)
     _dress_axes(axes, extent_km, title)
     out = io.BytesIO()
@@ -128,6 +155,38 @@ def scene_figure(
 def hex_colour(colour: tuple[int, int, int]) -> str:
     """Write a colour (red, green, blue), 0 to 255 each, as a page wants it."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _scale_to_map(line: ArrayLike, corner: NDArray[np.float64], per_px: NDArray[np.float64]) -> Line:
+    """Line in map units, from the corner of the first pixel on."""
+    points: Line = corner + (_check_line(line) + 0.5) * per_px
+    return points
+
+
+def _rings(polygon: Polygon) -> list[LinearRing]:
+    """Rings of a polygon, its holes the other way round than its outline: so they are left out of a filled path."""
+    around = orient(polygon)
+    return [around.exterior, *around.interiors]
+
+
+def _tint(axes: Axes, kind: str, rings: Sequence[Line]) -> None:
+    """Fill the rings of one kind of polygon lightly, ice dotted, so that kinds differ in grey too."""
+    if kind not in POLYGON_COLOURS:
+        raise ValueError(f"polygons must be of the kinds {sorted(POLYGON_COLOURS)}, got {kind!r}")
+    if not rings:
+        return
+    path, colour = Path.make_compound_path(*(Path(ring, closed=True) for ring in rings)), POLYGON_COLOURS[kind]
+    red, green, blue = np.divide(colour, 255)
+    axes.add_patch(
+        PathPatch(
+            path,
+            label=kind,
+            facecolor=(red, green, blue, 0.3 if kind == "ocean" else 0.15),
+            edgecolor=(red, green, blue, 0.5),
+            linewidth=0,
+            hatch=None if kind == "ocean" else "..",
+        )
+    )
 
 
 def _dress_axes(axes: Axes, extent_km: tuple[float, float, float, float] | None, title: str) -> None:
@@ -173,23 +232,27 @@ def _scale_line(line: ArrayLike, scale: NDArray[np.float64]) -> Line:
     return (_check_line(line) + 0.5) * scale - 0.5
 
 
-def _cut_dashes(line: Line) -> Iterator[Line]:
-    """Dashes of `DASH_PX` every `DASH_PX + GAP_PX` along the line."""
+def _cut_dashes(line: Line, dash_px: int, gap_px: int) -> Iterator[Line]:
+    """Dashes of `dash_px` every `dash_px + gap_px` along the line."""
     along = np.concatenate([[0.0], np.hypot(*np.diff(line, axis=0).T).cumsum()])
-    for start in np.arange(0, along[-1], DASH_PX + GAP_PX):
-        at = np.linspace(start, min(start + DASH_PX, along[-1]), DASH_PX + 1)
+    for start in np.arange(0, along[-1], dash_px + gap_px):
+        at = np.linspace(start, min(start + dash_px, along[-1]), dash_px + 1)
         yield np.stack([np.interp(at, along, line[:, i]) for i in (0, 1)], axis=1)
 
 
-def _draw_over(index: NDArray[np.uint8], lines: Sequence[Line], width_px: int, *, first_shade: int) -> None:
+def _draw_over(
+    index: NDArray[np.uint8], lines: Sequence[Line], halo_px: int, width_px: int, *, first_shade: int
+) -> None:
     """Draw lines with a dark halo into palette indices.
 
     The halo is wider than the line, so that an antialiased line only ever mixes with black: its shades are a ramp.
     """
     if not lines:
         return
-    halo, line = _coverage(index.shape, lines, HALO_PX), _coverage(index.shape, lines, width_px)
-    index[:] = (index * (1 - halo / 255)).astype(np.uint8)
+    halo, line = _coverage(index.shape, lines, halo_px), _coverage(index.shape, lines, width_px)
+    # Every pixel darkens along its own ramp, which begins with black: greys at 0, lines drawn before at their shades.
+    black = np.where(index < N_GREYS, 0, index - (index.astype(int) - N_GREYS) % N_SHADES)
+    index[:] = black + (index - black) * (1 - halo / 255)
     drawn = line > 0
     index[drawn] = first_shade + line[drawn].astype(int) * (N_SHADES - 1) // 255
 
@@ -202,9 +265,10 @@ def _coverage(shape: tuple[int, ...], lines: Sequence[Line], width_px: int) -> N
 
 
 def _palette() -> bytes:
-    """Greys, then black to the front's colour, then black to the reference's colour."""
+    """Greys, then shades from black to the colour of fronts, of references, of rejected candidates."""
     greys = np.linspace(0, 255, N_GREYS)[:, None].repeat(3, axis=1)
-    ramps = [np.linspace(0, 1, N_SHADES)[:, None] * colour for colour in (FRONT_COLOUR, REFERENCE_COLOUR)]
+    colours = (FRONT_COLOUR, REFERENCE_COLOUR, REJECTED_COLOUR)
+    ramps = [np.linspace(0, 1, N_SHADES)[:, None] * colour for colour in colours]
     return np.round(np.vstack([greys, *ramps])).astype(np.uint8).tobytes()
 
 
@@ -212,6 +276,21 @@ def _palette_picture() -> Image.Image:
     picture = Image.new("P", (1, 1))
     picture.putpalette(_palette())
     return picture
+
+
+def _legend(width: int, note: str) -> Image.Image:
+    """Foot of a contact sheet: a sample of each line as `scene_png` draws it, its words, and a note if there is one."""
+    texts = [*LINE_WORDS.values(), *([note] if note else [])]
+    row_px, sea, sample = 18, np.full((14, 60), 96, dtype=np.uint8), [[[4, 6.5], [55, 6.5]]]
+    foot = Image.new("RGB", (width, len(texts) * row_px + 8), "white")
+    draw, font = ImageDraw.Draw(foot), _font(11)
+    for row, text in enumerate(texts):
+        draw.text((8 if text == note else 76, row * row_px), text, fill="#222", font=font)
+    for row, name in enumerate(LINE_WORDS):
+        groups = {n: sample if n == name else [] for n in LINE_WORDS}
+        drawn = scene_png(sea, groups["lines"], rejected=groups["rejected"], reference=groups["reference"], side=60)
+        foot.paste(open_picture(drawn, name), (8, row * row_px))
+    return foot
 
 
 def _title_strip(title: str, width: int) -> NDArray[np.uint8]:
@@ -225,7 +304,7 @@ def _title_strip(title: str, width: int) -> NDArray[np.uint8]:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib ships it: the same on every machine; a new one each time, since threads share none."""
-    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    path = FilePath(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 

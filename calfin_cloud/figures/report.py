@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -15,11 +15,21 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from calfin_cloud.figures.pictures import FRONT_COLOUR, MAX_PICTURES, REFERENCE_COLOUR, hex_colour, open_picture
-from calfin_cloud.schema import REASONS, STATES, front_key
+from calfin_cloud.figures.pictures import (
+    FRONT_COLOUR,
+    LINE_WORDS,
+    MAX_PICTURES,
+    REFERENCE_COLOUR,
+    REJECTED_COLOUR,
+    hex_colour,
+    open_picture,
+)
+from calfin_cloud.schema import POLYGON_KINDS, POLYGON_REASONS, REASONS, STATES, front_key
 
 STATE_WORDS = {"front": "front found", "no_front": "no front", "failed": "failed"}
 SCENE_COLUMNS = ("domain", "scene_id", "datetime", "platform", "state", "reason", "n_fronts", "length_m", "confidence")
+REJECTED_COLUMNS = ("key", "candidate", "filter", "reason", "value", "limit", "detail")
+POLYGON_COLUMNS = ("key", "kind", "reason", "detail", "area_m2")
 
 _TEMPLATE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -30,7 +40,13 @@ _TEMPLATE = jinja2.Environment(
 
 
 def report_html(
-    scenes: pd.DataFrame, pictures: Mapping[str, bytes], *, title: str, provenance: Mapping[str, object]
+    scenes: pd.DataFrame,
+    pictures: Mapping[str, bytes],
+    *,
+    title: str,
+    provenance: Mapping[str, object],
+    rejected: pd.DataFrame | None = None,
+    polygons: pd.DataFrame | None = None,
 ) -> str:
     """Write the report of a run as one HTML page that opens offline: counts, pictures, table, provenance.
 
@@ -43,16 +59,22 @@ def report_html(
         PNG of each scene by `domain/scene_id`; the first `MAX_PICTURES` are embedded, the rest are counted.
     provenance
         What made the run: model, code, settings, CRS; nested mappings and dataclasses are spread out.
+    rejected
+        Rejected candidates, a row each with `REJECTED_COLUMNS`; each scene lists its own.
+    polygons
+        Ocean and ice, a row each with `POLYGON_COLUMNS`; each scene tells their areas, or why there are none.
     """
-    missing = [c for c in SCENE_COLUMNS if c not in scenes.columns]
-    unknown = sorted({str(s) for s in scenes["state"]} - set(STATES)) if "state" in scenes else []
-    if missing or unknown:
-        raise ValueError(
-            f"scenes lack the columns {missing} or have the unknown states {unknown}; "
-            f"expected the columns {SCENE_COLUMNS} and the states {STATES}"
-        )
+    rejected = pd.DataFrame(columns=REJECTED_COLUMNS) if rejected is None else rejected
+    polygons = pd.DataFrame(columns=POLYGON_COLUMNS) if polygons is None else polygons
+    _check_columns(scenes, SCENE_COLUMNS, "scenes")
+    _check_columns(rejected, REJECTED_COLUMNS, "rejected candidates")
+    _check_columns(polygons, POLYGON_COLUMNS, "polygons")
+    if unknown := sorted({str(s) for s in scenes["state"]} - set(STATES)):
+        raise ValueError(f"scenes have the unknown states {unknown}, expected {STATES}")
+    scenes = _with_areas(scenes, polygons)
     numbers = _number_columns(scenes)
-    rows = [_report_row(row, numbers) for row in scenes.to_dict("records")]
+    notes = _notes(rejected, polygons)
+    rows = [_report_row(row, numbers) | notes[_key(row)] for row in scenes.to_dict("records")]
     cards, n_left_out = _cards(rows, pictures)
     return _TEMPLATE.render(
         title=_clean(title),
@@ -65,9 +87,47 @@ def report_html(
         cards=cards,
         n_left_out=n_left_out,
         provenance=[(_clean(k), _clean(v)) for k, v in _flatten(provenance)],
+        line_words=LINE_WORDS,
         front_colour=hex_colour(FRONT_COLOUR),
+        rejected_colour=hex_colour(REJECTED_COLOUR),
         reference_colour=hex_colour(REFERENCE_COLOUR),
     )
+
+
+def _check_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    if missing := [c for c in columns if c not in table.columns]:
+        raise ValueError(f"{what} lack the columns {missing}, expected {columns}")
+
+
+def _key(row: Mapping[Any, Any]) -> str:
+    return front_key(row["domain"], row["scene_id"])
+
+
+def _with_areas(scenes: pd.DataFrame, polygons: pd.DataFrame) -> pd.DataFrame:
+    """Scenes with the areas of their polygons in km2, a column for each kind that a scene of the run has."""
+    areas = {
+        f"{kind}_km2": polygons[polygons["kind"] == kind].groupby("key")["area_m2"].sum(min_count=1) / 1e6
+        for kind in POLYGON_KINDS
+    }
+    keys = pd.Series([_key(row) for row in scenes.to_dict("records")], index=scenes.index, dtype=object)
+    return scenes.assign(**{name: keys.map(area) for name, area in areas.items() if area.notna().any()})
+
+
+def _notes(rejected: pd.DataFrame, polygons: pd.DataFrame) -> defaultdict[str, dict[str, Any]]:
+    """Rejected candidates of each scene by its key, and the sentences on polygons that are missing or lack a front."""
+    notes: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"rejected": [], "remarks": []})
+    for row in rejected.sort_values(["key", "candidate"]).to_dict("records"):
+        why = REASONS.get(row["reason"], row["reason"])
+        texts = {"filter": row["filter"], "reason": why, "detail": row["detail"]}
+        measures = {name: "–" if pd.isna(row[name]) else f"{row[name]:.3g}" for name in ("value", "limit")}
+        notes[row["key"]]["rejected"].append({k: _clean(v) for k, v in texts.items()} | measures)
+    for row in polygons[(polygons["reason"] != "") | (polygons["detail"] != "")].to_dict("records"):
+        why = f"no polygons, since {POLYGON_REASONS.get(row['reason'], row['reason'])}" if row["reason"] else "polygons"
+        remark = _clean(f"{why}: {row['detail']}" if row["detail"] else why)
+        remarks = notes[row["key"]]["remarks"]
+        if remark not in remarks:  # ocean and ice mostly lack for the same reason
+            remarks.append(remark)
+    return notes
 
 
 def _thumbnail_uri(png: bytes, what: str) -> str:
@@ -88,7 +148,7 @@ def _report_row(row: Mapping[Any, Any], numbers: Sequence[str]) -> dict[str, Any
     texts = {k: "–" if pd.isna(row[k]) else _clean(row[k]) for k in ("domain", "scene_id", "datetime", "platform")}
     return {
         **texts,
-        "key": front_key(row["domain"], row["scene_id"]),
+        "key": _key(row),
         "state": row["state"],
         "state_words": STATE_WORDS[row["state"]],
         "reason": _clean(words),
@@ -141,7 +201,7 @@ def _label(column: str) -> tuple[str, str]:
     """Name of a column in words, and its unit."""
     if column.startswith("m_to_"):
         return f"distance to reference of {column.removeprefix('m_to_')}", "m"
-    units = {"_m": "m", "_px": "px", "_deg": "°", "_days": "days"}
+    units = {"_km2": "km²", "_m": "m", "_px": "px", "_deg": "°", "_days": "days"}
     suffix = next((s for s in units if column.endswith(s)), "")
     words = {"distance_m": "distance to reference", "n_fronts": "fronts"}
     return words.get(column, column.removesuffix(suffix).replace("_", " ")), units.get(suffix, "")

@@ -2,20 +2,35 @@
 
 from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
-from calfin_cloud.fronts.settings import BAUMHOER, CALFIN, TraceSettings
-from calfin_cloud.fronts.trace import Front, Rejected, Trace, candidate_windows, georeference, trace_fronts
+from calfin_cloud.fronts.settings import BAUMHOER, CALFIN, DEFAULT, MOHAJERANI, VARIANTS, ZHANG, TraceSettings
+from calfin_cloud.fronts.trace import MOST_BOXES, Front, Rejected, Trace, candidate_boxes, trace_fronts
+from calfin_cloud.fronts.vertices import georeference, pixels_of
+from calfin_cloud.fronts.walls import FEWEST_DATES, fjord_from_scenes
+from calfin_cloud.fronts.windows import Window, resize, whole_box, window_around
 
 __all__ = [
     "BAUMHOER",
     "CALFIN",
+    "DEFAULT",
+    "FEWEST_DATES",
+    "MOHAJERANI",
+    "MOST_BOXES",
+    "VARIANTS",
+    "ZHANG",
     "Front",
     "Rejected",
     "Trace",
     "TraceSettings",
-    "candidate_windows",
+    "Window",
+    "candidate_boxes",
     "draw_line",
     "extract_line",
+    "fjord_from_scenes",
     "georeference",
     "isolate_fronts",
+    "pixels_of",
+    "resize",
     "trace_fronts",
+    "whole_box",
+    "window_around",
 ]

@@ -11,6 +11,8 @@ from scipy.ndimage import distance_transform_edt
 from scipy.signal import find_peaks
 from skimage.measure import label, regionprops
 
+from calfin_cloud.fronts.settings import IsolationSettings
+
 OUTLIER_Z = 2.5
 SMALLEST_PART, SMALLEST_BOX = 0.0001, 0.00025  # of the frame's area
 PART_OF_LARGEST = 0.15
@@ -22,15 +24,19 @@ class Isolated(NamedTuple):
     """What the walls leave of a line.
 
     `fronts`: vertices (n, 2) row, column of each; `boxes`: (m, 4) row, column, height, width, the first one the whole
-    frame; `threshold`: distance in px to the walls below which the line is taken for the wall's.
+    frame; `numbers`: the box of each front; `threshold`: distance in px to the walls below which the line is taken for
+    the wall's.
     """
 
     fronts: list[NDArray[np.intp]]
     boxes: NDArray[np.intp]
+    numbers: list[int]
     threshold: float
 
 
-def isolate_fronts(line: NDArray[np.intp], fjord_mask: NDArray[np.bool_], *, must_return: bool = True) -> Isolated:
+def isolate_fronts(
+    line: NDArray[np.intp], fjord_mask: NDArray[np.bool_], settings: IsolationSettings | None = None
+) -> Isolated:
     """Keep the runs of a line that lead away from the fjord's walls and back.
 
     Parameters
@@ -39,28 +45,27 @@ def isolate_fronts(line: NDArray[np.intp], fjord_mask: NDArray[np.bool_], *, mus
         (n, 2) row, column of the ordered coastline.
     fjord_mask
         (y, x) bool, True where a front may lie; the frame's border counts as wall.
-    must_return
-        The original's rule: a run that ends amid the fjord is no front. A network that marks fronts, not coastlines,
-        may see but a part of one.
     """
+    settings = settings or IsolationSettings()
     shape = fjord_mask.shape
     away = distance_transform_edt(np.pad(fjord_mask, 1))[1:-1, 1:-1]
     drawn = draw_line(line, shape)
     threshold = wall_distance(away[tuple(line.T)])
     kept = _large_parts(drawn & (away > threshold), SMALLEST_PART)
     if not kept.any():
-        return Isolated([], np.array([[0, 0, *shape]], dtype=np.intp), threshold)
+        return Isolated([], np.array([[0, 0, *shape]], dtype=np.intp), [], threshold)
     kept = drawn & (away > 0) & (kept | (distance_transform_edt(~kept) < threshold))
     regions = regionprops(label(_large_parts(kept, SMALLEST_BOX), connectivity=2))
     boxes = [(0, 0, *shape)] + [_box(r.bbox) for r in regions]
-    fronts = []
-    for region in regions:
+    fronts, numbers = [], []
+    for number, region in enumerate(regions, start=1):
         part = np.zeros(shape, dtype=np.uint8)
         part[tuple(region.coords.T)] = 1
-        run = _first_run(line, cv2.dilate(part, SQUARE) > 0)
-        if _leads_away(away[tuple(run.T)], must_return=must_return):
+        run = _run_inside(line, cv2.dilate(part, SQUARE) > 0, longest=settings.longest_run)
+        if _leads_away(away[tuple(run.T)], must_return=settings.must_return):
             fronts.append(run)
-    return Isolated(fronts, np.array(boxes, dtype=np.intp), threshold)
+            numbers.append(number)
+    return Isolated(fronts, np.array(boxes, dtype=np.intp), numbers, threshold)
 
 
 def draw_line(line: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -106,15 +111,16 @@ def _large_parts(mask: NDArray[np.bool_], share_of_frame: float) -> NDArray[np.b
     return np.asarray(large[numbers], dtype=bool)
 
 
-def _first_run(line: NDArray[np.intp], part: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """First vertices in a row that lie in `part`; at the end of the line the last one is lost, as in the original."""
-    inside = part[tuple(line.T)]
-    if not inside.any():
+def _run_inside(line: NDArray[np.intp], part: NDArray[np.bool_], *, longest: bool) -> NDArray[np.intp]:
+    """Vertices in a row that lie in `part`: the first such run, which loses the line's last vertex, or the longest."""
+    inside = np.concatenate([[False], part[tuple(line.T)], [False]])
+    first, last = np.flatnonzero(np.diff(inside.astype(int)) > 0), np.flatnonzero(np.diff(inside.astype(int)) < 0)
+    if len(first) == 0:
         return line[:0]
-    first = int(inside.argmax())
-    left = ~inside[first:]
-    last = first + int(left.argmax()) if left.any() else len(line) - 1
-    return line[first:last]
+    if longest:
+        best = int((last - first).argmax())
+        return line[first[best] : last[best]]
+    return line[first[0] : min(last[0], len(line) - 1)]
 
 
 def _leads_away(away: NDArray[np.floating], *, must_return: bool) -> bool:

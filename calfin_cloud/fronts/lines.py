@@ -10,25 +10,25 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 from scipy.spatial import Delaunay, cKDTree
 from skimage.morphology import skeletonize
 
-from calfin_cloud.fronts.settings import FRAME, TraceSettings
+from calfin_cloud.fronts.settings import FRAME, LineSettings
 
 FEW = 0.02  # share of a scene in which no blob is large enough to slow the thinning
+RELEASE = LineSettings()
 TOUCHING = 1.5  # px; linked pixels closer than this are neighbours, farther ones have a gap between them
 
 
-def extract_line(edge: NDArray[np.floating], settings: TraceSettings | None = None) -> NDArray[np.intp]:
+def extract_line(edge: NDArray[np.floating], settings: LineSettings = RELEASE) -> NDArray[np.intp]:
     """Extract the one line that collects most of an edge: (y, x) probability -> (n, 2) row, column in order.
 
     The line starts at the end nearer to the upper left corner. Empty (0, 2) where the skeleton has fewer than 4 pixels.
     """
-    settings = settings or TraceSettings()
     pixels = skeleton_pixels(edge, settings)
     links, gain = linked(pixels, edge[tuple(pixels.T)], scale_of(edge.shape), settings)
     line = pixels[best_path(links, gain, ends_at_leaf=settings.zero_probability is None)[0]]
     return line if len(line) == 0 or np.hypot(*line[0]) <= np.hypot(*line[-1]) else line[::-1]
 
 
-def skeleton_pixels(edge: NDArray[np.floating], settings: TraceSettings) -> NDArray[np.intp]:
+def skeleton_pixels(edge: NDArray[np.floating], settings: LineSettings) -> NDArray[np.intp]:
     """Rows and columns (n, 2) of the skeleton of the edge above the threshold; NaN is no edge, nor is a blob.
 
     A blob holds a disc of the diameter `settings.max_width_px`; thinning it would take a sweep for each of its pixels.
@@ -43,7 +43,7 @@ def skeleton_pixels(edge: NDArray[np.floating], settings: TraceSettings) -> NDAr
 
 
 def linked(
-    pixels: NDArray[np.intp], sure: NDArray[np.floating], scale: float, settings: TraceSettings
+    pixels: NDArray[np.intp], sure: NDArray[np.floating], scale: float, settings: LineSettings
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Link skeleton pixels (n, 2) to a tree, without the gaps too long for a bridge: links (m, 2), gain of each (m,).
 
@@ -87,7 +87,7 @@ def spanning_tree(pixels: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def path_gain(
-    length: NDArray[np.floating], sure: NDArray[np.floating], scale: float, settings: TraceSettings
+    length: NDArray[np.floating], sure: NDArray[np.floating], scale: float, settings: LineSettings
 ) -> NDArray[np.float64]:
     """Worth of each link: z^p - d^p for its length d, so that gaps must be repaid by collected pixels.
 

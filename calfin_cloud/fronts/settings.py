@@ -1,47 +1,122 @@
-"""The constants of tracing, as values that are saved with the results."""
+"""The constants of tracing, a settings object a step, as values that are saved with the results.
+
+The defaults of each object are those of the release (calfin-method 6.1); `DEFAULT` is what traces fronts where nothing
+else is asked for. Lengths are in pixels of a 256 px frame.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 FRAME = 256
 """Side in px of the frame that all lengths below are meant for; larger images are scaled by their longer side."""
 
 
 @dataclass(frozen=True)
-class TraceSettings:
-    """What decides a front. Lengths are in pixels of a 256 px frame.
-
-    The defaults were chosen on the images of Kangerlussuaq (optical) and Crane (radar), the limits of length,
-    confidence and contrast on painted scenes too; `CALFIN` holds the released constants of the path.
+class LineSettings:
+    """From the edge to ordered lines (6.2).
 
     Attributes
     ----------
     edge_threshold
-        Probability above which a pixel belongs to the edge that is thinned to a skeleton (calfin-method 6.2).
-    max_width_px
-        Widest edge; broader parts are blobs, not lines. None thins whatever there is, as the original does.
+        Probability above which a pixel belongs to the edge that is thinned to a skeleton.
     path_zero, path_power
-        A link of length d is worth z^p - d^p: gaps must be repaid by collected pixels (6.2).
+        A link of length d is worth z^p - d^p: gaps must be repaid by collected pixels.
     zero_probability
-        Edge probability at which a pixel is worth nothing; None counts all pixels alike, as the original does.
+        Edge probability at which a pixel is worth nothing; None counts all pixels alike.
     full_contrast
         Step of the ice mask from which a pixel's probability counts in full, less in proportion; None: always in full.
     max_gap_px
-        Longest gap that a front bridges; None bridges what the path weights allow, as the original does.
-    must_return
-        With a fjord mask, a front must lead away from the walls and back, as in the original; otherwise just away.
+        Longest gap that a line bridges; None bridges what the path weights allow.
+    max_width_px
+        Widest edge; broader parts are blobs, not lines. None thins whatever there is.
     border_px
-        Edges this close to the scene's border or to missing data are no fronts, nor are those that run along them
-        at up to three times the distance.
+        Edges this close to the scene's border or to missing data are not looked at.
+    max_lines
+        Most lines in a scene, each `apart_px` away from those before it.
+    """
+
+    edge_threshold: float = 0.33
+    path_zero: float = 5.0
+    path_power: float = 1.5
+    zero_probability: float | None = None
+    full_contrast: float | None = None
+    max_gap_px: float | None = None
+    max_width_px: float | None = None
+    border_px: float = 0.0
+    max_lines: int = 1
+    apart_px: float = 8.0
+
+
+@dataclass(frozen=True)
+class IsolationSettings:
+    """From a line to its runs away from the fjord's walls (6.3).
+
+    Attributes
+    ----------
+    must_return
+        A front must lead away from the walls and back; otherwise just away.
+    longest_run
+        Of the runs of a line through one region take the longest, not the first.
+    """
+
+    must_return: bool = True
+    longest_run: bool = False
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """The second pass (6.4, steps 1, 4 and 5).
+
+    Attributes
+    ----------
+    ratio
+        Side of a window as a multiple of the candidate's longer side.
+    square
+        A window is as narrow as the scene on both sides, if it is on one.
+    one_front
+        Trace every window in a frame of its own and keep at most one front; otherwise trace the scene as a whole.
+    """
+
+    ratio: float = 2.5
+    square: bool = True
+    one_front: bool = True
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """What a second-pass window must show before its front is believed (6.4, step 3).
+
+    Attributes
+    ----------
+    edge_probability, min_edge_px
+        The pixels with this much edge, divided by the 3 px of its width, make at least such a length.
+    ice_probability, max_land_ratio
+        Pixels with this much ice are at most so many times those without.
+    min_edge_confidence
+        Least mean distance of the edge probability from 1/2, doubled, where there is any edge at all.
+    max_imbalance
+        Largest difference from 1/2 of the mean ice probability around the edge, away from the walls.
+    """
+
+    edge_probability: float = 0.25
+    min_edge_px: float = FRAME / 8
+    ice_probability: float = 0.5
+    max_land_ratio: float = 32.0
+    min_edge_confidence: float = 0.525
+    max_imbalance: float = 0.13
+
+
+@dataclass(frozen=True)
+class CandidateSettings:
+    """What a single line must show; the release asks for nothing here.
+
+    Attributes
+    ----------
     min_length_px
         Shortest front.
-    min_share
-        Shortest further front of a scene, as a share of its longest.
-    max_fronts
-        Most fronts in a scene.
-    apart_px
-        Least distance between two fronts of a scene.
+    min_border_px
+        Least median distance to the scene's border and to missing data.
     min_confidence
         Least mean edge probability along a front.
     min_contrast
@@ -49,34 +124,96 @@ class TraceSettings:
         sure edge needs a tenth of it.
     side_px
         Width of the Gaussian through which the ice mask is seen for its step.
-    smooth_px
-        Window of the Savitzky-Golay filter of order 3 along a front (6.5).
-    window_ratio
-        Side of a second-pass window as a multiple of the front's longer side (6.4).
+    min_share
+        Shortest further front of a scene, as a share of its longest.
     """
 
-    edge_threshold: float = 0.33
-    max_width_px: float | None = 16.0
-    path_zero: float = 5.0
-    path_power: float = 1.5
-    zero_probability: float | None = 0.25
-    full_contrast: float | None = 0.3
-    max_gap_px: float | None = 16.0
-    must_return: bool = False
-    border_px: float = 2.0
-    min_length_px: float = 16.0
-    min_share: float = 0.3
-    max_fronts: int = 4
-    apart_px: float = 8.0
-    min_confidence: float = 0.65
-    min_contrast: float = 0.2
+    min_length_px: float = 0.0
+    min_border_px: float = 0.0
+    min_confidence: float = 0.0
+    min_contrast: float = 0.0
     side_px: float = 10.0
+    min_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class VertexSettings:
+    """From pixels to vertices (6.5).
+
+    Attributes
+    ----------
+    fill_gaps
+        A bridged gap has a vertex at every pixel, as the rest of the line has; otherwise none.
+    smooth_px
+        Window of the Savitzky-Golay filter of order 3.
+    ridge_px
+        Vertices move across the line to the crest of the edge probability, at most so far; 0 leaves them on pixels.
+    at_corner
+        Pixel indices are upper left corners, as the release has it: half a pixel of the window too far up and left.
+    """
+
+    fill_gaps: bool = False
     smooth_px: float = 9.0
-    window_ratio: float = 2.5
+    ridge_px: float = 0.0
+    at_corner: bool = True
 
 
-CALFIN = TraceSettings(max_width_px=None, zero_probability=None, full_contrast=None, max_gap_px=None, must_return=True)
-"""The path of the release: every skeleton pixel counts alike and a gap may have any length (calfin-method 6.1, 6.2)."""
+@dataclass(frozen=True)
+class TraceSettings:
+    """What decides a front: the settings of every step."""
 
-BAUMHOER = replace(CALFIN, path_zero=10.0, path_power=1.45, window_ratio=1.75)
-"""The release's path for the radar scenes of Baumhoer (calfin-method 6.1)."""
+    line: LineSettings = field(default_factory=LineSettings)
+    isolation: IsolationSettings = field(default_factory=IsolationSettings)
+    window: WindowSettings = field(default_factory=WindowSettings)
+    filter: FilterSettings | None = field(default_factory=FilterSettings)
+    candidate: CandidateSettings = field(default_factory=CandidateSettings)
+    vertex: VertexSettings = field(default_factory=VertexSettings)
+
+
+CALFIN = TraceSettings()
+"""The release for Landsat: production and validation set (6.1)."""
+
+MOHAJERANI = TraceSettings(
+    filter=FilterSettings(min_edge_confidence=0.575, ice_probability=0.25, max_land_ratio=64, max_imbalance=1.0)
+)
+"""The release for the Landsat scenes of Mohajerani (6.1)."""
+
+ZHANG = TraceSettings(
+    window=WindowSettings(ratio=2.25),
+    filter=FilterSettings(ice_probability=0.25, max_land_ratio=512, max_imbalance=1.0),
+)
+"""The release for the TerraSAR-X scenes of Zhang (6.1)."""
+
+BAUMHOER = TraceSettings(
+    line=LineSettings(path_zero=10.0, path_power=1.45),
+    window=WindowSettings(ratio=1.75),
+    filter=FilterSettings(min_edge_confidence=0.575, ice_probability=0.25),
+)
+"""The release for the Sentinel-1 scenes of Baumhoer (6.1)."""
+
+DEFAULT = TraceSettings(
+    line=replace(
+        CALFIN.line,
+        zero_probability=0.25,
+        full_contrast=0.3,
+        max_gap_px=16.0,
+        max_width_px=16.0,
+        border_px=2.0,
+        max_lines=4,
+    ),
+    isolation=IsolationSettings(must_return=False, longest_run=True),
+    window=replace(CALFIN.window, square=False, one_front=False),
+    filter=None,
+    candidate=CandidateSettings(
+        min_length_px=16.0, min_border_px=6.0, min_confidence=0.65, min_contrast=0.2, min_share=0.3
+    ),
+    vertex=VertexSettings(fill_gaps=True, at_corner=False),
+)
+"""Several fronts in a scene, with or without a fjord mask.
+
+Chosen on the images of Kangerlussuaq (optical) and Crane (radar), the limits of length, confidence and contrast on
+painted scenes too.
+"""
+
+VARIANTS = {"default": DEFAULT, "calfin": CALFIN, "mohajerani": MOHAJERANI, "zhang": ZHANG, "baumhoer": BAUMHOER}
+"""Settings by name."""

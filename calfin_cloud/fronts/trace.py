@@ -7,20 +7,24 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
-from scipy.signal import savgol_filter
 from scipy.spatial import cKDTree
-from shapely.geometry import LineString
 
+from calfin_cloud.fronts.filters import Measured, Objection, frame_objection, line_objection
 from calfin_cloud.fronts.isolation import isolate_fronts
 from calfin_cloud.fronts.lines import best_path, fill_gaps, linked, scale_of, skeleton_pixels
-from calfin_cloud.fronts.settings import TraceSettings
+from calfin_cloud.fronts.settings import DEFAULT, FRAME, CandidateSettings, TraceSettings
 from calfin_cloud.fronts.sides import IceStep, contrast_along, ice_step, step_at
+from calfin_cloud.fronts.vertices import vertices_of
+from calfin_cloud.fronts.windows import Window, box_of, resize, whole_box, window_around
+
+MOST_BOXES = 8
+"""Most windows of a scene's second pass."""
 
 MOST_PIXELS = 100_000  # of a skeleton: noise at 2048 px has half as many, and takes 2 s
 MOST_OF_SCENE = 0.2  # of a scene; coasts cover a few per cent
+NO_BOXES = np.empty((0, 4), dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -33,22 +37,18 @@ class Front:
         (n, 2) x = column, y = row, the centre of the first pixel at (0, 0).
     confidence
         Mean edge probability along the line, 0 to 1.
-    isolation
-        What cut it out of the coastline: `fjord_boundary` or `none`.
     """
 
     line: NDArray[np.float64]
     confidence: float
-    isolation: str
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A candidate that is no front: its `line` as in `Front`, the `reason` and the measured values."""
+    """A candidate that is no front: its `line` as in `Front`, and what was objected."""
 
     line: NDArray[np.float64]
-    reason: str
-    detail: str
+    objection: Objection
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,19 @@ class Trace:
     rejected: tuple[Rejected, ...] = ()
 
 
+class _Frame(NamedTuple):
+    """A scene or a window of it, all (y, x): edge and ice probability, fjord mask or None, where there is data."""
+
+    edge: NDArray[np.floating]
+    ice: NDArray[np.floating]
+    fjord_mask: NDArray[np.bool_] | None
+    valid: NDArray[np.bool_]
+
+
 class _Candidate(NamedTuple):
     pixels: NDArray[np.intp]  # row, column, a pixel at every step
-    line: NDArray[np.float64]  # x, y, smoothed
-    length_px: float
-    border_px: float
-    confidence: float
-    contrast: float
+    line: NDArray[np.float64]  # x, y
+    measured: Measured
 
 
 def trace_fronts(
@@ -76,12 +82,13 @@ def trace_fronts(
     *,
     fjord_mask: NDArray[np.bool_] | None = None,
     valid: NDArray[np.bool_] | None = None,
-    settings: TraceSettings | None = None,
+    boxes: NDArray[np.integer] = NO_BOXES,
+    settings: TraceSettings = DEFAULT,
 ) -> Trace:
     """Trace the calving fronts of one scene.
 
-    The edge is thinned to a skeleton, linked to a spanning tree, and the best path through it is a front; then the best
-    path through what is left away from it, and so on. With a fjord mask, each path is cut down to the runs that lead
+    The edge is thinned to a skeleton, linked to a spanning tree, and the best path through it is a line; then the best
+    path through what is left away from it, and so on. With a fjord mask, each line is cut down to the runs that lead
     away from the walls (Cheng et al. 2021; calfin-method 6.2 to 6.5).
 
     Parameters
@@ -89,164 +96,211 @@ def trace_fronts(
     front, ice
         (y, x) probabilities of the front edge and of ice or land; NaN = missing.
     fjord_mask
-        (y, x) bool, True where a front may lie; None where nobody has drawn it.
+        (y, x) bool, True where a front may lie; None where nobody has drawn it. The release needs one: without it the
+        border of its windows is the wall.
     valid
         (y, x) bool, False where the scene has no data; by default where `front` is NaN.
+    boxes
+        (n, 4) top, bottom, left, right of the candidates of the first pass, see `candidate_boxes`. Where settings ask
+        for one front a window, a window around each is traced; if none has a front, the scene as a whole.
     """
-    settings = settings or TraceSettings()
-    _check(front, ice, fjord_mask)
-    valid = ~np.isnan(front) if valid is None else valid
-    inside = distance_transform_edt(np.pad(valid, 1))[1:-1, 1:-1] / scale_of(front.shape)
-    edge = np.nan_to_num(front)
-    pixels = skeleton_pixels(edge, settings)
-    pixels = pixels[inside[tuple(pixels.T)] > settings.border_px]
-    if not 0 < len(pixels) <= MOST_PIXELS:
-        return _nothing_to_trace(edge, len(pixels), settings)
-    step = ice_step(ice, settings.side_px)
-    lines = _lines(pixels, edge, step, fjord_mask, settings)
-    candidates = sorted((_measure(line, edge, inside, step, settings) for line in lines), key=lambda c: -c.length_px)
-    objections = [_objection(c, settings) for c in candidates]
-    rejected = tuple(Rejected(c.line, *no) for c, no in zip(candidates, objections, strict=True) if no)
-    good = [c for c, no in zip(candidates, objections, strict=True) if not no]
-    if not good and settings.full_contrast is not None:
-        # An ice mask without a step makes every path worthless: the edge alone then gives a front, or the reason.
-        alone = replace(settings, full_contrast=None)
-        return trace_fronts(front, ice, fjord_mask=fjord_mask, valid=valid, settings=alone)
-    if not good:
-        return (
-            Trace((), rejected[0].reason, rejected[0].detail, rejected) if rejected else _nothing_isolated(fjord_mask)
-        )
-    isolation = "none" if fjord_mask is None else "fjord_boundary"
-    long_enough = [c for c in good if c.length_px >= settings.min_share * good[0].length_px][: settings.max_fronts]
-    return Trace(tuple(Front(c.line, c.confidence, isolation) for c in long_enough), rejected=rejected)
+    frame = _frame(front, ice, fjord_mask, valid, settings)
+    return _trace_windows(frame, boxes, settings) if settings.window.one_front else _trace_frame(frame, settings)
 
 
-def candidate_windows(
+def candidate_boxes(
     front: NDArray[np.floating],
     ice: NDArray[np.floating],
+    shape: tuple[int, ...],
     *,
     fjord_mask: NDArray[np.bool_] | None = None,
-    settings: TraceSettings | None = None,
-) -> list[tuple[slice, slice]]:
-    """Rows and columns of a window around each candidate front of the first pass (calfin-method 6.4, step 1).
+    settings: TraceSettings = DEFAULT,
+) -> NDArray[np.int32]:
+    """Boxes around the candidate fronts of the first pass, (n, 4) top, bottom, left, right in px of a scene of `shape`.
 
-    The windows may reach beyond the frame. Candidates need only half the confidence and contrast of a front: the second
-    pass sees them better.
+    At most `MOST_BOXES`, the longest candidate first. Candidates need pass no filter of the release, and only half our
+    own confidence and contrast: the second pass sees them better.
     """
-    settings = settings or TraceSettings()
-    easy = replace(settings, min_confidence=settings.min_confidence / 2, min_contrast=settings.min_contrast / 2)
-    windows = []
-    for found in trace_fronts(front, ice, fjord_mask=fjord_mask, settings=easy).fronts:
-        low, high = found.line.min(axis=0), found.line.max(axis=0)
-        half = settings.window_ratio / 2 * max(*(high - low), 1.0)
-        (left, top), (right, bottom) = (low + high) / 2 - half, (low + high) / 2 + half
-        windows.append((slice(int(top), int(np.ceil(bottom))), slice(int(left), int(np.ceil(right)))))
-    return windows
+    easy = replace(settings.candidate, min_confidence=settings.candidate.min_confidence / 2)
+    easy = replace(easy, min_contrast=settings.candidate.min_contrast / 2)
+    frame = _frame(front, ice, fjord_mask, None, settings)
+    good = [c for c in _candidates(frame, settings) if line_objection(c.measured, easy) is None]
+    boxes = [box_of(c.pixels, front.shape, shape) for c in _worth_keeping(good, easy)]
+    return np.array(boxes[:MOST_BOXES], dtype=np.int32).reshape(-1, 4)
 
 
-def georeference(line: NDArray[np.floating], transform: Affine) -> LineString:
-    """Map coordinates of a line (n, 2) in pixels, x = column, y = row, whose integers are pixel centres."""
-    x, y = line[:, 0] + 0.5, line[:, 1] + 0.5
-    a, b, c, d, e, f, *_ = transform
-    return LineString(np.column_stack([a * x + b * y + c, d * x + e * y + f]))
+def _frame(
+    front: NDArray[np.floating],
+    ice: NDArray[np.floating],
+    fjord_mask: NDArray[np.bool_] | None,
+    valid: NDArray[np.bool_] | None,
+    settings: TraceSettings,
+) -> _Frame:
+    shapes = {front.shape, ice.shape} | ({fjord_mask.shape} if fjord_mask is not None else set())
+    if len(shapes) != 1 or front.ndim != 2:
+        raise ValueError(f"front, ice and fjord mask must share one shape (y, x), got {sorted(shapes)}")
+    if fjord_mask is None and settings.window.one_front:
+        fjord_mask = np.ones(front.shape, dtype=bool)
+    return _Frame(np.nan_to_num(front), ice, fjord_mask, ~np.isnan(front) if valid is None else valid)
+
+
+def _trace_windows(frame: _Frame, boxes: NDArray[np.integer], settings: TraceSettings) -> Trace:
+    """Trace each window in a frame of 256 px, as the second pass of the release does; the whole scene if none helps."""
+    fronts: list[Front] = []
+    rejected: list[Rejected] = []
+    last = Trace((), *_nothing_isolated(frame.fjord_mask))
+    for box in [*boxes, None]:
+        if box is None and fronts:
+            break
+        around = whole_box(frame.edge.shape) if box is None else box
+        last = _trace_window(frame, around, settings)
+        fronts += last.fronts
+        rejected += last.rejected
+    if fronts:
+        return Trace(tuple(fronts), rejected=tuple(rejected))
+    return Trace((), last.reason, last.detail, tuple(rejected))
+
+
+def _trace_window(frame: _Frame, box: NDArray[np.integer], settings: TraceSettings) -> Trace:
+    """At most one front of a window: the one whose box lies nearest to the candidate's, if it lies inside it (6.4)."""
+    window = window_around(box, frame.edge.shape, settings.window)
+    found = _trace_frame(_window_frame(frame, window), settings)
+    centre = np.array([box[2] + box[3], box[0] + box[1]]) / 2 - 0.5
+    fronts = sorted(
+        (replace(f, line=_to_scene(f.line, window)) for f in found.fronts),
+        key=lambda f: float(np.hypot(*((f.line.min(axis=0) + f.line.max(axis=0)) / 2 - centre))),
+    )
+    kept: list[Front] = []
+    rejected = [Rejected(_to_scene(r.line, window), r.objection) for r in found.rejected]
+    for front in fronts:
+        x, y = front.line.mean(axis=0)
+        if front is fronts[0] and box[2] < x < box[3] and box[0] < y < box[1]:
+            kept.append(front)
+            continue
+        off = float(np.hypot(x - centre[0], y - centre[1]))
+        far = f"{off:.3g} px from the candidate of the first pass: another is nearer, or it lies outside its box"
+        rejected.append(Rejected(front.line, Objection("choice", "elsewhere", off, 0.0, far)))
+    if kept:
+        return Trace(tuple(kept), rejected=tuple(rejected))
+    if found.fronts:
+        return Trace((), rejected[-1].objection.reason, rejected[-1].objection.detail, tuple(rejected))
+    return Trace((), found.reason, found.detail, tuple(rejected))
+
+
+def _window_frame(frame: _Frame, window: Window) -> _Frame:
+    shape = (FRAME, FRAME)
+    fjord = window.cut(frame.fjord_mask).astype("uint8") if frame.fjord_mask is not None else None
+    return _Frame(
+        resize(window.cut(frame.edge), shape),
+        resize(window.cut(np.nan_to_num(frame.ice)), shape),
+        None if fjord is None else resize(fjord, shape, nearest=True) > 0,
+        resize(window.cut(frame.valid).astype("uint8"), shape, nearest=True) > 0,
+    )
+
+
+def _to_scene(line: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+    """Vertices (n, 2) x, y of a window's 256 px frame in px of the scene."""
+    factor = np.array([window.shape[1], window.shape[0]]) / FRAME
+    return np.asarray((line + 0.5) * factor - 0.5 + (window.left, window.top))
+
+
+def _trace_frame(frame: _Frame, settings: TraceSettings) -> Trace:
+    """Trace a scene or a window as one frame."""
+    candidates = _candidates(frame, settings)
+    of_frame = frame_objection(frame.edge, frame.ice, frame.fjord_mask, settings.filter) if settings.filter else None
+    objections = [of_frame or line_objection(c.measured, settings.candidate) for c in candidates]
+    rejected = tuple(Rejected(c.line, no) for c, no in zip(candidates, objections, strict=True) if no)
+    good = [c for c, no in zip(candidates, objections, strict=True) if not no]
+    if not good and settings.line.full_contrast is not None:
+        # An ice mask without a step makes every path worthless: the edge alone then gives a front, or the reason.
+        return _trace_frame(frame, replace(settings, line=replace(settings.line, full_contrast=None)))
+    if not candidates:
+        return Trace((), *_nothing_found(frame, settings))
+    if not good:
+        return Trace((), rejected[0].objection.reason, rejected[0].objection.detail, rejected)
+    kept = _worth_keeping(good, settings.candidate)
+    return Trace(tuple(Front(c.line, c.measured.confidence) for c in kept), rejected=rejected)
+
+
+def _worth_keeping(good: list[_Candidate], settings: CandidateSettings) -> list[_Candidate]:
+    """Candidates, the longest first, without those far shorter than it."""
+    return [c for c in good if c.measured.length_px >= settings.min_share * good[0].measured.length_px]
+
+
+def _candidates(frame: _Frame, settings: TraceSettings) -> list[_Candidate]:
+    """All lines of a frame that may be fronts, the longest first."""
+    scale = scale_of(frame.edge.shape)
+    inside = distance_transform_edt(np.pad(frame.valid, 1))[1:-1, 1:-1] / scale
+    pixels = skeleton_pixels(frame.edge, settings.line)
+    pixels = pixels[inside[tuple(pixels.T)] > settings.line.border_px]
+    if not 0 < len(pixels) <= MOST_PIXELS:
+        return []
+    step = ice_step(frame.ice, settings.candidate.side_px)
+    lines = _lines(pixels, frame, step, settings)
+    candidates = [_measure(line, frame, inside, step, settings) for line in lines if len(line) > 1]
+    return sorted(candidates, key=lambda c: -c.measured.length_px)
 
 
 def _lines(
-    pixels: NDArray[np.intp],
-    edge: NDArray[np.floating],
-    step: IceStep,
-    fjord_mask: NDArray[np.bool_] | None,
-    settings: TraceSettings,
+    pixels: NDArray[np.intp], frame: _Frame, step: IceStep, settings: TraceSettings
 ) -> Iterator[NDArray[np.intp]]:
     """Yield paths through the skeleton, the best first, each away from those before, as ordered (n, 2) row, column."""
-    scale = scale_of(edge.shape)
-    sure = edge[tuple(pixels.T)]
-    if settings.full_contrast is not None and len(pixels):
-        sure = sure * np.minimum(np.hypot(*step_at(step, pixels).T) / settings.full_contrast, 1)
-    links, gain = linked(pixels, sure, scale, settings)
-    for _ in range(settings.max_fronts):
-        nodes, worth = best_path(links, gain, ends_at_leaf=settings.zero_probability is None)
+    how, scale = settings.line, scale_of(frame.edge.shape)
+    sure = frame.edge[tuple(pixels.T)]
+    if how.full_contrast is not None:
+        sure = sure * np.minimum(np.hypot(*step_at(step, pixels).T) / how.full_contrast, 1)
+    links, gain = linked(pixels, sure, scale, how)
+    for _ in range(how.max_lines):
+        nodes, worth = best_path(links, gain, ends_at_leaf=how.zero_probability is None)
         if len(nodes) < 2 or worth <= 0:
             return
         line = pixels[nodes]
-        if fjord_mask is None:
+        if np.hypot(*line[0]) > np.hypot(*line[-1]):
+            line = line[::-1]
+        if frame.fjord_mask is None:
             yield line
         else:
-            yield from isolate_fronts(line, fjord_mask, must_return=settings.must_return).fronts
-        distance, _ = cKDTree(line).query(pixels, distance_upper_bound=settings.apart_px * scale)
+            yield from isolate_fronts(line, frame.fjord_mask, settings.isolation).fronts
+        distance, _ = cKDTree(line).query(pixels, distance_upper_bound=how.apart_px * scale)
         left = np.isinf(distance[links]).all(axis=1)
         links, gain = links[left], gain[left]
 
 
 def _measure(
-    line: NDArray[np.intp],
-    edge: NDArray[np.floating],
-    inside: NDArray[np.floating],
-    step: IceStep,
-    settings: TraceSettings,
+    line: NDArray[np.intp], frame: _Frame, inside: NDArray[np.floating], step: IceStep, settings: TraceSettings
 ) -> _Candidate:
-    scale = scale_of(edge.shape)
+    scale = scale_of(frame.edge.shape)
     pixels = fill_gaps(line)
-    smooth = _smoothed(pixels, settings.smooth_px * scale)
-    return _Candidate(
-        pixels,
-        smooth,
-        length_px=float(np.hypot(*np.diff(smooth, axis=0).T).sum()) / scale,
+    vertices = vertices_of(pixels if settings.vertex.fill_gaps else line, frame.edge, scale, settings.vertex)
+    measured = Measured(
+        length_px=float(np.hypot(*np.diff(vertices, axis=0).T).sum()) / scale,
         border_px=float(np.median(inside[tuple(pixels.T)])),
-        confidence=float(edge[tuple(pixels.T)].mean()),
-        contrast=contrast_along(step, smooth[:, ::-1]),
+        confidence=float(frame.edge[tuple(pixels.T)].mean()),
+        contrast=contrast_along(step, vertices[:, ::-1]),
     )
+    return _Candidate(pixels, vertices, measured)
 
 
-def _objection(candidate: _Candidate, settings: TraceSettings) -> tuple[str, str] | None:
-    """Reason and measured value why a candidate is no front; None if it is one."""
-    c, s = candidate, settings
-    for reason, value, limit, what in (
-        ("edge_too_short", c.length_px, s.min_length_px, "px of a 256 px frame long"),
-        ("only_walls", c.border_px, 3 * s.border_px, "px of a 256 px frame away from the border or missing data"),
-        ("low_confidence", c.confidence, s.min_confidence, "mean edge probability"),
-        (
-            "one_sided",
-            c.contrast,
-            max(2 * (1 - c.confidence), 0.1) * s.min_contrast,
-            "step of the ice mask across the edge",
-        ),
-    ):
-        if value < limit:
-            return reason, f"{value:.3g} {what}, at least {limit:.3g} is needed"
-    return None
-
-
-def _nothing_to_trace(edge: NDArray[np.floating], n_pixels: int, settings: TraceSettings) -> Trace:
-    """Tell an edge that is everywhere or nowhere from one that is only at the border or at missing data."""
-    highest, share = float(edge.max(initial=0)), float((edge > settings.edge_threshold).mean())
+def _nothing_found(frame: _Frame, settings: TraceSettings) -> tuple[str, str]:
+    """Reason and measured values of a frame without any candidate."""
+    edge, threshold = frame.edge, settings.line.edge_threshold
+    highest, share = float(edge.max(initial=0)), float((edge > threshold).mean())
+    if highest <= threshold:
+        return "no_edge", f"highest edge probability {highest:.2f}, above {threshold:g} is needed"
+    pixels = skeleton_pixels(edge, settings.line)
+    inside = distance_transform_edt(np.pad(frame.valid, 1))[1:-1, 1:-1] / scale_of(edge.shape)
+    n_pixels = int((inside[tuple(pixels.T)] > settings.line.border_px).sum())
+    if n_pixels > MOST_PIXELS:
+        return "low_confidence", f"the edge is everywhere: {n_pixels} px long, at most {MOST_PIXELS} are traced"
     if n_pixels:
-        return Trace(
-            (), "low_confidence", f"the edge is everywhere: {n_pixels} px long, at most {MOST_PIXELS} are traced"
-        )
-    if highest <= settings.edge_threshold:
-        least = f"above {settings.edge_threshold:g} is needed"
-        return Trace((), "no_edge", f"highest edge probability {highest:.2f}, {least}")
+        return _nothing_isolated(frame.fjord_mask)
     if share > MOST_OF_SCENE:
-        return Trace((), "low_confidence", f"the edge covers {share:.0%} of the scene: an area, not a line")
-    return Trace((), "only_walls", "the only edge lies at the border of the scene or at missing data")
+        return "low_confidence", f"the edge covers {share:.0%} of the scene: an area, not a line"
+    return "only_walls", "the only edge lies at the border of the scene or at missing data"
 
 
-def _nothing_isolated(fjord_mask: NDArray[np.bool_] | None) -> Trace:
+def _nothing_isolated(fjord_mask: NDArray[np.bool_] | None) -> tuple[str, str]:
     """Tell an edge of specks from one that the fjord walls take away."""
     if fjord_mask is None:
-        return Trace((), "edge_too_short", "the edge is but specks, too far apart to be linked to a line")
-    return Trace((), "only_walls", "no run of the edge leads away from the fjord walls")
-
-
-def _smoothed(pixels: NDArray[np.intp], window_px: float) -> NDArray[np.float64]:
-    """Savitzky-Golay filter of order 3 along (n, 2) row, column; returns x = column, y = row."""
-    window = int(window_px) // 2 * 2 + 1
-    line = pixels[:, ::-1].astype(float)
-    return np.asarray(savgol_filter(line, window, 3, axis=0)) if len(line) >= window > 3 else line
-
-
-def _check(front: NDArray[np.floating], ice: NDArray[np.floating], fjord_mask: NDArray[np.bool_] | None) -> None:
-    shapes = {front.shape, ice.shape} | ({fjord_mask.shape} if fjord_mask is not None else set())
-    if len(shapes) != 1 or front.ndim != 2:
-        raise ValueError(f"front, ice and fjord mask must share one shape (y, x), got {sorted(shapes)}")
+        return "edge_too_short", "the edge is but specks, too far apart to be linked to a line"
+    return "only_walls", "no run of the edge leads away from the fjord walls"

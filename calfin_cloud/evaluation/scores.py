@@ -1,0 +1,299 @@
+"""Labelled samples and methods go in; a table a scene and method comes out, its summary, and methods side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from shapely.geometry import LineString
+from skimage.graph import route_through_array
+from skimage.measure import label
+from skimage.morphology import skeletonize
+
+from calfin_cloud.datasets import ICE, UNKNOWN, Sample
+from calfin_cloud.evaluation.methods import UNKNOWN_ICE, Method
+from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, candidate_boxes, draw_line, extract_line, trace_fronts
+from calfin_cloud.metrics import (
+    compare_paired,
+    equidistant_distance,
+    front_iou,
+    ice_iou,
+    is_false,
+    pixel_distances,
+    score_scene,
+    soft_ice_iou,
+    summarise,
+)
+from calfin_cloud.schema import SceneError
+
+REACH_PX = 10.0
+"""A front is false if most of it lies further than this from the reference, in px of a 256 px frame."""
+
+SLC_FAILURE = datetime(2003, 5, 31, tzinfo=UTC)
+SEASONS = ("winter", "spring", "summer", "autumn")
+GROUPS = ("glacier", "sensor", "platform", "season", "slc_off", "seen")
+IN_METRES = ("mean", "median", "hd95")
+AVERAGED = ("front_iou", "ice_iou", "soft_ice_iou", "equidistant", "between_ends")
+
+LEAST_COST = 0.01  # of a pixel on a sure front, so that a longer path is never free
+
+NO_BOXES = np.empty((0, 4), dtype=np.int32)
+
+Key = tuple[str, str]  # method and scene
+Line = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured, part by part or of the whole.
+
+    Attributes
+    ----------
+    table
+        A row a method and scene, indexed by them, whether a front was found or not.
+    distances
+        Distances in px between front and reference, both ways, of each method and scene with both.
+    lines
+        Fronts of each method and scene, each (n, 2) x, y in px.
+    """
+
+    table: pd.DataFrame
+    distances: dict[Key, NDArray[np.float64]]
+    lines: dict[Key, list[Line]]
+
+
+def score(
+    samples: Iterable[Sample],
+    methods: Mapping[str, Method],
+    *,
+    trace: TraceSettings = DEFAULT,
+    trained_on: Mapping[str, Collection[str]] | None = None,
+) -> Scores:
+    """Trace and measure the fronts of methods on labelled scenes, without a fjord mask, all in the same way.
+
+    Distances are symmetric nearest-neighbour distances in px of the image (`metrics.pixel_distances`), all fronts of a
+    scene together against all pieces of its reference. Scenes without a found front stay in the table. A method that
+    knows no ice is traced by its edge alone, and has no overlap of ice.
+
+    Parameters
+    ----------
+    samples
+        Labelled scenes, no two of one name.
+    methods
+        By name; the first is the one that others are compared with.
+    trained_on
+        Glaciers that a method was trained on, as far as they are known.
+    """
+    trained_on = trained_on or {}
+    scored = [
+        (_score_sample(sample, name, method, trace), _seen(sample.glacier, trained_on.get(name)))
+        for sample in samples
+        for name, method in methods.items()
+    ]
+    if not scored:
+        raise ValueError("there is nothing to score: name folders that hold image sets, and a method")
+    rows = [row | {"seen": seen} for (row, _, _), seen in scored]
+    keys = [(row["method"], row["scene"]) for row in rows]
+    apart = {key: d for key, ((_, d, _), _) in zip(keys, scored, strict=True) if d is not None}
+    lines = {key: of_scene for key, ((_, _, of_scene), _) in zip(keys, scored, strict=True)}
+    return _checked(Scores(pd.DataFrame(rows).set_index(["method", "scene"]), apart, lines))
+
+
+def join_scores(parts: Iterable[Scores]) -> Scores:
+    """Join scores of some scenes or methods to those of all: what is then summarised is as if scored in one run."""
+    parts = list(parts)
+    table = pd.concat([part.table for part in parts])
+    distances = {key: apart for part in parts for key, apart in part.distances.items()}
+    return _checked(Scores(table, distances, {key: lines for part in parts for key, lines in part.lines.items()}))
+
+
+def summarise_scores(scores: Scores) -> pd.DataFrame:
+    """Summary of each method on all scenes and by glacier, sensor, platform, season, SLC-off, and seen in training.
+
+    Columns `method`, `group`, `value`, those of `metrics.summarise`, the number of false fronts and the rate of scenes
+    with a true one, mean overlaps, the number of scenes whose glacier the method was trained on (`n_seen`, NaN where
+    that is unknown), and distances in m of the scenes whose scale is known.
+    """
+    rows = []
+    for name, table in scores.table.groupby(level="method", sort=False):
+        for group, value, part in _groups(table):
+            rows.append({"method": name, "group": group, "value": value} | _summary(part, scores.distances))
+    return pd.DataFrame(rows)
+
+
+def compare_methods(scores: Scores) -> pd.DataFrame:
+    """Compare the first method with every other one scene by scene, on all scenes and by glacier, see `compare_paired`.
+
+    Columns `a` (the first method), `b`, `group`, `value` and those of `metrics.compare_paired`.
+    """
+    first, *others = scores.table.index.unique("method")
+    rows = []
+    for other in others:
+        for group, value, part in _groups(scores.table.loc[first], by=("glacier",)):
+            scenes = part.index[part["has_reference"] > 0]
+            a, b = (scores.table.loc[name]["mean"].reindex(scenes) for name in (first, other))
+            rows.append({"a": first, "b": other, "group": group, "value": value} | compare_paired(a, b))
+    return pd.DataFrame(rows)
+
+
+def season_of(when: datetime | None, *, is_southern: bool) -> str:
+    """Season of a day, by months: December to February is winter in the north and summer in the south."""
+    if when is None:
+        return ""
+    return SEASONS[(when.month % 12 // 3 + 2 * is_southern) % 4]
+
+
+def _score_sample(
+    sample: Sample, name: str, method: Method, trace: TraceSettings
+) -> tuple[dict[str, Any], NDArray[np.float64] | None, list[Line]]:
+    front, ice, traced = _trace_sample(sample, method, trace)
+    lines, reference = [f.line for f in traced.fronts], skeletonize(sample.front)
+    drawn = [draw_line(np.rint(line[:, ::-1]).astype(np.intp), reference.shape) for line in lines]
+    line = np.logical_or.reduce(drawn) if drawn else np.zeros_like(reference)
+    apart = pixel_distances(line, reference) if line.any() and reference.any() else None
+    row = {"method": name, "scene": sample.name} | _conditions(sample)
+    row |= {"reason": traced.reason} | _counts(drawn, reference)
+    row |= _distances(apart, line, reference, sample.pixel_size_m)
+    row |= {"equidistant": _equidistant(lines, reference), "between_ends": _between_ends(front, reference)}
+    row |= _overlaps(sample, line, reference, ice)
+    return row, apart, lines
+
+
+def _trace_sample(
+    sample: Sample, method: Method, trace: TraceSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, Trace]:
+    """Front probability, ice probability where the method knows it, and the fronts; none of a scene that it refuses."""
+    try:
+        front, ice = method(sample)
+    except SceneError as error:
+        return np.zeros(sample.image.shape, np.float32), None, Trace((), error.reason, error.message)
+    knows_ice = bool((ice != UNKNOWN_ICE).any())
+    trace = trace if knows_ice else edge_alone(trace)
+    boxes = candidate_boxes(front, ice, front.shape, settings=trace) if trace.window.one_front else NO_BOXES
+    return front, ice if knows_ice else None, trace_fronts(front, ice, boxes=boxes, settings=trace)
+
+
+def edge_alone(trace: TraceSettings) -> TraceSettings:
+    """Trace by the edge where no ice mask is known: its step asks nothing of a front; all else stays."""
+    line = replace(trace.line, full_contrast=None)
+    return replace(trace, line=line, candidate=replace(trace.candidate, min_contrast=0.0))
+
+
+def _conditions(sample: Sample) -> dict[str, Any]:
+    when, slc_off = sample.datetime, "no" if sample.platform else ""
+    if sample.platform == "LE07":
+        slc_off = "" if when is None else "yes" if when > SLC_FAILURE else "no"
+    return {
+        "glacier": sample.glacier,
+        "sensor": sample.sensor,
+        "platform": sample.platform,
+        "date": when.date().isoformat() if when else "",
+        "season": season_of(when, is_southern=sample.is_southern),
+        "slc_off": slc_off,
+        "pixel_size_m": np.nan if sample.pixel_size_m is None else sample.pixel_size_m,
+    }
+
+
+def _counts(drawn: list[NDArray[np.bool_]], reference: NDArray[np.bool_]) -> dict[str, float]:
+    """Count the fronts and the false ones among them, and say whether a true one is left."""
+    reach = REACH_PX * max(reference.shape) / 256
+    n_false = sum(is_false(line, reference, reach) for line in drawn)
+    return {"n_fronts": float(len(drawn)), "n_false": float(n_false), "hit": float(len(drawn) > n_false)}
+
+
+def _distances(
+    apart: NDArray[np.float64] | None, line: NDArray[np.bool_], reference: NDArray[np.bool_], metres: float | None
+) -> dict[str, float]:
+    has_reference = bool(reference.any())
+    found = np.zeros(0) if line.any() and not has_reference else apart
+    row = score_scene(found, has_reference=has_reference)
+    return row | {f"{name}_m": row[name] * metres if metres else np.nan for name in IN_METRES}
+
+
+def _equidistant(lines: list[Line], reference: NDArray[np.bool_]) -> float:
+    """Mohajerani's distance in px of the longest front from a reference of one piece, not cut by fjord walls."""
+    if not lines or label(reference, connectivity=2).max() != 1:
+        return float("nan")
+    drawn = extract_line(reference.astype(np.float32))
+    if len(drawn) < 2:
+        return float("nan")
+    longest = max(lines, key=lambda line: float(np.hypot(*np.diff(line, axis=0).T).sum()))
+    return equidistant_distance(LineString(longest), LineString(drawn[:, ::-1]))
+
+
+def _between_ends(front: NDArray[np.float32], reference: NDArray[np.bool_]) -> float:
+    """Mean distance in px of the cheapest paths through the front probability between the ends of each piece.
+
+    Mohajerani et al. (2019) trace so between the fjord walls, which the ends of the reference stand for here.
+    """
+    cost = 1 - np.nan_to_num(front) + LEAST_COST
+    pieces, n_pieces = label(reference, connectivity=2, return_num=True)
+    line = np.zeros_like(reference)
+    for piece in range(1, n_pieces + 1):
+        drawn = extract_line((pieces == piece).astype(np.float32))
+        if len(drawn) > 1:
+            path, _ = route_through_array(cost, drawn[0], drawn[-1])
+            line[tuple(np.transpose(path))] = True
+    return float(pixel_distances(line, reference).mean()) if line.any() else float("nan")
+
+
+def _overlaps(
+    sample: Sample, line: NDArray[np.bool_], reference: NDArray[np.bool_], ice: NDArray[np.float32] | None
+) -> dict[str, float]:
+    """Overlap of the fronts, 3 px wide, and of the ice where it is known; a scene without a found front has 0."""
+    row = dict.fromkeys(("front_iou", "ice_iou", "soft_ice_iou"), float("nan"))
+    if reference.any():
+        row["front_iou"] = front_iou(line, reference)
+    if ice is None:
+        return row
+    known = (sample.ice != UNKNOWN) & ~np.isnan(ice)
+    if known.any():
+        row["ice_iou"] = ice_iou(ice > 0.5, sample.ice == ICE, known)
+        row["soft_ice_iou"] = soft_ice_iou(np.where(known, ice, 0), (sample.ice == ICE) & known)
+    return row
+
+
+def _seen(glacier: str, trained_on: Collection[str] | None) -> str:
+    if trained_on is None:
+        return "unknown"
+    return "yes" if glacier in trained_on else "no"
+
+
+def _groups(table: pd.DataFrame, by: tuple[str, ...] = GROUPS) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Name of a column, its value, rows with it; the whole table first. Rows without a value are in no group."""
+    yield "all", "all", table
+    for group in by:
+        for value, part in table[table[group] != ""].groupby(group):
+            yield group, str(value), part
+
+
+def _summary(part: pd.DataFrame, distances: Mapping[Key, NDArray[np.float64]]) -> dict[str, float]:
+    summary = summarise(part, distances)
+    referenced = part[part["has_reference"] > 0]
+    summary |= {"n_fronts": float(part["n_fronts"].sum()), "n_false": float(part["n_false"].sum())}
+    summary["hit_rate"] = float(referenced["hit"].mean()) if len(referenced) else float("nan")
+    summary |= {name: float(part[name].mean()) for name in AVERAGED}
+    summary["n_seen"] = float((part["seen"] == "yes").sum()) if (part["seen"] != "unknown").all() else float("nan")
+    scaled = part[part["pixel_size_m"].notna() & (part["n_points"] > 0)]
+    metres = scaled["pixel_size_m"]
+    pooled = [distances[key] * size for key, size in metres.items()]  # type: ignore[index]
+    points = float(scaled["n_points"].sum())
+    return summary | {
+        "n_scaled": float(len(scaled)),
+        "image_mean_m": float(scaled["mean_m"].mean()),
+        "pooled_mean_m": float((scaled["sum"] * metres).sum()) / points if points else float("nan"),
+        "pooled_median_m": float(np.median(np.concatenate(pooled))) if pooled else float("nan"),
+        "hd95_m": float(scaled["hd95_m"].mean()),
+    }
+
+
+def _checked(scores: Scores) -> Scores:
+    twice = scores.table.index[scores.table.index.duplicated()].unique().tolist()
+    if twice:
+        raise ValueError(f"scenes must have a name of their own, got {twice[:3]} more than once: give each folder once")
+    return scores

@@ -1,0 +1,254 @@
+"""Weights of a network: built and filled by name or path, checked by hash, written; tiles go through it in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from calfin_cloud.network.calfin import TILE_SIZE, calfin_network
+from calfin_cloud.network.unet import PUBLISHED_GLACIERS, unet_network
+
+CHUNK_TILES = 8
+"""Tiles that go through the network at once, always so many: four of a picture and four of its transpose.
+
+One number is compiled once (another costs a second of compilation more), and it bounds the memory."""
+
+
+class Shipped(NamedTuple):
+    """Weights that come with the package."""
+
+    file: str
+    sha256: str
+
+
+SHIPPED = {
+    "calfin-small": Shipped(
+        "calfin-small.weights.h5", "25382d133d0c29998a5d85fcd05668795ecc1cb604261ed2344c8cf3bfed28b4"
+    ),
+}
+"""Weights by name."""
+
+DEFAULT_NETWORK = "calfin-small"
+"""Weights used where none are named."""
+
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
+
+PUBLISHED_UNET = "unet-published"
+"""Architecture of the files that Mohajerani et al. (2019) published: one channel in, one mask out, of any size."""
+
+ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
+    "calfin": calfin_network,
+    "unet": unet_network,
+    "unet-4": partial(unet_network, levels=4),
+}
+"""Networks of three channels and two masks by the name that their weights note: each takes `width` and `size`."""
+
+
+def build_network(architecture: str, *, width: float = 1.0, size: int = TILE_SIZE) -> keras.Model:
+    """Build a network of `ARCHITECTURES` with random weights: (n, size, size, 3) -> (n, size, size, 2)."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, got {architecture!r}: correct the name")
+    return ARCHITECTURES[architecture](width=width, size=size)
+
+
+def load_network(name_or_path: str | Path, *, sha256: str | None = None, size: int = TILE_SIZE) -> keras.Model:
+    """Load the network with its weights, once per process.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of weights that come with the package, or path of a `.keras` model, of `.weights.h5` as `save_weights`
+        writes them, or of a Keras 2 `.h5` of CALFIN or of Mohajerani et al. (2019), weights at the root or below
+        `/model_weights`. The latter's network has one channel and one mask, for `predict_front`.
+    sha256
+        Expected hash of the file in hexadecimal; checked before the file is opened. Shipped weights are checked always.
+    size
+        Side of the square input in px; a `.keras` model keeps its own.
+    """
+    with _loading:  # two threads of a worker that ask at once get one and the same network
+        return _load_network(str(name_or_path), sha256, size)
+
+
+def network_id(name_or_path: str | Path) -> str:
+    """Return `name@sha256[:12]` of the weights in use, which goes into the results as `model`."""
+    path, _ = _resolve(str(name_or_path))
+    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}"
+
+
+def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
+    """Glaciers that weights were trained on, None where nobody has noted them.
+
+    Training notes them beside the weights, for both parts of a training that started from other weights.
+    """
+    path, _ = _resolve(str(name_or_path))
+    note = path.with_name(f"{path.name.split('.')[0]}.json")
+    if note.is_file():
+        about = json.loads(note.read_text(encoding="utf-8"))
+        return frozenset(about.get("training", {})) | frozenset(about.get("started_from", {}).get("training", {}))
+    is_published = path.suffix == ".h5" and _noted(path)[0] == PUBLISHED_UNET
+    return PUBLISHED_GLACIERS if is_published else None
+
+
+def predict_tiles(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1."""
+    if tiles.ndim != 4 or tiles.shape[1:] != network.input_shape[1:]:
+        expected = network.input_shape[1:]
+        raise ValueError(
+            f"tiles must be (n, y, x, c) with (y, x, c) = {expected}, got {tiles.shape}: cut them to this size"
+        )
+    padded = np.pad(tiles, [(0, -len(tiles) % CHUNK_TILES), (0, 0), (0, 0), (0, 0)])
+    starts = range(0, len(padded), CHUNK_TILES)
+    masks = [np.asarray(network.predict_on_batch(padded[i : i + CHUNK_TILES]), dtype=np.float32) for i in starts]
+    return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
+
+
+def save_weights(network: keras.Model, path: Path | str, *, width: float) -> None:
+    """Write the weights by layer name in the original's layout, with architecture and width; kernels as float16.
+
+    Half precision halves the file. The architecture is the name of the network.
+    """
+    if network.name not in ARCHITECTURES:
+        raise ValueError(
+            f"a network must have a name of {sorted(ARCHITECTURES)}, got {network.name!r}: make it with build_network, "
+            "or save it as .keras"
+        )
+    with h5py.File(path, "w") as file:
+        file.attrs["architecture"] = network.name
+        file.attrs["width"] = width
+        for layer, arrays in _arrays(network).items():
+            for name, variable in arrays.items():
+                values = np.asarray(variable)
+                stored = values.astype(np.float16) if "kernel" in name else values
+                file.create_dataset(f"{layer}/{layer}/{name}:0", data=stored)
+
+
+def read_weights(network: keras.Model, path: Path | str) -> keras.Model:
+    """Fill a network from an h5 file by layer name, and return it; nothing in the file is executed.
+
+    By name, not by order: the order of layers in a file differs between versions of Keras. The U-Nets of Mohajerani et
+    al. (2019) number their layers, and by other numbers in each file: there the numbers give the order.
+    """
+    with h5py.File(path, "r") as file:
+        root = file.get("model_weights", file)
+        variables = _arrays(network)
+        numbered = _numbered_layers(root)
+        names = dict(zip(variables, numbered, strict=False)) if len(numbered) == len(variables) else {}
+        for layer, arrays in variables.items():
+            stored = _stored_arrays(root, names.get(layer, layer), path)
+            for name, variable in arrays.items():
+                if name not in stored or tuple(stored[name].shape) != tuple(variable.shape):
+                    got = tuple(stored[name].shape) if name in stored else "nothing"
+                    raise ValueError(
+                        f"{path}: {name} of layer {layer} must have shape {tuple(variable.shape)}, got {got}: "
+                        "these weights belong to another network or width"
+                    )
+                variable.assign(np.asarray(stored[name], dtype=np.float32))
+    return network
+
+
+_loading = threading.Lock()
+
+
+@lru_cache(maxsize=2)
+def _load_network(name_or_path: str, sha256: str | None, size: int) -> keras.Model:
+    path, shipped_sha256 = _resolve(name_or_path)
+    for expected in filter(None, (sha256, shipped_sha256)):
+        if _sha256(path) != expected.lower():
+            raise ValueError(
+                f"{path} must have sha256 {expected}, got {_sha256(path)}: do not use this file, fetch it again"
+            )
+    if path.suffix == ".keras":
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    else:
+        network = read_weights(_empty_network(path, size), path)
+    prepare_compilation(network)
+    return network
+
+
+def prepare_compilation(network: keras.Model) -> None:
+    """Keep TensorFlow's XLA off: on a CPU it is eight times slower; other backends decide for themselves."""
+    if keras.backend.backend() == "tensorflow":
+        network.jit_compile = False
+
+
+def _resolve(name_or_path: str) -> tuple[Path, str | None]:
+    """Path of the weights, and their expected hash where the package knows it."""
+    if name_or_path in SHIPPED:
+        shipped = SHIPPED[name_or_path]
+        return WEIGHTS_FOLDER / shipped.file, shipped.sha256
+    path = Path(name_or_path)
+    if not path.is_file() or path.suffix not in {".keras", ".h5"}:
+        known = sorted(SHIPPED)
+        raise ValueError(
+            f"weights must be one of {known} or a .keras or .h5 file, got {name_or_path!r}: correct the name"
+        )
+    return path, None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _empty_network(path: Path, size: int) -> keras.Model:
+    architecture, width = _noted(path)
+    if architecture == PUBLISHED_UNET:
+        return unet_network(size=None, channels=1, masks=1)
+    return build_network(architecture, width=width, size=size)
+
+
+def _noted(path: Path) -> tuple[str, float]:
+    """Architecture and width that a file notes; one without a note holds a published U-Net, or the original."""
+    try:
+        with h5py.File(path, "r") as file:
+            numbered = _numbered_layers(file.get("model_weights", file))
+            architecture = file.attrs.get("architecture", PUBLISHED_UNET if numbered else "calfin")
+            return str(architecture), float(file.attrs.get("width", 1.0))
+    except OSError as error:
+        raise ValueError(f"{path} is no HDF5 file ({error}): fetch the weights again") from error
+
+
+def _numbered_layers(root: h5py.Group) -> list[str]:
+    """Names conv2d_1, conv2d_2, ... of the layers of a file that Keras named, in their order."""
+    numbered = {name: name.removeprefix("conv2d_") for name in root if name.startswith("conv2d_")}
+    return sorted((name for name in numbered if numbered[name].isdigit()), key=lambda name: int(numbered[name]))
+
+
+def _arrays(network: keras.Model) -> dict[str, dict[str, Any]]:
+    """Variables of the network by layer and by the original's array name."""
+    return {
+        layer.name: {
+            "depthwise_kernel" if w.name == "kernel" and isinstance(layer, layers.DepthwiseConv2D) else w.name: w
+            for w in layer.weights
+        }
+        for layer in network.layers
+        if layer.weights
+    }
+
+
+def _stored_arrays(root: h5py.Group, layer: str, path: Path | str) -> dict[str, h5py.Dataset]:
+    """Datasets of one layer by array name, however deep its group nests them."""
+    if layer not in root or not isinstance(root[layer], h5py.Group):
+        raise ValueError(
+            f"{path} lacks the layer {layer}: these weights belong to another network, or Keras 3 itself wrote them; "
+            "then save the whole model as .keras"
+        )
+    found: dict[str, h5py.Dataset] = {}
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name.rsplit("/", 1)[-1].removesuffix(":0")] = item
+
+    root[layer].visititems(collect)
+    return found

@@ -1,0 +1,20 @@
+"""The main job: domains and a search become masks, fronts and polygons in a store; resumable at any time."""
+
+from calfin_cloud.pipeline.fjords import derive_fjords
+from calfin_cloud.pipeline.images import trace_image, write_image_fronts
+from calfin_cloud.pipeline.mapping import map_fronts
+from calfin_cloud.pipeline.reports import summarise_scenes, write_store_report
+from calfin_cloud.pipeline.retracing import retrace_fronts
+from calfin_cloud.pipeline.settings import VARIANTS, MapSettings
+
+__all__ = [
+    "VARIANTS",
+    "MapSettings",
+    "derive_fjords",
+    "map_fronts",
+    "retrace_fronts",
+    "summarise_scenes",
+    "trace_image",
+    "write_image_fronts",
+    "write_store_report",
+]

@@ -1,0 +1,55 @@
+"""Plain images without a map: their fronts in pixels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from shapely.geometry import LineString, mapping
+
+from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, trace_fronts
+from calfin_cloud.imagery import read_image
+from calfin_cloud.inference import InferenceSettings, predict_scene, prepare_scene
+from calfin_cloud.network import DEFAULT_NETWORK
+from calfin_cloud.schema import FAILURES, SceneError
+
+PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
+
+Feature = dict[str, Any]
+
+
+def trace_image(
+    path: str | Path,
+    *,
+    network: str = DEFAULT_NETWORK,
+    settings: InferenceSettings | None = None,
+    trace: TraceSettings = DEFAULT,
+) -> list[Feature]:
+    """Trace the fronts of a plain image, without a domain: a GeoJSON feature a front, at least one an image.
+
+    Properties `image, front, state, reason, detail, confidence`; geometry a LineString or None in pixel coordinates:
+    x = column, y = row, the centre of the first pixel at (0, 0).
+    """
+    try:
+        grey = read_image(path)
+        channels = prepare_scene(np.stack([grey, np.full_like(grey, np.nan)]), PLAIN_RESOLUTION_M)
+        (front, ice), boxes = predict_scene(channels, network=network, settings=settings, trace=trace)
+        traced = trace_fronts(front, ice, boxes=boxes, settings=trace)
+    except SceneError as error:
+        traced = Trace((), error.reason, error.message)
+    state = "front" if traced.fronts else "no_front" if traced.reason not in FAILURES else "failed"
+    about = {"image": str(path), "front": -1, "state": state, "reason": traced.reason, "detail": traced.detail}
+    features: list[Feature] = [
+        {"properties": about | {"front": n, "confidence": f.confidence}, "geometry": mapping(LineString(f.line))}
+        for n, f in enumerate(traced.fronts)
+    ] or [{"properties": about | {"confidence": None}, "geometry": None}]
+    return [{"type": "Feature", **feature} for feature in features]
+
+
+def write_image_fronts(features: Sequence[Feature], path: Path) -> None:
+    """Write the features of plain images as GeoJSON."""
+    text = json.dumps({"type": "FeatureCollection", "features": list(features)}, ensure_ascii=False, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""What people read of a store: the table of its scenes, the report, the contact sheet."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import pandas as pd
+
+from calfin_cloud.figures import MAX_PICTURES, contact_sheet, report_html
+from calfin_cloud.schema import front_key
+from calfin_cloud.storage import read_picture, read_polygons, read_rejected, read_store, write_document
+
+MOST_YEARS = 4
+
+
+def write_store_report(store: str, scenes: pd.DataFrame) -> str:
+    """Write `report.html` and `contact_sheet.png` into the store; return the path of the report.
+
+    `scenes` is the table of `summarise_scenes`; the pictures and what made the store are read from it.
+    """
+    shown = scenes.head(MAX_PICTURES)
+    found = {
+        (domain, scene): picture
+        for domain, scene in zip(shown["domain"], shown["scene_id"], strict=True)
+        if (picture := read_picture(store, domain, scene)) is not None
+    }
+    if found:
+        write_document(store, "contact_sheet.png", contact_sheet([(" ".join(key), png) for key, png in found.items()]))
+    html = report_html(
+        scenes,
+        {front_key(*key): png for key, png in found.items()},
+        title=f"Calving fronts: {', '.join(scenes['domain'].unique()[:5])}",
+        provenance=read_store(store),
+        rejected=read_rejected(store),
+        polygons=read_polygons(store),
+    )
+    return write_document(store, "report.html", html.encode())
+
+
+def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Make the table for people, a row a scene: date, state, reason, fronts, length in m, distances to a reference.
+
+    `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`. Where a scene lies
+    between two references, those of each year have a column.
+    """
+    by_key = fronts.groupby("key", sort=False)
+    scenes = by_key[["domain", "scene_id", "datetime", "platform", "state", "reason"]].first()
+    scenes["n_fronts"] = by_key["front"].max() + 1
+    scenes["length_m"] = by_key["length_m"].sum(min_count=1).round()
+    scenes["confidence"] = by_key["confidence"].max().round(2)
+    scenes["datetime"] = scenes["datetime"].dt.strftime("%Y-%m-%d")
+    if distances is not None and not distances.empty:
+        scenes = scenes.join(_distance_columns(distances))
+    table: pd.DataFrame = scenes.reset_index(drop=True)
+    return table
+
+
+def _distance_columns(distances: pd.DataFrame) -> pd.DataFrame | pd.Series:
+    """Distances by key: one column, or one for each year of the references where scenes have several."""
+    years = distances["reference_date"].str[:4]
+    if not distances["key"].duplicated().any() or years.nunique() > MOST_YEARS:
+        return distances.groupby("key")["distance_m"].min().round(1)
+    by_year = distances.assign(year=years).pivot_table(index="key", columns="year", values="distance_m")
+    return by_year.round(1).add_prefix("m_to_")

@@ -1,0 +1,88 @@
+"""One scene: its masks are stored, and its fronts and polygons made from what is stored. These are tasks of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from shapely.geometry import LineString
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.figures import scene_png
+from calfin_cloud.fronts import Front, fjord_from_scenes, georeference, trace_fronts
+from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.polygons import Polygons, close_polygons
+from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
+
+Facts = dict[str, Any]
+"""What is known of a scene: `reason`, `detail`, fractions, and where it was traced `fronts`, `rejected`, `polygons`."""
+
+Result = Facts | Exception
+
+
+class Target(NamedTuple):
+    """Where the results of one scene go."""
+
+    store: str
+    domain: Domain
+    place: int
+    scene_id: str
+
+
+def store_and_trace(
+    masks: NDArray[np.float32],
+    candidates: NDArray[np.int32],
+    channels: NDArray[np.uint8],
+    target: Target,
+    settings: MapSettings,
+) -> Facts:
+    """Write the masks of a scene and trace its fronts from what is stored; return what was found."""
+    store, domain, place, _ = target
+    boxes = candidates[candidates[:, 0] >= 0]
+    write_masks(store, domain.name, place, masks, candidates=boxes, grey=channels[..., 0])
+    return trace_stored(target, settings)
+
+
+def trace_stored(target: Target, settings: MapSettings) -> Facts:
+    """Trace a scene whose masks are stored, draw its picture; return what was found."""
+    store, domain, place, scene_id = target
+    front, ice = read_scene_masks(store, domain.name, place)
+    trace = trace_fronts(
+        front,
+        ice,
+        fjord_mask=domain.fjord_mask,
+        boxes=read_candidates(store, domain.name, place),
+        settings=settings.trace,
+    )
+    on_map = [georeference(f.line, domain.grid.transform) for f in trace.fronts]
+    grey = read_scene_grey(store, domain.name, place)
+    if grey is not None:
+        lines, rejected = [f.line for f in trace.fronts], [r.line for r in trace.rejected]
+        write_picture(store, domain.name, scene_id, scene_png(grey, lines, rejected=rejected))
+    return {
+        "reason": trace.reason,
+        "detail": trace.detail,
+        "isolation": (domain.fjord_source or "none") if trace.fronts else "",
+        "fronts": [(line, f.confidence) for line, f in zip(on_map, trace.fronts, strict=True)],
+        "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
+        "polygons": _close(trace.fronts, on_map, ice, domain, settings),
+        "fjord": domain.fjord_source or "scene",
+    }
+
+
+def _close(
+    fronts: Sequence[Front],
+    lines: Sequence[LineString],
+    ice: NDArray[np.float32],
+    domain: Domain,
+    settings: MapSettings,
+) -> Polygons | None:
+    """Close the fronts against the walls of the fjord; without a boundary, against those that the scene shows."""
+    if not fronts:
+        return None
+    fjord = domain.fjord_mask
+    if fjord is None:
+        fjord = fjord_from_scenes([(ice, [f.line for f in fronts])])
+    return close_polygons(lines, ice, domain.grid, fjord_mask=fjord, settings=settings.polygons)

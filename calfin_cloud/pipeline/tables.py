@@ -1,0 +1,143 @@
+"""Results of the scenes of a batch become rows of the tables of fronts, rejected candidates and polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pystac
+from distributed.scheduler import KilledWorker
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.network import network_id
+from calfin_cloud.pipeline.scene import Result
+from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.schema import (
+    FAILURES,
+    FRONT_SCHEMA,
+    POLYGON_KINDS,
+    POLYGON_SCHEMA,
+    REJECTED_SCHEMA,
+    SceneError,
+    front_key,
+)
+from calfin_cloud.sensors import may_be_slc_off
+from calfin_cloud.storage import write_fronts, write_polygons, write_rejected
+
+Row = dict[str, Any]
+
+
+def write_batch(store: str, scenes: Sequence[Row], results: Sequence[Result], domain: Domain) -> gpd.GeoDataFrame:
+    """Write the tables of a batch, the fronts last: from then on its scenes are done. Return the fronts.
+
+    `scenes` are rows of what is known of each scene but for its result, see `scene_row` and `known_row`.
+    """
+    keys = [row["key"] for row in scenes]
+    pairs = list(zip(scenes, results, strict=True))
+    rejected = _table([r for row, result in pairs for r in _rejected_rows(row, result)], REJECTED_SCHEMA, domain)
+    write_rejected(store, rejected, keys=keys)
+    polygons = _table([r for row, result in pairs for r in _polygon_rows(row, result)], POLYGON_SCHEMA, domain)
+    write_polygons(store, polygons, keys=keys)
+    fronts = _table([r for row, result in pairs for r in _front_rows(row, result)], FRONT_SCHEMA, domain)
+    write_fronts(store, fronts)
+    return fronts
+
+
+def scene_row(item: pystac.Item, domain: Domain, settings: MapSettings) -> Row:
+    """Columns that say which scene this is and what maps it."""
+    return {
+        "key": front_key(domain.name, item.id),
+        "domain": domain.name,
+        "scene_id": item.id,
+        "glacier_id": domain.glacier_id,
+        "datetime": utc(item),
+        "platform": str(item.properties.get("platform") or "unknown"),
+        "collection": item.collection_id or "",
+        "quality_flag": 13 if is_slc_off(item) else 10,
+        "resolution_m": domain.resolution_m,
+        "model": network_id(settings.network),
+        "code": version("calfin-cloud"),
+    } | dict.fromkeys(("cloud_fraction", "nodata_fraction", "slc_off_fraction"), np.nan)
+
+
+def is_slc_off(item: pystac.Item) -> bool:
+    """Whether the scene may have the stripes of Landsat 7 without its scan-line corrector."""
+    return may_be_slc_off(str(item.properties.get("platform") or ""), utc(item))
+
+
+def utc(item: pystac.Item) -> pd.Timestamp:
+    """When the scene was taken, in UTC."""
+    when = item.datetime or item.common_metadata.start_datetime
+    if when is None:
+        raise ValueError(f"item {item.id} has neither datetime nor start_datetime")
+    stamp = pd.Timestamp(when)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+
+
+def _table(rows: Sequence[Row], schema: pa.Schema, domain: Domain) -> gpd.GeoDataFrame:
+    columns = [*schema.names, "geometry"]
+    table = pd.DataFrame(rows, columns=columns) if rows else pd.DataFrame(columns=columns)
+    return gpd.GeoDataFrame(table, geometry="geometry", crs=domain.crs)
+
+
+def _front_rows(scene: Row, result: Result) -> list[Row]:
+    """Rows of one scene: one a front, or one that says why there is none."""
+    none = {"front": -1, "length_m": np.nan, "confidence": np.nan, "isolation": "", "geometry": None}
+    row = scene | none
+    if isinstance(result, Exception):
+        reason, detail = _reason_of(result)
+        return [row | {"state": "failed" if reason in FAILURES else "no_front", "reason": reason, "detail": detail}]
+    row |= {k: v for k, v in result.items() if k in row or k in ("reason", "detail")}
+    found = [
+        {"state": "front", "front": n, "length_m": line.length, "confidence": confidence, "geometry": line}
+        for n, (line, confidence) in enumerate(result.get("fronts", ()))
+    ]
+    return [row | front for front in found] or [row | {"state": "no_front"}]
+
+
+def _rejected_rows(scene: Row, result: Result) -> list[Row]:
+    if isinstance(result, Exception):
+        return []
+    return [
+        scene | {"candidate": n, "geometry": line} | objection._asdict()
+        for n, (line, objection) in enumerate(result.get("rejected", ()))
+    ]
+
+
+def _polygon_rows(scene: Row, result: Result) -> list[Row]:
+    """Rows of one scene with a front: its ocean and its ice, or why there are none."""
+    if isinstance(result, Exception) or (made := result.get("polygons")) is None:
+        return []
+    rows = []
+    for kind in POLYGON_KINDS:
+        shape = getattr(made, kind)
+        area = np.nan if shape is None else shape.area
+        reason = made.reason if made.reason or shape is not None else f"no_{kind}"
+        row = {"kind": kind, "reason": reason, "detail": made.detail, "area_m2": area, "geometry": shape}
+        rows.append(scene | row | {"fjord": result["fjord"]})
+    return rows
+
+
+def _reason_of(error: Exception) -> tuple[str, str]:
+    """Reason code and message of a scene's error, without the line breaks and length of a traceback."""
+    if isinstance(error, KilledWorker):
+        return "worker_lost", "the worker died with the scene several times: it may need more memory"
+    reason = error.reason if isinstance(error, SceneError) else "error"
+    text = str(error) if isinstance(error, SceneError) else f"{type(error).__name__}: {error}"
+    return reason, " ".join(text.split())[:500]
+
+
+def verdict(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]:
+    """Reason and detail why a scene is not worth the network; empty if it is."""
+    for reason, fraction, limit in (
+        ("nodata", facts["nodata_fraction"], settings.max_nodata),
+        ("cloudy", facts["cloud_fraction"], settings.max_cloud),
+    ):
+        if fraction > limit:  # an unknown cloud fraction is NaN and passes
+            return {"reason": reason, "detail": f"{fraction:.0%} of the domain, at most {limit:.0%} is accepted"}
+    return {}
