@@ -61,7 +61,7 @@ def map_(options: argparse.Namespace) -> int:
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, read_reference
     from calfin_cloud.network import DEFAULT_NETWORK
-    from calfin_cloud.pipeline import VARIANTS, map_fronts
+    from calfin_cloud.pipeline import VARIANTS, map_fronts, recompute_changed
 
     logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
     domains = read_domains(options.domains, options.domain)
@@ -82,6 +82,10 @@ def map_(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
         )
+        if options.recompute:
+            again = recompute_changed(options.store, domains, _finder(options), client=client)
+            print(f"{sum(again.values())} scenes had changed and were mapped again", file=sys.stderr)
+            counts["failed"] += again["failed"]
     _show_store(options.store, counts, None if reference is None else partial(compare_fronts, reference=reference))
     if counts["found"] == 0:
         print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
@@ -100,10 +104,39 @@ def retrace(options: argparse.Namespace) -> int:
     with clusters.connect(options.cluster) as client, tqdm(desc="scenes traced", unit="scene") as bar:
         counts = retrace_fronts(
             options.store,
-            read_domains(options.domains),
+            read_domains(options.domains) if options.domains else (),
             settings=VARIANTS[options.variant],
             client=client,
             on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
+        )
+    _show_store(options.store, counts, None)
+    return 1 if counts["failed"] else 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Count the scenes of a store by state and reason; the counts add up to the scenes it has."""
+    from calfin_cloud.storage import read_fronts
+
+    scenes = read_fronts(options.store).drop_duplicates("key")
+    for (state, reason), n in scenes.groupby(["state", "reason"]).size().items():
+        print(n, state, reason, sep="\t")
+    print(len(scenes), "scenes", sep="\t")
+    for scene in scenes[scenes["state"] == "failed"].itertuples():
+        print(f"{scene.key}: {scene.reason}: {scene.detail}", file=sys.stderr)
+    return 0
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Map the failed scenes of a store once more."""
+    from tqdm import tqdm
+
+    from calfin_cloud import clusters
+    from calfin_cloud.pipeline import retry_failed
+
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    with clusters.connect(options.cluster) as client, tqdm(desc="scenes mapped", unit="scene") as bar:
+        counts = retry_failed(
+            options.store, client=client, on_batch=lambda fronts: _advance(bar, fronts["key"].nunique())
         )
     _show_store(options.store, counts, None)
     return 1 if counts["failed"] else 0
@@ -283,6 +316,8 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     _add_retrace(_verb(verbs, "retrace", retrace, "calfin retrace fronts --domains domains.geojson"))
+    _add_status(_verb(verbs, "status", status, "calfin status fronts"))
+    _add_retry(_verb(verbs, "retry", retry, "calfin retry fronts"))
     _add_domains(_verb(verbs, "domains", domains, "calfin domains --from-termini termini.shp --out domains.geojson"))
     _add_fjords(
         _verb(
@@ -366,6 +401,9 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-nodata", type=float, default=0.25, help="nodata above this part (default 0.25)")
     parser.add_argument(
+        "--recompute", action="store_true", help="map scenes again whose item has changed since they were mapped"
+    )
+    parser.add_argument(
         "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
     )
 
@@ -389,9 +427,18 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_retrace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
-    parser.add_argument("--domains", required=True, metavar="FILE", help="its domains, perhaps with fjord boundaries")
+    _add_status(parser)
+    parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
     _add_variant(parser)
+    _add_cluster(parser)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+
+
+def _add_retry(parser: argparse.ArgumentParser) -> None:
+    _add_status(parser)
     _add_cluster(parser)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import geopandas as gpd
 import numpy as np
@@ -127,6 +127,13 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
     Properties: `name, glacier_id, crs, resolution_m, bounds` (in `crs`), `fjord_boundary`, `centerline` (WKT in `crs`),
     and `fjord_source`.
     """
+    path = Path(path)
+    path.write_text(domains_json(domains))
+    return path
+
+
+def domains_json(domains: Sequence[Domain]) -> str:
+    """Text of a domain file, see `write_domains`."""
     if len({d.name for d in domains}) != len(domains):
         raise ValueError(f"domain names must be unique, got {sorted(d.name for d in domains)}")
     features = [
@@ -146,14 +153,10 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
         }
         for d in domains
     ]
-    path = Path(path)
-    path.write_text(
-        json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False, indent=1) + "\n"
-    )
-    return path
+    return json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False, indent=1) + "\n"
 
 
-def read_domains(path: str | Path, names: Sequence[str] | None = None) -> list[Domain]:
+def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None) -> list[Domain]:
     """Read the domains of a file, or those in `names`, in the order of the file.
 
     A file of `write_domains`, or any vector file of polygons with a `name`: the polygon's bounding box in the property

@@ -44,10 +44,13 @@ class InferenceSettings:
         Pixels between tiles.
     transposed
         Average the masks with those of the transposed picture.
+    square_pixels
+        Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
     """
 
     stride: int = 32
     transposed: bool = True
+    square_pixels: bool = False
 
 
 CALFIN = InferenceSettings(stride=16, transposed=False)
@@ -238,7 +241,8 @@ def _predict_pictures(
     """Masks (256, 256, 2) of each picture (y, x, 3), the tiles of all in one batch."""
     settings = settings or InferenceSettings()
     shape = (INPUT_SIZE, INPUT_SIZE)
-    inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in pictures]
+    shown = [_mirrored(p) for p in pictures] if settings.square_pixels else pictures
+    inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in shown]
     # A picture's tiles lie together, so that the same ones share a batch whatever the scenes beside it.
     views = [v for i in inputs for v in (i, np.swapaxes(i, 0, 1))] if settings.transposed else inputs
     if not views:
@@ -247,9 +251,24 @@ def _predict_pictures(
     predicted = predict_tiles(load_network(network), np.concatenate([tiles for tiles, _ in cuts]))
     parts = np.split(predicted, np.cumsum([len(tiles) for tiles, _ in cuts])[:-1])
     masks = [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
-    if not settings.transposed:
+    if settings.transposed:
+        pairs = zip(masks[::2], masks[1::2], strict=True)
+        masks = [np.asarray((m + np.swapaxes(t, 0, 1)) / 2, "float32") for m, t in pairs]
+    return [_unmirrored(m, p.shape) for m, p in zip(masks, pictures, strict=True)] if settings.square_pixels else masks
+
+
+def _mirrored(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mirror a picture (y, x, c) at its lower or right border to a square."""
+    missing = [(0, max(picture.shape[:2]) - n) for n in picture.shape[:2]]
+    return np.pad(picture, [*missing, (0, 0)], mode="symmetric")
+
+
+def _unmirrored(masks: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Stretch the part of masks (256, 256, mask) that shows the picture of `shape` (y, x) to the whole frame."""
+    side = max(shape[:2])
+    if shape[0] == shape[1]:
         return masks
-    return [np.asarray((m + np.swapaxes(t, 0, 1)) / 2, "float32") for m, t in zip(masks[::2], masks[1::2], strict=True)]
+    return resize(resize(masks, (side, side))[: shape[0], : shape[1]], masks.shape[:2])
 
 
 def _taper(window: Window, shape: tuple[int, ...]) -> NDArray[np.float32]:

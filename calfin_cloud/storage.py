@@ -1,8 +1,8 @@
 """Masks go to Zarr; fronts, rejected candidates and polygons to GeoParquet: below any fsspec URI, idempotent by key.
 
-A store is a folder or object prefix: `store.json` (what made it), `masks/<domain>` (a Zarr group, a scene a chunk),
-`fronts/<batch>.parquet` (at least a row a scene: the ledger), `rejected/<batch>.parquet` and `polygons/<batch>.parquet`
-(of the same scenes), and `pictures/<domain>/<scene>.png`.
+A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
+group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), `rejected/<batch>.parquet`,
+`polygons/<batch>.parquet` and `items/<batch>.json.gz` (of the same scenes), and `pictures/<domain>/<scene>.png`.
 
 The fronts of a batch are written last, since they say that its scenes are done: tables of a batch without fronts are
 those of a killed run, which no reader here looks at; its scenes are mapped again, perhaps in other batches.
@@ -10,6 +10,7 @@ those of a killed run, which no reader here looks at; its scenes are mapped agai
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -30,7 +31,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from calfin_cloud.domains import Domain
+from calfin_cloud.domains import Domain, domains_json, read_domains
 from calfin_cloud.schema import (
     FRONT_SCHEMA,
     MASKS,
@@ -88,6 +89,29 @@ def change_store(store: str, **changes: object) -> None:
     fs, root = fsspec.url_to_fs(store)
     kept = {k: v for k, v in changed.items() if v is not None}
     _write_whole(fs, f"{root}/store.json", (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
+
+
+def keep_domain(store: str, domain: Domain, *, replace: bool = False) -> None:
+    """Keep a domain with the store; one that differs from the kept one is refused unless it is to replace it."""
+    fs, root = fsspec.url_to_fs(store)
+    path, text = f"{root}/domains/{check_name(domain.name)}.geojson", domains_json([domain]).encode()
+    if fs.exists(path):
+        kept = bytes(fs.cat_file(path))
+        if kept == text:
+            return
+        if not replace:
+            raise ValueError(
+                f"{store} was made with another boundary, centreline or grid of the domain {domain.name}: "
+                "run `calfin retrace` with the new one, or choose another store"
+            )
+    _write_whole(fs, path, text)
+
+
+def read_store_domains(store: str) -> list[Domain]:
+    """Read the domains that were mapped into a store, sorted by name."""
+    fs, root = fsspec.url_to_fs(store)
+    paths = sorted(fs.glob(f"{root}/domains/*.geojson"))
+    return [domain for path in paths for domain in read_domains(io.BytesIO(fs.cat_file(path)))]
 
 
 def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) -> dict[str, int]:
@@ -208,6 +232,33 @@ def write_polygons(store: str, polygons: gpd.GeoDataFrame, *, keys: Sequence[str
     """Write the polygons of one batch before its fronts, `keys` as in `write_rejected`; return the path."""
     check_polygons(polygons)
     return _write_table(store, "polygons", polygons, POLYGON_SCHEMA, keys=keys)
+
+
+def write_items(store: str, items: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> str:
+    """Write the STAC items (JSON values, addresses unsigned) of one batch, before its fronts; return the path."""
+    fs, _ = fsspec.url_to_fs(store)
+    path = f"{_batch_path(store, 'items', keys)}.json.gz"
+    text = json.dumps(dict(zip(keys, items, strict=True)), sort_keys=True)
+    _write_whole(fs, path, gzip.compress(text.encode(), mtime=0))
+    return path
+
+
+def read_items(store: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Read the STAC items of one batch by key; empty where a store has kept none."""
+    fs, _ = fsspec.url_to_fs(store)
+    path = f"{_batch_path(store, 'items', keys)}.json.gz"
+    items: dict[str, Any] = json.loads(gzip.decompress(fs.cat_file(path))) if fs.exists(path) else {}
+    return items
+
+
+def read_batch(store: str, keys: Sequence[str]) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Read the rejected candidates and the polygons of one batch, rows in the order in which they were written."""
+    crs = read_store(store)["crs"]
+    rejected, polygons = (
+        _read_parts(store, [f"{_batch_path(store, folder, keys)}.parquet"], schema, crs)
+        for folder, schema in (("rejected", REJECTED_SCHEMA), ("polygons", POLYGON_SCHEMA))
+    )
+    return check_rejected(rejected), check_polygons(polygons)
 
 
 def read_fronts(store: str) -> gpd.GeoDataFrame:
@@ -331,18 +382,22 @@ def _create_missing(group: zarr.Group, n_scenes: int) -> None:
 
 def _write_table(store: str, folder: str, table: gpd.GeoDataFrame, schema: pa.Schema, *, keys: Sequence[str]) -> str:
     """Write the table of one batch whole; the name comes from the keys of its scenes, so all its tables share it."""
-    domains = {key.partition("/")[0] for key in keys}
-    if len(domains) != 1 or not set(table["key"]) <= set(keys):
-        foreign = sorted(set(table["key"]) - set(keys))[:5]
-        raise ValueError(
-            f"a batch must be of one domain and name all its scenes, got domains {sorted(domains)} and rows of other "
-            f"scenes {foreign}: pass the keys of the batch's fronts table"
-        )
-    fs, root = fsspec.url_to_fs(store)
-    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
-    path = f"{root}/{folder}/{check_name(domains.pop())}-{digest}.parquet"
+    if foreign := sorted(set(table["key"]) - set(keys))[:5]:
+        raise ValueError(f"a batch must name all its scenes, got rows of others {foreign}: pass the keys of its fronts")
+    fs, _ = fsspec.url_to_fs(store)
+    path = f"{_batch_path(store, folder, keys)}.parquet"
     _write_whole(fs, path, _to_parquet(table, schema))
     return path
+
+
+def _batch_path(store: str, folder: str, keys: Sequence[str]) -> str:
+    """Path of a batch's file without its ending: the name comes from the keys of its scenes."""
+    domains = {key.partition("/")[0] for key in keys}
+    if len(domains) != 1:
+        raise ValueError(f"a batch must be of one domain, got {sorted(domains)}: cut batches domain by domain")
+    _, root = fsspec.url_to_fs(store)
+    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+    return f"{root}/{folder}/{check_name(domains.pop())}-{digest}"
 
 
 def _read_tables(store: str, folder: str, schema: pa.Schema, *, last_order: str) -> gpd.GeoDataFrame:
@@ -351,12 +406,19 @@ def _read_tables(store: str, folder: str, schema: pa.Schema, *, last_order: str)
     fs, root = fsspec.url_to_fs(store)
     done = {path.rpartition("/")[2] for path in fs.glob(f"{root}/fronts/*.parquet")}
     files = sorted(path for path in fs.glob(f"{root}/{folder}/*.parquet") if path.rpartition("/")[2] in done)
-    if not files:
+    table = _read_parts(store, files, schema, crs)
+    return table.sort_values(["domain", "datetime", "scene_id", last_order], ignore_index=True)
+
+
+def _read_parts(store: str, paths: Sequence[str], schema: pa.Schema, crs: str) -> gpd.GeoDataFrame:
+    """Read tables as one, row after row; files that are not there have none."""
+    fs, _ = fsspec.url_to_fs(store)
+    columns = [*schema.names, "geometry"]
+    parts = [gpd.read_parquet(path, filesystem=fs, columns=columns) for path in paths if fs.exists(path)]
+    if not parts:
         empty = pd.DataFrame({f.name: pd.Series(dtype=f.type.to_pandas_dtype()) for f in schema})
         return gpd.GeoDataFrame(empty, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
-    parts = [gpd.read_parquet(path, filesystem=fs, columns=[*schema.names, "geometry"]) for path in files]
-    table = pd.concat(parts, ignore_index=True)
-    return table.sort_values(["domain", "datetime", "scene_id", last_order], ignore_index=True)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _to_parquet(table: gpd.GeoDataFrame, schema: pa.Schema) -> bytes:

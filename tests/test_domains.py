@@ -1,11 +1,19 @@
 import geopandas as gpd
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, Polygon, box
 
-from calfin_cloud.domains import Domain, box_grid, domains_from_termini, read_domains, write_domains
+from calfin_cloud.domains import (
+    Domain,
+    box_grid,
+    domains_from_termini,
+    read_domains,
+    with_fjord_mask,
+    with_fjord_polygons,
+    write_domains,
+)
 
 
 def a_domain(name="Rink-Isbrae", **more):
@@ -110,3 +118,68 @@ def test_the_fjord_mask_is_true_inside_the_boundary():
     assert mask[:, :160].all()
     assert not mask[:, 170:].any()
     assert a_domain().fjord_mask is None
+
+
+@pytest.mark.parametrize("source", ["", "fjord_boundary", "dates", "ice_mask"])
+def test_a_domain_file_keeps_where_a_fjord_boundary_is_from(tmp_path, source):
+    written = a_domain(fjord_boundary=box(-299e3, -1899e3, -291e3, -1889e3), fjord_source=source)
+    (read,) = read_domains(write_domains([written], tmp_path / "d.geojson"))
+    assert read == written
+    assert read.fjord_source == (source or "fjord_boundary")
+
+
+def test_a_boundary_is_drawn_unless_said_otherwise_and_no_boundary_has_no_source():
+    assert a_domain(fjord_boundary=box(-299e3, -1899e3, -291e3, -1889e3)).fjord_source == "fjord_boundary"
+    assert a_domain(fjord_source="dates").fjord_source == ""
+    with pytest.raises(ValueError, match="fjord_source must be one of"):
+        a_domain(fjord_boundary=box(-299e3, -1899e3, -291e3, -1889e3), fjord_source="guessed")
+
+
+def test_each_domain_gets_the_part_of_the_fjord_polygons_inside_it():
+    wide = gpd.GeoDataFrame(geometry=[box(-305e3, -1898e3, -295e3, -1890e3)], crs=3413).to_crs(4326)
+    inside, outside = a_domain("A"), Domain("B", box_grid((0, -2e6, 12e3, -1.99e6), 3413, 30.0))
+    got, left = with_fjord_polygons([inside, outside], wide)
+    assert left is outside
+    assert got.fjord_source == "fjord_boundary"
+    assert got.fjord_boundary.symmetric_difference(box(-300e3, -1898e3, -295e3, -1890e3)).area < 0.001 * 40e6
+    assert got.fjord_boundary.within(got.polygon.buffer(1e-6))
+
+
+def test_a_fjord_polygon_that_only_touches_a_domain_is_none_of_its_own():
+    touching = gpd.GeoDataFrame(geometry=[box(-310e3, -1898e3, -300e3, -1890e3)], crs=3413)
+    assert with_fjord_polygons([a_domain()], touching)[0].fjord_boundary is None
+
+
+def test_a_drawn_polygon_replaces_a_derived_boundary():
+    derived = a_domain(fjord_boundary=box(-300e3, -1900e3, -298e3, -1888e3), fjord_source="dates")
+    drawn = gpd.GeoDataFrame(geometry=[box(-299e3, -1899e3, -291e3, -1889e3)], crs=3413)
+    (got,) = with_fjord_polygons([derived], drawn)
+    assert got.fjord_source == "fjord_boundary"
+    assert got.fjord_boundary.equals(drawn.geometry.iloc[0])
+
+
+def test_fjord_polygons_without_crs_are_refused_with_a_remedy():
+    with pytest.raises(ValueError, match=r"no CRS: assign one"):
+        with_fjord_polygons([a_domain()], gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)]))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.99))
+def test_a_fjord_mask_comes_back_from_its_outline(seed, share):
+    domain = Domain("small", box_grid((0, -2e6, 64 * 30, -2e6 + 70 * 30), 3413, 30.0))
+    mask = np.random.default_rng(seed).random(domain.shape) < share
+    got = with_fjord_mask(domain, mask, "dates")
+    assert got.fjord_source == "dates"
+    assert (got.fjord_mask == mask).all()
+
+
+def test_the_front_zones_of_loebel_become_the_fjords_of_their_domains(shared):
+    zones = gpd.read_file(shared / "data/fjords_loebel/derived_front_polygons.geojson")
+    termini = gpd.read_parquet(shared / "data/measures_termini_greenland/derived_termini_3413.parquet")
+    store, lille = 9, 10  # glacier ids of Store, which has a zone, and of Lille, which has none
+    made = domains_from_termini(termini[termini["Glacier_ID"].isin([store, lille])])
+    first, second = sorted(with_fjord_polygons(made, zones), key=lambda d: int(d.glacier_id))
+    assert (first.fjord_source, second.fjord_source) == ("fjord_boundary", "")
+    zone = zones[zones["glacier"] == "store"].geometry.iloc[0]
+    assert first.fjord_boundary.symmetric_difference(zone.intersection(first.polygon)).area < 1
+    assert 0.05 < first.fjord_mask.mean() < 0.95

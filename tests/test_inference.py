@@ -8,6 +8,7 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.fronts import MOST_BOXES, trace_fronts
 from calfin_cloud.inference import (
     INPUT_SIZE,
+    InferenceSettings,
     find_candidates,
     masks_of,
     overview_of,
@@ -126,3 +127,14 @@ def test_one_front_a_window_leaves_the_window_as_it_was_predicted(brightness_net
     window = fronts.window_around(boxes[0, 0], (600, 600), fronts.CALFIN.window)
     alone = overview_of(window.cut(channels[0])[None], network=brightness_network)[0]
     np.testing.assert_array_equal(window.cut(np.moveaxis(masks, 0, -1)), alone)  # 256 px, so nothing is resized
+
+
+def test_a_picture_shown_with_square_pixels_keeps_its_front_in_place(brightness_network):
+    channels = prepare_scene(scene_with_a_bright_line()[:, 300:800, 100:900], 30.0)  # 500 x 800 px, front in row 300
+    settings = InferenceSettings(square_pixels=True)
+    (front, _), _ = predict_scene(channels, network=brightness_network, settings=settings)
+    ice = np.repeat(np.where(np.arange(500) > 300, 1.0, 0.0)[:, None], 800, axis=1)
+    (line,) = (f.line for f in trace_fronts(front, ice).fronts)
+    middle = line[(line[:, 0] > 200) & (line[:, 0] < 600)]
+    assert len(middle) > 300
+    assert abs(middle[:, 1].mean() - 300) < 0.5 * 800 / INPUT_SIZE

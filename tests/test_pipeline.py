@@ -21,12 +21,13 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, wait
 from calfin_cloud.clusters import connect, local
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.fronts import DEFAULT
-from calfin_cloud.pipeline import MapSettings, map_fronts, retrace_fronts
+from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts
 from calfin_cloud.pipeline.mapping import predict_on
+from calfin_cloud.pipeline.settings import settings_from
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import STATES
-from calfin_cloud.storage import read_fronts, read_polygons, read_rejected, read_store
+from calfin_cloud.storage import read_fronts, read_polygons, read_rejected, read_store, read_store_domains
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 5
@@ -147,7 +148,8 @@ def test_a_scene_that_cannot_be_read_fails_alone_and_the_command_says_so(painted
     shutil.copytree(painted, broken)
     catalog = search_scenes(broken / "catalog.json", read_domains(broken / "domains.geojson")[0], "1984/2030")
     asset = next(a for key, a in catalog[0].assets.items() if key in ("nir08", "nir", "B08", "hh", "vv"))
-    Path(asset.href.removeprefix("file://")).write_bytes(b"this is no TIFF")
+    asset_path = Path(asset.href.removeprefix("file://"))
+    asset_path.write_bytes(b"this is no TIFF")
     from calfin_cloud.cli import main  # noqa: PLC0415 - it sets TensorFlow's log level
 
     call = ["map", "--catalog", str(broken / "catalog.json"), "--domains", str(broken / "domains.geojson")]
@@ -159,6 +161,15 @@ def test_a_scene_that_cannot_be_read_fails_alone_and_the_command_says_so(painted
     others = fronts[fronts["scene_id"] != failed.scene_id].reset_index(drop=True)
     whole = read_fronts(str(undisturbed))
     assert others.equals(whole[whole["scene_id"] != failed.scene_id].reset_index(drop=True))
+    assert main(["status", str(tmp_path / "store")]) == 0
+    counted, failures = capfd.readouterr()
+    assert f"{N_SCENES}\tscenes" in counted
+    assert failed.key in failures
+    # The scene comes back, and a retry makes the store that of a run in which nothing went wrong.
+    shutil.copy(Path(asset.href.removeprefix("file://").replace(str(broken), str(painted))), asset_path)
+    assert main(["retry", str(tmp_path / "store"), "--cluster", "none"]) == 0
+    assert read_fronts(str(tmp_path / "store")).equals(whole)
+    assert read_polygons(str(tmp_path / "store")).equals(read_polygons(str(undisturbed)))
 
 
 def test_domains_of_two_crs_are_not_mixed_in_a_store(tmp_path):
@@ -258,3 +269,42 @@ def test_every_scene_with_a_front_has_its_ocean_and_ice_or_the_reason_why_not(pa
         assert ice.is_valid
         assert ocean.intersection(ice).area < domain.resolution_m**2
         assert ocean.union(ice).within(domain.polygon.buffer(1))
+
+
+def test_a_scene_whose_item_has_changed_is_mapped_again_and_no_other(painted, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    domains = read_domains(painted / "domains.geojson")
+    items = search_scenes(painted / "catalog.json", domains[0], "1984/2030")
+    assert sum(recompute_changed(str(store), domains, lambda _: items).values()) == 0
+    items[1].properties["updated"] = "2026-01-01T00:00:00Z"
+    counts = recompute_changed(str(store), domains, lambda _: items)
+    assert sum(counts.values()) == 1
+    assert read_fronts(str(store)).equals(read_fronts(str(undisturbed)))  # the pixels are the same
+    assert sum(recompute_changed(str(store), domains, lambda _: items).values()) == 0
+
+
+def test_settings_come_back_from_a_store_as_they_were_saved(undisturbed):
+    assert settings_from(read_store(str(undisturbed))["settings"]) == MapSettings()
+    with pytest.raises(ValueError, match="other settings than this version knows"):
+        settings_from({"network": "calfin-small"})
+
+
+def test_a_domain_with_another_boundary_is_refused_until_the_store_is_retraced(painted, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    (domain,) = read_domains(painted / "domains.geojson")
+    moved = replace(domain, fjord_boundary=domain.polygon.buffer(-100))
+    with pytest.raises(ValueError, match="another boundary"):
+        map_fronts([moved], lambda _: [fresh_item(painted, domain)], str(store))
+    retrace_fronts(str(store), [moved])
+    assert read_store_domains(str(store)) == [moved]
+    fronts = read_fronts(str(store))
+    assert set(fronts.loc[fronts["state"] == "front", "isolation"]) <= {"fjord_boundary"}
+
+
+def fresh_item(painted, domain):
+    """An item that the store has not seen."""
+    item = search_scenes(painted / "catalog.json", domain, "1984/2030")[0].clone()
+    item.id = "another"
+    return item

@@ -8,6 +8,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, cKDTree
+from skimage.filters import apply_hysteresis_threshold
 from skimage.morphology import skeletonize
 
 from calfin_cloud.fronts.settings import FRAME, LineSettings
@@ -33,13 +34,20 @@ def skeleton_pixels(edge: NDArray[np.floating], settings: LineSettings) -> NDArr
 
     A blob holds a disc of the diameter `settings.max_width_px`; thinning it would take a sweep for each of its pixels.
     """
-    mask = np.nan_to_num(edge) > settings.edge_threshold
+    mask = edge_mask(np.nan_to_num(edge), settings)
     if settings.max_width_px is not None and mask.mean() > FEW:
         radius = settings.max_width_px / 2 * scale_of(edge.shape)
         core = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > radius
         if core.any():
             mask &= distance_transform_edt(~core) > radius + 1
     return np.argwhere(skeletonize(mask))
+
+
+def edge_mask(edge: NDArray[np.floating], settings: LineSettings) -> NDArray[np.bool_]:
+    """Pixels (y, x) of the edge: those above the threshold, and fainter ones that touch them."""
+    if settings.faint_threshold is None:
+        return np.asarray(edge > settings.edge_threshold)
+    return np.asarray(apply_hysteresis_threshold(edge, settings.faint_threshold, settings.edge_threshold))
 
 
 def linked(

@@ -20,6 +20,8 @@ class LineSettings:
     ----------
     edge_threshold
         Probability above which a pixel belongs to the edge that is thinned to a skeleton.
+    faint_threshold
+        Fainter pixels belong to the edge too where they touch it; None: they do not.
     path_zero, path_power
         A link of length d is worth z^p - d^p: gaps must be repaid by collected pixels.
     zero_probability
@@ -37,6 +39,7 @@ class LineSettings:
     """
 
     edge_threshold: float = 0.33
+    faint_threshold: float | None = None
     path_zero: float = 5.0
     path_power: float = 1.5
     zero_probability: float | None = None

@@ -275,10 +275,16 @@ def _measure(
     measured = Measured(
         length_px=float(np.hypot(*np.diff(vertices, axis=0).T).sum()) / scale,
         border_px=float(np.median(inside[tuple(pixels.T)])),
-        confidence=float(frame.edge[tuple(pixels.T)].mean()),
+        confidence=_confidence(frame.edge[tuple(pixels.T)], settings.line.edge_threshold),
         contrast=contrast_along(step, vertices[:, ::-1]),
     )
     return _Candidate(pixels, vertices, measured)
+
+
+def _confidence(sure: NDArray[np.floating], threshold: float) -> float:
+    """Mean edge probability along a line, without ends that are fainter than the edge itself."""
+    clear = np.flatnonzero(sure > threshold)
+    return float(sure[clear[0] : clear[-1] + 1].mean()) if len(clear) else float(sure.mean())
 
 
 def _nothing_found(frame: _Frame, settings: TraceSettings) -> tuple[str, str]:

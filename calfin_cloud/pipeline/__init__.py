@@ -3,6 +3,7 @@
 from calfin_cloud.pipeline.fjords import derive_fjords
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import map_fronts
+from calfin_cloud.pipeline.remapping import recompute_changed, retry_failed
 from calfin_cloud.pipeline.reports import summarise_scenes, write_store_report
 from calfin_cloud.pipeline.retracing import retrace_fronts
 from calfin_cloud.pipeline.settings import VARIANTS, MapSettings
@@ -12,7 +13,9 @@ __all__ = [
     "MapSettings",
     "derive_fjords",
     "map_fronts",
+    "recompute_changed",
     "retrace_fronts",
+    "retry_failed",
     "summarise_scenes",
     "trace_image",
     "write_image_fronts",

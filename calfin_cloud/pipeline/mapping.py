@@ -31,9 +31,9 @@ from calfin_cloud.inference import (
 from calfin_cloud.network import load_network, network_id
 from calfin_cloud.pipeline.scene import Result, Target, store_and_trace
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import is_slc_off, scene_row, utc, verdict, write_batch
+from calfin_cloud.pipeline.tables import Tables, is_slc_off, scene_row, tables_of, utc, verdict, write_tables
 from calfin_cloud.schema import front_key
-from calfin_cloud.storage import add_scenes, finished_keys, open_store
+from calfin_cloud.storage import add_scenes, finished_keys, keep_domain, open_store, write_items
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,11 @@ class Batch:
     domain: Domain
     items: Sequence[pystac.Item]
     places: Sequence[int]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the scenes."""
+        return [front_key(self.domain.name, item.id) for item in self.items]
 
     def targets(self, store: str) -> list[Target]:
         """Where the results of each scene go."""
@@ -120,6 +125,7 @@ def _plan(
         counts.update(found=len(items), known=len(items) - len(todo))
         if not todo:
             continue
+        keep_domain(store, domain)
         places = add_scenes(store, domain, {item.id: np.datetime64(utc(item).tz_localize(None)) for item in todo})
         for start in range(0, len(todo), batch_size):
             part = todo[start : start + batch_size]
@@ -142,9 +148,16 @@ def _windowed(
 
 def _map_batch(batch: Batch, *, store: str, settings: MapSettings, client: Client | None) -> gpd.GeoDataFrame:
     """Map one batch and write its tables: its scenes appear in the store all at once."""
+    tables = map_batch(batch, store, settings, client)
+    write_items(store, [item.to_dict(transform_hrefs=False) for item in batch.items], keys=batch.keys)
+    return write_tables(store, tables, batch.keys)
+
+
+def map_batch(batch: Batch, store: str, settings: MapSettings, client: Client | None) -> Tables:
+    """Map one batch; its masks and pictures are written, its tables are returned."""
     results = _map_here(batch, store, settings) if client is None else _map_on(client, batch, store, settings)
     scenes = [scene_row(item, batch.domain, settings) for item in batch.items]
-    return write_batch(store, scenes, results, batch.domain)
+    return tables_of(scenes, results, batch.domain)
 
 
 def _map_here(batch: Batch, store: str, settings: MapSettings) -> list[Result]:

@@ -15,14 +15,22 @@ from distributed import Client
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.scene import Result, Target, trace_stored
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import write_batch
+from calfin_cloud.pipeline.tables import tables_of, write_tables
 from calfin_cloud.schema import SceneError
-from calfin_cloud.storage import change_store, read_batches, read_places, read_scene_masks, read_store
+from calfin_cloud.storage import (
+    change_store,
+    keep_domain,
+    read_batches,
+    read_places,
+    read_scene_masks,
+    read_store,
+    read_store_domains,
+)
 
 
 def retrace_fronts(
     store: str,
-    domains: Sequence[Domain],
+    domains: Sequence[Domain] = (),
     *,
     settings: MapSettings | None = None,
     client: Client | None = None,
@@ -37,7 +45,7 @@ def retrace_fronts(
     store
         fsspec URI of a store.
     domains
-        Those of the store, by name; their fjord boundaries may be new.
+        Domains of the store with new fjord boundaries; the others are taken as they were mapped.
     settings
         Only what comes after the masks is used: `trace` and `polygons`.
 
@@ -48,13 +56,16 @@ def retrace_fronts(
     """
     settings = settings or MapSettings()
     made_by = read_store(store)
-    by_name = {domain.name: domain for domain in domains}
+    by_name = {d.name: d for d in read_store_domains(store)}
+    if unknown := {d.name for d in domains} - set(by_name):
+        raise ValueError(f"{store} has no domain {sorted(unknown)}, it has {sorted(by_name)}: leave the others out")
     change_store(store, settings=_settings(made_by, settings), unfinished="retrace")
+    for domain in domains:
+        keep_domain(store, domain, replace=True)
+        by_name[domain.name] = domain
     counts: Counter[str] = Counter()
     for batch in read_batches(store):
         name = str(batch["domain"].iloc[0])
-        if name not in by_name:
-            raise ValueError(f"{store} has scenes of the domain {name}, got only {sorted(by_name)}: give its domain")
         fronts = _retrace_batch(batch, by_name[name], store, settings, client)
         counts.update(fronts.drop_duplicates("key")["state"].tolist())
         if on_batch:
@@ -79,7 +90,7 @@ def _retrace_batch(
         for row in scenes
     ]
     results = client.gather(client.compute(tasks)) if client else compute(*tasks, scheduler="synchronous")
-    return write_batch(store, scenes, results, domain)
+    return write_tables(store, tables_of(scenes, results, domain), [row["key"] for row in scenes])
 
 
 def _retrace(row: dict[str, Any], target: Target, settings: MapSettings) -> Result:

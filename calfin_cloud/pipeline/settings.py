@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 from calfin_cloud import fronts, inference
 from calfin_cloud.fronts import TraceSettings
@@ -32,3 +34,25 @@ VARIANTS = {"default": MapSettings()} | {
     if name != "default"
 }
 """Settings by name: ours, or those of the release for one of its four sets of scenes (6.1)."""
+
+
+def settings_from(saved: Mapping[str, Any]) -> MapSettings:
+    """Read the settings that a store was made with (`store.json`)."""
+    settings: MapSettings = _value(MapSettings, saved)
+    return settings
+
+
+def _value(kind: Any, saved: Any) -> Any:  # noqa: ANN401 - any dataclass of settings, or a plain value
+    """Turn saved JSON into a value of its kind, dataclasses within dataclasses included."""
+    kinds = [k for k in (kind, *get_args(kind)) if is_dataclass(k)]
+    if not kinds or saved is None:
+        return saved
+    made: Any = kinds[0]
+    unknown = set(saved) ^ {f.name for f in fields(made)}
+    if unknown:
+        raise ValueError(
+            f"the store was made with other settings than this version knows: {sorted(unknown)} differ; "
+            "use the version in its store.json, or map into a new store"
+        )
+    hints = get_type_hints(made)
+    return made(**{name: _value(hints[name], value) for name, value in saved.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -32,20 +32,41 @@ from calfin_cloud.storage import write_fronts, write_polygons, write_rejected
 Row = dict[str, Any]
 
 
-def write_batch(store: str, scenes: Sequence[Row], results: Sequence[Result], domain: Domain) -> gpd.GeoDataFrame:
-    """Write the tables of a batch, the fronts last: from then on its scenes are done. Return the fronts.
+class Tables(NamedTuple):
+    """The three tables of a batch."""
 
-    `scenes` are rows of what is known of each scene but for its result, see `scene_row` and `known_row`.
-    """
-    keys = [row["key"] for row in scenes]
+    fronts: gpd.GeoDataFrame
+    rejected: gpd.GeoDataFrame
+    polygons: gpd.GeoDataFrame
+
+
+def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) -> Tables:
+    """Make the tables of scenes; `scenes` has what is known of each but for its result, see `scene_row`."""
     pairs = list(zip(scenes, results, strict=True))
-    rejected = _table([r for row, result in pairs for r in _rejected_rows(row, result)], REJECTED_SCHEMA, domain)
-    write_rejected(store, rejected, keys=keys)
-    polygons = _table([r for row, result in pairs for r in _polygon_rows(row, result)], POLYGON_SCHEMA, domain)
-    write_polygons(store, polygons, keys=keys)
-    fronts = _table([r for row, result in pairs for r in _front_rows(row, result)], FRONT_SCHEMA, domain)
-    write_fronts(store, fronts)
-    return fronts
+    return Tables(
+        _table([r for row, result in pairs for r in _front_rows(row, result)], FRONT_SCHEMA, domain),
+        _table([r for row, result in pairs for r in _rejected_rows(row, result)], REJECTED_SCHEMA, domain),
+        _table([r for row, result in pairs for r in _polygon_rows(row, result)], POLYGON_SCHEMA, domain),
+    )
+
+
+def write_tables(store: str, tables: Tables, keys: Sequence[str]) -> gpd.GeoDataFrame:
+    """Write the tables of a batch, the fronts last: from then on its scenes are done. Return the fronts."""
+    write_rejected(store, tables.rejected, keys=keys)
+    write_polygons(store, tables.polygons, keys=keys)
+    write_fronts(store, tables.fronts)
+    return tables.fronts
+
+
+def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
+    """Replace the rows of the scenes in `new`; the scenes keep the order of `keys`, which names the batch."""
+    fresh, order = set(new.fronts["key"]), {key: place for place, key in enumerate(keys)}
+    merged = []
+    for before, after in zip(old, new, strict=True):
+        parts = [before[~before["key"].isin(fresh)], after]
+        table = pd.concat([part for part in parts if len(part)] or [before], ignore_index=True)
+        merged.append(table.sort_values("key", key=lambda k: k.map(order), kind="stable", ignore_index=True))
+    return Tables(*merged)
 
 
 def scene_row(item: pystac.Item, domain: Domain, settings: MapSettings) -> Row:

@@ -1,0 +1,243 @@
+"""A traced front and its masks in; how far off each vertex and the front may be, how good it is, and why, out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d, map_coordinates, uniform_filter1d
+from scipy.special import expit
+
+from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.fronts.sides import ice_step, step_at
+
+FEATURES = {
+    "faint": "the edge is faint",
+    "wide": "the edge is wide",
+    "rival": "another edge runs beside it",
+    "flat": "the ice mask has no sharp step",
+    "haze": "the edge around it is undecided",
+    "end": "much of it lies near its ends",
+    "wiggle": "the line wiggles",
+}
+"""What raises the doubt about a vertex: name, and what is said of a front that has much of it."""
+
+ALONG_PX = 15  # lengths in px of a 256 px frame: to both sides of a vertex along the line
+ACROSS_PX = 40
+WIDTH_PX, HAZE_PX, BESIDE_PX = 20, 30, 6
+NEAR_END_PX = 10.0
+STEP_PX = 4.0  # of the Gaussian through which the ice mask is seen
+DIRECTION_PX, WIGGLE_PX = 2.0, 6.0  # of the Gaussians that smooth a line for its direction and its course
+LEAST = 1e-4  # probability of an edge anywhere, so that a vertex without one has the greatest width
+WORTH_SAYING = 1.1  # factor on the expected distance below which a feature is no reason
+
+
+@dataclass(frozen=True)
+class Level:
+    """From features to half-widths, of vertices or of whole fronts; half-widths in px of a 256 px frame.
+
+    Attributes
+    ----------
+    weights
+        Of each of `FEATURES`, none negative: none of them makes a front surer.
+    typical
+        Value of each feature in the calibration, beside which reasons are told.
+    constant
+        Added to the weighted sum: the `doubt`, on the scale of the logarithm of a distance.
+    doubts, half68, half95
+        Half-widths that held the truth in 68 % and 95 % of the cases of such a doubt; linear in between in their
+        logarithms, the outermost ones beyond.
+    """
+
+    weights: tuple[float, ...]
+    typical: tuple[float, ...]
+    constant: float
+    doubts: tuple[float, ...]
+    half68: tuple[float, ...]
+    half95: tuple[float, ...]
+
+    def doubt(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Doubt (...) of features (..., feature)."""
+        return np.asarray(features @ np.array(self.weights) + self.constant, dtype=np.float64)
+
+    def half_widths(self, doubt: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """68 % and 95 % half-widths of each doubt."""
+        sure, wide = (np.exp(np.interp(doubt, self.doubts, np.log(h))) for h in (self.half68, self.half95))
+        return sure, wide
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the uncertainty of one network's fronts is read from.
+
+    Attributes
+    ----------
+    network
+        Name and hash of its weights (`network.network_id`).
+    vertex, front
+        Of single vertices, and of a front's mean distance.
+    good_px, slope, offset
+        The score is the probability that a front's mean distance is below `good_px`: logistic(offset - slope * doubt).
+    about
+        What it was made from: glaciers, numbers of fronts.
+    """
+
+    network: str
+    vertex: Level
+    front: Level
+    good_px: float
+    slope: float
+    offset: float
+    about: dict[str, Any]
+
+    def score(self, doubt: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Score, 0 to 1, of each doubt about a front."""
+        return np.asarray(expit(self.offset - self.slope * doubt))
+
+
+class Uncertainty(NamedTuple):
+    """How far a front may be off, in px of the image; all NaN without a calibration.
+
+    `vertex_sigma_px`, `vertex_half95_px`: (n,) half-widths that hold the truth in 68 % and 95 % of the cases; `sigma_px`,
+    `half95_px`: those of the front's mean distance; `score`: 0 to 1, comparable across sensors; `reasons`: what raises
+    the doubt above the usual, empty if nothing does.
+    """
+
+    vertex_sigma_px: NDArray[np.float64]
+    vertex_half95_px: NDArray[np.float64]
+    sigma_px: float
+    half95_px: float
+    score: float
+    reasons: str
+
+
+def uncertainty_of(
+    line: NDArray[np.floating],
+    front: NDArray[np.floating],
+    ice: NDArray[np.floating],
+    calibration: Calibration | None,
+) -> Uncertainty:
+    """Tell how sure a front (n, 2) x, y in px is, from the masks (y, x) that it was traced from; NaN = missing."""
+    if calibration is None:
+        nowhere = np.full(len(line), np.nan)
+        return Uncertainty(nowhere, nowhere.copy(), np.nan, np.nan, np.nan, "")
+    features, scale = vertex_features(line, front, ice), scale_of(front.shape)
+    of_front = features.mean(axis=0)
+    doubt = calibration.front.doubt(of_front)
+    vertex = calibration.vertex.half_widths(calibration.vertex.doubt(features))
+    sigma, half95 = calibration.front.half_widths(doubt)
+    return Uncertainty(
+        vertex[0] * scale,
+        vertex[1] * scale,
+        float(sigma * scale),
+        float(half95 * scale),
+        float(calibration.score(doubt)),
+        reasons_of(of_front, calibration.front),
+    )
+
+
+def reasons_of(features: NDArray[np.floating], level: Level) -> str:
+    """Say what raises the doubt above the usual, the most costly first, and by which factor the expected distance."""
+    factors = np.exp(np.array(level.weights) * (features - np.array(level.typical)))
+    words = list(FEATURES.values())
+    costly = [i for i in np.argsort(-factors) if factors[i] >= WORTH_SAYING]
+    return "; ".join(f"{words[i]} (×{factors[i]:.1f})" for i in costly)
+
+
+def vertex_features(
+    line: NDArray[np.floating], front: NDArray[np.floating], ice: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """`FEATURES` (n, feature) of the vertices (n, 2) x, y of a line, from the masks (y, x) that it was traced from.
+
+    They are measured every px of a 256 px frame along the line, so that they do not depend on where its vertices lie.
+    """
+    if line.ndim != 2 or line.shape[1:] != (2,) or len(line) < 2 or front.shape != ice.shape:
+        raise ValueError(
+            f"a line (n, 2) of two or more vertices and masks of one shape are needed, got {line.shape}, {front.shape} "
+            f"and {ice.shape}: give a traced front with its masks"
+        )
+    scale = scale_of(front.shape)
+    course = np.asarray(line, dtype=float)[:, ::-1] / scale
+    at = np.append(0, np.cumsum(np.hypot(*np.diff(course, axis=0).T)))
+    even = np.linspace(0, at[-1], max(int(at[-1]) + 1, 2))
+    points = np.column_stack([np.interp(even, at, axis) for axis in course.T])
+    measured = _across(points, front, scale) | _course(points, even) | {"flat": _flat(points, ice, scale)}
+    return np.column_stack([np.interp(at, even, measured[name]) for name in FEATURES])
+
+
+def calibration_beside(weights: Path | str) -> Path:
+    """Path of the calibration of a weights file: `<name>.calibration.json` beside it."""
+    path = Path(weights)
+    return path.with_name(f"{path.name.split('.')[0]}.calibration.json")
+
+
+def write_calibration(path: Path | str, calibration: Calibration) -> None:
+    """Write a calibration as JSON."""
+    Path(path).write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
+
+
+def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
+    """Read the calibration of a network (`name@hash`); None where there is no such file.
+
+    A calibration of other weights, or of other features, is refused: its intervals would hold nothing.
+    """
+    if not Path(path).is_file():
+        return None
+    stored = json.loads(Path(path).read_text(encoding="utf-8"))
+    levels = {name: _level(stored.pop(name)) for name in ("vertex", "front")}
+    calibration = Calibration(**levels, **stored)
+    n_weights = {len(level.weights) for level in levels.values()}
+    if calibration.network != network or n_weights != {len(FEATURES)}:
+        raise ValueError(
+            f"{path} must be made for {network} and {len(FEATURES)} features, got {calibration.network} and "
+            f"{sorted(n_weights)}: calibrate these weights anew, or remove the file"
+        )
+    return calibration
+
+
+def _level(stored: dict[str, Any]) -> Level:
+    return Level(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+
+
+def _across(points: NDArray[np.float64], front: NDArray[np.floating], scale: float) -> dict[str, NDArray[np.float64]]:
+    """Measure the edge probability across a line: points (m, 2) row, column, 1 px of a 256 px frame apart."""
+    offsets = np.arange(-ACROSS_PX, ACROSS_PX + 1)
+    places = (points[:, None] + offsets[:, None] * _normals(points)[:, None]) * scale
+    edge = map_coordinates(np.nan_to_num(front), np.moveaxis(places, -1, 0), order=1, mode="constant")
+    within, around = np.abs(offsets) <= WIDTH_PX, np.abs(offsets) <= HAZE_PX
+    mass = edge[:, within] + LEAST
+    return {
+        "faint": 1 - _along(edge[:, ACROSS_PX]),
+        "wide": np.log((mass * offsets[within] ** 2).sum(axis=1) / mass.sum(axis=1)) / 2,
+        "rival": edge[:, np.abs(offsets) > BESIDE_PX].max(axis=1),
+        "haze": np.full(len(points), np.minimum(edge, 1 - edge)[:, around].mean()),
+    }
+
+
+def _course(points: NDArray[np.float64], even: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Measure the course of a line: its ends, and how it leaves its own smoothed course."""
+    off = points - gaussian_filter1d(points, WIGGLE_PX, axis=0, mode="nearest")
+    return {
+        "end": np.exp(-np.minimum(even, even[-1] - even) / NEAR_END_PX),
+        "wiggle": np.sqrt(_along((off**2).sum(axis=1))),
+    }
+
+
+def _flat(points: NDArray[np.float64], ice: NDArray[np.floating], scale: float) -> NDArray[np.float64]:
+    """How much the ice mask's step across the line falls short of one from 1 to 0."""
+    step = (step_at(ice_step(ice, STEP_PX), points * scale) * _normals(points)).sum(axis=1)
+    return np.asarray(1 - np.minimum(np.abs(step), 1))
+
+
+def _normals(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unit vectors (m, 2) across a line of evenly spaced points (m, 2)."""
+    along = np.gradient(gaussian_filter1d(points, DIRECTION_PX, axis=0, mode="nearest"), axis=0)
+    return np.column_stack([-along[:, 1], along[:, 0]]) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
+
+
+def _along(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(uniform_filter1d(values, 2 * ALONG_PX + 1, mode="nearest"))

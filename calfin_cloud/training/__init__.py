@@ -1,0 +1,52 @@
+"""Labelled samples go in, trained weights come out, with settings and learning curves; a stopped run resumes."""
+
+from calfin_cloud.training.batches import draw_sample, make_batch, prefetched_batches
+from calfin_cloud.training.fitting import copy_weights, fit, painted_samples, validate
+from calfin_cloud.training.losses import masks_loss, soft_jaccard
+from calfin_cloud.training.patches import (
+    FAR_PX,
+    FRAME_SIZE,
+    FRONT_HALF_WIDTH_PX,
+    Prepared,
+    cut_patch,
+    prepare,
+    random_patch,
+    random_window,
+    shade,
+    slc_off_gaps,
+    vary_grey,
+    whole_scene,
+)
+from calfin_cloud.training.release import Frame, release_patch, squeeze
+from calfin_cloud.training.settings import CALFIN, FRONT_WEIGHT, RECIPES, TrainingSettings
+
+__all__ = [
+    "CALFIN",
+    "FAR_PX",
+    "FRAME_SIZE",
+    "FRONT_HALF_WIDTH_PX",
+    "FRONT_WEIGHT",
+    "RECIPES",
+    "Frame",
+    "Prepared",
+    "TrainingSettings",
+    "copy_weights",
+    "cut_patch",
+    "draw_sample",
+    "fit",
+    "make_batch",
+    "masks_loss",
+    "painted_samples",
+    "prefetched_batches",
+    "prepare",
+    "random_patch",
+    "random_window",
+    "release_patch",
+    "shade",
+    "slc_off_gaps",
+    "soft_jaccard",
+    "squeeze",
+    "validate",
+    "vary_grey",
+    "whole_scene",
+]

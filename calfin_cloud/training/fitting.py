@@ -1,0 +1,248 @@
+"""Samples and settings go in; weights, settings and learning curves are written; a stopped run resumes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from calfin_cloud.datasets import Sample, Sensor, split_by_glacier
+from calfin_cloud.network import build_network, load_network, network_id, prepare_compilation, save_weights
+from calfin_cloud.preprocess import eight_bit_channels, normalise
+from calfin_cloud.sample import paint_scene
+from calfin_cloud.schema import MASKS
+from calfin_cloud.training.batches import prefetched_batches, prepare_sources
+from calfin_cloud.training.losses import masks_loss, soft_jaccard
+from calfin_cloud.training.patches import Prepared, cut_patch, prepare, whole_scene
+from calfin_cloud.training.settings import TrainingSettings
+
+log = logging.getLogger(__name__)
+
+ADAM_EPSILON = 1e-7
+"""As in the original (calfin-method 5.4)."""
+
+
+def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) -> Path:
+    """Train a network on all glaciers but those left out, and write its weights to `out`.
+
+    Beside `<name>.weights.h5` go `<name>.json` (settings), `<name>.csv` (curves) and, until the run is done,
+    `<name>.checkpoint.npz`, from which the same call resumes.
+
+    Parameters
+    ----------
+    samples
+        Labelled scenes, see `calfin_cloud.datasets`; painted ones may be among them.
+    out
+        Path of the weights, ending in `.weights.h5`.
+    """
+    out = Path(out)
+    if not out.name.endswith(".weights.h5"):
+        raise ValueError(f"out must end in .weights.h5, got {out.name}")
+    training, validation = split_by_glacier(samples, leave_out=settings.leave_out)
+    training += painted_samples(settings.painted, seed=settings.seed)
+    if not training:
+        left_out = sorted({sample.glacier for sample in validation})
+        raise ValueError(f"no sample is left to train on: leave_out {left_out} names every glacier; leave out fewer")
+    keras.utils.set_random_seed(settings.seed)
+    run = _Run(out, settings, [prepare(s) for s in training], [prepare(s) for s in validation])
+    run.train()
+    return out
+
+
+def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
+    """Paint `n` scenes of random glaciers, optical and SAR in turn; some have stripes of Landsat 7."""
+    for i in range(n):
+        rng = np.random.default_rng((seed, i))
+        kind: Sensor = "optical" if i % 2 == 0 else "sar"
+        rows, columns = (int(n) for n in rng.integers(240, 420, 2))
+        slc_off = bool(kind == "optical" and rng.random() < 0.2)
+        scene = paint_scene(rng, (rows, columns), kind=kind, slc_off=slc_off, pixel_m=float(rng.uniform(15, 60)))
+        front = np.zeros((rows, columns), np.uint8)
+        cv2.polylines(front, [np.rint(scene.front).astype(np.int32)[:, None]], isClosed=False, color=1)
+        ice = scene.ice.astype(np.uint8)
+        yield Sample(f"painted-{seed}-{i}", "painted", kind, scene.signal.astype(np.float32), front > 0, ice)
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copy the weights of one network to another of the same width."""
+    shapes = [[tuple(w.shape) for w in network.weights] for network in (source, target)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("the weights to start from belong to a network of another width: give the same width")
+    for from_variable, to_variable in zip(source.weights, target.weights, strict=True):
+        to_variable.assign(from_variable)
+
+
+def trainable_network(settings: TrainingSettings) -> keras.Model:
+    """Build the network of the settings, from random weights or from theirs, with loss and optimiser."""
+    policy = keras.config.dtype_policy()
+    if settings.mixed_precision:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = build_network(settings.architecture, width=settings.width)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if settings.mixed_precision:  # bfloat16 rounds a probability above 0.998 to 1, whose log and gradient are none
+        network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
+    if settings.start:
+        copy_weights(load_network(settings.start), network)
+    network.compile(optimizer=make_optimizer(settings), loss=partial(masks_loss, front_weight=settings.front_weight))
+    prepare_compilation(network)
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def make_optimizer(settings: TrainingSettings) -> keras.optimizers.Optimizer:
+    """Adam with the accumulation of the original: the mean gradient of `accumulate` steps counts as one."""
+    return keras.optimizers.Adam(
+        settings.learning_rate,
+        epsilon=ADAM_EPSILON,
+        gradient_accumulation_steps=settings.accumulate if settings.accumulate > 1 else None,
+        use_ema=settings.ema is not None,
+        ema_momentum=settings.ema or 0.0,
+    )
+
+
+@contextmanager
+def averaged_weights(network: keras.Model) -> Iterator[None]:
+    """Lend the network the running average of its weights, where its optimiser keeps one."""
+    if not network.optimizer.use_ema:
+        yield
+        return
+    own = [ops.convert_to_numpy(variable) for variable in network.trainable_variables]
+    network.optimizer.finalize_variable_values(network.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, values in zip(network.trainable_variables, own, strict=True):
+            variable.assign(values)
+
+
+class _Run:
+    """State of one training run: the network, the step, the time spent."""
+
+    def __init__(
+        self, out: Path, settings: TrainingSettings, training: list[Prepared], validation: list[Prepared]
+    ) -> None:
+        self.out, self.settings, self.training, self.validation = out, settings, training, validation
+        self.name = out.name.removesuffix(".weights.h5")
+        self.network = trainable_network(settings)
+        self.step, self.elapsed_s = 0, 0.0
+        self.losses: list[float] = []
+        self._restore()
+
+    def train(self) -> None:
+        """Step until the end of the schedule, with a checkpoint now and then."""
+        started, saved = time.monotonic() - self.elapsed_s, time.monotonic()
+        sources = prepare_sources(self.training, self.settings)
+        for patches, masks in prefetched_batches(sources, self.settings, start=self.step):
+            progress = self.settings.progress(self.step, self.elapsed_s)
+            if progress >= 1:
+                break
+            self.network.optimizer.learning_rate.assign(self.settings.rate(progress))
+            self.losses.append(float(self.network.train_on_batch(patches, masks)))
+            self.step, self.elapsed_s = self.step + 1, time.monotonic() - started
+            if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+        if self.losses or not self.out.is_file():
+            self.save()
+        self._checkpoint.unlink(missing_ok=True)
+
+    def save(self) -> None:
+        """Write weights, settings, a row of the curves and the checkpoint."""
+        loss = float(np.mean(self.losses)) if self.losses else np.nan
+        rate = float(ops.convert_to_numpy(self.network.optimizer.learning_rate))
+        row = {"step": self.step, "minutes": round(self.elapsed_s / 60, 2), "learning_rate": float(f"{rate:.4g}")}
+        with averaged_weights(self.network):
+            scores = validate(self.network, self.validation)
+            save_weights(self.network, self.out, width=self.settings.width)
+        row |= {name: round(value, 4) for name, value in {"loss": loss, **scores}.items()}
+        self.losses = []
+        self._write_settings()
+        self._append_curve(row)
+        arrays: dict[str, Any] = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(self._variables)}
+        arrays |= {"step": self.step, "elapsed_s": self.elapsed_s, "settings": self._settings_json()}
+        unfinished = self._checkpoint.with_suffix(".unfinished.npz")
+        np.savez(unfinished, **arrays)
+        os.replace(unfinished, self._checkpoint)
+        log.info("training %s: %s", self.name, row)
+
+    @property
+    def _variables(self) -> list[Any]:
+        """All that the next step depends on: weights, batch statistics, dropout seeds, momenta, averages, gradients."""
+        return [*self.network.variables, *self.network.optimizer.variables]
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.out.with_name(f"{self.name}.checkpoint.npz")
+
+    def _settings_json(self) -> str:
+        return json.dumps(asdict(self.settings), sort_keys=True)
+
+    def _restore(self) -> None:
+        if not self._checkpoint.is_file():
+            self.out.with_name(f"{self.name}.csv").unlink(missing_ok=True)
+            return
+        with np.load(self._checkpoint, allow_pickle=False) as stored:
+            if str(stored["settings"]) != self._settings_json():
+                raise ValueError(
+                    f"{self._checkpoint} belongs to other settings, {stored['settings']}: remove it, or change out"
+                )
+            for i, variable in enumerate(self._variables):
+                variable.assign(stored[f"v{i}"])
+            self.step, self.elapsed_s = int(stored["step"]), float(stored["elapsed_s"])
+        log.info("training %s resumes at step %d", self.name, self.step)
+
+    def _write_settings(self) -> None:
+        about: dict[str, Any] = {
+            "name": self.name,
+            "settings": asdict(self.settings)
+            | {"start": network_id(self.settings.start) if self.settings.start else None},
+            "done": {"steps": self.step, "minutes": round(self.elapsed_s / 60, 2)},
+            "training": dict(sorted(Counter(p.sample.glacier for p in self.training).items())),
+            "validation": dict(sorted(Counter(p.sample.glacier for p in self.validation).items())),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+        }
+        self.out.with_name(f"{self.name}.json").write_text(json.dumps(about, indent=2) + "\n")
+
+    def _append_curve(self, row: dict[str, float]) -> None:
+        path = self.out.with_name(f"{self.name}.csv")
+        is_new = not path.is_file()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def validate(network: keras.Model, samples: Sequence[Prepared]) -> dict[str, float]:
+    """Mean soft Jaccard index of front and ice mask per glacier, on the middle of each whole scene."""
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for prepared in samples:
+        window = whole_scene(prepared.grey.shape)
+        patch, truth = cut_patch(eight_bit_channels(prepared.grey), prepared, window, border=False)
+        masks = np.asarray(network.predict_on_batch(normalise(patch)[None]))[0]
+        front, ice = (_jaccard(truth[..., i], masks[..., i], known) for i, known in ((0, 1.0), (1, truth[..., 2])))
+        scores.setdefault(prepared.sample.glacier, []).append((front, ice))
+    means = {glacier: np.mean(pairs, axis=0) for glacier, pairs in sorted(scores.items())}
+    return {f"{glacier}_{mask}": float(mean[i]) for glacier, mean in means.items() for i, mask in enumerate(MASKS)}
+
+
+def _jaccard(truth: NDArray[np.float32], mask: NDArray[np.float32], known: NDArray[np.float32] | float) -> float:
+    return float(ops.convert_to_numpy(soft_jaccard((truth * known)[None], (mask * known)[None]))[0])

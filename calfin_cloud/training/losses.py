@@ -1,0 +1,41 @@
+"""Masks and their truth go in, the loss of the original comes out: cross-entropy and soft Jaccard index."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from calfin_cloud.network import Tensor
+from calfin_cloud.training.settings import FRONT_WEIGHT
+
+
+def masks_loss(truth: Tensor, masks: Tensor, *, front_weight: float = FRONT_WEIGHT) -> Tensor:
+    """Cross-entropy minus the log of the soft Jaccard index, for front and ice mask (Cheng et al. 2021).
+
+    Parameters
+    ----------
+    truth
+        (n, y, x, 3): front, ice, and 1 where the ice is known; elsewhere the ice terms are left out.
+    masks
+        (n, y, x, 2): predicted probabilities.
+    front_weight
+        Weight of the front terms, 25/26 in the original; the ice terms have the rest.
+    """
+    front = _mask_loss(truth[..., 0], masks[..., 0], ops.ones_like(truth[..., 0]))
+    ice = _mask_loss(truth[..., 1], masks[..., 1], truth[..., 2])
+    return front_weight * front + (1 - front_weight) * ice
+
+
+def _mask_loss(truth: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+    clipped = ops.clip(mask, 1e-7, 1 - 1e-7)
+    entropy = -(truth * ops.log(clipped) + (1 - truth) * ops.log(1 - clipped))
+    cross_entropy = ops.sum(entropy * known) / ops.maximum(ops.sum(known), 1)
+    has_known = ops.cast(ops.max(known, axis=(1, 2)) > 0, mask.dtype)
+    jaccard = ops.sum(soft_jaccard(truth * known, mask * known) * has_known) / ops.maximum(ops.sum(has_known), 1)
+    # A batch without any known pixel has no Jaccard index, and nothing to learn from it.
+    return cross_entropy - ops.where(ops.sum(has_known) > 0, ops.log(ops.maximum(jaccard, 1e-7)), 0.0)
+
+
+def soft_jaccard(truth: Tensor, mask: Tensor) -> Tensor:
+    """Soft Jaccard index of each image, (n, y, x) -> (n,)."""
+    both = ops.sum(truth * mask, axis=(1, 2))
+    return (both + 1e-12) / (ops.sum(truth, axis=(1, 2)) + ops.sum(mask, axis=(1, 2)) - both + 1e-12)

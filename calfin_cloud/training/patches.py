@@ -1,0 +1,173 @@
+"""A prepared sample goes in, one augmented patch with its masks comes out: scale, turn, tone, speckle, shade, gaps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from skimage.morphology import skeletonize
+
+from calfin_cloud.datasets import ICE, UNKNOWN, Sample
+from calfin_cloud.network import TILE_SIZE
+from calfin_cloud.preprocess import eight_bit_channels, to_eight_bit
+from calfin_cloud.training.settings import Label
+
+FRAME_SIZE = 256
+"""Side in px to which a scene or window is squeezed before tiles are cut; a patch is `TILE_SIZE` px of such a frame."""
+
+FRONT_HALF_WIDTH_PX = 1.5
+"""A front is drawn about 3 px wide in the patch, whatever the scale of the patch (Cheng et al. 2021)."""
+
+FAR_PX = 1e4
+
+
+class Prepared(NamedTuple):
+    """A sample as patches are cut from it: 8-bit grey, px to the front, ice mask, front pixels (y, x)."""
+
+    sample: Sample
+    grey: NDArray[np.uint8]
+    distance: NDArray[np.float32]
+    ice: NDArray[np.uint8]
+    front_pixels: NDArray[np.intp]
+
+
+def prepare(sample: Sample) -> Prepared:
+    """Stretch a sample, and measure each pixel's distance to the front, from which it is drawn anew at any scale."""
+    line = skeletonize(sample.front)
+    distance = distance_transform_edt(~line) if line.any() else np.full(line.shape, FAR_PX)
+    return Prepared(sample, to_eight_bit(sample.image), distance.astype(np.float32), sample.ice, np.argwhere(line))
+
+
+def random_patch(
+    prepared: Prepared, rng: np.random.Generator, *, label: Label = "after"
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cut one augmented patch: channels (y, x, 3) in 0..255 and front, ice, known (y, x, 3).
+
+    The channels are made before the patch is cut, as for a scene that is mapped: there, too, they see the whole domain.
+    """
+    grey = vary_grey(prepared.grey, prepared.sample.sensor, rng)
+    if rng.random() < 0.25:  # as if the scene had more pixels: the shadow correction has a fixed radius
+        zoom = rng.uniform(1.5, 2.5)
+        large = eight_bit_channels(cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR))
+        channels = cv2.resize(large, grey.shape[::-1], interpolation=cv2.INTER_AREA)
+    else:
+        channels = eight_bit_channels(grey)
+    window = random_window(prepared, rng)
+    return cut_patch(channels, prepared, window, border=bool(rng.random() < 0.5), label=label)
+
+
+def cut_patch(
+    channels: NDArray[np.float32],
+    prepared: Prepared,
+    window: NDArray[np.float64],
+    *,
+    border: bool,
+    label: Label = "after",
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Warp channels and masks by `window`, a (2, 3) affine from patch (x, y) to scene (x, y).
+
+    Outside the scene there is no data if `border`, else its mirror image. The front is drawn 3 px wide in the patch, or,
+    labelled `"before"`, in the whole scene squeezed to `FRAME_SIZE`.
+    """
+    mode = cv2.BORDER_CONSTANT if border else cv2.BORDER_REFLECT_101
+
+    def warp(values: NDArray[Any], flags: int, outside: float) -> NDArray[Any]:
+        inverse = flags | cv2.WARP_INVERSE_MAP
+        size = (TILE_SIZE, TILE_SIZE)
+        return np.asarray(
+            cv2.warpAffine(values, window, size, flags=inverse, borderMode=mode, borderValue=(outside,) * 3)
+        )
+
+    patch = warp(channels, cv2.INTER_LINEAR, 0)
+    if label == "after":
+        scale = np.sqrt(abs(np.linalg.det(window[:, :2])))  # scene pixels per patch pixel
+        front = warp(prepared.distance, cv2.INTER_LINEAR, FAR_PX) <= FRONT_HALF_WIDTH_PX * scale
+    else:
+        drawn = prepared.distance <= FRONT_HALF_WIDTH_PX * frame_scale(prepared.grey.shape)
+        front = warp(drawn.astype(np.uint8), cv2.INTER_NEAREST, 0) > 0
+    ice = warp(prepared.ice, cv2.INTER_NEAREST, UNKNOWN)
+    return patch, np.stack([front, ice == ICE, ice != UNKNOWN], axis=-1).astype(np.float32)
+
+
+def frame_scale(shape: tuple[int, ...]) -> float:
+    """Scene pixels per pixel of the frame to which a whole scene (y, x) is squeezed."""
+    return float(np.sqrt(shape[0] * shape[1])) / FRAME_SIZE
+
+
+def whole_scene(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Window of the middle tile of a whole scene squeezed to a square, as the first pass sees it."""
+    return _window((shape[0] / 2, shape[1] / 2), (shape[0], shape[1]), 0.0, flip=False)
+
+
+def random_window(prepared: Prepared, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a window as the two passes see it: the whole scene, or a part around the front; turned and mirrored."""
+    height, width = prepared.grey.shape
+    angle = 90 * rng.integers(4) + (rng.uniform(-20, 20) if rng.random() < 0.5 else 0)
+    if rng.random() < 0.4:
+        sides = np.array([height, width]) * rng.uniform(0.85, 1.15) * np.exp(rng.uniform(-0.1, 0.1, 2))
+        centre = np.array([height, width]) / 2 + rng.uniform(-1, 1, 2) * sides / 16
+    else:
+        sides = min(height, width) * np.exp(rng.uniform(np.log(0.35), np.log(1.1)) + rng.uniform(-0.15, 0.15, 2))
+        pixels = prepared.front_pixels
+        near_front = len(pixels) > 0 and rng.random() < 0.85
+        anchor = pixels[rng.integers(len(pixels))] if near_front else rng.uniform(0.2, 0.8, 2) * (height, width)
+        centre = anchor + rng.uniform(-0.35, 0.35, 2) * sides
+        inside = np.minimum(0.4 * sides, np.array([height, width]) / 2)
+        centre = np.clip(centre, inside, np.array([height, width]) - inside)
+    return _window(tuple(centre), tuple(sides), float(angle), flip=bool(rng.random() < 0.5))
+
+
+def _window(
+    centre: tuple[float, ...], sides: tuple[float, ...], angle_deg: float, *, flip: bool
+) -> NDArray[np.float64]:
+    """Affine from patch (x, y) to scene (x, y) for a frame of `sides` (y, x) px around `centre` (y, x)."""
+    cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    turn = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
+    linear = np.diag([sides[1], sides[0]]) @ turn / FRAME_SIZE  # turned, then squeezed: sides stay those of the scene
+    middle = np.full(2, (TILE_SIZE - 1) / 2)
+    offset = np.array([centre[1], centre[0]]) - 0.5 - linear @ middle
+    return np.column_stack([linear, offset])
+
+
+def vary_grey(grey: NDArray[np.uint8], sensor: str, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Vary tone, noise and gaps of 8-bit grey (y, x) as sensors and seasons do; missing pixels (0) stay missing."""
+    values: NDArray[np.floating] = grey.astype(np.float32) / 255
+    if rng.random() < 0.7:
+        values = np.clip(values, 0, 1) ** np.exp(rng.uniform(-0.6, 0.6))
+    if rng.random() < 0.7:
+        values = (values - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
+    if rng.random() < 0.2:
+        values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.4, 1.3))
+    if rng.random() < 0.25:
+        values = shade(np.asarray(values, dtype=np.float32), sensor, rng)
+    if sensor == "sar" and rng.random() < 0.4:
+        values = values * rng.gamma(1 / 0.05, 0.05, values.shape).astype(np.float32) ** rng.uniform(0.2, 1.0)
+    elif rng.random() < 0.3:
+        values = values + rng.normal(0, rng.uniform(0.005, 0.04), values.shape).astype(np.float32)
+    varied = np.where(grey == 0, 0, np.clip(np.round(values * 255), 1, 255)).astype(np.uint8)
+    if sensor == "optical" and rng.random() < 0.2:
+        varied[slc_off_gaps(varied.shape, rng)] = 0
+    return varied
+
+
+def shade(values: NDArray[np.float32], sensor: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Lay shadow over grey 0..1 (y, x) as slopes cast it, or, for optical scenes, the veil of a thin cloud."""
+    coarse = rng.normal(size=tuple(int(n) for n in rng.integers(3, 8, 2))).astype(np.float32)
+    field = cv2.resize(coarse, values.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    cover = np.clip(field * rng.uniform(0.3, 1.5) - rng.uniform(0, 0.5), 0, 1)
+    if sensor == "optical" and rng.random() < 0.5:
+        return np.asarray(values + (rng.uniform(0.6, 1) - values) * cover * rng.uniform(0.3, 0.8), dtype=np.float32)
+    return np.asarray(values * (1 - cover * rng.uniform(0.3, 0.8)), dtype=np.float32)
+
+
+def slc_off_gaps(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw the wedge-shaped gaps of Landsat 7 without its scan-line corrector: (y, x) bool."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    angle = rng.uniform(0, np.pi)
+    across, along = y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
+    period = rng.uniform(12, 35)
+    width = 0.45 * period * np.clip(rng.uniform(0.2, 1) + rng.uniform(-1, 1) * along / max(shape), 0, 1)
+    return np.asarray((across + rng.uniform(0, period)) % period < width)
