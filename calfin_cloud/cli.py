@@ -456,7 +456,7 @@ def _add_fjords(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
     parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
     parser.add_argument("--store", metavar="URI", help="derive the others from the scenes of this store")
-    parser.add_argument("--ice-mask", metavar="FILE", help="polygons of glacier ice: all land beside it is wall")
+    parser.add_argument("--ice-mask", metavar="FILE", help="polygons of all glacier ice: land beside it is wall")
 
 
 def _add_trace(parser: argparse.ArgumentParser) -> None:

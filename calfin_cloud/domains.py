@@ -198,6 +198,11 @@ def with_fjord_polygons(domains: Sequence[Domain], polygons: gpd.GeoDataFrame) -
 
 def with_fjord_mask(domain: Domain, fjord_mask: NDArray[np.bool_], source: str) -> Domain:
     """Give a domain the outline of a mask on its grid, (y, x) bool, as its fjord boundary."""
+    if fjord_mask.shape != domain.shape or not fjord_mask.any():
+        raise ValueError(
+            f"domain {domain.name}: a fjord mask must be (y, x) = {domain.shape} with fjord in it, "
+            f"got {fjord_mask.shape} with {int(fjord_mask.sum())} px of fjord"
+        )
     outlines = shapes(fjord_mask.astype("uint8"), mask=fjord_mask, transform=domain.grid.transform)
     boundary: Any = shapely.union_all([shape(outline) for outline, _ in outlines])
     return replace(domain, fjord_boundary=boundary, fjord_source=source)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from calfin_cloud.domains import Domain
+from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import (
     DEFAULT,
     MOST_BOXES,
@@ -167,6 +167,16 @@ def predict_scene(
     return masks, boxes
 
 
+def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | None:
+    """Fjord mask (y, x) that fronts of a domain are traced with.
+
+    A derived boundary closes polygons, but fronts traced with it were no better than without (ARCHITECTURE, 11): it
+    serves only the settings of the release, which cannot do without walls.
+    """
+    drawn = domain.fjord_source == FJORD_SOURCES[0]
+    return domain.fjord_mask if drawn or trace.window.one_front else None
+
+
 def overview_of(
     channels: NDArray[np.uint8], *, network: str, settings: InferenceSettings | None = None
 ) -> NDArray[np.float32]:
@@ -229,8 +239,9 @@ def _prepare_block(block: NDArray[np.float32], *, resolution_m: float) -> NDArra
 
 def _candidate_block(block: NDArray[np.float32], *, domain: Domain, trace: TraceSettings) -> NDArray[np.int32]:
     boxes = np.full((len(block), MOST_BOXES, 4), -1, dtype=np.int32)
+    fjord_mask = tracing_mask(domain, trace)
     for place, overview in enumerate(block):
-        found = candidates_of(overview, domain.shape, fjord_mask=domain.fjord_mask, trace=trace)
+        found = candidates_of(overview, domain.shape, fjord_mask=fjord_mask, trace=trace)
         boxes[place, : len(found)] = found
     return boxes
 

@@ -183,3 +183,52 @@ def test_the_front_zones_of_loebel_become_the_fjords_of_their_domains(shared):
     zone = zones[zones["glacier"] == "store"].geometry.iloc[0]
     assert first.fjord_boundary.symmetric_difference(zone.intersection(first.polygon)).area < 1
     assert 0.05 < first.fjord_mask.mean() < 0.95
+
+
+def test_a_mask_survives_the_domain_file(tmp_path):
+    mask = np.random.default_rng(0).random(a_domain().shape) > 0.4
+    made = with_fjord_mask(a_domain(), mask, "dates")
+    (read,) = read_domains(write_domains([made], tmp_path / "d.geojson"))
+    assert np.array_equal(read.fjord_mask, mask)
+
+
+def test_an_island_in_a_mask_stays_a_hole():
+    mask = np.zeros(a_domain().shape, dtype=bool)
+    mask[50:150, 60:200] = True
+    mask[80:100, 90:120] = False
+    boundary = with_fjord_mask(a_domain(), mask, "dates").fjord_boundary
+    assert [len(boundary.interiors), boundary.area] == [1, mask.sum() * 900]
+
+
+def test_only_domains_that_a_polygon_covers_get_its_boundary():
+    inside, beside = box(-299e3, -1899e3, -298e3, -1898e3), box(a_domain().polygon.bounds[2], -1899e3, -280e3, -1898e3)
+    derived = with_fjord_mask(a_domain(), np.ones(a_domain().shape, dtype=bool), "dates")
+    for domain in (a_domain(), derived):
+        # The second polygon shares a side with the domain, but no area.
+        assert with_fjord_polygons([domain], gpd.GeoDataFrame(geometry=[beside], crs=3413)) == [domain]
+        (drawn,) = with_fjord_polygons([domain], gpd.GeoDataFrame(geometry=[inside, beside], crs=3413))
+        assert (drawn.fjord_source, drawn.fjord_boundary.area) == ("fjord_boundary", 1e6)
+
+
+def test_several_polygons_and_their_holes_make_one_boundary():
+    ring = box(-299e3, -1899e3, -295e3, -1895e3) - box(-298e3, -1898e3, -297e3, -1897e3)
+    table = gpd.GeoDataFrame(geometry=[ring, box(-296e3, -1896e3, -294e3, -1894e3), None], crs=3413)
+    (made,) = with_fjord_polygons([a_domain()], table)
+    assert made.fjord_boundary.area == 15e6 + 4e6 - 1e6
+    assert not made.fjord_boundary.contains(
+        Polygon([(-297.9e3, -1897.9e3), (-297.1e3, -1897.9e3), (-297.5e3, -1897.1e3)])
+    )
+
+
+def test_a_polygon_that_crosses_itself_is_taken_by_its_area():
+    bow = Polygon([(-299e3, -1899e3), (-295e3, -1895e3), (-295e3, -1899e3), (-299e3, -1895e3)])
+    (made,) = with_fjord_polygons([a_domain()], gpd.GeoDataFrame(geometry=[bow], crs=3413))
+    assert made.fjord_boundary.is_valid
+    assert made.fjord_boundary.area == pytest.approx(8e6)
+
+
+def test_a_mask_without_fjord_or_on_another_grid_is_refused():
+    with pytest.raises(ValueError, match="fjord mask"):
+        with_fjord_mask(a_domain(), np.zeros(a_domain().shape, dtype=bool), "dates")
+    with pytest.raises(ValueError, match="fjord mask"):
+        with_fjord_mask(a_domain(), np.ones((10, 10), dtype=bool), "dates")

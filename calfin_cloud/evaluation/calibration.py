@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,12 +24,22 @@ LEVELS = (0.68, 0.95)
 GOOD_PX = 2.5
 """Mean distance in px of a 256 px frame below which a front is good."""
 
-NEAR_PX = 0.3  # added to distances before the logarithm: half the pixel grid's own error tells no front from another
-SHRINK = 0.02  # of the ridge that keeps correlated features from sharing one effect with all the weight on one
-N_VERTEX_BINS, N_FRONT_BINS, N_CURVE_BINS = 12, 6, 10
+NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the truth is not known better
+SHRINK = 0.02  # of the ridge that lets correlated features share an effect, instead of one taking it all
+N_VERTEX_BINS, N_FRONT_BINS, N_CURVE_BINS, N_FOLDS = 12, 6, 10, 5
 WORST = 0.2  # share of the fronts that are dropped by their score
 
+NO_BOXES = np.empty((0, 4), dtype=np.int32)
+
 Floats = NDArray[np.float64]
+
+
+class Truths(NamedTuple):
+    """Of vertices or fronts: features (n, feature), distances (n,) in px of a 256 px frame, weights (n,)."""
+
+    features: Floats
+    distances: Floats
+    weights: Floats
 
 
 class Case(NamedTuple):
@@ -59,7 +69,7 @@ def make_cases(samples: Iterable[Sample], network: str, *, trace: TraceSettings 
 
 
 def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings = DEFAULT) -> Iterator[Case]:
-    """Yield the fronts that a method gives of one labelled scene; none of a scene that it refuses or without a front."""
+    """Yield the fronts that a method gives of one labelled scene; none of a scene refused or without a front."""
     reference = np.argwhere(skeletonize(sample.front))
     if not len(reference):
         return
@@ -67,18 +77,19 @@ def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings
         front, ice = method(sample)
     except SceneError:
         return
-    boxes = candidate_boxes(front, ice, front.shape, settings=trace)
     nearest = cKDTree(reference)
+    boxes = candidate_boxes(front, ice, front.shape, settings=trace) if trace.window.one_front else NO_BOXES
     for found in trace_fronts(front, ice, boxes=boxes, settings=trace).fronts:
         distances = nearest.query(found.line[:, ::-1])[0] / scale_of(front.shape)
         yield Case(sample.name, sample.glacier, seen, vertex_features(found.line, front, ice), distances)
 
 
 def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
-    """Fit doubt and half-widths to traced fronts, each of which counts alike, whatever its length.
+    """Fit doubt and half-widths to traced fronts.
 
-    The weights of the features come from all cases. How far a doubt reaches comes from glaciers that the network was not
-    trained on, if there are any: on the others it errs less than it will elsewhere.
+    The weights of the features come from all cases, each glacier counting alike. How far a doubt reaches comes from
+    glaciers that the network was not trained on, if there are any, each front counting alike whatever its length: on
+    other glaciers the network errs less than it will elsewhere.
 
     Parameters
     ----------
@@ -88,10 +99,11 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     unseen = [case for case in cases if not case.seen] or list(cases)
     if len(unseen) < N_FRONT_BINS:
         raise ValueError(f"at least {N_FRONT_BINS} traced fronts are needed, got {len(unseen)}: give more scenes")
-    vertex = _fit_level(_vertices(cases), _vertices(unseen), N_VERTEX_BINS)
-    front = _fit_level(_fronts(cases), _fronts(unseen), N_FRONT_BINS)
-    features, distances, _ = _fronts(unseen)
-    slope, offset = _fit_score(front.doubt(features), distances < GOOD_PX)
+    alike = _glaciers_alike(cases)
+    vertex = _fit_level(_vertices(cases, alike), _vertices(unseen), N_VERTEX_BINS)
+    front = _fit_level(_fronts(cases, alike), _fronts(unseen), N_FRONT_BINS)
+    truths = _fronts(unseen)
+    slope, offset = _fit_score(front.doubt(truths.features), truths.distances < GOOD_PX)
     about = {"weights_from": _counted(cases), "half_widths_from": _counted(unseen)}
     return Calibration(network_id(network) if network else "", vertex, front, GOOD_PX, slope, offset, about)
 
@@ -99,77 +111,130 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
 def check_calibration(cases: Sequence[Case], calibration: Calibration) -> pd.DataFrame:
     """Say how well a calibration holds, by glacier and for `all`: a row each.
 
-    Columns: `n_fronts`, `n_vertices`; `vertex_68`, `vertex_95`, `front_68`, `front_95`: shares of truths inside the
-    stated half-widths; `sigma`, `front_sigma`: medians of the stated 68 % half-widths; `mean`: mean over fronts of their
-    mean distance, `kept`: that without the worst fifth by score, `best`: without the fifth that is truly worst;
-    `vertex_mean`, `vertex_kept`, `vertex_best`: the same of vertices. All lengths in px of a 256 px frame.
+    Columns for `vertex` and for `front` (its mean distance), all lengths in px of a 256 px frame: `n`; `inside68` and
+    `inside95`, the shares of truths inside the stated half-widths; `sigma`, the median of the stated 68 % ones; `mean`
+    distance, what it is (`kept`) without the worst fifth by doubt, and without the fifth truly worst (`best`).
     """
-    glaciers = sorted({case.glacier for case in cases})
-    parts = [(name, [case for case in cases if case.glacier == name]) for name in glaciers]
-    rows = [{"glacier": name} | _held(part, calibration) for name, part in [*parts, ("all", list(cases))]]
-    return pd.DataFrame(rows).set_index("glacier")
+    return _table([_stated(cases, calibration)])
 
 
-def check_left_out(cases: Sequence[Case]) -> pd.DataFrame:
-    """Check each glacier that the network has not seen by a calibration made without it; rows as `check_calibration`."""
-    glaciers = sorted({case.glacier for case in cases if not case.seen})
-    rows = {}
-    for name in glaciers:
-        of_it = [case for case in cases if case.glacier == name]
-        rows[name] = _held(of_it, fit_calibration([case for case in cases if case.glacier != name]))
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("glacier")
+def check_left_out(cases: Sequence[Case], *, by: Literal["glacier", "scene"] = "glacier") -> pd.DataFrame:
+    """Check a calibration on glaciers it was not made with, or on a fifth of the scenes at a time; rows as above.
+
+    Only glaciers are checked that the network was not trained on.
+    """
+    unseen = [case for case in cases if not case.seen]
+    names = sorted({getattr(case, by) for case in unseen})
+    folds = [{name} for name in names] if by == "glacier" else [set(names[i::N_FOLDS]) for i in range(N_FOLDS)]
+    parts = []
+    for fold in folds:
+        calibration = fit_calibration([case for case in cases if getattr(case, by) not in fold])
+        parts.append(_stated([case for case in unseen if getattr(case, by) in fold], calibration))
+    return _table(parts)
 
 
 def reliability(cases: Sequence[Case], calibration: Calibration) -> pd.DataFrame:
     """Set what is stated against what is observed, in bins of as many cases each, for `figures.reliability_png`.
 
-    Columns `kind`, `stated`, `observed`, `n`. Kinds `68` and `95`: the half-width stated of vertices (mean of a bin) and
-    the one that held so many truths, in px of a 256 px frame; `score`: the mean score of fronts and the share of good
-    ones.
+    Columns `kind`, `stated`, `observed`, `n`. Kinds `68` and `95`: the mean half-width stated of vertices and the one
+    that held so many truths, in px of a 256 px frame; `score`: the mean score of fronts and the share of good ones.
     """
-    features, distances, _ = _vertices(cases)
-    doubt = calibration.vertex.doubt(features)
-    rows = []
-    for level, stated in zip(LEVELS, calibration.vertex.half_widths(doubt), strict=True):
-        for part in np.array_split(np.argsort(stated, kind="stable"), N_CURVE_BINS):
-            rows.append((f"{level:.0%}"[:-1], stated[part].mean(), np.quantile(distances[part], level), len(part)))
-    features, distances, _ = _fronts(cases)
-    score = calibration.score(calibration.front.doubt(features))
-    for part in np.array_split(np.argsort(score), N_CURVE_BINS // 2):
-        rows.append(("score", score[part].mean(), (distances[part] < calibration.good_px).mean(), len(part)))
+    stated = _stated(cases, calibration)
+    vertices, fronts = (stated[what].sort_values("doubt", kind="stable") for what in ("vertex", "front"))
+    rows: list[tuple[str, float, float, int]] = []
+    for kind, level in zip(("68", "95"), LEVELS, strict=True):
+        for part in _bins(vertices, N_CURVE_BINS):
+            held = float(part["distance"].quantile(level))
+            rows.append((kind, float(part[f"half{kind}"].mean()), held, len(part)))
+    for part in _bins(fronts, N_CURVE_BINS // 2):
+        is_good = part["distance"] < calibration.good_px
+        rows.append(
+            ("score", float(calibration.score(part["doubt"].to_numpy()).mean()), float(is_good.mean()), len(part))
+        )
     return pd.DataFrame(rows, columns=["kind", "stated", "observed", "n"])
 
 
-def _vertices(cases: Sequence[Case]) -> tuple[Floats, Floats, Floats]:
-    """Features (n, feature), distances (n,) and weights (n,) of all vertices, those of a front weighing 1 together."""
-    share = [np.full(len(case.distances), 1 / len(case.distances)) for case in cases]
-    return (
-        np.concatenate([case.features for case in cases]),
-        np.concatenate([case.distances for case in cases]),
-        np.concatenate(share),
-    )
+def _stated(cases: Sequence[Case], calibration: Calibration) -> dict[str, pd.DataFrame]:
+    """Set `half68`, `half95` and `doubt` of every vertex and every front beside its true `distance` and `glacier`."""
+    glaciers = np.array([case.glacier for case in cases])
+    n_vertices = [len(case.distances) for case in cases]
+    stated = {}
+    for what, level, truths, names in (
+        ("vertex", calibration.vertex, _vertices(cases), np.repeat(glaciers, n_vertices)),
+        ("front", calibration.front, _fronts(cases), glaciers),
+    ):
+        doubt = level.doubt(truths.features)
+        half68, half95 = level.half_widths(doubt)
+        columns = {"distance": truths.distances, "doubt": doubt, "half68": half68, "half95": half95}
+        stated[what] = pd.DataFrame({"glacier": names} | columns)
+    return stated
 
 
-def _fronts(cases: Sequence[Case]) -> tuple[Floats, Floats, Floats]:
-    """Mean features (n, feature), mean distances (n,) and equal weights (n,) of fronts."""
+def _table(parts: Sequence[dict[str, pd.DataFrame]]) -> pd.DataFrame:
+    tables = []
+    for what in ("vertex", "front"):
+        stated = pd.concat([part[what] for part in parts], ignore_index=True)
+        groups = [*stated.groupby("glacier"), ("all", stated)]
+        table = pd.DataFrame([_held(part) for _, part in groups], index=[name for name, _ in groups])
+        tables.append(table.add_prefix(f"{what}_"))
+    return pd.concat(tables, axis=1).rename_axis("glacier")
+
+
+def _held(stated: pd.DataFrame) -> dict[str, float]:
+    distance = stated["distance"].to_numpy()
+    n_kept = len(distance) - round(WORST * len(distance))
+    return {
+        "n": float(len(distance)),
+        "inside68": float((distance <= stated["half68"]).mean()),
+        "inside95": float((distance <= stated["half95"]).mean()),
+        "sigma": float(stated["half68"].median()),
+        "mean": float(distance.mean()),
+        "kept": float(distance[np.argsort(stated["doubt"], kind="stable")[:n_kept]].mean()),
+        "best": float(np.sort(distance)[:n_kept].mean()),
+    }
+
+
+def _bins(stated: pd.DataFrame, n_bins: int) -> list[pd.DataFrame]:
+    """Cut a table in rows of as many each, as far as they go."""
+    places = np.array_split(np.arange(len(stated)), n_bins)
+    return [stated.iloc[place] for place in places if len(place)]
+
+
+def _vertices(cases: Sequence[Case], weights: Floats | None = None) -> Truths:
+    """Features, distances and weights of all vertices, those of a front weighing as much together as it does."""
+    weights = np.ones(len(cases)) if weights is None else weights
+    n = np.array([len(case.distances) for case in cases])
+    features = np.concatenate([case.features for case in cases])
+    return Truths(features, np.concatenate([case.distances for case in cases]), np.repeat(weights / n, n))
+
+
+def _fronts(cases: Sequence[Case], weights: Floats | None = None) -> Truths:
+    """Mean features, mean distances and weights of fronts."""
+    weights = np.ones(len(cases)) if weights is None else weights
     features = np.array([case.features.mean(axis=0) for case in cases])
-    return features, np.array([case.distances.mean() for case in cases]), np.ones(len(cases))
+    return Truths(features, np.array([case.distances.mean() for case in cases]), weights)
 
 
-def _fit_level(every: tuple[Floats, Floats, Floats], unseen: tuple[Floats, Floats, Floats], n_bins: int) -> Level:
+def _glaciers_alike(cases: Sequence[Case]) -> Floats:
+    """Weights of fronts, those of a glacier weighing 1 together."""
+    n_fronts = _counted(cases)
+    return np.array([1 / n_fronts[case.glacier] for case in cases])
+
+
+def _fit_level(every: Truths, unseen: Truths, n_bins: int) -> Level:
     """Fit the logarithm of distances by features with weights of no negative one, then the half-widths by doubt."""
-    features, distances, share = every
-    share = share / share.sum()
-    typical = share @ features
-    spread = np.sqrt(share @ (features - typical) ** 2) + 1e-9
-    target = np.log(distances + NEAR_PX)
+    features, distances, share = every.features, every.distances, every.weights / every.weights.sum()
+    mean, target = share @ features, np.log(distances + NEAR_PX)
+    spread = np.sqrt(share @ (features - mean) ** 2) + 1e-9
     constant = float(share @ target)
     root = np.sqrt(share)
-    system = np.vstack([root[:, None] * (features - typical) / spread, np.sqrt(SHRINK) * np.eye(len(typical))])
-    weights = nnls(system, np.append(root * (target - constant), np.zeros(len(typical))))[0] / spread
-    constant -= float(weights @ typical)
-    doubts, halves = _half_widths(unseen[0] @ weights + constant, unseen[1], unseen[2], n_bins)
-    return Level(_numbers(weights), _numbers(typical), round(constant, 6), _numbers(doubts), *map(_numbers, halves))
+    system = np.vstack([root[:, None] * (features - mean) / spread, np.sqrt(SHRINK) * np.eye(len(mean))])
+    weights = nnls(system, np.append(root * (target - constant), np.zeros(len(mean))))[0] / spread
+    constant -= float(weights @ mean)
+    is_good = distances < GOOD_PX
+    good = np.average(features[is_good], axis=0, weights=share[is_good]) if is_good.any() else mean
+    doubts, halves = _half_widths(unseen.features @ weights + constant, unseen.distances, unseen.weights, n_bins)
+    return Level(_numbers(weights), _numbers(good), round(constant, 6), _numbers(doubts), *map(_numbers, halves))
 
 
 def _half_widths(doubt: Floats, distances: Floats, share: Floats, n_bins: int) -> tuple[Floats, list[Floats]]:
@@ -196,30 +261,7 @@ def _fit_score(doubt: Floats, is_good: NDArray[np.bool_]) -> tuple[float, float]
     return round(float(slope), 6), round(float(offset), 6)
 
 
-def _held(cases: Sequence[Case], calibration: Calibration) -> dict[str, float]:
-    row: dict[str, float] = {"n_fronts": len(cases), "n_vertices": sum(len(case.distances) for case in cases)}
-    errors: dict[str, float] = {}
-    for name, prefix, (features, distances, _) in (
-        ("vertex", "vertex_", _vertices(cases)),
-        ("front", "", _fronts(cases)),
-    ):
-        level: Level = getattr(calibration, name)
-        doubt = level.doubt(features)
-        sure, wide = level.half_widths(doubt)
-        row |= {f"{name}_68": float((distances <= sure).mean()), f"{name}_95": float((distances <= wide).mean())}
-        row |= {"sigma" if name == "vertex" else "front_sigma": float(np.median(sure))}
-        errors |= {f"{prefix}{what}": value for what, value in _dropped(distances, doubt).items()}
-    return row | errors
-
-
-def _dropped(distances: Floats, doubt: Floats) -> dict[str, float]:
-    """Mean distance of all, without the fifth of the greatest doubt, and without that of the greatest distance."""
-    n_kept = len(distances) - round(WORST * len(distances))
-    kept = distances[np.argsort(doubt, kind="stable")[:n_kept]]
-    return {"mean": float(distances.mean()), "kept": float(kept.mean()), "best": float(np.sort(distances)[:n_kept].mean())}
-
-
-def _counted(cases: Sequence[Case]) -> dict[str, Any]:
+def _counted(cases: Sequence[Case]) -> dict[str, int]:
     glaciers = [case.glacier for case in cases]
     return {name: glaciers.count(name) for name in sorted(set(glaciers))}
 

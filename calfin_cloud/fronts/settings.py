@@ -197,10 +197,11 @@ BAUMHOER = TraceSettings(
 DEFAULT = TraceSettings(
     line=replace(
         CALFIN.line,
-        zero_probability=0.25,
+        faint_threshold=0.05,
+        zero_probability=0.1,
         full_contrast=0.3,
         max_gap_px=16.0,
-        max_width_px=16.0,
+        max_width_px=24.0,
         border_px=2.0,
         max_lines=4,
     ),

@@ -17,21 +17,19 @@ from calfin_cloud.fronts.sides import ice_step, step_at
 
 FEATURES = {
     "faint": "the edge is faint",
-    "wide": "the edge is wide",
-    "rival": "another edge runs beside it",
+    "wide": "the edge is wide, or another runs beside it",
     "flat": "the ice mask has no sharp step",
     "haze": "the edge around it is undecided",
     "end": "much of it lies near its ends",
-    "wiggle": "the line wiggles",
+    "corner": "it turns a corner, as where a front meets a coast",
 }
 """What raises the doubt about a vertex: name, and what is said of a front that has much of it."""
 
 ALONG_PX = 15  # lengths in px of a 256 px frame: to both sides of a vertex along the line
-ACROSS_PX = 40
-WIDTH_PX, HAZE_PX, BESIDE_PX = 20, 30, 6
+WIDTH_PX, HAZE_PX = 20, 30  # to both sides across the line
 NEAR_END_PX = 10.0
 STEP_PX = 4.0  # of the Gaussian through which the ice mask is seen
-DIRECTION_PX, WIGGLE_PX = 2.0, 6.0  # of the Gaussians that smooth a line for its direction and its course
+DIRECTION_PX, COURSE_PX = 2.0, 5.0  # of the Gaussians through which a line is seen for its direction and its corners
 LEAST = 1e-4  # probability of an edge anywhere, so that a vertex without one has the greatest width
 WORTH_SAYING = 1.1  # factor on the expected distance below which a feature is no reason
 
@@ -44,8 +42,8 @@ class Level:
     ----------
     weights
         Of each of `FEATURES`, none negative: none of them makes a front surer.
-    typical
-        Value of each feature in the calibration, beside which reasons are told.
+    good
+        Mean of each feature where the calibration's fronts were good, beside which reasons are told.
     constant
         Added to the weighted sum: the `doubt`, on the scale of the logarithm of a distance.
     doubts, half68, half95
@@ -54,7 +52,7 @@ class Level:
     """
 
     weights: tuple[float, ...]
-    typical: tuple[float, ...]
+    good: tuple[float, ...]
     constant: float
     doubts: tuple[float, ...]
     half68: tuple[float, ...]
@@ -102,9 +100,9 @@ class Calibration:
 class Uncertainty(NamedTuple):
     """How far a front may be off, in px of the image; all NaN without a calibration.
 
-    `vertex_sigma_px`, `vertex_half95_px`: (n,) half-widths that hold the truth in 68 % and 95 % of the cases; `sigma_px`,
-    `half95_px`: those of the front's mean distance; `score`: 0 to 1, comparable across sensors; `reasons`: what raises
-    the doubt above the usual, empty if nothing does.
+    `vertex_sigma_px`, `vertex_half95_px`: (n,) half-widths that hold the truth in 68 % and 95 % of the cases;
+    `sigma_px`, `half95_px`: those of the front's mean distance; `score`: 0 to 1, comparable across sensors; `reasons`:
+    what raises the doubt above that about good fronts, empty if nothing does.
     """
 
     vertex_sigma_px: NDArray[np.float64]
@@ -141,8 +139,8 @@ def uncertainty_of(
 
 
 def reasons_of(features: NDArray[np.floating], level: Level) -> str:
-    """Say what raises the doubt above the usual, the most costly first, and by which factor the expected distance."""
-    factors = np.exp(np.array(level.weights) * (features - np.array(level.typical)))
+    """Say what makes a front worse than good ones, the costliest first, and by which factor the expected distance."""
+    factors = np.exp(np.array(level.weights) * (features - np.array(level.good)))
     words = list(FEATURES.values())
     costly = [i for i in np.argsort(-factors) if factors[i] >= WORTH_SAYING]
     return "; ".join(f"{words[i]} (×{factors[i]:.1f})" for i in costly)
@@ -188,8 +186,8 @@ def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
     if not Path(path).is_file():
         return None
     stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    levels = {name: _level(stored.pop(name)) for name in ("vertex", "front")}
-    calibration = Calibration(**levels, **stored)
+    levels = {name: _level(stored[name]) for name in ("vertex", "front")}
+    calibration = Calibration(**(stored | levels))
     n_weights = {len(level.weights) for level in levels.values()}
     if calibration.network != network or n_weights != {len(FEATURES)}:
         raise ValueError(
@@ -200,30 +198,33 @@ def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
 
 
 def _level(stored: dict[str, Any]) -> Level:
-    return Level(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Level(**values)
 
 
 def _across(points: NDArray[np.float64], front: NDArray[np.floating], scale: float) -> dict[str, NDArray[np.float64]]:
     """Measure the edge probability across a line: points (m, 2) row, column, 1 px of a 256 px frame apart."""
-    offsets = np.arange(-ACROSS_PX, ACROSS_PX + 1)
+    offsets = np.arange(-HAZE_PX, HAZE_PX + 1)
     places = (points[:, None] + offsets[:, None] * _normals(points)[:, None]) * scale
     edge = map_coordinates(np.nan_to_num(front), np.moveaxis(places, -1, 0), order=1, mode="constant")
-    within, around = np.abs(offsets) <= WIDTH_PX, np.abs(offsets) <= HAZE_PX
-    mass = edge[:, within] + LEAST
+    near = np.abs(offsets) <= WIDTH_PX
+    mass = edge[:, near] + LEAST
     return {
-        "faint": 1 - _along(edge[:, ACROSS_PX]),
-        "wide": np.log((mass * offsets[within] ** 2).sum(axis=1) / mass.sum(axis=1)) / 2,
-        "rival": edge[:, np.abs(offsets) > BESIDE_PX].max(axis=1),
-        "haze": np.full(len(points), np.minimum(edge, 1 - edge)[:, around].mean()),
+        "faint": 1 - uniform_filter1d(edge[:, HAZE_PX], 2 * ALONG_PX + 1, mode="nearest"),
+        "wide": np.log((mass * offsets[near] ** 2).sum(axis=1) / mass.sum(axis=1)) / 2,
+        "haze": np.full(len(points), np.minimum(edge, 1 - edge).mean()),
     }
 
 
 def _course(points: NDArray[np.float64], even: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Measure the course of a line: its ends, and how it leaves its own smoothed course."""
-    off = points - gaussian_filter1d(points, WIGGLE_PX, axis=0, mode="nearest")
+    """Measure how near the ends are, and the sharpest turn (radians a px) between each point and the middle."""
+    along = np.gradient(gaussian_filter1d(points, COURSE_PX, axis=0, mode="nearest"), axis=0)
+    turn = np.abs(np.gradient(np.unwrap(np.arctan2(along[:, 0], along[:, 1]))))
+    middle = len(turn) // 2
+    before, after = np.maximum.accumulate(turn[middle::-1])[::-1], np.maximum.accumulate(turn[middle:])
     return {
         "end": np.exp(-np.minimum(even, even[-1] - even) / NEAR_END_PX),
-        "wiggle": np.sqrt(_along((off**2).sum(axis=1))),
+        "corner": np.append(before, after[1:]),
     }
 
 
@@ -234,10 +235,7 @@ def _flat(points: NDArray[np.float64], ice: NDArray[np.floating], scale: float) 
 
 
 def _normals(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit vectors (m, 2) across a line of evenly spaced points (m, 2)."""
+    """Give unit vectors (m, 2) across a line of evenly spaced points (m, 2)."""
     along = np.gradient(gaussian_filter1d(points, DIRECTION_PX, axis=0, mode="nearest"), axis=0)
-    return np.column_stack([-along[:, 1], along[:, 0]]) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
-
-
-def _along(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(uniform_filter1d(values, 2 * ALONG_PX + 1, mode="nearest"))
+    across = np.column_stack([-along[:, 1], along[:, 0]])
+    return np.asarray(across / np.maximum(np.hypot(*along.T), 1e-9)[:, None])

@@ -27,6 +27,7 @@ from calfin_cloud.inference import (
     predict_scene,
     prepare_scene,
     prepare_scenes,
+    tracing_mask,
 )
 from calfin_cloud.network import load_network, network_id
 from calfin_cloud.pipeline.scene import Result, Target, store_and_trace
@@ -174,7 +175,7 @@ def _map_here(batch: Batch, store: str, settings: MapSettings) -> list[Result]:
                 masks, candidates = predict_scene(
                     channels,
                     network=settings.network,
-                    fjord_mask=domain.fjord_mask,
+                    fjord_mask=tracing_mask(domain, settings.trace),
                     settings=settings.inference,
                     trace=settings.trace,
                 )

@@ -45,7 +45,7 @@ def retrace_fronts(
     store
         fsspec URI of a store.
     domains
-        Domains of the store with new fjord boundaries; the others are taken as they were mapped.
+        Domains with new fjord boundaries; those of the store that are not among them are taken as they were mapped.
     settings
         Only what comes after the masks is used: `trace` and `polygons`.
 
@@ -57,10 +57,10 @@ def retrace_fronts(
     settings = settings or MapSettings()
     made_by = read_store(store)
     by_name = {d.name: d for d in read_store_domains(store)}
-    if unknown := {d.name for d in domains} - set(by_name):
-        raise ValueError(f"{store} has no domain {sorted(unknown)}, it has {sorted(by_name)}: leave the others out")
+    if domains and not by_name.keys() & {d.name for d in domains}:
+        raise ValueError(f"{store} has the domains {sorted(by_name)}, got {sorted(d.name for d in domains)}: give its own")
     change_store(store, settings=_settings(made_by, settings), unfinished="retrace")
-    for domain in domains:
+    for domain in (d for d in domains if d.name in by_name):
         keep_domain(store, domain, replace=True)
         by_name[domain.name] = domain
     counts: Counter[str] = Counter()

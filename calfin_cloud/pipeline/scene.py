@@ -12,6 +12,7 @@ from shapely.geometry import LineString
 from calfin_cloud.domains import Domain
 from calfin_cloud.figures import scene_png
 from calfin_cloud.fronts import Front, fjord_from_scenes, georeference, trace_fronts
+from calfin_cloud.inference import tracing_mask
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
@@ -49,10 +50,11 @@ def trace_stored(target: Target, settings: MapSettings) -> Facts:
     """Trace a scene whose masks are stored, draw its picture; return what was found."""
     store, domain, place, scene_id = target
     front, ice = read_scene_masks(store, domain.name, place)
+    walls = tracing_mask(domain, settings.trace)
     trace = trace_fronts(
         front,
         ice,
-        fjord_mask=domain.fjord_mask,
+        fjord_mask=walls,
         boxes=read_candidates(store, domain.name, place),
         settings=settings.trace,
     )
@@ -64,7 +66,7 @@ def trace_stored(target: Target, settings: MapSettings) -> Facts:
     return {
         "reason": trace.reason,
         "detail": trace.detail,
-        "isolation": (domain.fjord_source or "none") if trace.fronts else "",
+        "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
         "fronts": [(line, f.confidence) for line, f in zip(on_map, trace.fronts, strict=True)],
         "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
         "polygons": _close(trace.fronts, on_map, ice, domain, settings),

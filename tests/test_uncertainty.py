@@ -1,0 +1,271 @@
+"""Doubt about painted fronts, and half-widths against errors that one knows."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from calfin_cloud.datasets import Sample
+from calfin_cloud.evaluation.calibration import (
+    GOOD_PX,
+    Case,
+    cases_of,
+    check_calibration,
+    check_left_out,
+    fit_calibration,
+    reliability,
+)
+from calfin_cloud.figures.reliability import reliability_png
+from calfin_cloud.fronts.uncertainty import (
+    FEATURES,
+    Calibration,
+    Level,
+    calibration_beside,
+    read_calibration,
+    uncertainty_of,
+    vertex_features,
+    write_calibration,
+)
+from calfin_cloud.schema import SceneError
+
+NAMES = list(FEATURES)
+
+
+def masks(size=256, *, row=None, width_px=1.5, height=1.0):
+    """Front probability as a Gaussian ridge along a row, ice below it; lengths in px of a 256 px frame."""
+    scale = size / 256
+    row = size // 2 if row is None else row
+    off = (np.arange(size)[:, None] - row) / scale * np.ones(size)
+    return height * np.exp(-((off / width_px) ** 2) / 2), np.clip(off / 4 + 0.5, 0, 1)
+
+
+def straight(size=256, row=None):
+    """A line along the row, from a sixth of the columns to five."""
+    x = np.arange(size // 6, size * 5 // 6, dtype=float)
+    return np.column_stack([x, np.full(len(x), float(size // 2 if row is None else row))])
+
+
+def by_hand(**weights):
+    """A calibration whose half-widths are exp(doubt) and three times that, for doubts from -5 to 5."""
+    doubts = tuple(np.linspace(-5, 5, 21))
+    values = tuple(float(weights.get(name, 0.0)) for name in NAMES)
+    half = np.exp(doubts)
+    level = Level(values, (0.0,) * len(NAMES), 0.0, doubts, tuple(half), tuple(3 * half))
+    return Calibration("net@1", level, level, GOOD_PX, 1.0, 0.0, {})
+
+
+def noisy_cases(n_fronts=200, *, seed=0, glacier="Crane", seen=False, factor=1.0):
+    """Fronts whose error is normal with a spread of exp(3 x faint), times a factor of each front that nothing tells."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for n in range(n_fronts):
+        features = rng.random((40, len(NAMES)))
+        features[:, 0] = rng.random() + 0.1 * rng.random(40)
+        spread = factor * np.exp(3 * features[:, 0] + 0.5 * rng.normal())
+        cases.append(Case(f"{glacier}{n}", glacier, seen, features, np.abs(rng.normal(0, spread))))
+    return cases
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_calibration(noisy_cases())
+
+
+def middle(line, front, ice):
+    return dict(zip(NAMES, vertex_features(line, front, ice)[len(line) // 2], strict=True))
+
+
+def test_a_wide_ridge_is_wider_and_a_low_one_fainter_than_a_sharp_one():
+    sharp, wide, low = (
+        middle(straight(), *masks(**how)) for how in ({}, {"width_px": 5}, {"height": 0.5, "width_px": 1.5})
+    )
+    assert np.exp(sharp["wide"]) == pytest.approx(1.5, rel=0.1)
+    assert np.exp(wide["wide"]) == pytest.approx(5, rel=0.05)
+    assert (sharp["faint"], low["faint"]) == (pytest.approx(0.03, abs=0.03), pytest.approx(0.51, abs=0.02))
+    assert wide["haze"] > sharp["haze"]
+
+
+def test_the_stated_sigma_follows_the_width_of_the_ridge():
+    sigmas = [uncertainty_of(straight(), *masks(width_px=w), by_hand(wide=1)).vertex_sigma_px[100] for w in (1.5, 3, 5)]
+    assert sigmas == pytest.approx([1.5, 3, 5], rel=0.1)
+
+
+def test_ice_on_both_sides_is_flat_and_a_step_is_not():
+    front, ice = masks()
+    assert middle(straight(), front, ice)["flat"] < 0.2
+    assert middle(straight(), front, np.full_like(ice, 0.5))["flat"] == pytest.approx(1)
+
+
+def test_a_corner_is_told_beyond_it_and_not_before():
+    x = np.arange(150.0)
+    bent = np.column_stack([np.minimum(x, 100), 50 + np.maximum(x - 100, 0)])
+    corner = vertex_features(bent, *masks())[:, NAMES.index("corner")]
+    assert corner[120:].min() > 0.08  # radians a px; a right angle over the dozen px of the smoothing
+    assert corner[30:75].max() < 0.01
+
+
+def test_ends_are_doubted_more_than_the_middle():
+    end = vertex_features(straight(), *masks())[:, NAMES.index("end")]
+    assert end[0] == end[-1] == 1
+    assert end[len(end) // 2] < 0.01
+
+
+def test_a_scene_of_twice_the_size_has_twice_the_half_widths_in_px():
+    small, large = (
+        uncertainty_of(straight(size), *masks(size), by_hand(wide=1, faint=1, flat=1)) for size in (256, 512)
+    )
+    assert large.sigma_px == pytest.approx(2 * small.sigma_px, rel=0.02)
+    assert large.vertex_half95_px[170] == pytest.approx(2 * small.vertex_half95_px[85], rel=0.02)
+    assert large.score == pytest.approx(small.score, abs=0.01)
+
+
+def test_features_do_not_depend_on_where_the_vertices_lie():
+    line = straight()
+    every = vertex_features(line, *masks())
+    few = vertex_features(np.concatenate([line[:1], line[5:-1:5], line[-1:]]), *masks())
+    assert few[1:-1] == pytest.approx(every[5:-1:5], abs=1e-6)
+
+
+def test_missing_data_raises_the_doubt_and_leaves_it_finite():
+    front, ice = masks()
+    front[:, :128], ice[:, :128] = np.nan, np.nan
+    features = vertex_features(straight(), front, ice)
+    assert np.isfinite(features).all()
+    assert features[10, 0] == 1
+    assert features[-20, 0] < 0.1
+    no_ice = vertex_features(straight(), front, np.full_like(ice, np.nan))
+    assert (no_ice[:, NAMES.index("flat")] == 1).all()
+
+
+def test_without_a_calibration_nothing_is_stated():
+    nothing = uncertainty_of(straight(), *masks(), None)
+    assert nothing.vertex_sigma_px.shape == nothing.vertex_half95_px.shape == (len(straight()),)
+    assert np.isnan([*nothing.vertex_sigma_px, nothing.sigma_px, nothing.half95_px, nothing.score]).all()
+    assert nothing.reasons == ""
+
+
+def test_the_costliest_reason_is_named_first_and_what_costs_nothing_is_not():
+    faint = uncertainty_of(straight(), *masks(height=0.4), by_hand(faint=2, flat=0.5))
+    assert faint.reasons.startswith("the edge is faint (×3.")
+    assert "undecided" not in faint.reasons
+    assert uncertainty_of(straight(), *masks(), by_hand(faint=0.1)).reasons == ""
+
+
+@given(a=st.floats(-6, 6), b=st.floats(-6, 6))
+def test_more_doubt_is_never_a_narrower_interval_nor_a_better_score(fitted, a, b):
+    low, high = min(a, b), max(a, b)
+    for level in (fitted.vertex, fitted.front):
+        (s_low, s_high), (w_low, w_high) = level.half_widths(np.array([low, high]))
+        assert s_low <= s_high
+        assert w_low <= w_high
+        assert s_low <= w_low
+    better, worse = fitted.score(np.array([low, high]))
+    assert 0 <= worse <= better <= 1
+
+
+def test_intervals_hold_known_noise_in_new_cases_and_the_score_finds_the_worst(fitted):
+    held = check_calibration(noisy_cases(seed=1), fitted).loc["all"]
+    for what in ("vertex", "front"):
+        assert 0.63 < held[f"{what}_inside68"] < 0.73
+        assert 0.92 < held[f"{what}_inside95"] < 0.985
+        assert held[f"{what}_best"] <= held[f"{what}_kept"] < 0.7 * held[f"{what}_mean"]
+
+
+def test_only_what_raises_the_error_gets_a_weight(fitted):
+    assert 2 < fitted.vertex.weights[0] < 3  # the offset in the logarithm takes some of the three
+    assert min(fitted.vertex.weights + fitted.front.weights) >= 0
+    assert max(fitted.vertex.weights[1:]) < 0.1
+
+
+def test_half_widths_come_from_glaciers_that_were_not_trained_on():
+    easy = noisy_cases(seed=2, glacier="JAC", seen=True, factor=0.1)
+    calibration = fit_calibration([*noisy_cases(), *easy])
+    assert 0.63 < check_calibration(noisy_cases(), calibration).loc["Crane", "vertex_inside68"] < 0.73
+    assert check_calibration(easy, calibration).loc["JAC", "vertex_inside68"] > 0.99
+    assert calibration.about["half_widths_from"] == {"Crane": 200}
+    assert calibration.about["weights_from"] == {"Crane": 200, "JAC": 200}
+
+
+def test_a_glacier_left_out_is_not_held_by_the_intervals_of_an_easier_one():
+    cases = [*noisy_cases(), *noisy_cases(seed=3, glacier="Jorge", factor=4.0)]
+    held = check_left_out(cases)
+    assert held.loc["Jorge", "vertex_inside68"] < 0.4
+    assert held.loc["Crane", "vertex_inside68"] > 0.95
+    by_scene = check_left_out(noisy_cases(), by="scene")
+    assert 0.6 < by_scene.loc["Crane", "vertex_inside68"] < 0.75
+    assert by_scene.loc["all", "front_n"] == 200
+
+
+def test_too_few_fronts_are_refused():
+    with pytest.raises(ValueError, match="at least 6 traced fronts are needed, got 2"):
+        fit_calibration(noisy_cases(2))
+
+
+def test_a_calibration_survives_its_file_and_belongs_to_one_network(fitted, tmp_path):
+    path = calibration_beside(tmp_path / "net.weights.h5")
+    assert path.name == "net.calibration.json"
+    assert read_calibration(path, network="net@1") is None
+    write_calibration(path, by_hand(faint=1))
+    assert read_calibration(path, network="net@1") == by_hand(faint=1)
+    with pytest.raises(ValueError, match="must be made for net@2"):
+        read_calibration(path, network="net@2")
+    write_calibration(path, fitted)
+    assert read_calibration(path, network="") == fitted
+
+
+def test_a_line_of_one_vertex_is_refused():
+    with pytest.raises(ValueError, match="two or more vertices"):
+        vertex_features(straight()[:1], *masks())
+
+
+def sample(row=120):
+    front = np.zeros((256, 256), bool)
+    if row is not None:
+        front[row, 40:216] = True
+    return Sample("a", "Crane", "sar", np.zeros((256, 256), np.float32), front, np.zeros((256, 256), np.uint8))
+
+
+def off_by_three(_):
+    front, ice = masks(row=123)
+    front[:, :40], front[:, 216:] = 0, 0
+    return front.astype(np.float32), ice.astype(np.float32)
+
+
+def test_a_case_holds_the_distance_of_every_vertex_to_the_drawn_front():
+    (case,) = cases_of(sample(), off_by_three, seen=False)
+    assert case.distances[5:-5] == pytest.approx(np.full(len(case.distances) - 10, 3), abs=0.1)  # ends are smoothed
+    assert case.features.shape == (len(case.distances), len(NAMES))
+
+
+def test_scenes_refused_or_without_a_drawn_front_give_no_case():
+    def refuse(_):
+        raise SceneError("flat", "a single grey level")
+
+    assert list(cases_of(sample(), refuse, seen=False)) == []
+    assert list(cases_of(sample(None), off_by_three, seen=False)) == []
+
+
+def test_the_curve_of_a_calibrated_network_lies_on_the_diagonal(fitted):
+    curve = reliability(noisy_cases(seed=4), fitted)
+    widths = curve[curve["kind"] != "score"]
+    assert np.log(widths["observed"] / widths["stated"]).abs().mean() < np.log(1.25)
+    assert np.log(widths["stated"]).max() > np.log(widths["stated"]).min() + np.log(20)
+    score = curve[curve["kind"] == "score"]
+    assert (score["observed"] - score["stated"]).abs().max() < 0.25
+    assert curve.groupby("kind")["n"].sum().to_dict() == {"68": 8000, "95": 8000, "score": 200}
+
+
+def test_the_reliability_plot_is_a_picture_with_points_of_both_levels(fitted):
+    png = reliability_png(reliability(noisy_cases(), fitted), title="net")
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
+    for colour in ((255, 176, 0), (86, 180, 233)):
+        assert (picture == colour).all(axis=1).sum() > 200
+
+
+def test_reasons_are_told_beside_good_fronts(fitted):
+    good = np.concatenate([c.features for c in noisy_cases() if c.distances.mean() < GOOD_PX])
+    assert fitted.front.good[0] == pytest.approx(good[:, 0].mean(), abs=0.02)
+    assert fitted.front.good[0] < 0.3  # where all cases have 0.55
