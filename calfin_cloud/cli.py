@@ -16,6 +16,8 @@ from typing import Any
 # Imports that take seconds (TensorFlow, Dask) wait until a verb needs them, so that --help answers at once.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded, which logs the abilities of the CPU
 
+TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "ema")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 if all went well, 1 if scenes failed, 2 for a mistake in the call."""
@@ -223,18 +225,14 @@ def trace(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train a network on labelled image sets; run again after an interruption, it resumes."""
-    from calfin_cloud.training import TrainingSettings, fit
+    from calfin_cloud.training import RECIPES, fit
 
-    settings = TrainingSettings(
-        seed=options.seed,
-        width=options.width,
-        steps=options.steps,
-        minutes=options.minutes,
-        learning_rate=options.learning_rate,
-        painted=options.painted,
-        start=options.start,
-        architecture=options.architecture,
-    )
+    changes = {name: getattr(options, name) for name in TRAINING_FLAGS if getattr(options, name) is not None}
+    if options.steps or options.minutes:
+        changes |= {"steps": options.steps, "minutes": options.minutes}
+    if options.leave_out:
+        changes["leave_out"] = tuple(options.leave_out)
+    settings = replace(RECIPES[options.recipe], mixed_precision=options.mixed_precision, **changes)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
     print(f"weights: {weights}")
@@ -268,6 +266,33 @@ def evaluate(options: argparse.Namespace) -> int:
     path = write_scores(scores, samples, options.out, about=about)
     print(summarise_scores(scores).query("group in ['all', 'glacier']").round(3).T.to_string())
     print(f"scores: {path}")
+    return 0
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Calibrate the uncertainty of a network's fronts on labelled scenes, and check it on glaciers left out."""
+    from tqdm import tqdm
+
+    from calfin_cloud.evaluation import check_calibration, check_left_out, fit_calibration, make_cases, reliability
+    from calfin_cloud.figures.reliability import reliability_png
+    from calfin_cloud.fronts import calibration_beside, write_calibration
+    from calfin_cloud.network import DEFAULT_NETWORK, network_id, weights_path
+
+    network = options.network or DEFAULT_NETWORK
+    cases = make_cases(tqdm(_samples(options.data), desc="scenes traced", unit="scene"), network)
+    calibration = fit_calibration(cases, network=network)
+    path = options.out or calibration_beside(weights_path(network))
+    write_calibration(path, calibration)
+    unseen = [case for case in cases if not case.seen]
+    picture = path.with_suffix(".png")
+    picture.write_bytes(reliability_png(reliability(unseen, calibration), title=network_id(network)))
+    for title, table in (
+        ("as fitted", check_calibration(unseen, calibration)),
+        ("scenes left out", check_left_out(cases, by="scene")),
+        ("glaciers left out", check_left_out(cases, by="glacier")),
+    ):
+        print(title, table.round(3).to_string(), sep="\n")
+    print(f"calibration: {path}, {picture}")
     return 0
 
 
@@ -326,6 +351,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_trace(_verb(verbs, "trace", trace, "calfin trace a.png b.tif --out fronts.geojson"))
     _add_train(_verb(verbs, "train", train, "calfin train --data mohajerani2019 caffe256 --out weights --minutes 60"))
+    _add_calibrate(
+        _verb(verbs, "calibrate", calibrate, "calfin calibrate --data mohajerani2019 caffe256 --network my.weights.h5")
+    )
     _add_evaluate(_verb(verbs, "evaluate", evaluate, "calfin evaluate --data mohajerani2019 caffe256 --out scores"))
     return parser
 
@@ -485,21 +513,33 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
     )
     parser.add_argument("--name", default="calfin", help="of the weights (default calfin)")
-    parser.add_argument("--width", type=float, default=0.25, help="part of the network's filters (default 0.25)")
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        choices=("default", "calfin"),
+        help="where the other flags say nothing: ours (default), or that of CALFIN's release",
+    )
     parser.add_argument(
         "--architecture",
-        default="calfin",
         choices=("calfin", "unet", "unet-4"),
-        help="CALFIN-NN (default), or the U-Net of Mohajerani with two or four levels",
+        help="CALFIN-NN, or the U-Net of Mohajerani with two or four levels",
     )
+    parser.add_argument("--width", type=float, help="part of the network's filters")
     parser.add_argument("--steps", type=int, help="end after so many batches")
     parser.add_argument("--minutes", type=float, help="end after so many minutes")
-    parser.add_argument(
-        "--painted", type=int, default=0, metavar="N", help="painted scenes to train on too (default 0)"
-    )
+    parser.add_argument("--painted", type=int, metavar="N", help="painted scenes to train on too")
     parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="highest learning rate (default 0.0015)")
-    parser.add_argument("--seed", type=int, default=2021, help="of weights and patches (default 2021)")
+    parser.add_argument("--learning-rate", type=float, help="highest learning rate")
+    parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
+    parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--seed", type=int, help="of weights and patches")
+    _many(parser, "--leave-out", "validate on these glaciers in place of Kangerlussuaq and Crane", metavar="NAME")
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write (default: beside the weights)")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,13 @@ FRONT_SCHEMA = pa.schema(
         ("quality_flag", pa.int16()),  # CALFIN's: 10 automatic, 13 automatic on Landsat 7 SLC-off
         ("length_m", pa.float64()),
         ("confidence", pa.float64()),  # mean edge probability along the front, 0 to 1
+        # Half-widths that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each vertex;
+        # NaN and empty for weights without a calibration.
+        ("sigma_m", pa.float64()),
+        ("half95_m", pa.float64()),
+        ("vertex_sigma_m", pa.list_(pa.float32())),
+        ("score", pa.float64()),  # 0 to 1: probability that the mean distance is below 2.5 px of a 256 px frame
+        ("score_reasons", pa.string()),
         # What cut the front out of the coastline: "fjord_boundary" (drawn by hand), "dates" (walls are what never
         # changes), "ice_mask" (given by the user), "scene" (its own ice mask), "none"; "" without a front.
         ("isolation", pa.string()),

@@ -308,3 +308,15 @@ def fresh_item(painted, domain):
     item = search_scenes(painted / "catalog.json", domain, "1984/2030")[0].clone()
     item.id = "another"
     return item
+
+
+def test_every_front_of_the_shipped_network_says_how_far_off_it_may_be(undisturbed):
+    fronts = read_fronts(str(undisturbed))
+    found = fronts[fronts["state"] == "front"]
+    assert (found["sigma_m"] > 0).all()
+    assert (found["half95_m"] > found["sigma_m"]).all()
+    assert found["score"].between(0, 1).all()
+    for row in found.itertuples():
+        assert len(row.vertex_sigma_m) == len(row.geometry.coords)
+        assert min(row.vertex_sigma_m) > 0
+    assert (fronts.loc[fronts["state"] != "front", "vertex_sigma_m"].map(len) == 0).all()

@@ -44,6 +44,11 @@ def rows(*scenes, line=None):
             "quality_flag": 10,
             "length_m": line.length if line else np.nan,
             "confidence": np.nan,
+            "sigma_m": np.nan,
+            "half95_m": np.nan,
+            "vertex_sigma_m": [[0.5, 1.5] if line else []] * len(scenes),
+            "score": np.nan,
+            "score_reasons": "",
             "isolation": "",
             "cloud_fraction": np.nan,
             "nodata_fraction": 0.0,
@@ -260,7 +265,7 @@ def test_a_store_made_before_there_were_rejected_candidates_reads_as_having_none
 
 
 def test_rows_of_scenes_outside_the_batch_are_not_written(store):
-    with pytest.raises(ValueError, match=r"rows of other scenes \['Store/b'\]"):
+    with pytest.raises(ValueError, match=r"rows of others \['Store/b'\]"):
         storage.write_rejected(store, rejected_rows("a", "b"), keys=["Store/a"])
     with pytest.raises(ValueError, match=r"one domain.*'Other', 'Store'"):
         storage.write_polygons(store, polygon_rows("a"), keys=["Store/a", "Other/a"])

@@ -1,5 +1,12 @@
 """Methods against labelled images, and mapped fronts against hand-drawn ones: tables a scene and overall."""
 
+from calfin_cloud.evaluation.calibration import (
+    check_calibration,
+    check_left_out,
+    fit_calibration,
+    make_cases,
+    reliability,
+)
 from calfin_cloud.evaluation.methods import (
     Method,
     describe_methods,
@@ -15,14 +22,19 @@ from calfin_cloud.evaluation.scores import Scores, compare_methods, join_scores,
 __all__ = [
     "Method",
     "Scores",
+    "check_calibration",
+    "check_left_out",
     "compare_fronts",
     "compare_methods",
     "describe_methods",
     "edge_filter",
+    "fit_calibration",
     "join_scores",
+    "make_cases",
     "make_methods",
     "network_method",
     "read_reference",
+    "reliability",
     "score",
     "summarise_scores",
     "unet_method",

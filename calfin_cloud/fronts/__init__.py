@@ -4,6 +4,14 @@ from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
 from calfin_cloud.fronts.settings import BAUMHOER, CALFIN, DEFAULT, MOHAJERANI, VARIANTS, ZHANG, TraceSettings
 from calfin_cloud.fronts.trace import MOST_BOXES, Front, Rejected, Trace, candidate_boxes, trace_fronts
+from calfin_cloud.fronts.uncertainty import (
+    Calibration,
+    Uncertainty,
+    calibration_beside,
+    read_calibration,
+    uncertainty_of,
+    write_calibration,
+)
 from calfin_cloud.fronts.vertices import georeference, pixels_of
 from calfin_cloud.fronts.walls import FEWEST_DATES, fjord_from_scenes
 from calfin_cloud.fronts.windows import Window, resize, whole_box, window_around
@@ -17,11 +25,14 @@ __all__ = [
     "MOST_BOXES",
     "VARIANTS",
     "ZHANG",
+    "Calibration",
     "Front",
     "Rejected",
     "Trace",
     "TraceSettings",
+    "Uncertainty",
     "Window",
+    "calibration_beside",
     "candidate_boxes",
     "draw_line",
     "extract_line",
@@ -29,8 +40,11 @@ __all__ = [
     "georeference",
     "isolate_fronts",
     "pixels_of",
+    "read_calibration",
     "resize",
     "trace_fronts",
+    "uncertainty_of",
     "whole_box",
     "window_around",
+    "write_calibration",
 ]

@@ -18,6 +18,7 @@ from calfin_cloud.network.weights import (
     read_weights,
     save_weights,
     training_glaciers,
+    weights_path,
 )
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "save_weights",
     "training_glaciers",
     "unet_network",
+    "weights_path",
 ]

@@ -33,13 +33,16 @@ class Shipped(NamedTuple):
 
 
 SHIPPED = {
+    "calfin-small-2": Shipped(
+        "calfin-small-2.weights.h5", "426ceb2929b675abd1ad623247c8258635177ddd0149c3c5c2f2d25c54d0bc13"
+    ),
     "calfin-small": Shipped(
         "calfin-small.weights.h5", "25382d133d0c29998a5d85fcd05668795ecc1cb604261ed2344c8cf3bfed28b4"
     ),
 }
-"""Weights by name."""
+"""Weights by name, the newest first; older ones stay, so that a store can be gone on with."""
 
-DEFAULT_NETWORK = "calfin-small"
+DEFAULT_NETWORK = "calfin-small-2"
 """Weights used where none are named."""
 
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
@@ -78,6 +81,11 @@ def load_network(name_or_path: str | Path, *, sha256: str | None = None, size: i
     """
     with _loading:  # two threads of a worker that ask at once get one and the same network
         return _load_network(str(name_or_path), sha256, size)
+
+
+def weights_path(name_or_path: str | Path) -> Path:
+    """Path of weights given by name or path."""
+    return _resolve(str(name_or_path))[0]
 
 
 def network_id(name_or_path: str | Path) -> str:

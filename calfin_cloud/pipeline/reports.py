@@ -47,6 +47,8 @@ def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = 
     scenes["n_fronts"] = by_key["front"].max() + 1
     scenes["length_m"] = by_key["length_m"].sum(min_count=1).round()
     scenes["confidence"] = by_key["confidence"].max().round(2)
+    scenes["sigma_m"] = by_key["sigma_m"].max().round()
+    scenes["score"] = by_key["score"].min().round(2)
     scenes["datetime"] = scenes["datetime"].dt.strftime("%Y-%m-%d")
     if distances is not None and not distances.empty:
         scenes = scenes.join(_distance_columns(distances))

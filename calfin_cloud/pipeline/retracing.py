@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import geopandas as gpd
@@ -54,11 +54,11 @@ def retrace_fronts(
     Counter
         Scenes by state.
     """
-    settings = settings or MapSettings()
     made_by = read_store(store)
+    settings = replace(settings or MapSettings(), network=made_by["settings"]["network"])
     by_name = {d.name: d for d in read_store_domains(store)}
     if domains and not by_name.keys() & {d.name for d in domains}:
-        raise ValueError(f"{store} has the domains {sorted(by_name)}, got {sorted(d.name for d in domains)}: give its own")
+        raise ValueError(f"{store} has {sorted(by_name)}, got {sorted(d.name for d in domains)}: give its own domains")
     change_store(store, settings=_settings(made_by, settings), unfinished="retrace")
     for domain in (d for d in domains if d.name in by_name):
         keep_domain(store, domain, replace=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,18 @@ from shapely.geometry import LineString
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.figures import scene_png
-from calfin_cloud.fronts import Front, fjord_from_scenes, georeference, trace_fronts
+from calfin_cloud.fronts import (
+    Calibration,
+    Front,
+    calibration_beside,
+    fjord_from_scenes,
+    georeference,
+    read_calibration,
+    trace_fronts,
+    uncertainty_of,
+)
 from calfin_cloud.inference import tracing_mask
+from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
@@ -67,11 +78,34 @@ def trace_stored(target: Target, settings: MapSettings) -> Facts:
         "reason": trace.reason,
         "detail": trace.detail,
         "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
-        "fronts": [(line, f.confidence) for line, f in zip(on_map, trace.fronts, strict=True)],
+        "fronts": [
+            {"geometry": line, "confidence": f.confidence} | _how_sure(f, front, ice, domain, settings)
+            for line, f in zip(on_map, trace.fronts, strict=True)
+        ],
         "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
         "polygons": _close(trace.fronts, on_map, ice, domain, settings),
         "fjord": domain.fjord_source or "scene",
     }
+
+
+def _how_sure(
+    found: Front, front: NDArray[np.float32], ice: NDArray[np.float32], domain: Domain, settings: MapSettings
+) -> dict[str, Any]:
+    """Uncertainty of a front in metres, and its score."""
+    sure, metres = uncertainty_of(found.line, front, ice, calibration_of(settings.network)), domain.resolution_m
+    return {
+        "sigma_m": sure.sigma_px * metres,
+        "half95_m": sure.half95_px * metres,
+        "vertex_sigma_m": [] if np.isnan(sure.sigma_px) else (sure.vertex_sigma_px * metres).astype("float32").tolist(),
+        "score": sure.score,
+        "score_reasons": sure.reasons,
+    }
+
+
+@lru_cache(maxsize=4)
+def calibration_of(network: str) -> Calibration | None:
+    """Read the calibration beside weights given by name or path; None where there is none."""
+    return read_calibration(calibration_beside(weights_path(network)), network=network_id(network))
 
 
 def _close(

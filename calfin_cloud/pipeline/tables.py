@@ -31,6 +31,9 @@ from calfin_cloud.storage import write_fronts, write_polygons, write_rejected
 
 Row = dict[str, Any]
 
+NO_FRONT: Row = {"front": -1, "isolation": "", "vertex_sigma_m": [], "score_reasons": "", "geometry": None}
+NO_FRONT |= dict.fromkeys(("length_m", "confidence", "sigma_m", "half95_m", "score"), np.nan)
+
 
 class Tables(NamedTuple):
     """The three tables of a batch."""
@@ -108,15 +111,14 @@ def _table(rows: Sequence[Row], schema: pa.Schema, domain: Domain) -> gpd.GeoDat
 
 def _front_rows(scene: Row, result: Result) -> list[Row]:
     """Rows of one scene: one a front, or one that says why there is none."""
-    none = {"front": -1, "length_m": np.nan, "confidence": np.nan, "isolation": "", "geometry": None}
-    row = scene | none
+    row = scene | NO_FRONT
     if isinstance(result, Exception):
         reason, detail = _reason_of(result)
         return [row | {"state": "failed" if reason in FAILURES else "no_front", "reason": reason, "detail": detail}]
     row |= {k: v for k, v in result.items() if k in row or k in ("reason", "detail")}
     found = [
-        {"state": "front", "front": n, "length_m": line.length, "confidence": confidence, "geometry": line}
-        for n, (line, confidence) in enumerate(result.get("fronts", ()))
+        {"state": "front", "front": n, "length_m": front["geometry"].length} | front
+        for n, front in enumerate(result.get("fronts", ()))
     ]
     return [row | front for front in found] or [row | {"state": "no_front"}]
 
