@@ -179,8 +179,12 @@ def _trace_sample(
 
 
 def edge_alone(trace: TraceSettings) -> TraceSettings:
-    """Trace by the edge where no ice mask is known: its step asks nothing of a front; all else stays."""
-    line = replace(trace.line, full_contrast=None)
+    """Trace by the clear edge where no ice mask is known: its step asks nothing of a front; all else stays.
+
+    Without the ice mask's step, faint edges would join everything to everything: what is not a network's probability
+    is seldom 0.
+    """
+    line = replace(trace.line, full_contrast=None, faint_threshold=None)
     return replace(trace, line=line, candidate=replace(trace.candidate, min_contrast=0.0))
 
 

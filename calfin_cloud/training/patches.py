@@ -69,7 +69,7 @@ def cut_patch(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Warp channels and masks by `window`, a (2, 3) affine from patch (x, y) to scene (x, y).
 
-    Outside the scene there is no data if `border`, else its mirror image. The front is drawn 3 px wide in the patch, or,
+    Outside the scene there is no data if `border`, else its mirror image. The front is 3 px wide in the patch, or,
     labelled `"before"`, in the whole scene squeezed to `FRAME_SIZE`.
     """
     mode = cv2.BORDER_CONSTANT if border else cv2.BORDER_REFLECT_101
