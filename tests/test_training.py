@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from calfin_cloud import training as hallway
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
 from calfin_cloud.network import calfin_network, load_network, network_id, save_weights
 from calfin_cloud.training import (
     TrainingSettings,
+    batches,
     copy_weights,
     cut_patch,
     draw_sample,
@@ -202,7 +202,7 @@ def test_settings_that_never_end_are_refused():
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     samples = [painted(seed=i) for i in range(2)] + [painted("JAC", "sar"), painted("Crane", "sar")]
     whole = stored(fit(samples, tmp_path / "whole.weights.h5", TINY))
-    real = hallway.make_batch
+    real = batches.make_batch
 
     def make_batch_until_the_power_fails(samples, settings, step):
         if step == 2:
@@ -210,11 +210,11 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
         return real(samples, settings, step)
 
     out = tmp_path / "parts.weights.h5"
-    monkeypatch.setattr(hallway, "make_batch", make_batch_until_the_power_fails)
+    monkeypatch.setattr(batches, "make_batch", make_batch_until_the_power_fails)
     with pytest.raises(OSError, match="power failed"):
         fit(samples, out, TINY)
     assert out.is_file()  # what was learned so far is usable
-    monkeypatch.setattr(hallway, "make_batch", real)
+    monkeypatch.setattr(batches, "make_batch", real)
     parts = stored(fit(samples, out, TINY))
     assert parts.keys() == whole.keys()
     for name, values in whole.items():
