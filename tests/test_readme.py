@@ -16,7 +16,7 @@ def test_the_example_of_the_readme_prints_what_it_says(tmp_path, monkeypatch, ca
 
 
 def test_every_command_of_the_readme_is_one_that_calfin_has():
-    from calfin_cloud.cli import _parser  # noqa: PLC0415 - it sets TensorFlow's log level
+    from calfin_cloud.cli.parser import make_parser  # noqa: PLC0415 - it sets TensorFlow's log level
 
     for line in re.findall(r"^calfin (.*?)(?:\s+#.*)?$", README, re.MULTILINE):
-        _parser().parse_args(line.split())
+        make_parser().parse_args(line.split())

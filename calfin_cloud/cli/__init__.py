@@ -1,0 +1,26 @@
+"""`calfin VERB ...`: parse the command line, call one function, print."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+# Imports that take seconds (TensorFlow, Dask) wait until a verb needs them, so that --help answers at once.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded, which logs the abilities of the CPU
+
+from calfin_cloud.cli.parser import make_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return 0 if all went well, 1 if scenes failed, 2 for a mistake in the call."""
+    options = make_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    warnings.filterwarnings("ignore", message="Use `@` matmul", category=PendingDeprecationWarning)
+    try:
+        return int(options.run(options))
+    except (ValueError, OSError) as error:
+        print(f"calfin {options.verb}: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,7 @@
+"""`python -m calfin_cloud.cli VERB ...`."""
+
+import sys
+
+from calfin_cloud.cli import main
+
+sys.exit(main())

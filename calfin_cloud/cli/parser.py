@@ -1,0 +1,261 @@
+"""Verbs and flags of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from calfin_cloud.cli import stores, tools
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all verbs."""
+    parser = argparse.ArgumentParser(prog="calfin", description="Calving fronts from satellite scenes.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_sample(_verb(verbs, "sample", stores.sample, "calfin sample demo --scenes 12"))
+    _add_search(
+        _verb(
+            verbs,
+            "search",
+            stores.search,
+            "calfin search --catalog earth-search --domains domains.geojson --period 2019-06/2019-09",
+        )
+    )
+    _add_map(
+        _verb(
+            verbs,
+            "map",
+            stores.map_,
+            "calfin map --catalog earth-search --domains domains.geojson --period 2019-06/2019-09 --store fronts\n"
+            "  calfin map --images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
+        )
+    )
+    _add_retrace(_verb(verbs, "retrace", stores.retrace, "calfin retrace fronts --domains domains.geojson"))
+    _add_status(_verb(verbs, "status", stores.status, "calfin status fronts"))
+    _add_retry(_verb(verbs, "retry", stores.retry, "calfin retry fronts"))
+    _add_domains(
+        _verb(verbs, "domains", tools.domains, "calfin domains --from-termini termini.shp --out domains.geojson")
+    )
+    _add_fjords(
+        _verb(
+            verbs,
+            "fjords",
+            tools.fjords,
+            "calfin fjords --domains domains.geojson --store fronts --out with_fjords.geojson",
+        )
+    )
+    _add_trace(_verb(verbs, "trace", tools.trace, "calfin trace a.png b.tif --out fronts.geojson"))
+    _add_train(
+        _verb(verbs, "train", tools.train, "calfin train --data mohajerani2019 caffe256 --out weights --minutes 60")
+    )
+    _add_calibrate(
+        _verb(
+            verbs,
+            "calibrate",
+            tools.calibrate,
+            "calfin calibrate --data mohajerani2019 caffe256 --network my.weights.h5",
+        )
+    )
+    _add_evaluate(
+        _verb(verbs, "evaluate", tools.evaluate, "calfin evaluate --data mohajerani2019 caffe256 --out scores")
+    )
+    return parser
+
+
+def _verb(
+    verbs: Any,  # noqa: ANN401 - argparse's own type is private
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    example: str,
+) -> argparse.ArgumentParser:
+    text = (run.__doc__ or "").strip()
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--verbose", action="store_true", help="log a line for every batch")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _many(parser: Any, flag: str, help_: str, **more: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add a flag that takes one or more values and may be repeated."""
+    parser.add_argument(flag, nargs="+", action="extend", help=help_, **more)
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write the catalogue, scenes and truth into")
+    parser.add_argument("--scenes", type=int, default=12, metavar="N", help="number of scenes (default 12)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is another glacier (default 0)")
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    _add_find(parser, images=False)
+
+
+def _add_find(parser: argparse.ArgumentParser, *, images: bool) -> None:
+    """Add what says where and when to look; `images` allows plain GeoTIFFs in place of a catalogue."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--catalog",
+        metavar="URL_OR_FILE",
+        help="STAC API, static catalogue, item collection file, or a name: earth-search, planetary-computer",
+    )
+    parser.set_defaults(images=None)
+    if images:
+        _many(source, "--images", "GeoTIFFs in place of a catalogue", metavar="GEOTIFF")
+        _many(parser, "--datetime", "when the images were taken, one for all or one each", metavar="DATE")
+        parser.add_argument("--platform", default="unknown", help="satellite of the images (default unknown)")
+    parser.add_argument("--domains", required=True, metavar="FILE", help="domain file, see `calfin domains`")
+    _many(parser, "--domain", "only the domains of these names", metavar="NAME")
+    parser.add_argument("--period", metavar="A/B", help="days, months or years, e.g. 2019-06/2019-09")
+    _many(parser, "--collections", "only these collections", metavar="ID")
+    parser.add_argument(
+        "--max-scene-cloud",
+        type=float,
+        metavar="PERCENT",
+        help="skip items whose eo:cloud_cover is above (default: none)",
+    )
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    _add_find(parser, images=True)
+    parser.add_argument("--store", required=True, metavar="URI", help="folder or object prefix for masks and fronts")
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _add_variant(parser)
+    _add_cluster(parser)
+    parser.add_argument("--batch-size", type=int, default=32, help="scenes that are written together (default 32)")
+    parser.add_argument(
+        "--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)"
+    )
+    parser.add_argument("--max-nodata", type=float, default=0.25, help="nodata above this part (default 0.25)")
+    parser.add_argument(
+        "--recompute", action="store_true", help="map scenes again whose item has changed since they were mapped"
+    )
+    parser.add_argument(
+        "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
+    )
+
+
+def _add_variant(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variant",
+        default="default",
+        choices=("default", "calfin", "mohajerani", "zhang", "baumhoer"),
+        help="settings of all steps: ours (default), or those of CALFIN's release for one of its sets of scenes",
+    )
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        default="local",
+        metavar="local|none|ADDRESS",
+        help="workers on this machine (default), none at all, or those of a scheduler at tcp://host:port",
+    )
+
+
+def _add_retrace(parser: argparse.ArgumentParser) -> None:
+    _add_status(parser)
+    parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
+    _add_variant(parser)
+    _add_cluster(parser)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+
+
+def _add_retry(parser: argparse.ArgumentParser) -> None:
+    _add_status(parser)
+    _add_cluster(parser)
+
+
+def _add_domains(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from-termini", required=True, metavar="VECTOR_FILE", help="lines with a glacier id")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
+    parser.add_argument("--id-column", metavar="NAME", help="column with the glacier id, where it is not recognised")
+    parser.add_argument("--resolution", type=float, default=30.0, metavar="M", help="pixel side in metres (default 30)")
+    parser.add_argument("--margin", type=float, default=0.75, help="room on either side, in fronts (default 0.75)")
+    parser.add_argument("--crs", help="CRS of the domains (default: EPSG:3413, EPSG:3031 or UTM, by place)")
+
+
+def _add_fjords(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--domains", required=True, metavar="FILE", help="domain file, see `calfin domains`")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
+    parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
+    parser.add_argument("--store", metavar="URI", help="derive the others from the scenes of this store")
+    parser.add_argument("--ice-mask", metavar="FILE", help="polygons of all glacier ice: land beside it is wall")
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="GeoJSON in pixels: x column, y row")
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _add_variant(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    _many(
+        parser,
+        "--data",
+        "folders in the layout of mohajerani2019, caffe256 or CALFIN",
+        type=Path,
+        metavar="FOLDER",
+        required=True,
+    )
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
+    )
+    parser.add_argument("--name", default="calfin", help="of the weights (default calfin)")
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        choices=("default", "calfin"),
+        help="where the other flags say nothing: ours (default), or that of CALFIN's release",
+    )
+    parser.add_argument(
+        "--architecture",
+        choices=("calfin", "unet", "unet-4"),
+        help="CALFIN-NN, or the U-Net of Mohajerani with two or four levels",
+    )
+    parser.add_argument("--width", type=float, help="part of the network's filters")
+    parser.add_argument("--steps", type=int, help="end after so many batches")
+    parser.add_argument("--minutes", type=float, help="end after so many minutes")
+    parser.add_argument("--painted", type=int, metavar="N", help="painted scenes to train on too")
+    parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
+    parser.add_argument("--learning-rate", type=float, help="highest learning rate")
+    parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
+    parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--seed", type=int, help="of weights and patches")
+    _many(parser, "--leave-out", "validate on these glaciers in place of Kangerlussuaq and Crane", metavar="NAME")
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write (default: beside the weights)")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _many(
+        parser,
+        "--against",
+        "compare with these: sobel, networks or weights files",
+        metavar="[LABEL=]METHOD",
+    )
+    _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")

@@ -1,0 +1,158 @@
+"""Verbs that find scenes, and make, change or show a store."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Paint a sample glacier."""
+    from calfin_cloud.sample import write_sample
+
+    catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed)
+    print(f"{options.scenes} scenes of a painted glacier: {catalog}")
+    return 0
+
+
+def search(options: argparse.Namespace) -> int:
+    """List the scenes of each domain, one a line, tab-separated."""
+    from calfin_cloud.domains import read_domains
+
+    total = 0
+    find_scenes = _finder(options)
+    for domain in read_domains(options.domains, options.domain):
+        for item in find_scenes(domain):
+            total += 1
+            when = item.datetime.isoformat() if item.datetime else ""
+            print(domain.name, when, item.properties.get("platform", ""), item.collection_id, item.id, sep="\t")
+    print(f"{total} scenes", file=sys.stderr)
+    return 0
+
+
+def map_(options: argparse.Namespace) -> int:
+    """Map calving fronts into a store; print the table of scenes, the counts and the path of the report."""
+    from tqdm import tqdm
+
+    from calfin_cloud import clusters  # brings loggers of its own, at the level INFO
+    from calfin_cloud.domains import read_domains
+    from calfin_cloud.evaluation import compare_fronts, read_reference
+    from calfin_cloud.network import DEFAULT_NETWORK
+    from calfin_cloud.pipeline import VARIANTS, map_fronts, recompute_changed
+
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    domains = read_domains(options.domains, options.domain)
+    reference = read_reference(options.reference) if options.reference else None
+    settings = replace(
+        VARIANTS[options.variant],
+        network=options.network or DEFAULT_NETWORK,
+        max_cloud=options.max_cloud,
+        max_nodata=options.max_nodata,
+    )
+    with clusters.connect(options.cluster) as client, tqdm(desc="scenes mapped", unit="scene") as bar:
+        counts = map_fronts(
+            domains,
+            _finder(options),
+            options.store,
+            settings=settings,
+            client=client,
+            batch_size=options.batch_size,
+            on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
+        )
+        if options.recompute:
+            again = recompute_changed(options.store, domains, _finder(options), client=client)
+            print(f"{sum(again.values())} scenes had changed and were mapped again", file=sys.stderr)
+            counts["failed"] += again["failed"]
+    _show_store(options.store, counts, None if reference is None else partial(compare_fronts, reference=reference))
+    if counts["found"] == 0:
+        print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
+    return 1 if counts["failed"] else 0
+
+
+def retrace(options: argparse.Namespace) -> int:
+    """Trace all fronts of a store anew from its masks, with other settings or fjord boundaries."""
+    from tqdm import tqdm
+
+    from calfin_cloud import clusters
+    from calfin_cloud.domains import read_domains
+    from calfin_cloud.pipeline import VARIANTS, retrace_fronts
+
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    with clusters.connect(options.cluster) as client, tqdm(desc="scenes traced", unit="scene") as bar:
+        counts = retrace_fronts(
+            options.store,
+            read_domains(options.domains) if options.domains else (),
+            settings=VARIANTS[options.variant],
+            client=client,
+            on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
+        )
+    _show_store(options.store, counts, None)
+    return 1 if counts["failed"] else 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Count the scenes of a store by state and reason; the counts add up to the scenes it has."""
+    from calfin_cloud.storage import read_fronts
+
+    scenes = read_fronts(options.store).drop_duplicates("key")
+    for (state, reason), n in scenes.groupby(["state", "reason"]).size().items():
+        print(n, state, reason, sep="\t")
+    print(len(scenes), "scenes", sep="\t")
+    for scene in scenes[scenes["state"] == "failed"].itertuples():
+        print(f"{scene.key}: {scene.reason}: {scene.detail}", file=sys.stderr)
+    return 0
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Map the failed scenes of a store once more."""
+    from tqdm import tqdm
+
+    from calfin_cloud import clusters
+    from calfin_cloud.pipeline import retry_failed
+
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    with clusters.connect(options.cluster) as client, tqdm(desc="scenes mapped", unit="scene") as bar:
+        counts = retry_failed(
+            options.store, client=client, on_batch=lambda fronts: _advance(bar, fronts["key"].nunique())
+        )
+    _show_store(options.store, counts, None)
+    return 1 if counts["failed"] else 0
+
+
+def _show_store(store: str, counts: Mapping[str, int], compare: Callable[[Any], Any] | None) -> None:
+    """Write the report of a store; print the table of its scenes, the counts and the path of the report."""
+    from calfin_cloud.pipeline import summarise_scenes, write_store_report
+    from calfin_cloud.storage import read_fronts
+
+    fronts = read_fronts(store)
+    scenes = summarise_scenes(fronts, compare(fronts) if compare else None)
+    report = write_store_report(store, scenes)
+    print(scenes.head(200).to_string(index=False, na_rep=""))
+    print(", ".join(f"{n} {state}" for state, n in counts.items()))
+    print(f"report: {report}")
+
+
+def _advance(bar: Any, n: int) -> None:  # noqa: ANN401 - tqdm is untyped
+    bar.update(n)
+
+
+def _finder(options: argparse.Namespace) -> Callable[..., Any]:
+    """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
+    from calfin_cloud.scenes import images_of, items_from_images, search_scenes
+
+    if options.images:
+        return partial(images_of, items_from_images(options.images, options.datetime, platform=options.platform))
+    if options.period is None:
+        raise ValueError("--period is needed with --catalog, e.g. --period 2019-06/2019-09")
+    return partial(
+        search_scenes,
+        options.catalog,
+        period=options.period,
+        collections=options.collections,
+        max_cloud=options.max_scene_cloud,
+    )
