@@ -6,8 +6,22 @@ import numpy as np
 import pytest
 
 from calfin_cloud.cli import main
+from calfin_cloud.sample.painting import paint_scene
 
-VERBS = ("sample", "search", "map", "domains", "trace", "train", "evaluate")
+VERBS = (
+    "sample",
+    "search",
+    "map",
+    "retrace",
+    "status",
+    "retry",
+    "domains",
+    "fjords",
+    "trace",
+    "train",
+    "calibrate",
+    "evaluate",
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -67,3 +81,16 @@ def test_trace_writes_a_feature_for_every_image_and_says_what_it_cannot_read(tmp
         assert {"image", "front", "state", "reason"} <= set(feature["properties"])
         assert (feature["geometry"] is not None) == (feature["properties"]["state"] == "front")
     assert "expected a PNG or a GeoTIFF" in capsys.readouterr().err
+
+
+def test_a_traced_image_says_how_far_off_its_front_may_be(tmp_path):
+    scene = paint_scene(np.random.default_rng(77), (300, 300), kind="optical", pixel_m=30.0)
+    signal = np.nan_to_num(scene.signal)
+    cv2.imwrite(str(tmp_path / "scene.png"), (255 * signal / signal.max()).astype("uint8"))
+    assert main(["trace", str(tmp_path / "scene.png"), "--out", str(tmp_path / "fronts.geojson")]) == 0
+    (feature, *_) = json.loads((tmp_path / "fronts.geojson").read_text())["features"]
+    about = feature["properties"]
+    assert about["state"] == "front"
+    assert 0 < about["sigma_px"] < about["half95_px"]
+    assert 0 <= about["score"] <= 1
+    assert isinstance(about["score_reasons"], str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import numpy as np
 from shapely.geometry import LineString, mapping
 
-from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, trace_fronts
+from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, Uncertainty, trace_fronts, uncertainty_of
 from calfin_cloud.imagery import read_image
 from calfin_cloud.inference import InferenceSettings, predict_scene, prepare_scene
 from calfin_cloud.network import DEFAULT_NETWORK
+from calfin_cloud.pipeline.scene import calibration_of
 from calfin_cloud.schema import FAILURES, SceneError
 
 PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
+
+SURE = ("sigma_px", "half95_px", "score", "score_reasons")
 
 Feature = dict[str, Any]
 
@@ -30,23 +34,35 @@ def trace_image(
 ) -> list[Feature]:
     """Trace the fronts of a plain image, without a domain: a GeoJSON feature a front, at least one an image.
 
-    Properties `image, front, state, reason, detail, confidence`; geometry a LineString or None in pixel coordinates:
-    x = column, y = row, the centre of the first pixel at (0, 0).
+    Properties `image, front, state, reason, detail, confidence`, and `sigma_px, half95_px, score, score_reasons` (see
+    `fronts.Uncertainty`); geometry a LineString or None in pixel coordinates: x = column, y = row, the centre of the
+    first pixel at (0, 0).
     """
+    sure: list[Uncertainty] = []
     try:
         grey = read_image(path)
         channels = prepare_scene(np.stack([grey, np.full_like(grey, np.nan)]), PLAIN_RESOLUTION_M)
         (front, ice), boxes = predict_scene(channels, network=network, settings=settings, trace=trace)
         traced = trace_fronts(front, ice, boxes=boxes, settings=trace)
+        sure = [uncertainty_of(f.line, front, ice, calibration_of(network)) for f in traced.fronts]
     except SceneError as error:
         traced = Trace((), error.reason, error.message)
     state = "front" if traced.fronts else "no_front" if traced.reason not in FAILURES else "failed"
     about = {"image": str(path), "front": -1, "state": state, "reason": traced.reason, "detail": traced.detail}
     features: list[Feature] = [
-        {"properties": about | {"front": n, "confidence": f.confidence}, "geometry": mapping(LineString(f.line))}
-        for n, f in enumerate(traced.fronts)
-    ] or [{"properties": about | {"confidence": None}, "geometry": None}]
+        {
+            "properties": about | {"front": n, "confidence": found.confidence} | _plain(how_sure),
+            "geometry": mapping(LineString(found.line)),
+        }
+        for n, (found, how_sure) in enumerate(zip(traced.fronts, sure, strict=True))
+    ] or [{"properties": about | {"confidence": None} | dict.fromkeys(SURE), "geometry": None}]
     return [{"type": "Feature", **feature} for feature in features]
+
+
+def _plain(how_sure: Uncertainty) -> dict[str, Any]:
+    """Turn an uncertainty into JSON values; NaN, which JSON does not know, is None."""
+    values = {name: getattr(how_sure, name) for name in SURE}
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def write_image_fronts(features: Sequence[Feature], path: Path) -> None:

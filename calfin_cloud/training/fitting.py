@@ -83,8 +83,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     shapes = [[tuple(w.shape) for w in network.weights] for network in (source, target)]
     if shapes[0] != shapes[1]:
         raise ValueError("the weights to start from belong to a network of another width: give the same width")
-    for from_variable, to_variable in zip(source.weights, target.weights, strict=True):
-        to_variable.assign(from_variable)
+    _assign(target.weights, _copies(source.weights))
 
 
 def trainable_network(settings: TrainingSettings) -> keras.Model:
@@ -123,13 +122,24 @@ def averaged_weights(network: keras.Model) -> Iterator[None]:
     if not network.optimizer.use_ema:
         yield
         return
-    own = [ops.convert_to_numpy(variable) for variable in network.trainable_variables]
-    network.optimizer.finalize_variable_values(network.trainable_variables)
+    variables = network.trainable_variables
+    own = _copies(variables)
+    network.optimizer.finalize_variable_values(variables)
+    _assign(variables, _copies(variables))
     try:
         yield
     finally:
-        for variable, values in zip(network.trainable_variables, own, strict=True):
-            variable.assign(values)
+        _assign(variables, own)
+
+
+def _copies(variables: Sequence[Any]) -> list[NDArray[Any]]:
+    """Values that no other variable holds: JAX shares what is assigned, and a step or a prediction uses it up."""
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 class _Run:
