@@ -61,7 +61,7 @@ def trace_image(
 
 def _plain(how_sure: Uncertainty) -> dict[str, Any]:
     """Turn an uncertainty into JSON values; NaN, which JSON does not know, is None."""
-    values = {name: getattr(how_sure, name) for name in SURE}
+    values = dict(zip(SURE, (how_sure.sigma_px, how_sure.half95_px, how_sure.score, how_sure.reasons), strict=True))
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
