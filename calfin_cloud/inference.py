@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import (
     DEFAULT,
-    MOST_BOXES,
     TraceSettings,
     Window,
     candidate_boxes,
@@ -24,7 +23,7 @@ from calfin_cloud.fronts import (
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import load_network, predict_tiles
 from calfin_cloud.preprocess import input_channels, normalise, resize_channels
-from calfin_cloud.schema import MASKS, check_masks, check_scenes
+from calfin_cloud.schema import MASKS, MOST_BOXES, check_masks, check_scenes
 from calfin_cloud.tiles import blend_tiles, cut_tiles
 
 INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)

@@ -17,6 +17,9 @@ MASK_DIMS = ("time", "mask", "y", "x")
 MASKS = ("front", "ice")
 """CALFIN's two output channels: probability of the coastline-and-front edge, probability of land or ice."""
 
+MOST_BOXES = 8
+"""Most candidate fronts of a first pass that a second one looks at, and that are stored with the masks."""
+
 STATES = ("front", "no_front", "failed")
 
 REASONS = {

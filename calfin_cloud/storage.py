@@ -35,6 +35,7 @@ from calfin_cloud.domains import Domain, domains_json, read_domains
 from calfin_cloud.schema import (
     FRONT_SCHEMA,
     MASKS,
+    MOST_BOXES,
     POLYGON_SCHEMA,
     REJECTED_SCHEMA,
     SCENE_DIMS,
@@ -47,7 +48,6 @@ from calfin_cloud.schema import (
 
 LEVELS = 250  # a probability is stored as one of 251 steps of 0.004; 255 is missing
 MISSING = 255
-MOST_CANDIDATES = 8
 EDGES = ("first_row", "last_row", "first_column", "last_column")
 NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 
@@ -164,14 +164,14 @@ def write_masks(
         raise ValueError(
             f"masks must have the shape {array.shape[1:]} and be one chunk, got {masks.shape}, {array.chunks}"
         )
-    if candidates.shape[1:] != (len(EDGES),) or len(candidates) > MOST_CANDIDATES or (candidates < 0).any():
+    if candidates.shape[1:] != (len(EDGES),) or len(candidates) > MOST_BOXES or (candidates < 0).any():
         raise ValueError(
-            f"candidates must be at most {MOST_CANDIDATES} rows of {EDGES}, not negative, got {candidates.tolist()}: "
+            f"candidates must be at most {MOST_BOXES} rows of {EDGES}, not negative, got {candidates.tolist()}: "
             "keep the longest ones, and cut them at the border of the scene"
         )
     if grey is not None:
         group["grey"][place] = grey
-    empty = MOST_CANDIDATES - len(candidates)
+    empty = MOST_BOXES - len(candidates)
     group["candidates"][place] = np.pad(candidates, ((0, empty), (0, 0)), constant_values=-1)
     array[place] = np.where(np.isnan(masks), MISSING, np.rint(np.clip(masks, 0, 1) * LEVELS)).astype("uint8")
 
@@ -362,7 +362,7 @@ def _create_masks(url: str, domain: Domain) -> None:
 
 def _create_missing(group: zarr.Group, n_scenes: int) -> None:
     """Lay out what a new group, or one of an older version, lacks beside the masks: a chunk a scene, like them."""
-    boxes = (MOST_CANDIDATES, len(EDGES))
+    boxes = (MOST_BOXES, len(EDGES))
     for name, shape, dims, dtype, empty, about in (
         ("candidates", boxes, ["candidate", "edge"], "int32", -1, "boxes of candidate fronts in px, -1 = none"),
         ("grey", group["masks"].shape[2:], ["y", "x"], "uint8", 0, "scene as the network saw it, 0 = missing"),

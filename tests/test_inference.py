@@ -5,7 +5,7 @@ import xarray as xr
 
 from calfin_cloud import fronts, inference
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.fronts import MOST_BOXES, trace_fronts
+from calfin_cloud.fronts import trace_fronts
 from calfin_cloud.inference import (
     INPUT_SIZE,
     InferenceSettings,
@@ -18,6 +18,7 @@ from calfin_cloud.inference import (
     prepare_scene,
     prepare_scenes,
 )
+from calfin_cloud.schema import MOST_BOXES
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -37,15 +38,11 @@ def search(options: argparse.Namespace) -> int:
 
 def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts and the path of the report."""
-    from tqdm import tqdm
-
-    from calfin_cloud import clusters  # brings loggers of its own, at the level INFO
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, read_reference
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import VARIANTS, map_fronts, recompute_changed
 
-    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
     domains = read_domains(options.domains, options.domain)
     reference = read_reference(options.reference) if options.reference else None
     settings = replace(
@@ -54,7 +51,7 @@ def map_(options: argparse.Namespace) -> int:
         max_cloud=options.max_cloud,
         max_nodata=options.max_nodata,
     )
-    with clusters.connect(options.cluster) as client, tqdm(desc="scenes mapped", unit="scene") as bar:
+    with _workers(options, "scenes mapped") as (client, on_batch):
         counts = map_fronts(
             domains,
             _finder(options),
@@ -62,7 +59,7 @@ def map_(options: argparse.Namespace) -> int:
             settings=settings,
             client=client,
             batch_size=options.batch_size,
-            on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
+            on_batch=on_batch,
         )
         if options.recompute:
             again = recompute_changed(options.store, domains, _finder(options), client=client)
@@ -76,20 +73,16 @@ def map_(options: argparse.Namespace) -> int:
 
 def retrace(options: argparse.Namespace) -> int:
     """Trace all fronts of a store anew from its masks, with other settings or fjord boundaries."""
-    from tqdm import tqdm
-
-    from calfin_cloud import clusters
     from calfin_cloud.domains import read_domains
     from calfin_cloud.pipeline import VARIANTS, retrace_fronts
 
-    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
-    with clusters.connect(options.cluster) as client, tqdm(desc="scenes traced", unit="scene") as bar:
+    with _workers(options, "scenes traced") as (client, on_batch):
         counts = retrace_fronts(
             options.store,
             read_domains(options.domains) if options.domains else (),
             settings=VARIANTS[options.variant],
             client=client,
-            on_batch=lambda fronts: _advance(bar, fronts["key"].nunique()),
+            on_batch=on_batch,
         )
     _show_store(options.store, counts, None)
     return 1 if counts["failed"] else 0
@@ -110,16 +103,10 @@ def status(options: argparse.Namespace) -> int:
 
 def retry(options: argparse.Namespace) -> int:
     """Map the failed scenes of a store once more."""
-    from tqdm import tqdm
-
-    from calfin_cloud import clusters
     from calfin_cloud.pipeline import retry_failed
 
-    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
-    with clusters.connect(options.cluster) as client, tqdm(desc="scenes mapped", unit="scene") as bar:
-        counts = retry_failed(
-            options.store, client=client, on_batch=lambda fronts: _advance(bar, fronts["key"].nunique())
-        )
+    with _workers(options, "scenes mapped") as (client, on_batch):
+        counts = retry_failed(options.store, client=client, on_batch=on_batch)
     _show_store(options.store, counts, None)
     return 1 if counts["failed"] else 0
 
@@ -137,8 +124,16 @@ def _show_store(store: str, counts: Mapping[str, int], compare: Callable[[Any], 
     print(f"report: {report}")
 
 
-def _advance(bar: Any, n: int) -> None:  # noqa: ANN401 - tqdm is untyped
-    bar.update(n)
+@contextmanager
+def _workers(options: argparse.Namespace, what: str) -> Iterator[tuple[Any, Callable[[Any], Any]]]:
+    """Connect to the workers that the call asks for, and lend what moves a bar on by the scenes of a batch."""
+    from tqdm import tqdm
+
+    from calfin_cloud import clusters  # brings loggers of its own, at the level INFO
+
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    with clusters.connect(options.cluster) as client, tqdm(desc=what, unit="scene") as bar:
+        yield client, lambda fronts: bar.update(fronts["key"].nunique())
 
 
 def _finder(options: argparse.Namespace) -> Callable[..., Any]:

@@ -14,11 +14,11 @@ from skimage.morphology import skeletonize
 
 from calfin_cloud.datasets import Sample
 from calfin_cloud.evaluation.methods import Method, network_method
-from calfin_cloud.fronts import DEFAULT, TraceSettings, candidate_boxes, trace_fronts
+from calfin_cloud.evaluation.scores import trace_sample
+from calfin_cloud.fronts import DEFAULT, TraceSettings
 from calfin_cloud.fronts.lines import scale_of
 from calfin_cloud.fronts.uncertainty import Calibration, Level, vertex_features
 from calfin_cloud.network import network_id, training_glaciers
-from calfin_cloud.schema import SceneError
 
 LEVELS = (0.68, 0.95)
 GOOD_PX = 2.5
@@ -28,8 +28,6 @@ NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the t
 SHRINK = 0.02  # of the ridge that lets correlated features share an effect, instead of one taking it all
 N_VERTEX_BINS, N_FRONT_BINS, N_CURVE_BINS, N_FOLDS = 12, 6, 10, 5
 WORST = 0.2  # share of the fronts that are dropped by their score
-
-NO_BOXES = np.empty((0, 4), dtype=np.int32)
 
 Floats = NDArray[np.float64]
 
@@ -69,17 +67,15 @@ def make_cases(samples: Iterable[Sample], network: str, *, trace: TraceSettings 
 
 
 def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings = DEFAULT) -> Iterator[Case]:
-    """Yield the fronts that a method gives of one labelled scene; none of a scene refused or without a front."""
+    """Yield the fronts that a method gives of one labelled scene; none of one refused or without a known ice mask."""
     reference = np.argwhere(skeletonize(sample.front))
     if not len(reference):
         return
-    try:
-        front, ice = method(sample)
-    except SceneError:
+    front, ice, traced = trace_sample(sample, method, trace)
+    if ice is None:
         return
     nearest = cKDTree(reference)
-    boxes = candidate_boxes(front, ice, front.shape, settings=trace) if trace.window.one_front else NO_BOXES
-    for found in trace_fronts(front, ice, boxes=boxes, settings=trace).fronts:
+    for found in traced.fronts:
         distances = nearest.query(found.line[:, ::-1])[0] / scale_of(front.shape)
         yield Case(sample.name, sample.glacier, seen, vertex_features(found.line, front, ice), distances)
 

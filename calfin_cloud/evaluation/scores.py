@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,11 @@ from calfin_cloud.metrics import (
     summarise,
 )
 from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import may_be_slc_off
 
 REACH_PX = 10.0
 """A front is false if most of it lies further than this from the reference, in px of a 256 px frame."""
 
-SLC_FAILURE = datetime(2003, 5, 31, tzinfo=UTC)
 SEASONS = ("winter", "spring", "summer", "autumn")
 GROUPS = ("glacier", "sensor", "platform", "season", "slc_off", "seen")
 IN_METRES = ("mean", "median", "hd95")
@@ -151,7 +151,7 @@ def season_of(when: datetime | None, *, is_southern: bool) -> str:
 def _score_sample(
     sample: Sample, name: str, method: Method, trace: TraceSettings
 ) -> tuple[dict[str, Any], NDArray[np.float64] | None, list[Line]]:
-    front, ice, traced = _trace_sample(sample, method, trace)
+    front, ice, traced = trace_sample(sample, method, trace)
     lines, reference = [f.line for f in traced.fronts], skeletonize(sample.front)
     drawn = [draw_line(np.rint(line[:, ::-1]).astype(np.intp), reference.shape) for line in lines]
     line = np.logical_or.reduce(drawn) if drawn else np.zeros_like(reference)
@@ -164,7 +164,7 @@ def _score_sample(
     return row, apart, lines
 
 
-def _trace_sample(
+def trace_sample(
     sample: Sample, method: Method, trace: TraceSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, Trace]:
     """Front probability, ice probability where the method knows it, and the fronts; none of a scene that it refuses."""
@@ -189,9 +189,9 @@ def edge_alone(trace: TraceSettings) -> TraceSettings:
 
 
 def _conditions(sample: Sample) -> dict[str, Any]:
-    when, slc_off = sample.datetime, "no" if sample.platform else ""
-    if sample.platform == "LE07":
-        slc_off = "" if when is None else "yes" if when > SLC_FAILURE else "no"
+    when, platform = sample.datetime, sample.platform or ""
+    unknown = not platform or (platform == "LE07" and when is None)
+    slc_off = "" if unknown else "yes" if may_be_slc_off(platform, when) else "no"
     return {
         "glacier": sample.glacier,
         "sensor": sample.sensor,

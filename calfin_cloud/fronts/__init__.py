@@ -3,7 +3,7 @@
 from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
 from calfin_cloud.fronts.settings import BAUMHOER, CALFIN, DEFAULT, MOHAJERANI, VARIANTS, ZHANG, TraceSettings
-from calfin_cloud.fronts.trace import MOST_BOXES, Front, Rejected, Trace, candidate_boxes, trace_fronts
+from calfin_cloud.fronts.trace import Front, Rejected, Trace, candidate_boxes, trace_fronts
 from calfin_cloud.fronts.uncertainty import (
     Calibration,
     Uncertainty,
@@ -22,7 +22,6 @@ __all__ = [
     "DEFAULT",
     "FEWEST_DATES",
     "MOHAJERANI",
-    "MOST_BOXES",
     "VARIANTS",
     "ZHANG",
     "Calibration",

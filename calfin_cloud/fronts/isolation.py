@@ -24,13 +24,11 @@ class Isolated(NamedTuple):
     """What the walls leave of a line.
 
     `fronts`: vertices (n, 2) row, column of each; `boxes`: (m, 4) row, column, height, width, the first one the whole
-    frame; `numbers`: the box of each front; `threshold`: distance in px to the walls below which the line is taken for
-    the wall's.
+    frame; `threshold`: distance in px to the walls below which the line is taken for the wall's.
     """
 
     fronts: list[NDArray[np.intp]]
     boxes: NDArray[np.intp]
-    numbers: list[int]
     threshold: float
 
 
@@ -53,19 +51,18 @@ def isolate_fronts(
     threshold = wall_distance(away[tuple(line.T)])
     kept = _large_parts(drawn & (away > threshold), SMALLEST_PART)
     if not kept.any():
-        return Isolated([], np.array([[0, 0, *shape]], dtype=np.intp), [], threshold)
+        return Isolated([], np.array([[0, 0, *shape]], dtype=np.intp), threshold)
     kept = drawn & (away > 0) & (kept | (distance_transform_edt(~kept) < threshold))
     regions = regionprops(label(_large_parts(kept, SMALLEST_BOX), connectivity=2))
     boxes = [(0, 0, *shape)] + [_box(r.bbox) for r in regions]
-    fronts, numbers = [], []
-    for number, region in enumerate(regions, start=1):
+    fronts = []
+    for region in regions:
         part = np.zeros(shape, dtype=np.uint8)
         part[tuple(region.coords.T)] = 1
         run = _run_inside(line, cv2.dilate(part, SQUARE) > 0, longest=settings.longest_run)
         if _leads_away(away[tuple(run.T)], must_return=settings.must_return):
             fronts.append(run)
-            numbers.append(number)
-    return Isolated(fronts, np.array(boxes, dtype=np.intp), numbers, threshold)
+    return Isolated(fronts, np.array(boxes, dtype=np.intp), threshold)
 
 
 def draw_line(line: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:

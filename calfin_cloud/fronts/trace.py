@@ -18,9 +18,7 @@ from calfin_cloud.fronts.settings import DEFAULT, FRAME, CandidateSettings, Trac
 from calfin_cloud.fronts.sides import IceStep, contrast_along, ice_step, step_at
 from calfin_cloud.fronts.vertices import vertices_of
 from calfin_cloud.fronts.windows import Window, box_of, resize, whole_box, window_around
-
-MOST_BOXES = 8
-"""Most windows of a scene's second pass."""
+from calfin_cloud.schema import MOST_BOXES
 
 MOST_PIXELS = 100_000  # of a skeleton: noise at 2048 px has half as many, and takes 2 s
 MOST_OF_SCENE = 0.2  # of a scene; coasts cover a few per cent
@@ -121,8 +119,8 @@ def candidate_boxes(
     At most `MOST_BOXES`, the longest candidate first. Candidates need pass no filter of the release, and only half our
     own confidence and contrast: the second pass sees them better.
     """
-    easy = replace(settings.candidate, min_confidence=settings.candidate.min_confidence / 2)
-    easy = replace(easy, min_contrast=settings.candidate.min_contrast / 2)
+    asked = settings.candidate
+    easy = replace(asked, min_confidence=asked.min_confidence / 2, min_contrast=asked.min_contrast / 2)
     frame = _frame(front, ice, fjord_mask, None, settings)
     good = [c for c in _candidates(frame, settings) if line_objection(c.measured, easy) is None]
     boxes = [box_of(c.pixels, front.shape, shape) for c in _worth_keeping(good, easy)]
@@ -146,19 +144,13 @@ def _frame(
 
 def _trace_windows(frame: _Frame, boxes: NDArray[np.integer], settings: TraceSettings) -> Trace:
     """Trace each window in a frame of 256 px, as the second pass of the release does; the whole scene if none helps."""
-    fronts: list[Front] = []
-    rejected: list[Rejected] = []
-    last = Trace((), *_nothing_isolated(frame.fjord_mask))
-    for box in [*boxes, None]:
-        if box is None and fronts:
-            break
-        around = whole_box(frame.edge.shape) if box is None else box
-        last = _trace_window(frame, around, settings)
-        fronts += last.fronts
-        rejected += last.rejected
-    if fronts:
-        return Trace(tuple(fronts), rejected=tuple(rejected))
-    return Trace((), last.reason, last.detail, tuple(rejected))
+    found = [_trace_window(frame, box, settings) for box in boxes]
+    if not any(trace.fronts for trace in found):
+        found.append(_trace_window(frame, whole_box(frame.edge.shape), settings))
+    fronts = tuple(front for trace in found for front in trace.fronts)
+    rejected = tuple(candidate for trace in found for candidate in trace.rejected)
+    reason, detail = ("", "") if fronts else (found[-1].reason, found[-1].detail)
+    return Trace(fronts, reason, detail, rejected)
 
 
 def _trace_window(frame: _Frame, box: NDArray[np.integer], settings: TraceSettings) -> Trace:
@@ -229,16 +221,20 @@ def _worth_keeping(good: list[_Candidate], settings: CandidateSettings) -> list[
 
 def _candidates(frame: _Frame, settings: TraceSettings) -> list[_Candidate]:
     """All lines of a frame that may be fronts, the longest first."""
-    scale = scale_of(frame.edge.shape)
-    inside = distance_transform_edt(np.pad(frame.valid, 1))[1:-1, 1:-1] / scale
-    pixels = skeleton_pixels(frame.edge, settings.line)
-    pixels = pixels[inside[tuple(pixels.T)] > settings.line.border_px]
+    pixels, inside = _edge_pixels(frame, settings)
     if not 0 < len(pixels) <= MOST_PIXELS:
         return []
     step = ice_step(frame.ice, settings.candidate.side_px)
     lines = _lines(pixels, frame, step, settings)
     candidates = [_measure(line, frame, inside, step, settings) for line in lines if len(line) > 1]
     return sorted(candidates, key=lambda c: -c.measured.length_px)
+
+
+def _edge_pixels(frame: _Frame, settings: TraceSettings) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Skeleton pixels (n, 2) of the edge away from the border, and everybody's distance (y, x) to it in frame px."""
+    inside = distance_transform_edt(np.pad(frame.valid, 1))[1:-1, 1:-1] / scale_of(frame.edge.shape)
+    pixels = skeleton_pixels(frame.edge, settings.line)
+    return pixels[inside[tuple(pixels.T)] > settings.line.border_px], inside
 
 
 def _lines(
@@ -293,9 +289,7 @@ def _nothing_found(frame: _Frame, settings: TraceSettings) -> tuple[str, str]:
     highest, share = float(edge.max(initial=0)), float((edge > threshold).mean())
     if highest <= threshold:
         return "no_edge", f"highest edge probability {highest:.2f}, above {threshold:g} is needed"
-    pixels = skeleton_pixels(edge, settings.line)
-    inside = distance_transform_edt(np.pad(frame.valid, 1))[1:-1, 1:-1] / scale_of(edge.shape)
-    n_pixels = int((inside[tuple(pixels.T)] > settings.line.border_px).sum())
+    n_pixels = len(_edge_pixels(frame, settings)[0])
     if n_pixels > MOST_PIXELS:
         return "low_confidence", f"the edge is everywhere: {n_pixels} px long, at most {MOST_PIXELS} are traced"
     if n_pixels:
