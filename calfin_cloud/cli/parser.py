@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calfin_cloud.cli import stores, tools
+from calfin_cloud.cli import science, stores, tools
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,6 +62,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_evaluate(
         _verb(verbs, "evaluate", tools.evaluate, "calfin evaluate --data mohajerani2019 caffe256 --out scores")
+    )
+    science.add_timeseries(
+        _verb(
+            verbs,
+            "timeseries",
+            science.timeseries,
+            "calfin timeseries fronts --out series\n"
+            "  calfin timeseries termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --out series",
+        )
     )
     return parser
 
@@ -154,10 +165,49 @@ def _add_variant(parser: argparse.ArgumentParser) -> None:
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster",
-        default="local",
-        metavar="local|none|ADDRESS",
-        help="workers on this machine (default), none at all, or those of a scheduler at tcp://host:port",
+        default=os.environ.get("DASK_SCHEDULER_ADDRESS", "local"),
+        metavar="local|cuda|kubernetes|gateway|none|ADDRESS",
+        help="workers on this machine (default), on its GPUs, in pods of the Dask operator, behind a Dask Gateway, none at "
+        "all, or those of a scheduler at tcp://host:port (default where DASK_SCHEDULER_ADDRESS names one)",
     )
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N|MIN:MAX",
+        help="workers to start; with two numbers Dask starts and ends them as the work asks",
+    )
+    parser.add_argument("--worker-memory", type=_value, metavar="SIZE", help="memory of a worker, e.g. 4GiB")
+    _many(
+        parser,
+        "--cluster-option",
+        "more of what starts the cluster takes, e.g. image=NAME:TAG namespace=NAME gpu_workers=2 (kubernetes), or what the "
+        "server of the gateway offers",
+        type=_option,
+        metavar="KEY=VALUE",
+        default=[],
+    )
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    """Read a number, or two with a colon between."""
+    fewest, colon, most = text.partition(":")
+    return (int(fewest), int(most)) if colon else int(fewest)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not (key.isidentifier() and equals):
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
+    return key, _value(value)
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - number, truth, list, ...
+    """Read a value as JSON where it is JSON, else as it stands: 4 is a number, 4GiB a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _add_retrace(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,98 @@
+"""Positions in time in; pictures (PNG) of one glacier's series and seasons, and of regional means out."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a00")
+"""Those of Okabe and Ito, which the colour-blind tell apart; black is for all together."""
+
+MONTHS = "JFMAMJJASOND"
+KILOMETRE = 1000.0
+
+
+def series_png(
+    positions: pd.DataFrame, seasonal: pd.DataFrame, flags: pd.DataFrame, *, title: str = "", rate: str = ""
+) -> bytes:
+    """Draw one glacier: change of position by branch with its 95 % band, flagged fronts ringed, and its mean year.
+
+    Parameters
+    ----------
+    positions, seasonal, flags
+        Tables of `timeseries.relative_change`, `seasonal_cycle` and `check_series`, of one glacier.
+    rate
+        Words under the title, such as the rate.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    series, season = figure.subplots(1, 2, width_ratios=(3, 1))
+    for colour, (branch, part) in zip(_colours(), positions.groupby("branch"), strict=False):
+        _draw_branch(series, part.dropna(subset="change_m"), str(branch), colour)
+        _draw_season(season, seasonal[seasonal["branch"] == branch], colour)
+    odd = positions.merge(flags[["key", "branch"]].drop_duplicates(), on=["key", "branch"])
+    if len(odd):
+        series.plot(
+            odd["datetime"], odd["change_m"] / KILOMETRE, "o", ms=9, mfc="none", mec="#d55e00", label="doubtful"
+        )
+    series.set_ylabel("advance since the start [km]")
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    series.xaxis.set_major_locator(locator)
+    series.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    series.legend(frameon=False)
+    season.set_ylabel("deviation from the year around [km]")
+    season.set_xticks(range(1, 13), MONTHS)
+    season.set_xlim(0.5, 12.5)
+    season.set_visible(not seasonal.empty)
+    return _png(figure, (series, season), f"{title}\n{rate}" if rate else title)
+
+
+def regions_png(regions: pd.DataFrame, *, title: str = "") -> bytes:
+    """Draw the mean change of each region with twice its standard error; a table of `timeseries.regional_mean`."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for colour, (region, part) in zip(_colours(), regions.groupby("region"), strict=False):
+        is_all = region == "all"
+        colour = "black" if is_all else colour  # noqa: PLW2901
+        label = f"{region} ({part['n'].max()})"
+        axes.plot(part["month"], part["change_m"] / KILOMETRE, color=colour, lw=2 if is_all else 1.2, label=label)
+        low, high = ((part["change_m"] + side * 2 * part["sigma_m"]) / KILOMETRE for side in (-1, 1))
+        axes.fill_between(part["month"], low, high, color=colour, alpha=0.12, lw=0)
+    axes.set_ylabel("mean advance since the start [km]")
+    axes.legend(frameon=False, ncols=2, title="region (most glaciers)")
+    return _png(figure, (axes,), title)
+
+
+def _draw_branch(axes: Axes, part: pd.DataFrame, branch: str, colour: str) -> None:
+    if part.empty:
+        return
+    change, sigma = part["change_m"] / KILOMETRE, part["sigma_m"].fillna(0) / KILOMETRE
+    axes.plot(part["datetime"], change, ".-", color=colour, lw=0.8, ms=4, label=branch)
+    axes.fill_between(part["datetime"], change - 2 * sigma, change + 2 * sigma, color=colour, alpha=0.2, lw=0)
+
+
+def _draw_season(axes: Axes, part: pd.DataFrame, colour: str) -> None:
+    error = 2 * part["sigma_m"].fillna(0) / KILOMETRE
+    axes.errorbar(part["month"], part["deviation_m"] / KILOMETRE, error, color=colour, fmt="o-", ms=4, lw=1)
+
+
+def _colours() -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(100)]
+
+
+def _png(figure: Figure, panels: tuple[Axes, ...], title: str) -> bytes:
+    for axes in panels:
+        axes.set_axisbelow(True)
+        axes.grid(color="0.92")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.02)
+    figure.suptitle(title)
+    out = io.BytesIO()
+    figure.savefig(out, dpi=110)
+    return out.getvalue()

@@ -1,0 +1,86 @@
+"""Fronts of any product, drawn or mapped, as one table: columns recognised by name, or named by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+PRODUCT_COLUMNS = {
+    "key": ("key",),
+    "scene_id": ("scene_id", "ImageID", "Image_ID", "src", "image_id"),
+    "glacier_id": ("glacier_id", "GlacierID", "Glacier_ID", "GLACIER_ID", "glacier", "RefName", "GlacierNam", "name"),
+    "datetime": ("datetime", "date", "Date", "SourceDate", "DATE", "acq_time"),
+    "sensor": ("platform", "Satellite", "Sensor", "sensor", "sat"),
+    "author": ("author", "Author", "Analyst"),
+    "quality_flag": ("quality_flag", "QualFlag", "Quality_Fl", "quality"),
+    "sigma_m": ("sigma_m",),
+    "score": ("score",),
+}
+"""Our name of a column -> those of CALFIN, TermPicks, MEaSUREs, PROMICE, ESA-CCI and this project's own stores.
+
+A product without a date column but with a year (`Year`) is dated 15 August, as the original dates PROMICE.
+"""
+
+YEAR_COLUMNS = ("Year", "year", "YEAR")
+
+
+def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> gpd.GeoDataFrame:
+    """Read fronts of any vector format: `PRODUCT_COLUMNS` and a line, a row a front, in the file's CRS.
+
+    Parameters
+    ----------
+    path
+        Shapefile, GeoPackage, GeoJSON or GeoParquet with a CRS.
+    columns
+        Our name of a column -> the file's, where it is not recognised: ``{"datetime": "when"}``.
+
+    Raises
+    ------
+    ValueError
+        No CRS, no date, no such column.
+    """
+    table = gpd.read_parquet(path) if str(path).endswith("parquet") else gpd.read_file(path)
+    return product_of(table, columns, source=str(path))
+
+
+def product_of(
+    table: gpd.GeoDataFrame, columns: Mapping[str, str] | None = None, *, source: str = "the table"
+) -> gpd.GeoDataFrame:
+    """Bring a table of fronts to the columns of `read_product`, rows without a line left out."""
+    if table.crs is None:
+        raise ValueError(f"{source} has no CRS: say which one with ogr2ogr -a_srs, or geopandas' set_crs")
+    if unknown := set(columns or {}) - set(PRODUCT_COLUMNS) | set((columns or {}).values()) - set(table.columns):
+        raise ValueError(f"{source}: no column {sorted(unknown)}; ours are {list(PRODUCT_COLUMNS)}, its {list(table)}")
+    found = {ours: (columns or {}).get(ours) or _first(theirs, table) for ours, theirs in PRODUCT_COLUMNS.items()}
+    table = table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
+    made = gpd.GeoDataFrame(geometry=table.geometry)
+    made["datetime"] = _dates(table, found["datetime"], source)
+    for ours in ("scene_id", "glacier_id", "sensor", "author"):
+        made[ours] = table[found[ours]].fillna("").astype(str) if found[ours] else ""
+    for ours in ("quality_flag", "sigma_m", "score"):
+        made[ours] = pd.to_numeric(table[found[ours]], errors="coerce") if found[ours] else np.nan
+    days = made["datetime"].dt.strftime("%Y-%m-%d")
+    fallback = made["glacier_id"] + "/" + made["scene_id"].where(made["scene_id"] != "", days)
+    made["key"] = table[found["key"]].astype(str) if found["key"] else fallback
+    return made[[*PRODUCT_COLUMNS, "geometry"]]
+
+
+def _first(names: tuple[str, ...], table: gpd.GeoDataFrame) -> str | None:
+    return next((name for name in names if name in table.columns), None)
+
+
+def _dates(table: gpd.GeoDataFrame, column: str | None, source: str) -> Any:  # noqa: ANN401 - a pandas series
+    if column:
+        try:
+            return pd.to_datetime(table[column], utc=True, format="ISO8601")
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{source}: column {column} has no ISO dates: {error}") from error
+    if year := _first(YEAR_COLUMNS, table):
+        return pd.to_datetime(table[year].astype(int).astype(str) + "-08-15", utc=True)
+    expected = (*PRODUCT_COLUMNS["datetime"], *YEAR_COLUMNS)
+    raise ValueError(f"{source} has no date: expected one of {expected}, got {list(table)}; name it with columns=")

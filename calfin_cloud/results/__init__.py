@@ -1,0 +1,5 @@
+"""From stored fronts, or those of any product, to science: series in time, comparisons."""
+
+from calfin_cloud.results.series import Lines, Series, measure_series, read_lines, store_product, write_series
+
+__all__ = ["Lines", "Series", "measure_series", "read_lines", "store_product", "write_series"]

@@ -1,0 +1,220 @@
+"""From the fronts of a store or of any product to positions, trends and flags, glacier by glacier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from shapely.geometry import LineString, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from calfin_cloud.figures.series import regions_png, series_png
+from calfin_cloud.products import PRODUCT_COLUMNS, product_of
+from calfin_cloud.storage import read_fronts, read_polygons, read_store_domains
+from calfin_cloud.timeseries import (
+    BOX,
+    POSITION_COLUMNS,
+    Gate,
+    check_series,
+    derive_gate,
+    flag_fronts,
+    gate_around,
+    measure_positions,
+    monthly_grid,
+    rates,
+    regional_mean,
+    relative_change,
+    seasonal_cycle,
+    seaward_of,
+    yearly_positions,
+)
+
+CENTER = "center"
+MOST_PICTURES = 300
+REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
+
+
+class Series(NamedTuple):
+    """What the fronts of many glaciers show in time; see `timeseries` for the columns of the tables."""
+
+    positions: pd.DataFrame
+    rates: pd.DataFrame
+    yearly: pd.DataFrame
+    seasonal: pd.DataFrame
+    monthly: pd.DataFrame
+    regions: pd.DataFrame
+    flags: pd.DataFrame
+    gates: gpd.GeoDataFrame
+
+
+class Lines(NamedTuple):
+    """What positions are measured with, as far as it is known, by glacier id."""
+
+    centerlines: Mapping[str, Mapping[str, LineString]] = {}
+    boxes: Mapping[str, Polygon] = {}
+    ice: Mapping[str, BaseGeometry] = {}
+
+
+def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
+    """Read the fronts of a store as a product, and the centrelines and ice polygons of its domains."""
+    found = read_fronts(store)
+    fronts = product_of(found[found["state"] == "front"], source=store)
+    polygons = read_polygons(store).dropna(subset="geometry")
+    domains = read_store_domains(store)
+    names = dict(
+        zip(found["domain"], found["glacier_id"].where(found["glacier_id"] != "", found["domain"]), strict=True)
+    )
+    fronts["glacier_id"] = fronts["key"].str.partition("/")[0].map(names)
+    ice = polygons[polygons["kind"] == "ice"]
+    by_glacier = {names[domain]: part.geometry.union_all() for domain, part in ice.groupby("domain")}
+    drawn = {names[d.name]: {CENTER: d.centerline} for d in domains if d.centerline is not None and d.name in names}
+    return fronts, Lines(drawn, {}, by_glacier)
+
+
+def read_lines(
+    known: Lines | None = None,
+    fronts: gpd.GeoDataFrame | None = None,
+    *,
+    centerlines: str | None = None,
+    boxes: str | None = None,
+    ice: str | None = None,
+) -> Lines:
+    """Add to what is known the centrelines, boxes and ice of files, in the CRS of the fronts.
+
+    Centrelines and boxes belong to the glacier of their id column, those without one to every glacier. Of ice, such as
+    basins, each glacier gets what lies within 30 km of its fronts.
+    """
+    known = known or Lines()
+    if fronts is None:
+        return known
+    glaciers = {str(g): part for g, part in fronts.groupby("glacier_id")}
+    lines, shapes, covers = dict(known.centerlines), dict(known.boxes), dict(known.ice)
+    for row in _rows(centerlines, fronts):
+        for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
+            branch = str(row.get("branch") or CENTER)
+            lines[glacier] = {**lines.get(glacier, {}), branch: LineString(row["geometry"].coords)}
+    for row in _rows(boxes, fronts):
+        shapes |= {glacier: row["geometry"] for glacier in ([row["glacier_id"]] if row["glacier_id"] else glaciers)}
+    if ice:
+        table = gpd.read_file(ice).to_crs(fronts.crs)
+        for glacier, part in glaciers.items():
+            near = shapely.box(*part.total_bounds).buffer(REACH_M)
+            covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
+    return Lines(lines, shapes, covers)
+
+
+def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
+    """Write the tables (CSV, gates as GeoJSON), the fronts with their flags (GeoParquet) and a picture a glacier."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("positions", "rates", "yearly", "seasonal", "monthly", "regions", "flags"):
+        getattr(series, name).to_csv(folder / f"{name}.csv", index=False)
+    series.gates.to_file(folder / "gates.geojson", driver="GeoJSON")
+    flag_fronts(fronts, series.flags).to_parquet(folder / "fronts.parquet", schema_version="1.1.0")
+    if len(series.regions):
+        (folder / "regions.png").write_bytes(regions_png(series.regions))
+    for glacier, part in list(series.positions.groupby("glacier_id"))[:MOST_PICTURES]:
+        mine = [table[table["glacier_id"] == glacier] for table in (series.seasonal, series.rates)]
+        rate = "; ".join(f"{r.branch} {r.rate_m_a:+.0f} ± {r.rate_sigma_m_a:.0f} m/a" for r in mine[1].itertuples())
+        flags = series.flags[series.flags["key"].isin(part["key"])]
+        name = quote(str(glacier), safe=" ").replace(".", "%2E")
+        (folder / f"series-{name}.png").write_bytes(series_png(part, mine[0], flags, title=str(glacier), rate=rate))
+
+
+def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataFrame | None = None) -> Series:
+    """Measure the fronts of a product (`products.read_product`) in time.
+
+    Parameters
+    ----------
+    fronts
+        In a projected CRS in metres.
+    lines
+        Centrelines, boxes and ice by glacier id; a glacier without centreline and box gets a box derived from its
+        fronts, which needs ice (its own, or any basin) to tell where the sea lies.
+    regions
+        Polygons with a column `region`; a glacier belongs to the one around, or nearest to, the middle of its gate.
+    """
+    if not fronts.crs or not fronts.crs.is_projected:
+        raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")
+    parts, gates = [], []
+    for glacier, of_glacier in fronts.groupby("glacier_id", sort=True):
+        gate, reason = _gate_of(str(glacier), of_glacier, lines)
+        centerlines = _outward(lines.centerlines.get(str(glacier), {}), lines.ice.get(str(glacier)))
+        if gate is not None:
+            centerlines = centerlines or {CENTER: gate.centerline}
+            gates.append({"glacier_id": glacier, "width_m": gate.width_m, "geometry": gate.box})
+        if centerlines:
+            parts.append(measure_positions(of_glacier, centerlines, gate))
+        else:
+            parts.append(_unmeasured(of_glacier, reason))
+    positions = relative_change(pd.concat(parts, ignore_index=True))
+    monthly = monthly_grid(positions)
+    boxes = gpd.GeoDataFrame(gates, columns=["glacier_id", "width_m", "geometry"], crs=fronts.crs)
+    return Series(
+        positions,
+        rates(positions),
+        yearly_positions(positions),
+        seasonal_cycle(positions),
+        monthly,
+        regional_mean(monthly[monthly["branch"] == BOX], _regions_of(boxes, regions)),
+        check_series(positions),
+        boxes,
+    )
+
+
+def _rows(path: str | None, fronts: gpd.GeoDataFrame) -> list[dict[str, Any]]:
+    """Rows of a vector file in the CRS of the fronts, with `glacier_id`, empty where the file has none."""
+    if path is None:
+        return []
+    table = gpd.read_file(path).to_crs(fronts.crs).explode(index_parts=False)
+    column = next((c for c in PRODUCT_COLUMNS["glacier_id"][:4] if c in table.columns), None)
+    ids = table[column].astype(str) if column else ""
+    rows: list[dict[str, Any]] = table.assign(glacier_id=ids).to_dict("records")
+    return rows
+
+
+def _gate_of(glacier: str, fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, str]:
+    """Gate of a glacier, given or derived, or why it has none."""
+    shapes = list(fronts.geometry)
+    near = shapely.box(*fronts.total_bounds).buffer(REACH_M)
+    ice = lines.ice.get(glacier)
+    seaward = seaward_of(shapes, None if ice is None else ice.intersection(near))
+    if seaward is None:
+        return None, "no_seaward"
+    if glacier in lines.boxes:
+        return gate_around(lines.boxes[glacier], seaward), ""
+    try:
+        return derive_gate(shapes, seaward), ""
+    except ValueError:
+        return None, "no_box"
+
+
+def _outward(centerlines: Mapping[str, LineString], ice: BaseGeometry | None) -> dict[str, LineString]:
+    """Let centrelines run from ice to sea: the end that is nearer to the ice is their start."""
+    turned = {}
+    for branch, line in centerlines.items():
+        first, last = (shapely.Point(line.coords[end]) for end in (0, -1))
+        is_inward = ice is not None and ice.distance(last) < ice.distance(first)
+        turned[branch] = LineString(line.reverse().coords) if is_inward else line
+    return turned
+
+
+def _unmeasured(fronts: gpd.GeoDataFrame, reason: str) -> pd.DataFrame:
+    """Rows of fronts that cannot be measured, so that none is lost."""
+    table = fronts[["key", "glacier_id", "datetime"]].drop_duplicates("key")
+    blank = dict.fromkeys(("position_m", "sigma_m", "area_m2"), np.nan)
+    made: pd.DataFrame = table.assign(branch="", crossings=0, reason=reason, **blank)[list(POSITION_COLUMNS)]
+    return made
+
+
+def _regions_of(gates: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None) -> dict[str, str]:
+    if regions is None or gates.empty:
+        return {}
+    middles = gates.set_geometry(gates.geometry.centroid)[["glacier_id", "geometry"]]
+    near = middles.sjoin_nearest(regions.to_crs(gates.crs)[["region", "geometry"]]).drop_duplicates("glacier_id")
+    return dict(zip(near["glacier_id"].astype(str), near["region"].astype(str), strict=True))

@@ -1,0 +1,44 @@
+"""Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
+
+from calfin_cloud.timeseries.gates import Gate, derive_gate, flow_axis, gate_around, length_scale, seaward_of
+from calfin_cloud.timeseries.plausibility import (
+    PLAUSIBILITY_REASONS,
+    PlausibilitySettings,
+    check_fjord,
+    check_series,
+    flag_fronts,
+)
+from calfin_cloud.timeseries.positions import BOX, POSITION_COLUMNS, box_position, crossing, measure_positions
+from calfin_cloud.timeseries.trends import (
+    monthly_grid,
+    rates,
+    regional_mean,
+    relative_change,
+    seasonal_cycle,
+    yearly_positions,
+)
+
+__all__ = [
+    "BOX",
+    "PLAUSIBILITY_REASONS",
+    "POSITION_COLUMNS",
+    "Gate",
+    "PlausibilitySettings",
+    "box_position",
+    "check_fjord",
+    "check_series",
+    "crossing",
+    "derive_gate",
+    "flag_fronts",
+    "flow_axis",
+    "gate_around",
+    "length_scale",
+    "measure_positions",
+    "monthly_grid",
+    "rates",
+    "regional_mean",
+    "relative_change",
+    "seasonal_cycle",
+    "seaward_of",
+    "yearly_positions",
+]

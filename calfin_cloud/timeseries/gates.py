@@ -1,0 +1,119 @@
+"""Where a front's position is measured: along a centreline, or in a box across the glacier; given or derived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from shapely.affinity import affine_transform
+from shapely.geometry import LineString, Point, Polygon
+from shapely.geometry.base import BaseGeometry
+
+MARGIN = 0.5  # a derived box or centreline reaches so many widths beyond the outermost fronts
+ACROSS_SHARE = 0.8  # share of the fronts that shall reach across a derived box
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A box across a glacier (Moon and Joughin 2008, doi:10.1029/2007JF000927), in a projected CRS in metres.
+
+    Attributes
+    ----------
+    box
+        Polygon that the fronts cross from side to side.
+    seaward
+        Unit vector (x, y) along the flow.
+    width_m
+        Extent of the box across the flow.
+    """
+
+    box: Polygon
+    seaward: tuple[float, float]
+    width_m: float
+
+    @property
+    def centerline(self) -> LineString:
+        """Line through the middle of the box along the flow, from ice to sea."""
+        along = _turned([self.box], self.seaward)[0]
+        left, bottom, right, top = along.bounds
+        middle = LineString([(left, (bottom + top) / 2), (right, (bottom + top) / 2)])
+        return LineString(_turned([middle], self.seaward, back=True)[0].coords)
+
+
+def gate_around(box: Polygon, seaward: tuple[float, float]) -> Gate:
+    """Make a gate of a box drawn by hand: the flow in it is along the side that is nearest to `seaward`."""
+    corners = shapely.get_coordinates(shapely.oriented_envelope(box))
+    sides = np.diff(corners[:3], axis=0)
+    sides /= np.hypot(*sides.T)[:, None]
+    along = sides[np.argmax(np.abs(sides @ seaward))]
+    x, y = along * np.sign(along @ seaward)
+    _, bottom, _, top = _turned([box], (x, y))[0].bounds
+    return Gate(box, (float(x), float(y)), float(top - bottom))
+
+
+def derive_gate(fronts: Sequence[BaseGeometry], seaward: tuple[float, float]) -> Gate:
+    """Derive a box across the flow from a glacier's fronts: as wide as four fifths of them reach, as long as all lie.
+
+    Raises `ValueError` where no band across the flow is shared by that many fronts.
+    """
+    turned = _turned(fronts, seaward)
+    bounds = shapely.bounds(turned)
+    lower = float(np.quantile(bounds[:, 1], ACROSS_SHARE))
+    upper = float(np.quantile(bounds[:, 3], 1 - ACROSS_SHARE))
+    if upper - lower < 0.1 * float(np.median(bounds[:, 3] - bounds[:, 1])):
+        raise ValueError(
+            f"{len(fronts)} fronts share no band across the flow: give a box or a centreline for this glacier"
+        )
+    margin = MARGIN * (upper - lower)
+    rectangle = shapely.box(bounds[:, 0].min() - margin, lower, bounds[:, 2].max() + margin, upper)
+    corners = shapely.get_coordinates(_turned([rectangle], seaward, back=True)[0])
+    return Gate(Polygon(corners), seaward, upper - lower)
+
+
+def flow_axis(fronts: Sequence[BaseGeometry]) -> NDArray[np.float64]:
+    """Find the unit vector (x, y) across the mean front: the flow, up to its sign.
+
+    The mean is over segments, weighted by length, of doubled angles, since a segment has no direction.
+    """
+    parts = [np.diff(shapely.get_coordinates(part), axis=0) for line in fronts for part in shapely.get_parts(line)]
+    steps = np.concatenate(parts)
+    lengths = np.hypot(*steps.T)
+    doubled = (lengths * np.exp(2j * np.arctan2(steps[:, 1], steps[:, 0]))).sum()
+    along_front = np.exp(0.5j * np.angle(doubled))
+    return np.array([-along_front.imag, along_front.real])
+
+
+def seaward_of(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> tuple[float, float] | None:
+    """Find the unit vector (x, y) of the flow across the fronts; None where the ice does not tell where the sea lies.
+
+    `ice` is any polygon of the glacier's ice or basin that reaches up to about the fronts.
+    """
+    if ice is None or ice.is_empty:
+        return None
+    axis = flow_axis(fronts)
+    middle = np.mean([shapely.get_coordinates(line.centroid)[0] for line in fronts], axis=0)
+    reach = max(np.median([shapely.length(line) for line in fronts]), 1.0)
+    behind, before = (ice.intersection(Point(middle + side * reach * axis).buffer(reach)).area for side in (-1, 1))
+    if np.isclose(behind, before, rtol=0.05):
+        return None
+    x, y = axis if behind > before else -axis
+    return float(x), float(y)
+
+
+def length_scale(crs: Any, place: BaseGeometry) -> float:  # noqa: ANN401 - whatever pyproj reads as a CRS
+    """Factor by which the map of a projected CRS stretches lengths at a place; its square stretches areas."""
+    projection = pyproj.Proj(crs)
+    lonlat = projection(place.centroid.x, place.centroid.y, inverse=True)
+    return float(np.sqrt(projection.get_factors(*lonlat).areal_scale))
+
+
+def _turned(shapes: Sequence[BaseGeometry], seaward: tuple[float, float], *, back: bool = False) -> list[BaseGeometry]:
+    """Turn shapes so that x grows along the flow and y to its left, or back."""
+    x, y = seaward
+    matrix = [x, -y, y, x, 0, 0] if back else [x, y, -y, x, 0, 0]
+    return [affine_transform(shape, matrix) for shape in shapes]

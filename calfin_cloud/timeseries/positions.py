@@ -1,0 +1,175 @@
+"""Fronts become positions: where each crosses a centreline, and how far the ice reaches in a box (calfin-method 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from shapely.geometry import LineString
+from shapely.geometry.base import BaseGeometry
+from shapely.ops import polygonize
+
+from calfin_cloud.timeseries.gates import Gate, length_scale
+
+BOX = "box"
+STEEPEST = 0.34  # sine of 20 degrees: a front that runs along a centreline says little of where they cross
+REACH = 0.15  # ends of a front are drawn on to the side of a box over so much of its width
+
+POSITION_COLUMNS = (
+    "key",
+    "glacier_id",
+    "branch",
+    "datetime",
+    "position_m",
+    "sigma_m",
+    "area_m2",
+    "crossings",
+    "reason",
+)
+
+
+class Measured(NamedTuple):
+    """Position of a front in m along the flow, its standard deviation, the ice area of a box, or why there is none."""
+
+    position_m: float = np.nan
+    sigma_m: float = np.nan
+    area_m2: float = np.nan
+    crossings: int = 0
+    reason: str = ""
+
+
+def measure_positions(
+    fronts: gpd.GeoDataFrame,
+    centerlines: Mapping[str, LineString] | None = None,
+    gate: Gate | None = None,
+) -> pd.DataFrame:
+    """Measure where the fronts of one glacier end, a row a front and branch, sorted by branch and time.
+
+    Parameters
+    ----------
+    fronts
+        Rows with `key`, `glacier_id`, `datetime`, `sigma_m` and a line, in a projected CRS in metres. Rows that share a
+        key are parts of one front.
+    centerlines
+        Lines by the name of the branch, from ice to sea.
+    gate
+        Box across the glacier; its rows have the branch `box`.
+
+    Returns
+    -------
+    DataFrame
+        `POSITION_COLUMNS`. `position_m` grows as the glacier advances: the length along the centreline to its outermost
+        crossing, or the ice area of the box over its width. Lengths and areas are true ones, freed of the distortion of
+        the map. Where a front cannot be measured, position is NaN and `reason` says why.
+    """
+    if not centerlines and gate is None:
+        raise ValueError("positions need a centreline or a box: give one, or derive a box with derive_gate")
+    rows: list[dict[str, Any]] = []
+    scale = length_scale(fronts.crs, gate.box if gate else next(iter((centerlines or {}).values())))
+    for key, parts in fronts.groupby("key", sort=False):
+        first = parts.iloc[0]
+        same = {"key": key, "glacier_id": first["glacier_id"], "datetime": first["datetime"]}
+        lines, sigma = parts.geometry.union_all(), float(parts["sigma_m"].max())
+        for branch, centerline in (centerlines or {}).items():
+            rows.append(same | {"branch": branch} | _true(crossing(lines, centerline, sigma), scale))
+        if gate:
+            rows.append(same | {"branch": BOX} | _true(box_position(lines, gate, sigma), scale))
+    table = pd.DataFrame(rows, columns=list(POSITION_COLUMNS))
+    return table.sort_values(["branch", "datetime", "key"], ignore_index=True)
+
+
+def crossing(front: BaseGeometry, centerline: LineString, sigma_m: float = np.nan) -> Measured:
+    """Position of a front along a centreline that runs from ice to sea, in map metres.
+
+    Of several crossings the outermost counts, for the ice reaches there. The uncertainty is that of the front, more
+    where it crosses at a slant, and half the way between the outermost and innermost crossing is added to it.
+    """
+    shared = front.intersection(centerline)
+    corners = shapely.get_coordinates(shared)
+    if not len(corners):
+        return Measured(reason="not_crossed")
+    places = np.sort(shapely.line_locate_point(centerline, shapely.points(corners)))
+    sine = _sine_between(front, centerline, float(places[-1]))
+    spread = (places[-1] - places[0]) / 2
+    return Measured(float(places[-1]), float(np.hypot(sigma_m / max(sine, STEEPEST), spread)), crossings=len(places))
+
+
+def box_position(front: BaseGeometry, gate: Gate, sigma_m: float = np.nan) -> Measured:
+    """Ice area of a box over its width, in map metres: the mean position of the front across the glacier.
+
+    Ends that stop short of a side of the box are drawn on to it over at most `REACH` of its width. What lies behind an
+    even number of fronts, looking along the flow, is ice.
+    """
+    lines = [_to_sides(LineString(part), gate) for part in shapely.get_parts(front) if part.intersects(gate.box)]
+    if not lines:
+        return Measured(reason="outside_box")
+    pieces = list(polygonize(shapely.union_all([gate.box.boundary, *lines])))
+    drawn = shapely.union_all(lines)
+    inside = [p for p in pieces if gate.box.covers(p.representative_point())]
+    ice = [p for p in inside if _fronts_behind(p, drawn, gate) % 2 == 0]
+    area = sum(p.area for p in ice)
+    if len(ice) == len(inside) or not ice or _leaks(inside, drawn, gate):
+        return Measured(reason="not_across")
+    return Measured(area / gate.width_m, sigma_m, area, crossings=len(lines))
+
+
+def _true(measured: Measured, scale: float) -> dict[str, Any]:
+    """Take the distortion of the map out of a measurement."""
+    lengths = {"position_m": measured.position_m / scale, "sigma_m": measured.sigma_m / scale}
+    return measured._asdict() | lengths | {"area_m2": measured.area_m2 / scale**2}
+
+
+def _sine_between(front: BaseGeometry, centerline: LineString, place: float) -> float:
+    """Sine of the angle at which a front crosses a centreline."""
+    ahead, behind = (centerline.interpolate(np.clip(place + step, 0, centerline.length)) for step in (1.0, -1.0))
+    flow = shapely.get_coordinates(ahead)[0] - shapely.get_coordinates(behind)[0]
+    near = front.intersection(centerline.interpolate(place).buffer(1.0))
+    ends = shapely.get_coordinates(near)
+    along = ends[-1] - ends[0] if len(ends) > 1 else np.zeros(2)
+    size = np.hypot(*flow) * np.hypot(*along)
+    return float(abs(flow[0] * along[1] - flow[1] * along[0]) / size) if size else 1.0
+
+
+def _to_sides(line: LineString, gate: Gate) -> LineString:
+    """Draw both ends of a line that lie in the box on to its nearer side, straight across the flow, if that is near."""
+    coordinates = [tuple(c) for c in line.coords]
+    x, y = gate.seaward
+    across = np.array([-y, x])
+    for end in (0, -1):
+        point = shapely.Point(coordinates[end])
+        if not gate.box.contains(point):
+            continue
+        rays = [
+            LineString([point, shapely.Point(np.asarray(point.coords[0]) + side * REACH * gate.width_m * across)])
+            for side in (-1, 1)
+        ]
+        hits = [hit for ray in rays if not (hit := ray.intersection(gate.box.boundary)).is_empty]
+        if not hits:
+            continue
+        nearest = min(hits, key=point.distance).centroid
+        beyond = tuple(
+            np.asarray(point.coords[0]) + 1.001 * (np.asarray(nearest.coords[0]) - np.asarray(point.coords[0]))
+        )
+        coordinates = [beyond, *coordinates] if end == 0 else [*coordinates, beyond]
+    return LineString(coordinates)
+
+
+def _fronts_behind(piece: BaseGeometry, fronts: BaseGeometry, gate: Gate) -> int:
+    """Fronts between a piece of the box and its upstream end."""
+    start = np.asarray(piece.representative_point().coords[0])
+    left, bottom, right, top = gate.box.bounds
+    far = start - np.hypot(right - left, top - bottom) * np.asarray(gate.seaward)
+    path = LineString([start, far]).intersection(gate.box)
+    return len(shapely.get_coordinates(fronts.intersection(path)))
+
+
+def _leaks(pieces: Sequence[BaseGeometry], fronts: BaseGeometry, gate: Gate) -> bool:
+    """Whether a way from the upstream to the seaward end of the box crosses no front."""
+    upstream, seaward = (
+        gate.centerline.interpolate(end, normalized=True).buffer(1e-6 * gate.width_m) for end in (0, 1)
+    )
+    return any(p.intersects(upstream) and p.intersects(seaward) for p in pieces)

@@ -1,0 +1,80 @@
+"""Fronts of other products are recognised by their columns, or named by the caller."""
+
+import geopandas as gpd
+import pytest
+from shapely.geometry import LineString
+
+from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
+
+LINE = LineString([(0, 0), (100, 50)])
+
+
+def table(crs=3413, **columns):
+    return gpd.GeoDataFrame({name: [value] for name, value in columns.items()}, geometry=[LINE], crs=crs)
+
+
+LAYOUTS = {
+    "calfin": {
+        "GlacierID": 3,
+        "Date": "2015-07-01",
+        "Satellite": "LC08",
+        "ImageID": "LC08_X",
+        "QualFlag": 10,
+        "Author": "Cheng_D",
+    },
+    "termpicks": {
+        "GlacierID": 3,
+        "Date": "2015-07-01",
+        "Satellite": "LC08",
+        "ImageID": "LC08_X",
+        "QualFlag": 0,
+        "Author": "Cheng_D",
+    },
+    "measures": {"Glacier_ID": 3, "SourceDate": "2015-07-01", "Sensor": "LC08", "Image_ID": "LC08_X", "Quality_Fl": 1},
+    "store": {"glacier_id": "3", "datetime": "2015-07-01T10:00:00Z", "platform": "LC08", "scene_id": "LC08_X"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_columns_of_known_products_are_recognised(layout):
+    product = product_of(table(**LAYOUTS[layout]))
+    first = product.iloc[0]
+    assert (first["glacier_id"], first["sensor"], first["scene_id"]) == ("3", "LC08", "LC08_X")
+    assert first["datetime"].strftime("%Y-%m-%d") == "2015-07-01"
+    assert first["key"] == "3/LC08_X"
+    assert list(product.columns) == [*PRODUCT_COLUMNS, "geometry"]
+
+
+def test_a_product_with_years_only_is_dated_in_the_middle_of_august():
+    assert product_of(table(Year=1999, name="X")).iloc[0]["datetime"].strftime("%Y-%m-%d") == "1999-08-15"
+
+
+def test_other_columns_are_named_by_the_caller():
+    product = product_of(table(when="2001-02-03", who="me"), {"datetime": "when", "author": "who"})
+    assert product.iloc[0]["author"] == "me"
+    with pytest.raises(ValueError, match="no column"):
+        product_of(table(when="2001-02-03"), {"datetime": "then"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [(table(crs=None, Date="2015-01-01"), "no CRS"), (table(x=1), "no date"), (table(Date="July"), "no ISO dates")],
+)
+def test_a_file_that_cannot_be_understood_says_what_is_missing(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        product_of(wrong)
+
+
+def test_rows_without_a_line_are_left_out_and_files_of_any_format_are_read(tmp_path):
+    whole = table(GlacierID=3, Date="2015-07-01")
+    whole.to_file(tmp_path / "a.shp")
+    assert len(read_product(tmp_path / "a.shp")) == 1
+    both = gpd.GeoDataFrame({"GlacierID": [3, 3], "Date": ["2015-07-01"] * 2}, geometry=[LINE, None], crs=3413)
+    both.to_parquet(tmp_path / "b.parquet")
+    assert len(read_product(tmp_path / "b.parquet")) == 1
+
+
+def test_the_winter_lines_of_all_greenland_glaciers_are_read(shared):
+    termini = read_product(shared / "data" / "measures_termini_greenland" / "derived_termini_3413.parquet")
+    assert len(termini) == 2499
+    assert termini["glacier_id"].nunique() == 239

@@ -1,0 +1,274 @@
+"""Positions, rates, seasons and doubtful fronts, on cases that can be worked out by hand and on real series."""
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyproj
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely.affinity import rotate, translate
+from shapely.geometry import LineString, MultiLineString, Point, box
+
+from calfin_cloud.timeseries import (
+    Gate,
+    box_position,
+    check_fjord,
+    check_series,
+    crossing,
+    derive_gate,
+    flag_fronts,
+    flow_axis,
+    gate_around,
+    length_scale,
+    measure_positions,
+    monthly_grid,
+    rates,
+    regional_mean,
+    relative_change,
+    seasonal_cycle,
+    seaward_of,
+    yearly_positions,
+)
+
+UTM = "EPSG:32622"
+EASTWARD = Gate(box(0, 0, 1000, 400), (1.0, 0.0), 400.0)
+ALONG = LineString([(0, 200), (1000, 200)])
+
+
+def front_at(x, *, y=(0, 400)):
+    return LineString([(x, y[0]), (x, y[1])])
+
+
+def table_of(lines, dates=None, *, glacier="g", sigma=10.0, crs=UTM):
+    dates = pd.date_range("2020-01-15", periods=len(lines), freq="30D", tz="UTC") if dates is None else dates
+    moved = [translate(line, 500_000, 8_000_000) for line in lines]
+    return gpd.GeoDataFrame(
+        {"key": [f"{glacier}/{i}" for i in range(len(lines))], "glacier_id": glacier, "sigma_m": sigma, "score": 0.8},
+        geometry=moved, crs=crs,
+    ).assign(datetime=pd.DatetimeIndex(dates))  # fmt: skip
+
+
+def positions_of(values, dates, *, glacier="g", branch="box", sigma=10.0):
+    return pd.DataFrame(
+        {"key": [f"{glacier}/{i}" for i in range(len(values))], "glacier_id": glacier, "branch": branch,
+         "datetime": pd.DatetimeIndex(dates, tz="UTC"), "position_m": values, "sigma_m": sigma, "reason": ""}
+    )  # fmt: skip
+
+
+def test_a_front_across_a_centreline_lies_where_they_cross():
+    measured = crossing(front_at(300), ALONG, 12.0)
+    assert (measured.position_m, measured.sigma_m, measured.crossings) == (300.0, 12.0, 1)
+
+
+def test_a_vertical_centreline_is_measured_like_any_other():
+    vertical = LineString([(200, 0), (200, 1000)])
+    assert crossing(LineString([(0, 640), (400, 640)]), vertical).position_m == 640
+
+
+def test_of_several_crossings_the_outermost_counts_and_their_spread_makes_it_unsure():
+    bay = LineString([(500, 0), (500, 300), (300, 300), (300, 100), (700, 100), (700, 400)])
+    measured = crossing(bay, ALONG, 0.0)
+    assert measured.position_m == 700
+    assert measured.crossings == 3
+    assert measured.sigma_m == pytest.approx(200)
+
+
+def test_a_front_at_a_slant_is_less_sure_along_the_centreline():
+    slanted = LineString([(200, 100), (200 + 200 / np.tan(np.radians(30)), 300)])
+    assert crossing(slanted, ALONG, 10.0).sigma_m == pytest.approx(20.0, rel=1e-3)
+
+
+def test_a_front_that_misses_the_centreline_says_so():
+    assert crossing(front_at(300, y=(0, 100)), ALONG).reason == "not_crossed"
+
+
+@given(st.floats(0, 360), st.floats(50, 950))
+@settings(max_examples=50, deadline=None)
+def test_the_place_of_a_straight_front_in_a_box_does_not_depend_on_the_direction_of_the_flow(angle, x):
+    turned = rotate(EASTWARD.box, angle, origin=(0, 0))
+    seaward = (float(np.cos(np.radians(angle))), float(np.sin(np.radians(angle))))
+    gate = Gate(turned, seaward, 400.0)
+    measured = box_position(rotate(front_at(x, y=(-50, 450)), angle, origin=(0, 0)), gate)
+    assert measured.position_m == pytest.approx(x, abs=1e-6)
+
+
+def test_the_box_gives_the_mean_place_of_a_curved_front():
+    bent = LineString([(300, -10), (300, 200), (500, 200), (500, 410)])
+    measured = box_position(bent, EASTWARD)
+    assert measured.position_m == pytest.approx(400)
+    assert measured.area_m2 == pytest.approx(400 * 400)
+
+
+def test_a_front_that_stops_short_of_a_wall_is_drawn_on_to_it_a_little_but_not_half_the_width():
+    assert box_position(front_at(300, y=(30, 400)), EASTWARD).position_m == pytest.approx(300)
+    assert box_position(front_at(300, y=(200, 400)), EASTWARD).reason == "not_across"
+
+
+def test_two_parts_of_a_front_beside_a_rock_both_count():
+    parts = MultiLineString([front_at(300, y=(0, 190)), front_at(500, y=(210, 400))])
+    gate = Gate(EASTWARD.box.difference(box(200, 190, 1000, 210)), (1.0, 0.0), 400.0)
+    ice = 300 * 190 + 500 * 190 + 200 * 20
+    assert box_position(parts, gate).area_m2 == pytest.approx(ice)
+
+
+def test_an_iceberg_that_a_front_encloses_is_not_ice_of_the_glacier():
+    with_lake = MultiLineString([front_at(600, y=(-5, 405)), LineString(box(200, 100, 300, 300).exterior.coords)])
+    assert box_position(with_lake, EASTWARD).area_m2 == pytest.approx(600 * 400 - 100 * 200)
+
+
+def test_a_front_outside_the_box_says_so():
+    assert box_position(front_at(2000), EASTWARD).reason == "outside_box"
+
+
+def test_a_box_is_derived_across_the_fronts_and_holds_them_all():
+    fronts = [front_at(x, y=(y, y + 500)) for x, y in ((100, 0), (300, 20), (500, -20), (700, 0), (900, 10))]
+    gate = derive_gate(fronts, (1.0, 0.0))
+    assert gate.width_m == pytest.approx(484, abs=20)
+    assert all(box_position(front, gate).reason == "" for front in fronts[:4])
+    steps = np.diff([box_position(front, gate).position_m for front in fronts])
+    np.testing.assert_allclose(steps, 200, atol=1e-6)
+
+
+def test_fronts_that_share_no_band_need_a_box_by_hand():
+    with pytest.raises(ValueError, match="share no band"):
+        derive_gate([front_at(0, y=(y, y + 100)) for y in (0, 500, 1000, 1500)], (1.0, 0.0))
+
+
+def test_a_box_by_hand_has_its_own_axis():
+    tilted = rotate(box(0, 0, 1000, 400), 20, origin=(0, 0))
+    gate = gate_around(tilted, (1.0, 0.0))
+    assert gate.width_m == pytest.approx(400)
+    assert gate.seaward == pytest.approx((np.cos(np.radians(20)), np.sin(np.radians(20))))
+
+
+def test_the_flow_is_across_the_mean_front_and_the_ice_tells_which_way():
+    fronts = [front_at(500), front_at(510).reverse()]
+    assert np.abs(flow_axis(fronts)) == pytest.approx([1, 0])
+    assert seaward_of(fronts, box(-5000, -5000, 500, 5000)) == pytest.approx((1, 0))
+    assert seaward_of(fronts, box(500, -5000, 5000, 5000)) == pytest.approx((-1, 0))
+    assert seaward_of(fronts, box(-5000, -5000, 5000, 5000)) is None
+
+
+def test_lengths_and_areas_are_those_on_the_ground_not_those_of_the_map():
+    place = Point(-180_000, -2_300_000)  # at 69 degrees north the map of 70 degrees stretches, at 76 it shrinks
+    assert length_scale("EPSG:3413", place) == pytest.approx(1.005, abs=0.003)
+    far = gpd.GeoSeries([Point(-45, 80)], crs=4326).to_crs(3413).iloc[0]
+    x, y = far.x, far.y
+    gate = Gate(box(x, y, x + 1000, y + 400), (1.0, 0.0), 400.0)
+    front = gpd.GeoDataFrame(
+        {"key": ["a"], "glacier_id": ["g"], "sigma_m": [10.0], "datetime": pd.to_datetime(["2020-01-01"], utc=True)},
+        geometry=[LineString([(x + 500, y), (x + 500, y + 400)])], crs=3413,
+    )  # fmt: skip
+    measured = measure_positions(front, gate=gate).iloc[0]
+    lonlat = gpd.GeoSeries([LineString([(x, y + 200), (x + 500, y + 200)])], crs=3413).to_crs(4326)
+    ground = shapely.get_coordinates(lonlat.iloc[0])
+
+    _, _, true = pyproj.Geod(ellps="WGS84").inv(*ground[0], *ground[1])
+    assert measured["position_m"] == pytest.approx(true, rel=1e-3)
+
+
+def test_a_series_has_a_row_for_every_front_and_branch_and_tells_why_one_has_no_position():
+    fronts = table_of([front_at(300), front_at(320, y=(0, 100)), front_at(340)])
+    gate = Gate(translate(EASTWARD.box, 500_000, 8_000_000), (1.0, 0.0), 400.0)
+    positions = measure_positions(fronts, {"a": translate(ALONG, 500_000, 8_000_000)}, gate)
+    assert positions.groupby("branch").size().to_dict() == {"a": 3, "box": 3}
+    assert positions.set_index(["branch", "key"]).loc[("a", "g/1"), "reason"] == "not_crossed"
+    assert positions.set_index(["branch", "key"]).loc[("box", "g/1"), "reason"] == "not_across"
+    with pytest.raises(ValueError, match="a centreline or a box"):
+        measure_positions(fronts)
+
+
+def test_change_starts_on_the_first_date_on_which_all_branches_are_known():
+    dates = ["2020-01-01", "2020-02-01", "2020-03-01"]
+    both = pd.concat([positions_of([10, 20, 40], dates), positions_of([np.nan, 5, 1], dates, branch="a")])
+    change = relative_change(both).set_index(["branch", "key"])["change_m"]
+    assert change.loc["box"].tolist() == [-10, 0, 20]
+    assert change.loc["a"].tolist()[1:] == [0, -4]
+
+
+def test_the_rate_of_a_steady_retreat_is_that_retreat_and_its_error_comes_from_the_fronts():
+    dates = pd.date_range("2010-01-01", periods=11, freq="365D")
+    years = np.arange(11) * 365 / 365.25
+    rate = rates(positions_of(1000 - 50 * years, dates, sigma=30.0)).iloc[0]
+    assert rate["rate_m_a"] == pytest.approx(-50)
+    assert rate["rate_sigma_m_a"] == pytest.approx(30 / np.sqrt(((years - years.mean()) ** 2).sum()))
+    wild = 1000 - 50 * years + 300 * np.cos(np.arange(11) * 2.4)
+    assert rates(positions_of(wild, dates, sigma=30.0)).iloc[0]["rate_sigma_m_a"] > 3 * rate["rate_sigma_m_a"]
+
+
+def test_one_front_has_a_position_but_no_rate():
+    assert np.isnan(rates(positions_of([5.0], ["2020-01-01"])).iloc[0]["rate_m_a"])
+
+
+def test_years_are_compared_only_with_the_year_before():
+    yearly = yearly_positions(positions_of([100, 80, 50], ["2018-06-01", "2019-06-01", "2021-06-01"], sigma=6.0))
+    assert yearly["rate_m"].tolist()[1] == pytest.approx(-20)
+    assert yearly["rate_sigma_m"].tolist()[1] == pytest.approx(np.hypot(6, 6))
+    assert np.isnan(yearly["rate_m"].tolist()[2])
+
+
+def test_the_mean_year_of_a_series_is_found_under_its_trend():
+    dates = pd.date_range("2015-01-15", "2019-12-31", freq="15D")
+    year = (dates.dayofyear / 365.25).to_numpy()
+    values = -200 * np.arange(len(dates)) * 15 / 365.25 + 100 * np.cos(2 * np.pi * year)
+    season = seasonal_cycle(positions_of(values, dates)).set_index("month")["deviation_m"]
+    assert season[1] == pytest.approx(95, abs=12)
+    assert season[7] == pytest.approx(-100, abs=12)
+
+
+def test_months_are_interpolated_between_fronts_never_beyond_them_nor_over_long_gaps():
+    dates = ["2020-01-11", "2020-03-11", "2022-03-11"]
+    monthly = monthly_grid(positions_of([100, 160, 0], dates)).set_index("month")["position_m"]
+    assert monthly.index[0] == pd.Timestamp("2020-02-01", tz="UTC")
+    assert monthly.iloc[0] == pytest.approx(100 + 60 * 21 / 60)
+    assert monthly.iloc[-1:].isna().all()
+    assert monthly.index[-1] == pd.Timestamp("2022-03-01", tz="UTC")
+
+
+def test_a_glacier_that_enters_late_does_not_make_the_regional_mean_jump():
+    months = pd.date_range("2020-01-01", periods=6, freq="MS", tz="UTC")
+    early = pd.DataFrame({"glacier_id": "a", "branch": "box", "month": months, "position_m": np.arange(6) * -10.0})
+    late = pd.DataFrame(
+        {"glacier_id": "b", "branch": "box", "month": months[3:], "position_m": [9e3, 9e3 - 30, 9e3 - 60]}
+    )
+    mean = regional_mean(pd.concat([early, late]), {"a": "NW", "b": "NW"})
+    assert mean[mean["region"] == "NW"]["change_m"].tolist() == [-10, -20, -30, -50, -70]
+    assert mean[mean["region"] == "all"]["n"].tolist() == [1, 1, 1, 2, 2]
+
+
+def test_a_lone_outlier_is_flagged_and_a_real_retreat_is_not():
+    dates = pd.date_range("2020-01-01", periods=12, freq="12D")
+    values = 3000 - 40.0 * np.arange(12)
+    values[5] += 1500
+    flags = check_series(positions_of(values, dates))
+    assert flags["key"].unique().tolist() == ["g/5"]
+    collapse = np.where(np.arange(12) < 6, 3000, 1200.0)
+    assert check_series(positions_of(collapse, dates)).empty
+
+
+def test_an_advance_faster_than_ice_is_blamed_on_the_front_that_lies_apart():
+    values = [1000.0, 990, 985, 980, 3000, 975, 970, 965]
+    flags = check_series(positions_of(values, pd.date_range("2020-01-01", periods=8, freq="10D")))
+    assert set(flags["flag"]) == {"outlier", "too_fast"}
+    assert set(flags["key"]) == {"g/4"}
+
+
+def test_a_flag_lowers_the_score_and_names_its_reason_but_keeps_the_front():
+    fronts = table_of([front_at(300), front_at(310)])
+    objections = pd.DataFrame(
+        {"key": ["g/1", "g/1"], "branch": ["box", "a"], "flag": ["outlier", "outlier"], "detail": ["far", "far too"]}
+    )
+    flagged = flag_fronts(fronts, objections)
+    assert flagged["flags"].tolist() == ["", "outlier"]
+    assert flagged["score"].tolist() == [0.8, 0.2]
+    assert len(flagged) == 2
+
+
+def test_a_front_that_leaves_the_fjord_is_flagged():
+    fronts = table_of([front_at(300), front_at(300, y=(0, 800))])
+    fjord = translate(box(0, 0, 1000, 400), 500_000, 8_000_000)
+    flags = check_fjord(fronts, fjord)
+    assert flags["key"].tolist() == ["g/1"]
+    assert "50%" in flags["detail"].iloc[0]
