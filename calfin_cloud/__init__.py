@@ -6,7 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "domains": ["Domain", "box_grid", "domains_from_termini", "read_domains", "write_domains"],
-        "evaluation": ["compare_fronts", "read_reference", "score", "write_scores"],
+        "evaluation": ["compare_fronts", "score", "write_scores"],
+        "products": ["read_product"],
+        "results": ["measure_series", "store_product"],
         "fronts": ["Front", "Trace", "TraceSettings", "trace_fronts"],
         "imagery": ["stack_scenes"],
         "inference": ["InferenceSettings", "predict_scene", "prepare_scene"],

@@ -41,6 +41,22 @@ def line_distances(front: BaseGeometry, reference: BaseGeometry, *, spacing_m: f
     return np.concatenate([shapely.distance(points_along(a, spacing_m), b) for a, b in both])
 
 
+def common_distances(front: BaseGeometry, reference: BaseGeometry, *, spacing_m: float = 10.0) -> NDArray[np.float64]:
+    """Distances in m as `line_distances`, but only where both lines lie beside each other; empty where nowhere.
+
+    Products cut a front at different ends: a point whose nearest place on the other line is one of its ends has nothing
+    beside it, and is left out.
+    """
+    found = []
+    for a, b in ((front, reference), (reference, front)):
+        points = points_along(a, spacing_m)
+        nearest = shapely.get_point(shapely.shortest_line(points, b), 1)
+        ends = shapely.union_all([p for part in shapely.get_parts(b) for p in shapely.get_parts(part.boundary)])
+        distances = shapely.distance(points, nearest)
+        found.append(distances[(shapely.distance(nearest, ends) > 1e-6) | (distances == 0)])
+    return np.concatenate(found)
+
+
 def points_along(line: BaseGeometry, spacing_m: float) -> NDArray[np.object_]:
     """Points along a line or the parts of a multi-line, both ends included, at most `spacing_m` apart."""
     parts = shapely.get_parts(line)

@@ -23,10 +23,15 @@ PRODUCT_COLUMNS = {
 }
 """Our name of a column -> those of CALFIN, TermPicks, MEaSUREs, PROMICE, ESA-CCI and this project's own stores.
 
-A product without a date column but with a year (`Year`) is dated 15 August, as the original dates PROMICE.
+Without a column of dates the first date in a scene's name counts, else the column `Year`, dated 15 August as the
+original dates PROMICE. Glacier and satellite come from scene names like CALFIN's where there is no column for them.
 """
 
 YEAR_COLUMNS = ("Year", "year", "YEAR")
+
+DATE_IN_NAME = r"((?:19|20)\d\d)-?([01]\d)-?([0-3]\d)"
+CALFIN_NAME = r"(?P<glacier_id>.+?)_(?P<sensor>[A-Z]{2}\d\d|S1[A-D])_"
+"""Beginning of the name of a scene of CALFIN: domain and satellite."""
 
 
 def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> gpd.GeoDataFrame:
@@ -59,9 +64,12 @@ def product_of(
     found = {ours: (columns or {}).get(ours) or _first(theirs, table) for ours, theirs in PRODUCT_COLUMNS.items()}
     table = table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
     made = gpd.GeoDataFrame(geometry=table.geometry)
-    made["datetime"] = _dates(table, found["datetime"], source)
+    made["datetime"] = _dates(table, found["datetime"], found["scene_id"], source)
     for ours in ("scene_id", "glacier_id", "sensor", "author"):
         made[ours] = table[found[ours]].fillna("").astype(str) if found[ours] else ""
+    named = made["scene_id"].str.extract(CALFIN_NAME).fillna("")
+    for ours in ("glacier_id", "sensor"):
+        made[ours] = made[ours] if found[ours] else named[ours]
     for ours in ("quality_flag", "sigma_m", "score"):
         made[ours] = pd.to_numeric(table[found[ours]], errors="coerce") if found[ours] else np.nan
     days = made["datetime"].dt.strftime("%Y-%m-%d")
@@ -74,12 +82,16 @@ def _first(names: tuple[str, ...], table: gpd.GeoDataFrame) -> str | None:
     return next((name for name in names if name in table.columns), None)
 
 
-def _dates(table: gpd.GeoDataFrame, column: str | None, source: str) -> Any:  # noqa: ANN401 - a pandas series
+def _dates(table: gpd.GeoDataFrame, column: str | None, scene: str | None, source: str) -> Any:  # noqa: ANN401 - a pandas series
     if column:
         try:
             return pd.to_datetime(table[column], utc=True, format="ISO8601")
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source}: column {column} has no ISO dates: {error}") from error
+    if scene:
+        parts = table[scene].astype(str).str.extract(DATE_IN_NAME)
+        if parts.notna().all(axis=None):
+            return pd.to_datetime(parts[0] + "-" + parts[1] + "-" + parts[2], utc=True)
     if year := _first(YEAR_COLUMNS, table):
         return pd.to_datetime(table[year].astype(int).astype(str) + "-08-15", utc=True)
     expected = (*PRODUCT_COLUMNS["datetime"], *YEAR_COLUMNS)

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from shapely.geometry import LineString
 
-from calfin_cloud.evaluation import compare_fronts, read_reference
+from calfin_cloud.evaluation import compare_fronts
+from calfin_cloud.products import read_product
 
 
 def mapped(date="2014-10-31", glacier_id="7", y=0.0) -> gpd.GeoDataFrame:
@@ -22,7 +23,7 @@ def drawn(tmp_path, dates, ids=None, ys=None, **columns):
         table["Glacier_ID"] = ids
     lines = [LineString([(0, y), (1000, y)]) for y in ys]
     gpd.GeoDataFrame(table, geometry=lines, crs=3413).to_file(tmp_path / "drawn.gpkg")
-    return read_reference(tmp_path / "drawn.gpkg")
+    return read_product(tmp_path / "drawn.gpkg")
 
 
 def test_a_front_is_measured_against_the_last_before_and_the_first_after(tmp_path):
@@ -56,5 +57,5 @@ def test_a_reference_with_scene_ids_is_matched_by_them(tmp_path):
 
 def test_a_reference_without_a_date_is_refused(tmp_path):
     gpd.GeoDataFrame({"a": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=3413).to_file(tmp_path / "x.gpkg")
-    with pytest.raises(ValueError, match="a date in one of"):
-        read_reference(tmp_path / "x.gpkg")
+    with pytest.raises(ValueError, match="has no date"):
+        read_product(tmp_path / "x.gpkg")

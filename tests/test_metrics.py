@@ -12,6 +12,7 @@ from shapely.geometry import LineString, MultiLineString
 from calfin_cloud.fronts import draw_line
 from calfin_cloud.metrics import (
     bootstrap_interval,
+    common_distances,
     compare_paired,
     equidistant_distance,
     front_iou,
@@ -295,3 +296,10 @@ def test_scenes_of_a_summary_are_all_counted_whatever_was_found(found):
     assert summary["n_scenes"] == summary["n_referenced"] == len(scenes)
     assert summary["detection_rate"] == pytest.approx(sum(f is not None for f in found) / len(found))
     assert np.isnan(summary["image_mean"]) == all(f is None for f in found)
+
+
+def test_where_two_lines_have_other_ends_only_what_lies_beside_each_other_is_compared():
+    short, long = LineString([(0, 10), (100, 10)]), LineString([(-500, 0), (600, 0)])
+    np.testing.assert_allclose(common_distances(short, long), 10)
+    assert line_distances(short, long).mean() > 100
+    assert not len(common_distances(short, LineString([(1000, 0), (1100, 0)])))

@@ -8,7 +8,7 @@ from shapely.geometry import LineString, box
 
 from calfin_cloud.cli import main
 from calfin_cloud.products import product_of, read_product
-from calfin_cloud.results import Lines, measure_series, read_lines
+from calfin_cloud.results import Lines, compare_products, measure_series, read_lines, summarise_pairs
 
 
 def fronts_of(glaciers):
@@ -75,3 +75,47 @@ def test_nearly_all_greenland_glaciers_get_a_box_of_their_own(shared):
     measured = series.positions[series.positions["branch"] == "box"]["position_m"].notna()
     assert measured.mean() > 0.95
     assert len(series.gates) >= 57
+
+
+def test_pairs_are_nearest_in_time_and_say_by_how_much_one_lies_further_out():
+    a = fronts_of({"g": 1000})
+    b = a.copy()
+    b["geometry"] = b.geometry.translate(xoff=30)
+    b["datetime"] += pd.Timedelta(days=3)
+    pairs = compare_products(a, b, days=8, lines=Lines(ice={"g": box(-9000, -9000, 800, 9000)}))
+    assert len(pairs) == 5
+    assert set(pairs["days"]) == {-3}
+    scale = 1 / 0.9684
+    np.testing.assert_allclose(pairs["common_m"], 30 * scale, rtol=5e-3)
+    np.testing.assert_allclose(pairs["advance_m"], -30 * scale, rtol=5e-3)
+    assert compare_products(a, b, days=2).empty
+
+
+def test_authors_of_one_product_are_compared_once_a_pair():
+    a = fronts_of({"g": 1000})
+    both = pd.concat([a.assign(author="A"), a.assign(author="B", key=a["key"] + "-b")], ignore_index=True)
+    pairs = compare_products(both)
+    assert pairs[["author_a", "author_b"]].drop_duplicates().to_numpy().tolist() == [["A", "B"]]
+    assert len(pairs) == 5
+    assert summarise_pairs(pairs).set_index(["by", "group"]).loc[("authors", "A - B"), "distance_m"] == 0
+
+
+def test_without_ice_the_side_of_the_sea_is_unknown_and_so_is_the_bias():
+    a = fronts_of({"g": 1000})
+    assert compare_products(a, a.copy())["advance_m"].isna().all()
+
+
+def test_the_fronts_of_another_network_lie_as_near_to_drawn_ones_as_their_source_says(shared, tmp_path):
+    data = shared / "data"
+    drawn = str(data / "measures_termini_greenland" / "derived_termini_3413.parquet")
+    mapped = str(data / "harald_moltke" / "derived_fronts_2019-2021.parquet")
+    assert main(["compare", mapped, drawn, "--by-place", "--days", "26", "--out", str(tmp_path)]) == 0
+    pairs = pd.read_csv(tmp_path / "pairs.csv")
+    assert set(pairs["key_b"].str.partition("/")[0]) == {"75"}
+    assert pairs["distance_m"].between(40, 120).all()
+    predicted = str(data / "cobra2023" / "geojson" / "CALFIN.geo.json")
+    more = ["--by-place", "--days", "1", "--crs", "EPSG:3413", "--out", str(tmp_path)]
+    assert main(["compare", predicted, drawn, *more]) == 0
+    (pair,) = pd.read_csv(tmp_path / "pairs.csv").itertuples()
+    assert pair.glacier_id == "Nunatakassaap"
+    assert pair.common_m == pytest.approx(128, abs=30)

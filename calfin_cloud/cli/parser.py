@@ -72,6 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
             "  calfin timeseries termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --out series",
         )
     )
+    science.add_compare(
+        _verb(verbs, "compare", science.compare, "calfin compare fronts termini.shp --days 15 --out comparison")
+    )
     return parser
 
 

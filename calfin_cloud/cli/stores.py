@@ -39,12 +39,13 @@ def search(options: argparse.Namespace) -> int:
 def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts and the path of the report."""
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.evaluation import compare_fronts, read_reference
+    from calfin_cloud.evaluation import compare_fronts
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import VARIANTS, map_fronts, recompute_changed
+    from calfin_cloud.products import read_product
 
     domains = read_domains(options.domains, options.domain)
-    reference = read_reference(options.reference) if options.reference else None
+    reference = read_product(options.reference) if options.reference else None
     settings = replace(
         VARIANTS[options.variant],
         network=options.network or DEFAULT_NETWORK,

@@ -15,7 +15,7 @@ from calfin_cloud.evaluation.methods import (
     network_method,
     unet_method,
 )
-from calfin_cloud.evaluation.references import compare_fronts, read_reference
+from calfin_cloud.evaluation.references import compare_fronts
 from calfin_cloud.evaluation.report import write_scores
 from calfin_cloud.evaluation.scores import Scores, compare_methods, join_scores, score, summarise_scores
 
@@ -33,7 +33,6 @@ __all__ = [
     "make_cases",
     "make_methods",
     "network_method",
-    "read_reference",
     "reliability",
     "score",
     "summarise_scores",

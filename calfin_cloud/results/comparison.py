@@ -1,0 +1,164 @@
+"""Two products, or the authors of one, against each other: pairs by glacier and date, distances and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from calfin_cloud.figures.comparison import comparison_png
+from calfin_cloud.metrics import bootstrap_interval, common_distances, line_distances
+from calfin_cloud.results.series import REACH_M, Lines
+from calfin_cloud.timeseries import box_position, derive_gate, length_scale, seaward_of
+
+PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair keeps
+PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", *(f"{name}_{side}" for name in PAIRED for side in "ab"))
+MEASURES = ("days", "distance_m", "common_m", "hd95_m", "advance_m")
+GROUPS = ("all", "sensor", "season", "authors", "year")
+SEASONS = {12: "winter", 1: "winter", 2: "winter", 3: "spring", 4: "spring", 5: "spring"}
+SEASONS |= {6: "summer", 7: "summer", 8: "summer", 9: "autumn", 10: "autumn", 11: "autumn"}
+FAR_M = 5000.0
+
+
+def compare_products(
+    a: gpd.GeoDataFrame,
+    b: gpd.GeoDataFrame | None = None,
+    *,
+    days: float = 8.0,
+    by_place: bool = False,
+    lines: Lines | None = None,
+) -> pd.DataFrame:
+    """Measure the fronts of one product against those of another, a row a pair.
+
+    Parameters
+    ----------
+    a, b
+        Tables of `products.read_product`; `a` in a projected CRS in metres. Without `b`, the authors of `a` are
+        compared with each other, as TermPicks did.
+    days
+        Longest time between the two fronts of a pair. Each front of `a` is paired with the nearest in time of `b` (of
+        every other author, without `b`).
+    by_place
+        Fronts belong together that come within 5 km of each other, for products that number glaciers differently.
+    lines
+        Its ice tells on which side the sea lies; without it `advance_m` is NaN.
+
+    Returns
+    -------
+    DataFrame
+        `PAIR_COLUMNS` and `MEASURES`, in m on the ground: `distance_m` and `hd95_m` of the symmetric nearest distances
+        (`metrics.line_distances`), `common_m` the mean where both lines lie beside each other (`common_distances`),
+        since products cut fronts at different ends, and `advance_m`, by how much `a` lies further out than `b` in the
+        mean across their common width.
+    """
+    if not a.crs or not a.crs.is_projected:
+        raise ValueError(f"a comparison needs fronts in a projected CRS in metres, got {a.crs}: use to_crs(3413)")
+    of_authors = b is None
+    others = a if b is None else b.to_crs(a.crs)
+    mine, theirs = _whole(a), _whole(others)
+    rows = []
+    for row in mine.itertuples():
+        candidates = _candidates(row, theirs, by_place)
+        if of_authors:  # each pair of authors once
+            candidates = candidates[candidates["author"] > row.author]
+        for other in _nearest_in_time(row, candidates, days, ("author",) if of_authors else ()):
+            rows.append(_pair(row, other, a.crs, lines))
+    return pd.DataFrame(rows, columns=[*PAIR_COLUMNS, *MEASURES])
+
+
+def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Summarise pairs over all, by both sensors, season, pair of authors and year: a row a group.
+
+    Columns: `by`, `group`, `pairs`, `glaciers`, `distance_m` (mean over pairs, with `_low` and `_high` of its 95 %
+    bootstrap interval), `median_m` (median over pairs of their mean), `hd95_m`, and with intervals `common_m` and
+    `advance_m`.
+    """
+    named = pairs.assign(
+        all="all",
+        sensor=_both(pairs, "sensor"),
+        authors=_both(pairs, "author"),
+        season=pairs["datetime_a"].dt.month.map(SEASONS),
+        year=pairs["datetime_a"].dt.year.astype(str),
+    )
+    rows = [_summary(by, str(group), part) for by in GROUPS for group, part in named.groupby(by)]
+    return pd.DataFrame([row for row in rows if row["group"].strip(" -")])
+
+
+def write_comparison(pairs: pd.DataFrame, folder: Path, *, title: str) -> pd.DataFrame:
+    """Write pairs and summary (CSV) and the picture of their distributions; return the summary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = summarise_pairs(pairs)
+    pairs.to_csv(folder / "pairs.csv", index=False)
+    summary.to_csv(folder / "summary.csv", index=False)
+    (folder / "comparison.png").write_bytes(comparison_png(pairs.assign(sensor=_both(pairs, "sensor")), title=title))
+    return summary
+
+
+def _whole(fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """One row a key: the parts of a front together."""
+    return fronts.dissolve("key", as_index=False, sort=False) if fronts["key"].duplicated().any() else fronts
+
+
+def _candidates(row: Any, others: gpd.GeoDataFrame, by_place: bool) -> gpd.GeoDataFrame:  # noqa: ANN401 - a named tuple
+    """Fronts of the same glacier, by id or by place."""
+    if not by_place:
+        return others[(others["glacier_id"] == row.glacier_id) & (others["glacier_id"] != "")]
+    near = others.iloc[others.sindex.query(row.geometry, predicate="dwithin", distance=FAR_M)]
+    return near.assign(apart=near.distance(row.geometry.centroid))
+
+
+def _nearest_in_time(
+    row: Any,  # noqa: ANN401 - a named tuple
+    candidates: gpd.GeoDataFrame,
+    days: float,
+    each: Sequence[str],
+) -> Iterator[Any]:
+    """Find the candidate nearest in time, in place where several are; one of each author where that is asked for."""
+    apart = (candidates["datetime"] - row.datetime).abs()
+    close = candidates.assign(wait=apart)[apart <= pd.Timedelta(days=days)]
+    order = close.sort_values(["wait", *(["apart"] if "apart" in close else []), "key"])
+    first = order.drop_duplicates(list(each)) if each else order.head(1)
+    yield from first.itertuples()
+
+
+def _pair(a: Any, b: Any, crs: Any, lines: Lines | None) -> dict[str, Any]:  # noqa: ANN401 - named tuples, a CRS
+    scale = length_scale(crs, a.geometry)
+    distances = line_distances(a.geometry, b.geometry) / scale
+    row = {"key_a": a.key, "key_b": b.key, "glacier_id": a.glacier_id}
+    row |= {f"{name}_{side}": getattr(front, name) for name in PAIRED for side, front in (("a", a), ("b", b))}
+    row |= {"days": (a.datetime - b.datetime) / pd.Timedelta(days=1), "distance_m": distances.mean()}
+    common = common_distances(a.geometry, b.geometry) / scale
+    row |= {"common_m": common.mean() if len(common) else np.nan, "hd95_m": np.percentile(distances, 95)}
+    return row | {"advance_m": _advance(a.geometry, b.geometry, (lines or Lines()).ice.get(a.glacier_id)) / scale}
+
+
+def _advance(a: BaseGeometry, b: BaseGeometry, ice: BaseGeometry | None) -> float:
+    """Map metres by which front `a` lies seaward of `b`, across what both share; NaN where it cannot be told."""
+    near = shapely.box(*shapely.union(a, b).bounds).buffer(REACH_M)
+    seaward = seaward_of([a, b], None if ice is None else ice.intersection(near))
+    if seaward is None:
+        return float("nan")
+    try:
+        gate = derive_gate([a, b], seaward)
+    except ValueError:
+        return float("nan")
+    return box_position(a, gate).position_m - box_position(b, gate).position_m
+
+
+def _both(pairs: pd.DataFrame, what: str) -> pd.Series:
+    return pairs[f"{what}_a"] + " - " + pairs[f"{what}_b"]
+
+
+def _summary(by: str, group: str, part: pd.DataFrame) -> dict[str, Any]:
+    row: dict[str, Any] = {"by": by, "group": group, "pairs": len(part), "glaciers": part["glacier_id"].nunique()}
+    for name in ("distance_m", "common_m", "advance_m"):
+        values = part[name].dropna()
+        low, high = bootstrap_interval(values.to_numpy())
+        row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
+    return row | {"median_m": part["distance_m"].median(), "hd95_m": part["hd95_m"].mean()}
