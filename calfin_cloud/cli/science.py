@@ -1,4 +1,4 @@
-"""Verbs from fronts to results: time series, comparisons."""
+"""Verbs from fronts to results: time series, comparisons, exports, reviews, lineage."""
 
 from __future__ import annotations
 
@@ -45,6 +45,56 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write a store in the formats of the community: Shapefiles of CALFIN and TermPicks, ISSM, ice masks, STAC."""
+    import pandas as pd
+
+    from calfin_cloud.results import export_store
+
+    names = pd.read_csv(options.names, dtype=str) if options.names else None
+    paths = export_store(
+        options.store, options.out, options.format, author=options.author, names=names, version=options.version
+    )
+    print(*paths, sep="\n")
+    return 0
+
+
+def review(options: argparse.Namespace) -> int:
+    """Keep what people said of fronts, beside the automatic ones; write pairs to train on of those they vouch for."""
+    from calfin_cloud.results import apply_verdicts, read_verdicts, reviewed_fronts, write_training_pairs
+
+    if options.apply:
+        counts = apply_verdicts(options.store, read_verdicts(options.apply))
+        print(", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no verdict")
+    if options.training:
+        pairs = write_training_pairs(options.store, options.training)
+        print(f"{len(pairs) // 2} training pairs: {options.training}")
+    fronts = reviewed_fronts(options.store)
+    looked_at = fronts[fronts["verdict"] != ""]
+    print(looked_at[["key", "front", "verdict", "reviewer", "reviewed_at", "note"]].to_string(index=False))
+    print(f"{len(looked_at)} of {(fronts['state'] == 'front').sum()} fronts have a verdict")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print where the fronts of one scene are from: file, checksum, network, settings, verdicts; save its picture."""
+    import json
+
+    from calfin_cloud.results import lineage_of
+    from calfin_cloud.storage import read_picture
+
+    told = lineage_of(options.store, options.scene)
+    print(json.dumps(told, indent=1))
+    if options.picture:
+        domain, _, scene = told["key"].partition("/")
+        picture = read_picture(options.store, domain, scene)
+        if picture is None:
+            raise ValueError(f"{told['key']} has no picture: the scene was not traced ({told['reason']})")
+        options.picture.write_bytes(picture)
+        print(f"picture: {options.picture}", file=sys.stderr)
+    return 0
+
+
 def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """Fronts of a store, with the lines it knows, or of a vector file."""
     from calfin_cloud.products import read_product
@@ -77,6 +127,37 @@ def add_compare(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
         "--by-place", action="store_true", help="pair fronts within 5 km of each other, whatever their glacier ids"
     )
     _add_common(parser)
+
+
+def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin export`."""
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        action="extend",
+        required=True,
+        choices=("calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "stac"),
+        help="one or more of these",
+    )
+    parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")
+    parser.add_argument("--names", metavar="CSV", help="columns domain, GrnlndcN, OfficialN, AltName, RefName")
+    parser.add_argument("--version", default="1.0", help="of the data, in file names (default 1.0)")
+
+
+def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin review`."""
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("--apply", type=Path, metavar="FILE", help="verdicts, as the report saves them")
+    parser.add_argument("--training", type=Path, metavar="DIR", help="write these scenes for `calfin train`")
+
+
+def add_show(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin show`."""
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("scene", metavar="SCENE", help="scene id, or DOMAIN/SCENE")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="save the picture of the scene with its fronts")
 
 
 def _add_common(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

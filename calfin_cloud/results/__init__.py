@@ -1,16 +1,33 @@
-"""From stored fronts, or those of any product, to science: series in time, comparisons."""
+"""From stored fronts, or those of any product, to science: series in time, comparisons, exports, reviews, lineage."""
 
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
+from calfin_cloud.results.exporting import FORMATS, export_store
+from calfin_cloud.results.lineage import lineage_of
+from calfin_cloud.results.reviewing import (
+    apply_verdicts,
+    read_verdicts,
+    reviewed_fronts,
+    usable_fronts,
+    write_training_pairs,
+)
 from calfin_cloud.results.series import Lines, Series, measure_series, read_lines, store_product, write_series
 
 __all__ = [
+    "FORMATS",
     "Lines",
     "Series",
+    "apply_verdicts",
     "compare_products",
+    "export_store",
+    "lineage_of",
     "measure_series",
     "read_lines",
+    "read_verdicts",
+    "reviewed_fronts",
     "store_product",
     "summarise_pairs",
+    "usable_fronts",
     "write_comparison",
     "write_series",
+    "write_training_pairs",
 ]

@@ -16,7 +16,8 @@ from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.figures.series import regions_png, series_png
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of
-from calfin_cloud.storage import read_fronts, read_polygons, read_store_domains
+from calfin_cloud.results.reviewing import usable_fronts
+from calfin_cloud.storage import read_polygons, read_store_domains
 from calfin_cloud.timeseries import (
     BOX,
     POSITION_COLUMNS,
@@ -62,9 +63,9 @@ class Lines(NamedTuple):
 
 
 def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
-    """Read the fronts of a store as a product, and the centrelines and ice polygons of its domains."""
-    found = read_fronts(store)
-    fronts = product_of(found[found["state"] == "front"], source=store)
+    """Read the usable fronts of a store as a product, and the centrelines and ice polygons of its domains."""
+    found = usable_fronts(store)
+    fronts = product_of(found, source=store)
     polygons = read_polygons(store).dropna(subset="geometry")
     domains = read_store_domains(store)
     names = dict(

@@ -1,0 +1,84 @@
+"""The results of a store as a STAC collection: an item a scene, assets for masks, fronts and picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from typing import Any
+from urllib.parse import quote
+
+import geopandas as gpd
+import pystac
+import shapely
+from shapely.geometry import mapping
+
+PARQUET, ZARR = "application/vnd.apache.parquet", "application/vnd+zarr"
+LICENSE = "other"
+
+Addresses = Callable[[str, str], Mapping[str, str]]
+"""Domain and scene id -> addresses of its `masks`, `fronts` and `picture`, as far as there are any."""
+
+
+def collection_of(
+    fronts: gpd.GeoDataFrame,
+    footprints: Mapping[str, shapely.Polygon],
+    addresses: Addresses,
+    *,
+    id_: str,
+    description: str,
+    made_by: Mapping[str, Any],
+) -> pystac.Collection:
+    """Describe the scenes of a store as a STAC collection with an item a scene, whatever state it ended in.
+
+    Parameters
+    ----------
+    fronts
+        Table of `storage.read_fronts`.
+    footprints
+        Polygon of each domain in longitude and latitude; a scene with a front has that as its geometry, another the
+        domain.
+    made_by
+        Model, code and settings, which become fields `calfin:...` of the collection.
+    """
+    scenes = [part for _, part in fronts.to_crs(4326).groupby("key", sort=False)]
+    if not scenes:
+        raise ValueError("the store has no scene to describe: map some first")
+    items = [_item(scene, footprints[str(scene["domain"].iloc[0])], addresses) for scene in scenes]
+    boxes = [polygon.bounds for polygon in footprints.values()]
+    bbox = [f(values) for f, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)]
+    times = [item.datetime for item in items if item.datetime]
+    span = pystac.TemporalExtent([[min(times), max(times)]])
+    extent = pystac.Extent(pystac.SpatialExtent([bbox]), span)
+    collection = pystac.Collection(
+        id_, description, extent, license=LICENSE, extra_fields={f"calfin:{k}": v for k, v in made_by.items()}
+    )
+    collection.add_items(items)
+    return collection
+
+
+def _item(rows: gpd.GeoDataFrame, footprint: shapely.Polygon, addresses: Addresses) -> pystac.Item:
+    first = rows.iloc[0]
+    lines = rows.geometry[rows.geometry.notna()]
+    shape = lines.union_all() if len(lines) else footprint
+    item = pystac.Item(
+        f"{first['domain']}-{quote(first['scene_id'], safe='')}",
+        mapping(shape),
+        list(shape.bounds),
+        first["datetime"].to_pydatetime().astimezone(UTC),
+        {
+            "platform": first["platform"],
+            "calfin:scene_id": first["scene_id"],
+            "calfin:domain": first["domain"],
+            "calfin:state": first["state"],
+            "calfin:reason": first["reason"],
+            "calfin:quality_flag": int(first["quality_flag"]),
+            "calfin:fronts": len(lines),
+            "calfin:model": first["model"],
+            "calfin:code": first["code"],
+        },
+    )
+    kinds = {"masks": (ZARR, "data"), "fronts": (PARQUET, "data"), "picture": (pystac.MediaType.PNG, "overview")}
+    for name, href in addresses(str(first["domain"]), str(first["scene_id"])).items():
+        media_type, role = kinds[name]
+        item.add_asset(name, pystac.Asset(href, media_type=media_type, roles=[role]))
+    return item

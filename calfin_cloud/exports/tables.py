@@ -1,0 +1,130 @@
+"""Fronts and ocean polygons with the columns of CALFIN's level 1 and of TermPicks (calfin-method 8)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+
+TOLERANCE_M = 0.5  # the original simplifies by Douglas and Peucker to this
+CALFIN_NAMES = ("GrnlndcN", "OfficialN", "AltName", "RefName")
+CALFIN_COLUMNS = (
+    "GlacierID",
+    "Center_X",
+    "Center_Y",
+    "Latitude",
+    "Longitude",
+    "QualFlag",
+    "Satellite",
+    "Date",
+    "ImageID",
+    *CALFIN_NAMES,
+    "Author",
+)
+TERMPICKS_COLUMNS = (
+    *("GlacierID", "Date", "Year", "Month", "Day", "DecDate"),
+    *("QualFlag", "Satellite", "ImageID", "Author", "Center_X", "Center_Y"),
+)
+
+
+def calfin_lines(
+    fronts: gpd.GeoDataFrame, *, author: str, names: pd.DataFrame | None = None, crs: str = "EPSG:3413"
+) -> gpd.GeoDataFrame:
+    """Bring the fronts of a store to the lines of CALFIN's level 1, sorted by glacier and date.
+
+    Parameters
+    ----------
+    fronts
+        Table of `storage.read_fronts`; scenes without a front are left out.
+    author
+        Who answers for the lines.
+    names
+        Columns `domain` and any of `GrnlndcN, OfficialN, AltName, RefName`; without, `RefName` is the domain.
+    crs
+        CRS of the lines, `Center_X` and `Center_Y`.
+
+    Returns
+    -------
+    GeoDataFrame
+        `CALFIN_COLUMNS` and a LineString. A glacier id that is no number becomes 0, as the format has integers.
+    """
+    found = fronts[fronts["state"] == "front"]
+    return _calfin_table(found, author, names, crs)
+
+
+def calfin_polygons(
+    polygons: gpd.GeoDataFrame,
+    fronts: gpd.GeoDataFrame,
+    *,
+    author: str,
+    names: pd.DataFrame | None = None,
+    crs: str = "EPSG:3413",
+) -> gpd.GeoDataFrame:
+    """Bring the ocean polygons of a store to the closed ones of CALFIN's level 1, a row a polygon with its holes."""
+    ocean = polygons[(polygons["kind"] == "ocean") & polygons.geometry.notna()]
+    flags = fronts.drop_duplicates("key").set_index("key")["quality_flag"]
+    parts = ocean.assign(quality_flag=ocean["key"].map(flags)).explode(index_parts=False)
+    return _calfin_table(parts, author, names, crs)
+
+
+def termpicks_lines(fronts: gpd.GeoDataFrame, *, author: str, crs: str = "EPSG:3413") -> gpd.GeoDataFrame:
+    """Bring the fronts of a store to the columns of TermPicks (Goliber et al. 2022, doi:10.5194/tc-16-3215-2022)."""
+    table = calfin_lines(fronts, author=author, crs=crs)
+    when = pd.to_datetime(table["Date"])
+    days = (when.dt.dayofyear - 0.5) / when.dt.is_leap_year.map({True: 366, False: 365})
+    table = table.assign(Year=when.dt.year, Month=when.dt.month, Day=when.dt.day, DecDate=when.dt.year + days)
+    made: gpd.GeoDataFrame = table[[*TERMPICKS_COLUMNS, "geometry"]]
+    return made
+
+
+def write_by_glacier(table: gpd.GeoDataFrame, folder: Path, *, region: str, closed: bool, version: str) -> list[Path]:
+    """Write a CALFIN table as Shapefiles, named as CALFIN names them: all glaciers together, and each by `RefName`."""
+    if table.empty:
+        return []
+    years = table["Date"].str[:4]
+    stem, ending = f"termini_{years.min()}-{years.max()}", f"{'_closed' if closed else ''}_v{version}.shp"
+    parts = {region: table} | {re.sub(r"[^\w\-]+", "-", name): part for name, part in table.groupby("RefName")}
+    paths = []
+    for name, part in parts.items():
+        paths.append(folder / f"{stem}_{name}{ending}")
+        part.to_file(paths[-1], encoding="utf-8")
+    return paths
+
+
+def satellite_code(platform: str, scene_id: str) -> str:
+    """Satellite as CALFIN writes it: LC08, LE07, LT05, LM02, S1A, S2B; the platform as it is where it is another."""
+    if found := re.match(r"(L[A-Z]\d\d|S[12][A-D])_", scene_id):
+        return found.group(1)
+    sentinel = re.fullmatch(r"sentinel-?([12][a-d])", platform.lower())
+    return f"S{sentinel.group(1).upper()}" if sentinel else platform
+
+
+def _calfin_table(shapes: gpd.GeoDataFrame, author: str, names: pd.DataFrame | None, crs: str) -> gpd.GeoDataFrame:
+    simple = shapes.set_geometry(shapes.geometry.simplify(TOLERANCE_M)).to_crs(crs)
+    vertices = simple.geometry.get_coordinates()
+    centres = vertices.groupby(level=0).mean().reindex(simple.index)
+    lonlat = gpd.GeoSeries.from_xy(centres["x"], centres["y"], crs=crs).to_crs(4326)
+    pairs = zip(simple["platform"], simple["scene_id"], strict=True)
+    table = gpd.GeoDataFrame(
+        {
+            "GlacierID": pd.to_numeric(simple["glacier_id"], errors="coerce").fillna(0).astype("int64"),
+            "Center_X": centres["x"],
+            "Center_Y": centres["y"],
+            "Latitude": lonlat.y,
+            "Longitude": lonlat.x,
+            "QualFlag": simple["quality_flag"].astype("int64"),
+            "Satellite": [satellite_code(platform, scene) for platform, scene in pairs],
+            "Date": simple["datetime"].dt.strftime("%Y-%m-%d"),
+            "ImageID": simple["scene_id"],
+        },
+        geometry=simple.geometry,
+    )
+    known = pd.DataFrame(columns=["domain"]) if names is None else names
+    named = known.drop_duplicates("domain").set_index("domain")
+    for name in CALFIN_NAMES:
+        default = simple["domain"] if name == "RefName" else ""
+        table[name] = simple["domain"].map(named[name]).fillna(default) if name in named else default
+    table["Author"] = author
+    return table[[*CALFIN_COLUMNS, "geometry"]].sort_values(["RefName", "Date", "ImageID"], ignore_index=True)

@@ -1,0 +1,86 @@
+"""Where a front is from: its scene, the file that was read, the network, the settings, and what people said of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pystac
+
+from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
+from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import CATALOG_FIELD, band_of
+from calfin_cloud.storage import read_batches, read_items, read_store
+
+SHOWN = (
+    *("state", "reason", "detail", "datetime", "platform", "collection", "quality_flag"),
+    *("cloud_fraction", "nodata_fraction", "slc_off_fraction", "resolution_m"),
+)
+SHOWN_FRONT = ("front", "length_m", "confidence", "sigma_m", "half95_m", "score", "score_reasons", "isolation")
+
+
+def lineage_of(store: str, scene: str) -> dict[str, Any]:
+    """Tell where the fronts of one scene are from, as JSON values.
+
+    Parameters
+    ----------
+    scene
+        Key (`domain/scene_id`) or scene id, where only one domain of the store has it.
+
+    Returns
+    -------
+    dict
+        What is known of the scene; `fronts`, each with its measures and the verdict of a person; `read`: the STAC item,
+        its catalogue, and of the files that were read the address (unsigned) and the checksum that the item gives;
+        `made_by`: network with its sha256, code version and settings.
+    """
+    fronts = reviewed_fronts(store)
+    mine = fronts[(fronts["key"] == scene) | (fronts["scene_id"] == scene)]
+    keys = list(mine["key"].unique())
+    if len(keys) != 1:
+        trouble = f"{len(keys)} domains have it: {keys[:5]}; give DOMAIN/SCENE" if keys else "it is not in the store"
+        raise ValueError(f"{scene}: {trouble}")
+    first = mine.iloc[0]
+    found = mine[mine["state"] == "front"]
+    made_by = read_store(store)
+    return {
+        "key": keys[0],
+        **{name: _plain(first[name]) for name in SHOWN},
+        "fronts": [{n: _plain(row[n]) for n in (*SHOWN_FRONT, *REVIEW_COLUMNS)} for _, row in found.iterrows()],
+        "read": _read_from(_item_of(store, keys[0])),
+        "made_by": {"model": first["model"], "code": first["code"], "settings": made_by.get("settings")},
+    }
+
+
+def _item_of(store: str, key: str) -> dict[str, Any] | None:
+    for stored in read_batches(store):
+        if key in stored.items:
+            return read_items(store, stored).get(key)
+    return None
+
+
+def _read_from(content: dict[str, Any] | None) -> dict[str, Any]:
+    """Item, catalogue and files of a scene."""
+    if content is None:
+        return {"item": None}
+    item = pystac.Item.from_dict(content, preserve_dict=True)
+    told = {"item": item.id, "collection": item.collection_id, "catalog": item.extra_fields.get(CATALOG_FIELD)}
+    try:
+        band = band_of(item)
+    except SceneError as error:
+        return told | {"files": [], "trouble": str(error)}
+    keys = [key for key in (band.asset, band.quality_asset) if key]
+    return told | {"files": [_file(key, item.assets[key]) for key in keys]}
+
+
+def _file(key: str, asset: pystac.Asset) -> dict[str, Any]:
+    checksum = asset.extra_fields.get("file:checksum") or asset.extra_fields.get("checksum:multihash")
+    return {"asset": key, "address": asset.href, "checksum": checksum, "size": asset.extra_fields.get("file:size")}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
+    """Value as JSON has it; NaN as None."""
+    value = value.item() if hasattr(value, "item") else value
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,166 @@
+"""What people say of fronts becomes flags and corrected lines beside the automatic ones, and pairs to train on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import geopandas as gpd
+import numpy as np
+import shapely
+from rasterio.features import rasterize
+from shapely.affinity import affine_transform
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.exports.tables import satellite_code
+from calfin_cloud.fronts import fjord_from_scenes
+from calfin_cloud.polygons import close_polygons
+from calfin_cloud.storage import (
+    read_fronts,
+    read_places,
+    read_reviews,
+    read_scene_grey,
+    read_scene_masks,
+    read_store_domains,
+    write_review,
+)
+
+VERDICTS = ("accept", "reject", "redraw")
+REVIEW_COLUMNS = ("verdict", "reviewer", "reviewed_at", "note")
+MANUAL_FLAG = {10: 0, 13: 3}
+"""Quality flag of an automatic front -> that of a line a person drew (calfin-method 8)."""
+
+
+def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """Check verdicts against the fronts of a store and keep them; count them by verdict.
+
+    Parameters
+    ----------
+    verdicts
+        Each with `key` and `front` as in the fronts table (`front` -1 for a scene without one), `verdict` (of
+        `VERDICTS`), `author`, `time` (ISO), and for `redraw` a `geometry`: GeoJSON LineString in the CRS of the store.
+        Nothing is kept if one of them is wrong.
+    """
+    fronts = read_fronts(store)
+    known = set(zip(fronts["key"], fronts["front"], strict=True))
+    for place, verdict in enumerate(verdicts):
+        if trouble := _trouble(verdict, known):
+            raise ValueError(f"verdict {place + 1} of {len(verdicts)}: {trouble}")
+    write_review(store, verdicts)
+    return Counter(str(v["verdict"]) for v in verdicts)
+
+
+def read_verdicts(path: Path) -> list[dict[str, Any]]:
+    """Read a file of verdicts: a JSON list, as the report saves it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}; take the file that the report saves") from None
+    if not isinstance(content, list) or not all(isinstance(v, dict) for v in content):
+        raise ValueError(f"{path} must hold a list of verdicts, got a {type(content).__name__}")
+    return content
+
+
+def reviewed_fronts(store: str) -> gpd.GeoDataFrame:
+    """Read the fronts of a store with the last verdict on each: `REVIEW_COLUMNS` are empty where nobody looked.
+
+    A redrawn front has the drawn line and the quality flag of a manual one, and no uncertainty; a rejected one stays in
+    the table. What is stored of the automatic fronts does not change.
+    """
+    fronts = read_fronts(store)
+    last = {(v["key"], int(v["front"])): v for v in read_reviews(store)}
+    fronts = fronts.assign(**dict.fromkeys(REVIEW_COLUMNS, ""))
+    for row, place in zip(fronts.index, zip(fronts["key"], fronts["front"], strict=True), strict=True):
+        if (verdict := last.get(place)) is None:
+            continue
+        told = (verdict["verdict"], verdict["author"], verdict["time"], verdict.get("note", ""))
+        fronts.loc[row, list(REVIEW_COLUMNS)] = told
+        if verdict["verdict"] == "redraw":
+            line = shape(verdict["geometry"])
+            fronts.loc[row, "geometry"] = line
+            fronts.loc[row, ["state", "reason", "length_m"]] = ("front", "", line.length)
+            fronts.loc[row, "front"] = max(int(fronts.loc[row, "front"]), 0)
+            fronts.loc[row, "quality_flag"] = MANUAL_FLAG.get(int(fronts.loc[row, "quality_flag"]), 0)
+            fronts.loc[row, ["sigma_m", "half95_m", "score"]] = np.nan
+    return fronts
+
+
+def usable_fronts(store: str) -> gpd.GeoDataFrame:
+    """Read the fronts of a store that no person has rejected, redrawn ones as drawn; scenes without a front are out."""
+    fronts = reviewed_fronts(store)
+    usable: gpd.GeoDataFrame = fronts[(fronts["state"] == "front") & (fronts["verdict"] != "reject")]
+    return usable.reset_index(drop=True)
+
+
+def write_training_pairs(store: str, folder: Path) -> list[Path]:
+    """Write the scenes whose fronts people accepted or redrew as pairs in CALFIN's layout, for `calfin train --data`.
+
+    `<Domain>_<Satellite>_<scene>_<date>.png` is the scene as the network saw it, `..._mask.png` is 255 on ice and land
+    and 0 on the ocean that the front closes. Scenes whose fronts do not close an ocean are left out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    domains = {d.name: d for d in read_store_domains(store)}
+    fronts = reviewed_fronts(store)
+    paths = []
+    for _, scene in fronts[fronts["state"] == "front"].groupby("key"):
+        if not scene["verdict"].isin(["accept", "redraw"]).all():
+            continue
+        first = scene.iloc[0]
+        made = _training_pair(store, domains[first["domain"]], str(first["scene_id"]), scene)
+        if made is None:
+            continue
+        satellite = satellite_code(first["platform"], first["scene_id"])
+        plain = "".join(c if c.isalnum() else "-" for c in str(first["scene_id"]))[:120]
+        stem = f"{str(first['domain']).replace('_', '-')}_{satellite}_{plain}_{first['datetime']:%Y-%m-%d}"
+        for ending, picture in zip(("", "_mask"), made, strict=True):
+            paths.append(folder / f"{stem}{ending}.png")
+            cv2.imwrite(str(paths[-1]), picture)
+    return paths
+
+
+def _training_pair(store: str, domain: Domain, scene_id: str, scene: gpd.GeoDataFrame) -> tuple[Any, Any] | None:
+    """Picture and mask of one scene, uint8 (y, x); None where its fronts close no ocean."""
+    place = read_places(store, domain.name)[scene_id]
+    grey = read_scene_grey(store, domain.name, place)
+    ice = read_scene_masks(store, domain.name, place)[1]
+    lines = list(scene.geometry)
+    to_pixel = (~domain.grid.transform).to_shapely()
+    in_pixels = [shapely.get_coordinates(affine_transform(line, to_pixel)) - 0.5 for line in lines]
+    fjord = domain.fjord_mask if domain.fjord_mask is not None else fjord_from_scenes([(ice, in_pixels)])
+    ocean = close_polygons(lines, ice, domain.grid, fjord_mask=fjord).ocean
+    if grey is None or ocean is None:
+        return None
+    wet = rasterize([(ocean, 1)], out_shape=domain.shape, transform=domain.grid.transform, dtype="uint8")
+    return grey, np.where(wet > 0, 0, 255).astype(np.uint8)
+
+
+def _trouble(verdict: Mapping[str, Any], known: set[tuple[str, int]]) -> str:
+    """Say what is wrong with a verdict; nothing if all is right."""
+    if missing := [name for name in ("key", "front", "verdict", "author", "time") if verdict.get(name) in (None, "")]:
+        return f"it lacks {missing}"
+    if verdict["verdict"] not in VERDICTS:
+        return f"the verdict must be one of {VERDICTS}, got {verdict['verdict']!r}"
+    if (verdict["key"], verdict["front"]) not in known:
+        return f"the store has no front {verdict['front']} of {verdict['key']!r}"
+    try:
+        datetime.fromisoformat(str(verdict["time"]))
+    except ValueError:
+        return f"the time must be as 2026-01-31T12:00:00Z, got {verdict['time']!r}"
+    if verdict["verdict"] == "redraw" and not _is_line(verdict.get("geometry")):
+        return f"it needs a GeoJSON LineString of some length, got {str(verdict.get('geometry'))[:80]}"
+    return ""
+
+
+def _is_line(geometry: Any) -> bool:  # noqa: ANN401 - any JSON value
+    try:
+        line = shape(geometry)
+    except (ShapelyError, KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return line.geom_type == "LineString" and line.length > 0

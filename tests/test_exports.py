@@ -1,0 +1,240 @@
+"""Fronts and polygons in other people's formats, read back by other people's readers."""
+
+import json
+import re
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pystac
+import pytest
+import shapely
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from shapely.geometry import LineString, MultiPolygon, Polygon, box
+
+from calfin_cloud.cli import main
+from calfin_cloud.exports import (
+    calfin_lines,
+    calfin_polygons,
+    exp_text,
+    level_set_on_mesh,
+    level_set_series,
+    monthly_ice,
+    termpicks_lines,
+    write_by_glacier,
+)
+from calfin_cloud.exports.tables import CALFIN_COLUMNS, TERMPICKS_COLUMNS, satellite_code
+from calfin_cloud.sample import write_sample
+from calfin_cloud.storage import read_fronts
+
+X, Y = -200_000.0, -2_200_000.0
+GRID = GeoBox.from_bbox((X, Y, X + 1000, Y + 1000), crs="EPSG:3413", resolution=10)
+
+
+def fronts_of(x=500.0, dates=("2004-06-19", "2004-06-29", "2004-08-01")):
+    rows = [
+        {
+            "key": f"Dom/{i}",
+            "domain": "Dom",
+            "scene_id": f"LE07_L2SP_016008_{date}",
+            "glacier_id": "7",
+            "platform": "landsat-7",
+            "datetime": pd.Timestamp(date, tz="UTC"),
+            "state": "front",
+            "quality_flag": 13,
+            "geometry": LineString([(X + x + 100 * i, Y), (X + x + 100 * i, Y + 1000)]),
+        }
+        for i, date in enumerate(dates)
+    ]
+    missing = rows[0] | {"key": "Dom/none", "state": "no_front", "geometry": None}
+    return gpd.GeoDataFrame([*rows, missing], crs=3413)
+
+
+def polygons_of(fronts, width=100.0):
+    rows = []
+    for front in fronts[fronts["state"] == "front"].itertuples():
+        x = front.geometry.coords[0][0]
+        shapes = {"ocean": box(x, Y, X + 1000, Y + 1000), "ice": box(x - width, Y, x, Y + 1000)}
+        for kind, shape in shapes.items():
+            same = {"key": front.key, "domain": "Dom", "scene_id": front.scene_id, "datetime": front.datetime}
+            more = {"kind": kind, "glacier_id": "7", "platform": front.platform, "geometry": MultiPolygon([shape])}
+            rows.append(same | more)
+    return gpd.GeoDataFrame(rows, crs=3413)
+
+
+def read_exp(text):
+    """Contours of an `.exp` file, as ISSM's documentation describes it."""
+    contours = []
+    for block in re.split(r"(?=^## Name:)", text, flags=re.MULTILINE):
+        if not block.strip():
+            continue
+        lines = block.splitlines()
+        assert lines[1] == "## Icon:0"
+        assert lines[2] == "# Points Count  Value"
+        count = int(lines[3].split()[0])
+        assert lines[4] == "# X pos Y pos"
+        points = np.array([[float(v) for v in line.split()] for line in lines[5 : 5 + count]])
+        assert not any(line.strip() for line in lines[5 + count :])
+        contours.append((lines[0].removeprefix("## Name:"), points))
+    return contours
+
+
+def test_lines_have_the_columns_of_calfin_and_come_back_from_the_shapefile(tmp_path):
+    table = calfin_lines(fronts_of(), author="Someone")
+    assert list(table.columns) == [*CALFIN_COLUMNS, "geometry"]
+    first = table.iloc[0]
+    assert (first["GlacierID"], first["Satellite"], first["Date"], first["QualFlag"]) == (7, "LE07", "2004-06-19", 13)
+    assert (first["Center_X"], first["Center_Y"]) == pytest.approx((X + 500, Y + 500))
+    assert first["Latitude"] == pytest.approx(69.8, abs=0.5)
+    paths = write_by_glacier(table, tmp_path, region="Greenland", closed=False, version="1.0")
+    assert [p.name for p in paths] == ["termini_2004-2004_Greenland_v1.0.shp", "termini_2004-2004_Dom_v1.0.shp"]
+    back = gpd.read_file(paths[0])
+    assert list(back.columns) == list(table.columns)
+    assert back.geometry.geom_equals_exact(table.geometry, 1e-6).all()
+    assert back["ImageID"].tolist() == table["ImageID"].tolist()
+
+
+def test_a_front_of_an_image_that_has_none_is_no_row():
+    assert len(calfin_lines(fronts_of(), author="x")) == 3
+
+
+def test_names_are_taken_where_they_are_known():
+    names = pd.DataFrame({"domain": ["Dom"], "GrnlndcN": ["Sermeq"], "RefName": ["The Glacier"]})
+    row = calfin_lines(fronts_of(), author="x", names=names).iloc[0]
+    assert (row["GrnlndcN"], row["RefName"], row["AltName"]) == ("Sermeq", "The Glacier", "")
+
+
+def test_an_ocean_with_an_island_is_one_closed_polygon_with_a_hole():
+    fronts = fronts_of()
+    polygons = polygons_of(fronts)
+    holed = Polygon(box(X, Y, X + 900, Y + 900).exterior, [box(X + 200, Y + 200, X + 300, Y + 300).exterior.coords])
+    polygons.loc[0, "geometry"] = MultiPolygon([holed, box(X + 950, Y, X + 990, Y + 50)])
+    table = calfin_polygons(polygons, fronts, author="x")
+    of_first = table[table["ImageID"] == polygons["scene_id"][0]]
+    assert len(of_first) == 2
+    assert sorted(len(p.interiors) for p in of_first.geometry) == [0, 1]
+    assert table["QualFlag"].eq(13).all()
+
+
+def test_termpicks_has_decimal_years():
+    table = termpicks_lines(fronts_of(dates=("2004-07-01",)), author="x")
+    assert list(table.columns) == [*TERMPICKS_COLUMNS, "geometry"]
+    assert table["DecDate"][0] == pytest.approx(2004 + 182.5 / 366)
+
+
+@pytest.mark.parametrize(
+    ("platform", "scene", "code"),
+    [
+        ("landsat-8", "LC08_L2SP_x", "LC08"),
+        ("SENTINEL-1A", "S1A_EW_x", "S1A"),
+        ("sentinel-2b", "other", "S2B"),
+        ("Envisat", "x", "Envisat"),
+    ],
+)
+def test_satellites_are_named_as_calfin_names_them(platform, scene, code):
+    assert satellite_code(platform, scene) == code
+
+
+def test_an_exp_file_has_a_contour_a_part_and_closes_polygons():
+    lines = [("Dom 2004", fronts_of().geometry[0]), ("Sea", box(0, 0, 1, 1))]
+    contours = read_exp(exp_text(lines))
+    assert [name for name, _ in contours] == ["Dom 2004", "Sea"]
+    np.testing.assert_allclose(contours[0][1], [(X + 500, Y), (X + 500, Y + 1000)])
+    assert (contours[1][1][0] == contours[1][1][-1]).all()
+
+
+def test_a_month_has_the_share_of_its_scenes_that_show_ice_and_unknown_is_not_ocean():
+    cube = monthly_ice(polygons_of(fronts_of()), GRID)
+    assert cube["time"].dt.strftime("%Y-%m").values.tolist() == ["2004-06", "2004-07", "2004-08"]
+    assert cube["n_scenes"].values.tolist() == [2, 0, 1]
+    june = cube["ice"][0].sel(y=Y + 505).to_series()
+    assert june.loc[X + 455] == 100
+    assert june.loc[X + 555] == 50  # ocean in the first scene, ice in the second
+    assert june.loc[X + 905] == 0
+    assert june.loc[X + 105] == 255
+    assert (cube["ice"][1] == 255).all()
+
+
+def test_the_level_set_is_the_signed_distance_to_the_front_in_metres():
+    levels = level_set_series(polygons_of(fronts_of()), GRID)
+    row = levels["ice_levelset"][0].sel(y=Y + 505).to_series()
+    assert row.loc[X + 505] == pytest.approx(5)
+    assert row.loc[X + 495] == pytest.approx(-5)
+    assert row.loc[X + 205] == pytest.approx(-295)
+    on_mesh = level_set_on_mesh(levels, [X + 500, X + 300, X - 5000], [Y + 500, Y + 500, Y + 500])
+    assert on_mesh.shape == (4, 3)
+    assert on_mesh[0, 0] == pytest.approx(0, abs=1e-3)
+    assert on_mesh[1, 0] == pytest.approx(-200, abs=1e-3)
+    assert on_mesh[-1, 0] == pytest.approx(2004 + 170.5 / 366)
+
+
+def test_a_domain_without_an_ocean_says_so():
+    polygons = polygons_of(fronts_of())
+    with pytest.raises(ValueError, match="no scene of the domain has an ocean"):
+        level_set_series(polygons[polygons["kind"] == "ice"], GRID)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    write_sample(folder / "scenes", scenes=3)
+    scenes = [
+        "--catalog",
+        str(folder / "scenes" / "catalog.json"),
+        "--domains",
+        str(folder / "scenes" / "domains.geojson"),
+    ]
+    assert main(["map", *scenes, "--period", "1984/2024", "--store", str(folder / "store"), "--cluster", "none"]) == 0
+    formats = ["calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "stac"]
+    assert (
+        main(["export", str(folder / "store"), "--out", str(folder / "out"), "--author", "Me", "--format", *formats])
+        == 0
+    )
+    return folder
+
+
+def test_every_format_of_a_store_opens_in_its_reader(exported):
+    fronts = read_fronts(str(exported / "store"))
+    n = int((fronts["state"] == "front").sum())
+    out = exported / "out"
+    (together,) = out.glob("calfin/termini_*_Greenland_v1.0.shp")
+    assert len(gpd.read_file(together)) == n
+    assert gpd.read_file(out / "termpicks" / "termpicks.shp")["Author"].eq("Me").all()
+    assert len(gpd.read_file(out / "gpkg" / "calfin_cloud.gpkg", layer="fronts")) == len(fronts)
+    assert sum(len(read_exp(path.read_text())) for path in out.glob("issm/*.exp")) == n
+    levels = xr.open_dataset(out / "levelset" / "Painted-Glacier.nc", engine="h5netcdf", decode_coords="all")
+    assert levels["ice_levelset"].dims == ("time", "y", "x")
+    assert levels.rio.crs.to_epsg() == fronts.crs.to_epsg()
+    cube = xr.open_zarr(out / "icemask" / "Painted-Glacier.zarr", consolidated=False)
+    same = xr.open_dataset(out / "icemask" / "Painted-Glacier.nc", engine="h5netcdf", decode_coords="all")
+    np.testing.assert_array_equal(cube["ice"], same["ice"])
+    assert np.isnan(same["ice"]).any()
+
+
+def test_the_stac_collection_of_a_store_is_valid_and_has_an_item_a_scene(exported):
+    collection = pystac.Collection.from_file(str(exported / "out" / "stac" / "collection.json"))
+    collection.validate()
+    items = list(collection.get_items(recursive=True))
+    fronts = read_fronts(str(exported / "store"))
+    assert len(items) == fronts["key"].nunique()
+    for item in items:
+        item.validate()
+        assert shapely.geometry.shape(item.geometry).is_valid
+    picture = next(item.assets["picture"].href for item in items if "picture" in item.assets)
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_of_an_export_says_what_made_it(exported):
+    text = (exported / "out" / "README.md").read_text()
+    made = json.loads((exported / "store" / "store.json").read_text())
+    assert made["model"] in text
+    assert "doi:10.5194/tc-15-1663-2021" in text
+    assert "Me" in (exported / "out" / "CITATION.cff").read_text()
+
+
+def test_an_unknown_format_is_refused(exported, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", str(exported / "store"), "--out", "x", "--format", "dwg"])
+    assert "invalid choice" in capsys.readouterr().err

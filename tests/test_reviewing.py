@@ -1,0 +1,136 @@
+"""People accept, reject and redraw fronts; the automatic ones stay, and every front says where it is from."""
+
+import json
+import shutil
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from shapely.affinity import translate
+from shapely.geometry import mapping
+
+from calfin_cloud.cli import main
+from calfin_cloud.datasets import read_samples
+from calfin_cloud.results import apply_verdicts, lineage_of, reviewed_fronts, usable_fronts, write_training_pairs
+from calfin_cloud.sample import write_sample
+from calfin_cloud.storage import read_fronts
+
+TIME = "2026-01-31T12:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reviewed")
+    write_sample(folder / "scenes", scenes=3)
+    where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024"]
+    catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
+    assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
+    return folder
+
+
+@pytest.fixture
+def store(mapped, tmp_path):
+    shutil.copytree(mapped / "store", tmp_path / "store")
+    return str(tmp_path / "store")
+
+
+def verdict(front, what, **more):
+    return {"key": front["key"], "front": int(front["front"]), "verdict": what, "author": "M", "time": TIME, **more}
+
+
+def test_a_redrawn_front_has_the_drawn_line_and_the_flag_of_a_manual_one_and_the_automatic_one_stays(store):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    drawn = translate(first["geometry"], 90, 0)
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(drawn), note="followed melange")])
+    after = reviewed_fronts(store).set_index(["key", "front"]).loc[(first["key"], first["front"])]
+    assert after["geometry"].equals_exact(drawn, 1e-6)
+    assert after["quality_flag"] == {10: 0, 13: 3}[first["quality_flag"]]
+    assert (after["reviewer"], after["reviewed_at"], after["note"]) == ("M", TIME, "followed melange")
+    assert np.isnan(after["sigma_m"])
+    assert read_fronts(store).geometry.geom_equals_exact(before.geometry, 0).all()
+
+
+def test_a_rejected_front_stays_in_the_table_but_is_not_used(store):
+    fronts = read_fronts(store)
+    first = fronts[fronts["state"] == "front"].iloc[0]
+    apply_verdicts(store, [verdict(first, "reject")])
+    assert len(reviewed_fronts(store)) == len(fronts)
+    assert len(usable_fronts(store)) == (fronts["state"] == "front").sum() - 1
+
+
+def test_the_last_verdict_counts_whatever_the_order_in_which_files_are_applied(store):
+    fronts = read_fronts(store)
+    first = fronts[fronts["state"] == "front"].iloc[0]
+    apply_verdicts(store, [verdict(first, "accept") | {"time": "2026-02-02T00:00:00Z"}])
+    apply_verdicts(store, [verdict(first, "reject")])
+    apply_verdicts(store, [verdict(first, "reject")])  # twice is once
+    assert reviewed_fronts(store)["verdict"].value_counts().get("accept") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"verdict": "maybe"}, "must be one of"),
+        ({"front": 7}, "no front 7"),
+        ({"author": ""}, "lacks"),
+        ({"time": "yesterday"}, "time must be"),
+        ({"verdict": "redraw"}, "LineString"),
+        ({"verdict": "redraw", "geometry": {"type": "Point", "coordinates": [0, 0]}}, "LineString"),
+    ],
+)
+def test_one_wrong_verdict_keeps_none(store, change, words):
+    fronts = read_fronts(store)
+    first = fronts[fronts["state"] == "front"].iloc[0]
+    good = verdict(first, "accept")
+    with pytest.raises(ValueError, match=words):
+        apply_verdicts(store, [good, good | change])
+    assert (reviewed_fronts(store)["verdict"] == "").all()
+
+
+def test_a_file_of_verdicts_is_applied_from_the_command_line(store, tmp_path, capsys):
+    fronts = read_fronts(store)
+    first = fronts[fronts["state"] == "front"].iloc[0]
+    (tmp_path / "v.json").write_text(json.dumps([verdict(first, "accept")]))
+    assert main(["review", store, "--apply", str(tmp_path / "v.json"), "--training", str(tmp_path / "pairs")]) == 0
+    assert "1 accept" in capsys.readouterr().out
+    (tmp_path / "v.json").write_text("{}")
+    assert main(["review", store, "--apply", str(tmp_path / "v.json")]) == 2
+
+
+def test_fronts_that_people_vouch_for_become_pairs_that_training_reads(store, tmp_path):
+    fronts = read_fronts(store)
+    found = fronts[fronts["state"] == "front"]
+    apply_verdicts(store, [verdict(row, "accept") for _, row in found.iterrows()])
+    paths = write_training_pairs(store, tmp_path / "pairs")
+    assert len(paths) >= 2
+    sample = next(iter(read_samples(tmp_path / "pairs")))
+    assert sample.glacier == "Painted-Glacier"
+    assert sample.front.any()
+
+
+def test_every_front_tells_which_file_network_and_settings_made_it(store, tmp_path, capsys):
+    fronts = read_fronts(store)
+    first = fronts[fronts["state"] == "front"].iloc[0]
+    told = lineage_of(store, first["scene_id"])
+    assert told["read"]["item"] == first["scene_id"]
+    assert told["read"]["files"][0]["address"].endswith(".tif")
+    assert "sha256" in told["made_by"]["model"] or len(told["made_by"]["model"]) > 10
+    assert told["made_by"]["settings"]["network"] == "calfin-small-2"
+    assert main(["show", store, first["key"], "--picture", str(tmp_path / "p.png")]) == 0
+    assert json.loads(capsys.readouterr().out)["key"] == first["key"]
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["show", store, "nothing"]) == 2
+
+
+def test_exports_leave_out_what_was_rejected_and_have_what_was_redrawn(store, tmp_path):
+    fronts = read_fronts(store)
+    found = fronts[fronts["state"] == "front"]
+    rejected, redrawn = found.iloc[0], found.iloc[1]
+    line = translate(redrawn["geometry"], 300, 0)
+    apply_verdicts(store, [verdict(rejected, "reject"), verdict(redrawn, "redraw", geometry=mapping(line))])
+    assert main(["export", store, "--out", str(tmp_path), "--format", "calfin"]) == 0
+    (path,) = tmp_path.glob("calfin/*Greenland_v1.0.shp")
+    table = gpd.read_file(path)
+    assert len(table) == len(found) - 1
+    assert table["QualFlag"].isin([0, 3]).sum() == 1
