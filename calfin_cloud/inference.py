@@ -179,8 +179,12 @@ def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | No
 def overview_of(
     channels: NDArray[np.uint8], *, network: str, settings: InferenceSettings | None = None
 ) -> NDArray[np.float32]:
-    """First pass of scenes, all in one batch: (n, y, x, 4) uint8 -> (n, 256, 256, mask)."""
-    return np.stack(_predict_pictures([scene[..., :3] for scene in channels], network, settings))
+    """First pass of scenes, all in one batch: (n, y, x, 4) uint8 -> (n, 256, 256, mask), NaN for one without data."""
+    seen = channels[..., 3].any(axis=(1, 2))
+    overviews = np.full((len(channels), INPUT_SIZE, INPUT_SIZE, len(MASKS)), np.nan, dtype=np.float32)
+    if seen.any():
+        overviews[seen] = _predict_pictures([scene[..., :3] for scene in channels[seen]], network, settings)
+    return overviews
 
 
 def candidates_of(
@@ -191,6 +195,8 @@ def candidates_of(
     trace: TraceSettings = DEFAULT,
 ) -> NDArray[np.int32]:
     """Boxes (n, edge) of the candidate fronts of a first pass (256, 256, mask), in px of a scene of `shape` (y, x)."""
+    if np.isnan(overview).all():
+        return np.empty((0, 4), dtype=np.int32)
     low = None if fjord_mask is None else resize(fjord_mask.astype("uint8"), overview.shape[:2], nearest=True) > 0
     return candidate_boxes(overview[..., 0], overview[..., 1], shape, fjord_mask=low, settings=trace)
 
@@ -207,11 +213,14 @@ def masks_of(
     """Second pass of scenes (n, y, x, 4), the windows of all in one batch, laid over the first -> (n, mask, y, x).
 
     Windows fade into the first pass at their border, unless each is to give a front of its own. A window that shows the
-    whole scene shows no more than the first pass did, and is not predicted again.
+    whole scene shows no more than the first pass did, and is not predicted again; nor is a scene without data.
     """
     shape = channels.shape[1:3]
     whole = Window(0, shape[0], 0, shape[1])
-    windows = [[w for w in _windows(boxes, shape, trace) if w != whole] for boxes in candidates]
+    windows = [
+        [w for w in _windows(boxes, shape, trace) if w != whole and scene[..., 3].any()]
+        for boxes, scene in zip(candidates, channels, strict=True)
+    ]
     parts = [w.cut(scene[..., :3]) for scene, of_scene in zip(channels, windows, strict=True) for w in of_scene]
     predicted = iter(_predict_pictures(parts, network, settings))
     masks = np.empty((len(channels), len(MASKS), *shape), dtype=np.float32)

@@ -35,15 +35,20 @@ REASONS = {
     "elsewhere": "the second look finds an edge, but not where the first one saw the front",
     "only_walls": "every edge follows the fjord walls or the border of the domain",
     "unreadable": "the scene could not be read",
+    "unreachable": "the server of the scene was silent or busy: try again later",
     "no_band": "the scene lacks the band that shows ice",
     "refused_address": "the catalogue names an address that is not opened",
     "worker_lost": "the worker died with the scene",
+    "out_of_memory": "the memory of the GPU or worker does not hold one tile of the scene in the network",
     "error": "an unexpected error",
 }
 """Reason codes of a scene and of a rejected candidate; the empty one belongs to the state `front`."""
 
-FAILURES = ("unreadable", "no_band", "refused_address", "worker_lost", "error")
+FAILURES = ("unreadable", "unreachable", "no_band", "refused_address", "worker_lost", "out_of_memory", "error")
 """Reasons of the state `failed`; all others belong to `no_front`."""
+
+UNSEEN = ("cloudy", "nodata", "flat", *FAILURES)
+"""Reasons of scenes that the network has not seen to the end: they have no masks."""
 
 FRONT_SCHEMA = pa.schema(
     [

@@ -1,8 +1,10 @@
 """Fixtures every test may use."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers.s3 import S3, serve_s3
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +14,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real data and parity numbers is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A real S3 server for the session, which the environment names from then on."""
+    with serve_s3() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server

@@ -16,7 +16,7 @@ from calfin_cloud.fronts import FEWEST_DATES
 from calfin_cloud.pipeline import derive_fjords, map_fronts
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
-from calfin_cloud.storage import read_fronts
+from calfin_cloud.storage import Tables, read_batches, read_fronts, read_items, read_tables, write_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 7
@@ -100,9 +100,12 @@ def scanty(store, tmp_path):
     """Store with one front fewer than dates are needed."""
     shutil.copytree(store, tmp_path / "scanty")
     with_front = sorted(read_fronts(str(store)).query("state == 'front'")["key"].unique())[: FEWEST_DATES - 1]
-    for path in (tmp_path / "scanty/fronts").glob("*.parquet"):
-        table = gpd.read_parquet(path)
-        table[table["key"].isin(with_front)].to_parquet(path)
+    for stored in read_batches(str(store)):
+        tables = read_tables(str(store), stored)
+        fewer = [table[table["key"].isin(with_front)] for table in tables]
+        (tmp_path / "scanty/fronts" / stored.name).unlink()
+        items = read_items(str(store), stored)
+        write_batch(str(tmp_path / "scanty"), Tables(*fewer), items, recipe=stored.recipe)
     return tmp_path / "scanty"
 
 

@@ -22,8 +22,8 @@ from calfin_cloud.clusters import connect, local
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.fronts import DEFAULT
 from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts
-from calfin_cloud.pipeline.mapping import predict_on
 from calfin_cloud.pipeline.settings import settings_from
+from calfin_cloud.pipeline.workers import places_of, predict_on
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import STATES
@@ -199,7 +199,7 @@ def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu():
         infos = client.scheduler_info(n_workers=-1)["workers"]
         (gpu,) = (address for address, info in infos.items() if "GPU" in info["resources"])
         read = client.persist(channels + 0)
-        masks, _ = predict_on(client, read, domain, MapSettings())
+        masks, _ = predict_on(client, read, domain, MapSettings(), places_of(client))
         wait([read, masks])
         made_by = client.who_has(masks)
         assert len(made_by) == shape[0]

@@ -1,22 +1,24 @@
-import geopandas as gpd
+"""A store: what made it, its domains and pictures, and the masks of its scenes; on disk and on a real S3 server."""
+
+import base64
+from dataclasses import replace
+
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from shapely.geometry import LineString, MultiPolygon, box
+from storing import DOMAIN, NOON, PLACES, contents, new_store, paths_in
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.schema import FRONT_SCHEMA, POLYGON_SCHEMA, REJECTED_SCHEMA
+from calfin_cloud.storage import files
 
-DOMAIN = Domain("Store", box_grid((0, 0, 3000, 2400), 3413, 30.0), "9")
-LINE = LineString([(0, 0), (300, 400)])
-NOON = np.datetime64("2020-07-01T12:00:00", "us")
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture
@@ -26,78 +28,9 @@ def store(tmp_path):
     return uri
 
 
-def rows(*scenes, line=None):
-    """Fronts table with one row for each scene id, with or without a line."""
-    table = pd.DataFrame(
-        {
-            "key": [f"Store/{s}" for s in scenes],
-            "domain": "Store",
-            "scene_id": scenes,
-            "front": 0 if line else -1,
-            "glacier_id": "9",
-            "datetime": pd.Timestamp("2020-07-01T12:00", tz="UTC"),
-            "platform": "landsat-8",
-            "collection": "landsat-c2-l2",
-            "state": "front" if line else "no_front",
-            "reason": "" if line else "cloudy",
-            "detail": "",
-            "quality_flag": 10,
-            "length_m": line.length if line else np.nan,
-            "confidence": np.nan,
-            "sigma_m": np.nan,
-            "half95_m": np.nan,
-            "vertex_sigma_m": [[0.5, 1.5] if line else []] * len(scenes),
-            "score": np.nan,
-            "score_reasons": "",
-            "isolation": "",
-            "cloud_fraction": np.nan,
-            "nodata_fraction": 0.0,
-            "slc_off_fraction": 0.0,
-            "resolution_m": 30.0,
-            "model": "a@1",
-            "code": "0",
-        }
-    )
-    return gpd.GeoDataFrame(table, geometry=[line] * len(scenes), crs=DOMAIN.crs)
-
-
-def rejected_rows(*scenes, candidate=0, line=LINE):
-    """Table with one rejected candidate for each scene id; with the right columns even for none."""
-    table = pd.DataFrame(
-        {
-            "key": [f"Store/{s}" for s in scenes],
-            "domain": "Store",
-            "scene_id": scenes,
-            "candidate": candidate,
-            "datetime": pd.Timestamp("2020-07-01T12:00", tz="UTC"),
-            "filter": "edge size",
-            "reason": "edge_too_short",
-            "value": 12,
-            "limit": 32,
-            "detail": "12 px of edge, at least 32 is needed",
-        }
-    )
-    return gpd.GeoDataFrame(table, geometry=[line] * len(scenes), crs=DOMAIN.crs)
-
-
-def polygon_rows(*scenes, kind="ocean", polygon=None):
-    """Table with one row for each scene id, with a polygon or the reason why there is none."""
-    table = pd.DataFrame(
-        {
-            "key": [f"Store/{s}" for s in scenes],
-            "domain": "Store",
-            "scene_id": scenes,
-            "glacier_id": "9",
-            "datetime": pd.Timestamp("2020-07-01T12:00", tz="UTC"),
-            "platform": "landsat-8",
-            "kind": kind,
-            "fjord": "scene",
-            "reason": "" if polygon else "no_ocean",
-            "detail": "",
-            "area_m2": polygon.area if polygon else np.nan,
-        }
-    )
-    return gpd.GeoDataFrame(table, geometry=[polygon] * len(scenes), crs=DOMAIN.crs)
+def arrays_of(store):
+    """Zarr group of the masks, to change."""
+    return zarr.open_group(storage.masks_url(store, "Store"), mode="r+", use_consolidated=False)
 
 
 @given(arrays("float32", (2, 80, 100), elements=st.sampled_from([0, 0.1, 0.33, 0.5, 1, np.nan]), fill=st.just(0.25)))
@@ -134,7 +67,7 @@ def test_scenes_keep_their_places_when_others_come(store):
 
 def test_an_interrupted_lengthening_of_the_axis_is_mended(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON})
-    group = zarr.open_group(storage.masks_url(store, "Store"), mode="r+", use_consolidated=False)
+    group = arrays_of(store)
     group["masks"].resize((3, 2, 80, 100))  # killed before time and scene_id grew
     assert storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON}) == {"a": 0, "b": 1}
     assert xr.open_zarr(store + "/masks/Store")["masks"].sizes["time"] == 2
@@ -164,7 +97,7 @@ def test_candidates_that_do_not_fit_are_refused(store, candidates):
 
 def test_a_store_that_kept_no_candidates_reads_as_none_and_grows_on(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON})
-    group = zarr.open_group(storage.masks_url(store, "Store"), mode="r+", use_consolidated=False)
+    group = arrays_of(store)
     del group["candidates"]
     assert storage.read_candidates(store, "Store", 0).shape == (0, 4)
     storage.add_scenes(store, DOMAIN, {"b": NOON})
@@ -183,102 +116,6 @@ def test_a_domain_with_another_grid_is_refused(store):
         storage.add_scenes(store, moved, {"b": NOON})
 
 
-def test_geopandas_reads_the_folder_of_fronts_even_where_a_batch_has_none(store):
-    storage.write_fronts(store, rows("a", "b"))
-    storage.write_fronts(store, rows("c", line=LINE))
-    table = gpd.read_parquet(store + "/fronts")
-    assert sorted(table["scene_id"]) == ["a", "b", "c"]
-    assert table.crs.to_epsg() == 3413
-    ours = storage.read_fronts(store)
-    assert ours.loc[ours["scene_id"] == "c", "geometry"].item() == LINE
-    assert ours["geometry"].isna().sum() == 2
-    assert list(ours.columns) == [*FRONT_SCHEMA.names, "geometry"]
-    assert storage.finished_keys(store) == {"Store/a", "Store/b", "Store/c"}
-
-
-def test_writing_a_batch_twice_is_writing_it_once(store, tmp_path):
-    storage.write_fronts(store, rows("a", "b"))
-    before = {p.name: p.read_bytes() for p in (tmp_path / "store/fronts").iterdir()}
-    storage.write_fronts(store, rows("a", "b"))
-    assert {p.name: p.read_bytes() for p in (tmp_path / "store/fronts").iterdir()} == before
-    assert len(before) == 1
-
-
-def test_the_three_tables_of_a_batch_share_its_name(store, tmp_path):
-    fronts, water = rows("a", "b", line=LINE), MultiPolygon([box(0, 0, 30, 60)])
-    keys = list(fronts["key"])
-    storage.write_rejected(store, rejected_rows("b"), keys=keys)
-    storage.write_polygons(store, polygon_rows("a", polygon=water), keys=keys)
-    storage.write_fronts(store, fronts)
-    folders = [tmp_path / "store" / name for name in ("fronts", "rejected", "polygons")]
-    assert len({tuple(p.name for p in folder.iterdir()) for folder in folders}) == 1
-    (candidate,), (polygon,) = storage.read_rejected(store).geometry, storage.read_polygons(store).geometry
-    assert candidate == LINE
-    assert polygon == water
-    before = [p.read_bytes() for folder in folders for p in folder.iterdir()]
-    storage.write_rejected(store, rejected_rows("b"), keys=keys)
-    storage.write_polygons(store, polygon_rows("a", polygon=water), keys=keys)
-    assert [p.read_bytes() for folder in folders for p in folder.iterdir()] == before
-
-
-@pytest.mark.parametrize(
-    ("folder", "write", "make", "schema"),
-    [
-        ("rejected", storage.write_rejected, rejected_rows, REJECTED_SCHEMA),
-        ("polygons", storage.write_polygons, polygon_rows, POLYGON_SCHEMA),
-    ],
-)
-def test_an_empty_table_has_a_file_of_the_same_types(store, folder, write, make, schema):
-    paths = [write(store, make(*scenes), keys=["Store/a", "Store/b"]) for scenes in ((), ("a",))]
-    empty, full = write(store, make(), keys=["Store/a"]), write(store, make("b"), keys=["Store/b"])
-    assert paths[0] == paths[1]
-    assert pq.read_schema(empty).equals(pq.read_schema(full))
-    assert [pq.read_schema(empty).field(f.name).type for f in schema] == schema.types
-    assert len(pq.read_table(empty)) == 0
-    together = gpd.read_parquet(f"{store}/{folder}")
-    assert together.crs.to_epsg() == 3413
-    assert len(together) == 2
-
-
-def test_tables_of_a_killed_run_count_only_once_their_fronts_are_written(store):
-    storage.write_rejected(store, rejected_rows("a"), keys=["Store/a", "Store/b"])
-    storage.write_polygons(store, polygon_rows("a"), keys=["Store/a", "Store/b"])
-    assert storage.finished_keys(store) == set()
-    assert len(storage.read_rejected(store)) == len(storage.read_polygons(store)) == 0
-    storage.write_rejected(store, rejected_rows("a"), keys=["Store/a"])  # resumed with smaller batches
-    storage.write_fronts(store, rows("a"))
-    storage.write_fronts(store, rows("b"))
-    assert storage.read_rejected(store)["key"].tolist() == ["Store/a"]
-    storage.write_polygons(store, polygon_rows("b"), keys=["Store/b"])
-    assert storage.read_polygons(store)["key"].tolist() == ["Store/b"]
-
-
-def test_a_store_made_before_there_were_rejected_candidates_reads_as_having_none(store):
-    storage.write_fronts(store, rows("a"))
-    for table, schema in (
-        (storage.read_rejected(store), REJECTED_SCHEMA),
-        (storage.read_polygons(store), POLYGON_SCHEMA),
-    ):
-        assert len(table) == 0
-        assert list(table.columns) == [*schema.names, "geometry"]
-        assert table.crs.to_epsg() == 3413
-
-
-def test_rows_of_scenes_outside_the_batch_are_not_written(store):
-    with pytest.raises(ValueError, match=r"rows of others \['Store/b'\]"):
-        storage.write_rejected(store, rejected_rows("a", "b"), keys=["Store/a"])
-    with pytest.raises(ValueError, match=r"one domain.*'Other', 'Store'"):
-        storage.write_polygons(store, polygon_rows("a"), keys=["Store/a", "Other/a"])
-
-
-def test_half_a_file_left_by_a_killed_run_is_in_no_readers_way(store, tmp_path):
-    path = storage.write_fronts(store, rows("a"))
-    folder, name = path.rsplit("/", 1)
-    (tmp_path / "store/fronts" / f".{name}.part").write_bytes(b"PAR1 half")
-    assert len(gpd.read_parquet(folder)) == 1
-    assert storage.finished_keys(store) == {"Store/a"}
-
-
 def test_a_store_made_with_another_model_is_not_mixed(store):
     storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a@1"})
     with pytest.raises(ValueError, match=r"made differently.*model"):
@@ -291,48 +128,9 @@ def test_a_folder_with_other_files_does_not_become_a_store(tmp_path):
         storage.open_store(str(tmp_path), crs=DOMAIN.crs, made_by={})
 
 
-def test_rows_that_break_the_contract_are_not_written(store):
-    broken = rows("a").assign(state="front")
-    with pytest.raises(ValueError, match="state and geometry disagree"):
-        storage.write_fronts(store, broken)
-    with pytest.raises(ValueError, match="unknown states or reasons"):
-        storage.write_fronts(store, rows("a").assign(reason="bored"))
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (rejected_rows("a").assign(reason=""), "unknown reasons"),
-        (rejected_rows("a").assign(filter=""), "a filter"),
-        (rejected_rows("a", line=None), "must have a line"),
-        (rejected_rows("a", "a"), "a number of their own"),
-        (rejected_rows("a").drop(columns="limit"), "must have the columns"),
-    ],
-)
-def test_rejected_candidates_that_break_the_contract_are_not_written(store, table, message):
-    with pytest.raises(ValueError, match=message):
-        storage.write_rejected(store, table, keys=["Store/a"])
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (polygon_rows("a", kind="land"), "unknown kinds"),
-        (polygon_rows("a").assign(reason="bored"), "unknown kinds or reasons"),
-        (polygon_rows("a").assign(reason=""), "None with a reason"),
-        (polygon_rows("a", polygon=MultiPolygon([box(0, 0, 1, 1)])).assign(reason="no_ocean"), "None with a reason"),
-        (polygon_rows("a", polygon=box(0, 0, 1, 1)), "one MultiPolygon"),
-        (polygon_rows("a", "a"), "one MultiPolygon a kind"),
-    ],
-)
-def test_polygons_that_break_the_contract_are_not_written(store, table, message):
-    with pytest.raises(ValueError, match=message):
-        storage.write_polygons(store, table, keys=["Store/a"])
-
-
 def test_a_scene_id_never_leaves_the_folder_of_pictures(store, tmp_path):
-    storage.write_picture(store, "Store", "../../x/..", b"png")
-    assert storage.read_picture(store, "Store", "../../x/..") == b"png"
+    storage.write_picture(store, "Store", "../../x/..", PNG)
+    assert storage.read_picture(store, "Store", "../../x/..") == PNG
     assert len(list((tmp_path / "store/pictures/Store").iterdir())) == 1
     assert storage.read_picture(store, "Store", "y") is None
 
@@ -341,3 +139,135 @@ def test_an_empty_store_reads_as_an_empty_table(store):
     table = storage.read_fronts(store)
     assert len(table) == 0
     assert table.crs.to_epsg() == 3413
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_store_on_disk_and_on_s3_takes_and_gives_the_same(kind, request):
+    store = new_store(kind, request)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a@1"})
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a@1"})
+    storage.keep_domain(store, DOMAIN)
+    assert storage.read_store_domains(store) == [DOMAIN]
+    places = storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
+    masks, grey = np.full((2, 80, 100), 0.5), np.full((80, 100), 7, "uint8")
+    storage.write_masks(store, "Store", places["b"], masks, candidates=np.array([[0, 80, 10, 90]]), grey=grey)
+    np.testing.assert_allclose(storage.read_scene_masks(store, "Store", places["b"]), masks)
+    assert (storage.read_scene_grey(store, "Store", places["b"]) == grey).all()
+    assert storage.read_candidates(store, "Store", places["b"]).tolist() == [[0, 80, 10, 90]]
+    assert storage.read_scene_grey(store, "Store", places["a"]) is None
+    storage.write_picture(store, "Store", "b", PNG)
+    assert storage.read_picture(store, "Store", "b") == PNG
+    assert xr.open_zarr(storage.masks_url(store, "Store"))["masks"].sizes["time"] == 2
+    before = contents(store)
+    storage.write_masks(store, "Store", places["b"], masks, candidates=np.array([[0, 80, 10, 90]]), grey=grey)
+    storage.keep_domain(store, DOMAIN)
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_file_is_made_once_and_written_whole(kind, request):
+    fs, root = files.open_place(new_store(kind, request))
+    assert files.create_whole(fs, f"{root}/once", b"first")
+    assert not files.create_whole(fs, f"{root}/once", b"second")
+    assert bytes(fs.cat_file(f"{root}/once")) == b"first"
+    files.write_whole(fs, f"{root}/once", b"third")
+    assert bytes(fs.cat_file(f"{root}/once")) == b"third"
+    files.delete_files(fs, [f"{root}/once", f"{root}/once"])
+    assert files.list_files(fs, root, "") == []
+
+
+def test_a_body_that_is_damaged_on_its_way_is_refused_by_the_server(request):
+    fs, root = files.open_place(new_store("s3", request))
+    with pytest.raises(OSError):  # noqa: PT011 - the server says no more than that it is invalid
+        fs.pipe_file(f"{root}/x", b"not this", ContentMD5=base64.b64encode(bytes(16)).decode())
+    assert not fs.exists(f"{root}/x")
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_half(tmp_path, monkeypatch):
+    fs, root = files.open_place(str(tmp_path))
+    files.write_whole(fs, f"{root}/x", b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_whole(fs, f"{root}/x", b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("place", [-1, 2])
+def test_a_place_outside_the_axis_is_refused(store, place):
+    storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
+    with pytest.raises(ValueError, match="has 2 places"):
+        storage.write_masks(store, "Store", place, np.full((2, 80, 100), 0.5))
+
+
+def test_masks_that_do_not_fill_their_chunk_are_refused(store):
+    storage.add_scenes(store, DOMAIN, {"a": NOON})
+    with pytest.raises(ValueError, match="be one chunk"):
+        storage.write_masks(store, "Store", 0, np.full((2, 80, 99), 0.5))
+    with pytest.raises(ValueError, match="be one chunk"):
+        storage.write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5), grey=np.zeros((79, 100), "uint8"))
+    assert np.isnan(storage.read_scene_masks(store, "Store", 0)).all()
+
+
+def test_a_scene_whose_masks_are_cleared_is_as_if_never_mapped(store):
+    storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
+    before = contents(store)
+    storage.write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5), grey=np.ones((80, 100), "uint8"))
+    assert contents(store) != before
+    storage.clear_masks(store, "Store", 1)
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("lost", [(2,), (1, 2), (0,), (0, 2)])
+def test_places_whose_ids_were_not_written_are_taken_again_in_the_same_order(store, lost):
+    scenes = dict.fromkeys(("a", "b", "c"), NOON)
+    whole = storage.add_scenes(store, DOMAIN, scenes)
+    before = contents(store)
+    group = arrays_of(store)
+    for place in lost:
+        group["scene_id"][place] = ""
+    assert set(storage.read_places(store, "Store")) == {s for s, place in whole.items() if place not in lost}
+    assert storage.add_scenes(store, DOMAIN, scenes) == whole
+    assert contents(store) == before
+
+
+def test_a_domain_keeps_its_grid_for_ever(store):
+    storage.keep_domain(store, DOMAIN)
+    moved = Domain("Store", box_grid((30, 0, 3030, 2400), 3413, 30.0), "9")
+    with pytest.raises(ValueError, match="another grid"):
+        storage.keep_domain(store, moved, replace=True)
+    drawn = replace(DOMAIN, fjord_boundary=DOMAIN.polygon.buffer(-100))
+    with pytest.raises(ValueError, match="another boundary"):
+        storage.keep_domain(store, drawn)
+    storage.keep_domain(store, drawn, replace=True)
+    assert storage.read_store_domains(store) == [drawn]
+
+
+def test_a_change_that_was_stopped_is_told_to_all_but_the_same_verb(store):
+    storage.begin_change(store, "retrace", model="b@2")
+    with pytest.raises(ValueError, match="`calfin retrace` was stopped"):
+        storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "b@2"})
+    with pytest.raises(ValueError, match="`calfin retrace` was stopped"):
+        storage.begin_change(store, "map --recompute")
+    storage.begin_change(store, "retrace", model="b@2")
+    storage.end_change(store)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "b@2"})
+    assert storage.read_store(store) == {"crs": DOMAIN.crs, "model": "b@2"}
+
+
+def test_a_store_of_another_model_is_told_the_way_out_and_one_of_another_crs_is_not(store):
+    with pytest.raises(ValueError, match="--recompute"):
+        storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "b@2"})
+    with pytest.raises(ValueError, match=r"crs.*; choose another store$"):
+        storage.open_store(store, crs="EPSG:3031", made_by={"model": "a@1"})
+
+
+def test_a_place_without_a_store_is_told(tmp_path):
+    assert not storage.is_store(str(tmp_path))
+    with pytest.raises(ValueError, match=r"no store\.json"):
+        storage.read_store(str(tmp_path))
+    assert paths_in(str(tmp_path)) == []

@@ -15,7 +15,11 @@ from calfin_cloud.cli.parser import make_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0 if all went well, 1 if scenes failed, 2 for a mistake in the call."""
+    """Run one verb; return 0 if all went well, 1 if scenes failed, 2 for a mistake in the call.
+
+    A run whose cluster is lost exits with 3, one that is told to end with 128 and the number of the signal: the same
+    call resumes both.
+    """
     options = make_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     warnings.filterwarnings("ignore", message="Use `@` matmul", category=PendingDeprecationWarning)
@@ -24,3 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"calfin {options.verb}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"calfin {options.verb}: interrupted; the same call resumes", file=sys.stderr)
+        return 130

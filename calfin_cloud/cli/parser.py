@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calfin_cloud.cli import science, stores, tools
+from calfin_cloud.cli import advice, science, stores, tools
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,9 +34,26 @@ def make_parser() -> argparse.ArgumentParser:
             "  calfin map --images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
         )
     )
+    _add_plan(
+        _verb(
+            verbs,
+            "plan",
+            advice.plan,
+            "calfin plan --catalog earth-search --domains domains.geojson --period 2019 --price-cpu-hour 0.05",
+        )
+    )
+    _add_doctor(
+        _verb(
+            verbs,
+            "doctor",
+            advice.doctor,
+            "calfin doctor --catalog earth-search --domains domains.geojson --period 2019 --store s3://bucket/fronts",
+        )
+    )
     _add_retrace(_verb(verbs, "retrace", stores.retrace, "calfin retrace fronts --domains domains.geojson"))
     _add_status(_verb(verbs, "status", stores.status, "calfin status fronts"))
     _add_retry(_verb(verbs, "retry", stores.retry, "calfin retry fronts"))
+    _add_compact(_verb(verbs, "compact", stores.compact, "calfin compact fronts"))
     _add_domains(
         _verb(verbs, "domains", tools.domains, "calfin domains --from-termini termini.shp --out domains.geojson")
     )
@@ -75,6 +92,11 @@ def make_parser() -> argparse.ArgumentParser:
     science.add_compare(
         _verb(verbs, "compare", science.compare, "calfin compare fronts termini.shp --days 15 --out comparison")
     )
+    science.add_export(
+        _verb(verbs, "export", science.export, "calfin export fronts --format calfin issm icemask --out products")
+    )
+    science.add_review(_verb(verbs, "review", science.review, "calfin review fronts --apply verdicts.json"))
+    science.add_show(_verb(verbs, "show", science.show, "calfin show fronts LC08_L2SP_016008_20130724_02_T1"))
     return parser
 
 
@@ -112,9 +134,9 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=False)
 
 
-def _add_find(parser: argparse.ArgumentParser, *, images: bool) -> None:
+def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool = True) -> None:
     """Add what says where and when to look; `images` allows plain GeoTIFFs in place of a catalogue."""
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(
         "--catalog",
         metavar="URL_OR_FILE",
@@ -125,7 +147,7 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool) -> None:
         _many(source, "--images", "GeoTIFFs in place of a catalogue", metavar="GEOTIFF")
         _many(parser, "--datetime", "when the images were taken, one for all or one each", metavar="DATE")
         parser.add_argument("--platform", default="unknown", help="satellite of the images (default unknown)")
-    parser.add_argument("--domains", required=True, metavar="FILE", help="domain file, see `calfin domains`")
+    parser.add_argument("--domains", required=required, metavar="FILE", help="domain file, see `calfin domains`")
     _many(parser, "--domain", "only the domains of these names", metavar="NAME")
     parser.add_argument("--period", metavar="A/B", help="days, months or years, e.g. 2019-06/2019-09")
     _many(parser, "--collections", "only these collections", metavar="ID")
@@ -140,20 +162,52 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool) -> None:
 def _add_map(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=True)
     parser.add_argument("--store", required=True, metavar="URI", help="folder or object prefix for masks and fronts")
+    _add_settings(parser)
+    _add_cluster(parser)
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="first map scenes again whose item has changed since, or all if model or settings have",
+    )
+    parser.add_argument(
+        "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
+    )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add what decides the results of a run, and their batches."""
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
     _add_variant(parser)
-    _add_cluster(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="scenes that are written together (default 32)")
     parser.add_argument(
         "--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)"
     )
     parser.add_argument("--max-nodata", type=float, default=0.25, help="nodata above this part (default 0.25)")
-    parser.add_argument(
-        "--recompute", action="store_true", help="map scenes again whose item has changed since they were mapped"
-    )
-    parser.add_argument(
-        "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
-    )
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    _add_find(parser, images=True)
+    parser.add_argument("--store", metavar="URI", help="store of the run, whose scenes are left out")
+    _add_settings(parser)
+    _add_cluster(parser)
+    parser.add_argument("--sample", type=int, default=6, metavar="N", help="scenes to try, see README (default 6)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed tries others (default 0)")
+    for name, of in advice.PRICES.items():
+        parser.add_argument(f"--price-{name}", type=float, default=0.0, metavar="X", help=f"price of {of} (default 0)")
+    _add_json(parser)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    _add_find(parser, images=False, required=False)
+    parser.add_argument("--store", metavar="URI", help="check that it can be written, or gone on with")
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _add_variant(parser)
+    _add_cluster(parser)
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print as JSON, for a schedule")
 
 
 def _add_variant(parser: argparse.ArgumentParser) -> None:
@@ -170,8 +224,8 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         default=os.environ.get("DASK_SCHEDULER_ADDRESS", "local"),
         metavar="local|cuda|kubernetes|gateway|none|ADDRESS",
-        help="workers on this machine (default), on its GPUs, in pods of the Dask operator, behind a Dask Gateway, none at "
-        "all, or those of a scheduler at tcp://host:port (default where DASK_SCHEDULER_ADDRESS names one)",
+        help="workers on this machine (default), on its GPUs, in pods of the Dask operator, behind a Dask Gateway, "
+        "none at all, or those of a scheduler at tcp://host:port (the default where DASK_SCHEDULER_ADDRESS names one)",
     )
     parser.add_argument(
         "--workers",
@@ -183,7 +237,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     _many(
         parser,
         "--cluster-option",
-        "more of what starts the cluster takes, e.g. image=NAME:TAG namespace=NAME gpu_workers=2 (kubernetes), or what the "
+        "what else starts the cluster, e.g. image=NAME:TAG namespace=NAME gpu_workers=2 (kubernetes), or what the "
         "server of the gateway offers",
         type=_option,
         metavar="KEY=VALUE",
@@ -214,19 +268,31 @@ def _value(text: str) -> Any:  # noqa: ANN401 - number, truth, list, ...
 
 
 def _add_retrace(parser: argparse.ArgumentParser) -> None:
-    _add_status(parser)
+    _add_store(parser)
     parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
     _add_variant(parser)
     _add_cluster(parser)
 
 
-def _add_status(parser: argparse.ArgumentParser) -> None:
+def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
 
 
 def _add_retry(parser: argparse.ArgumentParser) -> None:
-    _add_status(parser)
+    _add_store(parser)
     _add_cluster(parser)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--json", action="store_true", help="print all counts as JSON, for a schedule")
+
+
+def _add_compact(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument(
+        "--scenes", type=int, default=4096, metavar="N", help="merge files until one has so many scenes (default 4096)"
+    )
 
 
 def _add_domains(parser: argparse.ArgumentParser) -> None:

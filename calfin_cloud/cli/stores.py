@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calfin_cloud.pipeline import MapSettings
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -26,7 +31,7 @@ def search(options: argparse.Namespace) -> int:
     from calfin_cloud.domains import read_domains
 
     total = 0
-    find_scenes = _finder(options)
+    find_scenes = finder(options)
     for domain in read_domains(options.domains, options.domain):
         for item in find_scenes(domain):
             total += 1
@@ -40,32 +45,31 @@ def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts and the path of the report."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts
-    from calfin_cloud.network import DEFAULT_NETWORK
-    from calfin_cloud.pipeline import VARIANTS, map_fronts, recompute_changed
+    from calfin_cloud.pipeline import map_fronts, recompute_changed
     from calfin_cloud.products import read_product
 
     domains = read_domains(options.domains, options.domain)
     reference = read_product(options.reference) if options.reference else None
-    settings = replace(
-        VARIANTS[options.variant],
-        network=options.network or DEFAULT_NETWORK,
-        max_cloud=options.max_cloud,
-        max_nodata=options.max_nodata,
-    )
+    settings = settings_of(options)
     with _workers(options, "scenes mapped") as (client, on_batch):
+        again: Mapping[str, int] = {}
+        if options.recompute:
+            again = recompute_changed(
+                options.store, domains, finder(options), settings=settings, client=client, on_batch=on_batch
+            )
+            print(f"{sum(again.values())} scenes had changed and were mapped or traced again", file=sys.stderr)
         counts = map_fronts(
             domains,
-            _finder(options),
+            finder(options),
             options.store,
             settings=settings,
             client=client,
             batch_size=options.batch_size,
             on_batch=on_batch,
         )
-        if options.recompute:
-            again = recompute_changed(options.store, domains, _finder(options), client=client)
-            print(f"{sum(again.values())} scenes had changed and were mapped again", file=sys.stderr)
-            counts["failed"] += again["failed"]
+        counts["failed"] += again.get("failed", 0)
+    if changed := counts.pop("changed", 0):
+        print(f"{changed} scenes have changed since: --recompute maps them again", file=sys.stderr)
     _show_store(options.store, counts, None if reference is None else partial(compare_fronts, reference=reference))
     if counts["found"] == 0:
         print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
@@ -90,15 +94,35 @@ def retrace(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Count the scenes of a store by state and reason; the counts add up to the scenes it has."""
-    from calfin_cloud.storage import read_fronts
+    """Count the scenes of a store by state and reason; the counts must add up to the scenes that searches found."""
+    from calfin_cloud.storage import count_scenes, read_fronts
 
-    scenes = read_fronts(options.store).drop_duplicates("key")
-    for (state, reason), n in scenes.groupby(["state", "reason"]).size().items():
-        print(n, state, reason, sep="\t")
-    print(len(scenes), "scenes", sep="\t")
-    for scene in scenes[scenes["state"] == "failed"].itertuples():
-        print(f"{scene.key}: {scene.reason}: {scene.detail}", file=sys.stderr)
+    counts = count_scenes(options.store)
+    if options.json:
+        print(json.dumps(counts, indent=1))
+    else:
+        for row in counts["reasons"]:
+            print(row["scenes"], row["state"], row["reason"], sep="\t")
+        print(counts["pending"], "pending", "found, but not mapped: `calfin map` goes on with them", sep="\t")
+        print(counts["found"], "scenes", sep="\t")
+        if counts["unfinished"]:
+            print(f"`calfin {counts['unfinished']}` was stopped before its end: run it again to the end")
+        if writer := counts["written_by"]:
+            print(f"`calfin {writer['verb']}` on {writer['host']} (process {writer['process']}) writes to it now")
+        fronts = read_fronts(options.store)
+        for scene in fronts[fronts["state"] == "failed"].drop_duplicates("key").itertuples():
+            print(f"{scene.key}: {scene.reason}: {scene.detail}", file=sys.stderr)
+    for wrong in counts["wrong"]:
+        print(f"the counts do not add up: {wrong}", file=sys.stderr)
+    return 1 if counts["wrong"] else 0
+
+
+def compact(options: argparse.Namespace) -> int:
+    """Merge the many small files of a store's batches into few large ones."""
+    from calfin_cloud.storage import compact_store
+
+    before, after = compact_store(options.store, scenes_a_file=options.scenes)
+    print(f"{before} files of fronts became {after}")
     return 0
 
 
@@ -130,14 +154,51 @@ def _workers(options: argparse.Namespace, what: str) -> Iterator[tuple[Any, Call
     """Connect to the workers that the call asks for, and lend what moves a bar on by the scenes of a batch."""
     from tqdm import tqdm
 
-    from calfin_cloud import clusters  # brings loggers of its own, at the level INFO
-
-    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
-    with clusters.connect(options.cluster) as client, tqdm(desc=what, unit="scene") as bar:
+    with connected(options) as client, tqdm(desc=what, unit="scene") as bar:
         yield client, lambda fronts: bar.update(fronts["key"].nunique())
 
 
-def _finder(options: argparse.Namespace) -> Callable[..., Any]:
+@contextmanager
+def connected(options: argparse.Namespace) -> Iterator[Any]:
+    """Connect to the workers that the call asks for; exit with 3 when they are lost."""
+    from calfin_cloud import clusters  # brings loggers of its own, at the level INFO
+
+    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    more = dict(options.cluster_option)
+    if options.worker_memory is not None:
+        more["worker_memory"] = options.worker_memory
+    try:
+        with _ended_by_sigterm(), clusters.connect(options.cluster, n_workers=options.workers, **more) as client:
+            yield client
+    except clusters.ClusterLostError as error:
+        print(f"calfin {options.verb}: {error}", file=sys.stderr)
+        raise SystemExit(3) from error
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Turn SIGTERM, which Kubernetes sends before it kills, into an exception, so that what was started is closed."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def settings_of(options: argparse.Namespace) -> MapSettings:
+    """Return the settings of a run that the call asks for."""
+    from calfin_cloud.network import DEFAULT_NETWORK
+    from calfin_cloud.pipeline import VARIANTS
+
+    return replace(
+        VARIANTS[options.variant],
+        network=options.network or DEFAULT_NETWORK,
+        max_cloud=options.max_cloud,
+        max_nodata=options.max_nodata,
+    )
+
+
+def finder(options: argparse.Namespace) -> Callable[..., Any]:
     """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
     from calfin_cloud.scenes import images_of, items_from_images, search_scenes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from calfin_cloud.network.calfin import TILE_SIZE, calfin_network
 from calfin_cloud.network.unet import PUBLISHED_GLACIERS, unet_network
+from calfin_cloud.schema import SceneError
 
 CHUNK_TILES = 8
 """Tiles that go through the network at once, always so many: four of a picture and four of its transpose.
@@ -49,6 +51,11 @@ WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 
 PUBLISHED_UNET = "unet-published"
 """Architecture of the files that Mohajerani et al. (2019) published: one channel in, one mask out, of any size."""
+
+OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}  # Python, TensorFlow, PyTorch
+
+AS_NEEDED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""TensorFlow and JAX take the whole memory of a GPU at their first step, unless their environment says otherwise."""
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "calfin": calfin_network,
@@ -109,7 +116,10 @@ def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
 
 
 def predict_tiles(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1."""
+    """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1.
+
+    A batch that does not fit into memory goes through in halves; `SceneError` if not even one tile fits.
+    """
     if tiles.ndim != 4 or tiles.shape[1:] != network.input_shape[1:]:
         expected = network.input_shape[1:]
         raise ValueError(
@@ -117,8 +127,28 @@ def predict_tiles(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[n
         )
     padded = np.pad(tiles, [(0, -len(tiles) % CHUNK_TILES), (0, 0), (0, 0), (0, 0)])
     starts = range(0, len(padded), CHUNK_TILES)
-    masks = [np.asarray(network.predict_on_batch(padded[i : i + CHUNK_TILES]), dtype=np.float32) for i in starts]
+    masks = [_predict_batch(network, padded[i : i + CHUNK_TILES]) for i in starts]
     return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
+
+
+def _predict_batch(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    try:
+        return np.asarray(network.predict_on_batch(tiles), dtype=np.float32)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(tiles) == 1:
+            raise SceneError(
+                "out_of_memory", f"not even one tile fits into the memory of the network: {error}"
+            ) from error
+    half = len(tiles) // 2
+    return np.concatenate([_predict_batch(network, tiles[:half]), _predict_batch(network, tiles[half:])])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell by name and text, as TensorFlow, JAX and PyTorch each raise an error of their own."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & OUT_OF_MEMORY) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def save_weights(network: keras.Model, path: Path | str, *, width: float) -> None:
@@ -170,6 +200,8 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=2)
 def _load_network(name_or_path: str, sha256: str | None, size: int) -> keras.Model:
+    for name, value in AS_NEEDED.items():
+        os.environ.setdefault(name, value)
     path, shipped_sha256 = _resolve(name_or_path)
     for expected in filter(None, (sha256, shipped_sha256)):
         if _sha256(path) != expected.lower():

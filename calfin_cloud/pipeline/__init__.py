@@ -3,6 +3,7 @@
 from calfin_cloud.pipeline.fjords import derive_fjords
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import map_fronts
+from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
 from calfin_cloud.pipeline.remapping import recompute_changed, retry_failed
 from calfin_cloud.pipeline.reports import summarise_scenes, write_store_report
 from calfin_cloud.pipeline.retracing import retrace_fronts
@@ -11,8 +12,11 @@ from calfin_cloud.pipeline.settings import VARIANTS, MapSettings
 __all__ = [
     "VARIANTS",
     "MapSettings",
+    "Plan",
+    "Prices",
     "derive_fjords",
     "map_fronts",
+    "plan_run",
     "recompute_changed",
     "retrace_fronts",
     "retry_failed",

@@ -1,9 +1,11 @@
-"""Scenes of a store mapped once more: those that failed, and those whose item has changed since."""
+"""Scenes of a store mapped once more: those that failed, and those whose item, model or settings have changed since."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import geopandas as gpd
@@ -11,21 +13,48 @@ import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.pipeline.mapping import Batch, FindScenes, map_batch
+from calfin_cloud.network import load_network
+from calfin_cloud.pipeline.batches import Batch, FindScenes, windowed
+from calfin_cloud.pipeline.mapping import map_batch
+from calfin_cloud.pipeline.recipes import made_by, recipe_of
+from calfin_cloud.pipeline.retracing import retrace_tables
 from calfin_cloud.pipeline.settings import MapSettings, settings_from
-from calfin_cloud.pipeline.tables import Tables, with_new_rows, write_tables
-from calfin_cloud.schema import front_key
+from calfin_cloud.pipeline.tables import with_new_rows
+from calfin_cloud.schema import UNSEEN, front_key
 from calfin_cloud.storage import (
-    read_batch,
-    read_batches,
+    Stored,
+    Tables,
+    begin_change,
+    check_finished,
+    clear_masks,
+    end_change,
+    hold_lease,
+    is_store,
+    item_digest,
+    keep_domain,
     read_items,
     read_places,
     read_store,
     read_store_domains,
-    write_items,
+    read_tables,
+    tidy,
+    write_batch,
 )
 
 OnBatch = Callable[[gpd.GeoDataFrame], None]
+RECOMPUTE = "map --recompute"
+SCENES_AT_ONCE = 32  # of a batch, which compaction may have made large
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch of which some scenes are mapped again, from these items by key, and perhaps all others traced again."""
+
+    stored: Stored
+    domain: Domain
+    items: Mapping[str, Any]
+    recipe: Mapping[str, str]
+    retrace: bool = False
 
 
 def retry_failed(store: str, *, client: Client | None = None, on_batch: OnBatch | None = None) -> Counter[str]:
@@ -33,12 +62,10 @@ def retry_failed(store: str, *, client: Client | None = None, on_batch: OnBatch 
 
     Their items are those that the store has kept. A scene that fails again stays failed, with the new error.
     """
-
-    def failed(fronts: gpd.GeoDataFrame, items: Mapping[str, Any]) -> dict[str, Any]:
-        keys = fronts.loc[fronts["state"] == "failed", "key"]
-        return {key: items[key] for key in keys if key in items}
-
-    return _remap(store, failed, client, on_batch)
+    with hold_lease(store, "retry") as check:
+        check_finished(store)
+        settings = settings_from(read_store(store)["settings"])
+        return _run(store, _failed_jobs(store), settings, client, on_batch, check)
 
 
 def recompute_changed(
@@ -46,41 +73,108 @@ def recompute_changed(
     domains: Sequence[Domain],
     find_scenes: FindScenes,
     *,
+    settings: MapSettings | None = None,
     client: Client | None = None,
     on_batch: OnBatch | None = None,
 ) -> Counter[str]:
-    """Map the scenes once more whose item in the catalogue differs from the one they were mapped from."""
-    now = {front_key(d.name, item.id): item.to_dict(transform_hrefs=False) for d in domains for item in find_scenes(d)}
+    """Bring a store up to date with the catalogue, the domains and the settings; count the scenes by state.
 
-    def changed(fronts: gpd.GeoDataFrame, items: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: now[key] for key in fronts["key"].unique() if key in now and now[key] != items.get(key)}
+    Mapped again are the scenes whose item in the catalogue differs from the one they were mapped from, and all scenes
+    where model, code, or settings before the tracing differ; where only settings of the tracing or a fjord boundary do,
+    scenes are traced again from their masks, as `retrace_fronts` does. All else stays as it is, and so does a store
+    that does not exist yet. After an interruption the store is unfinished: call it again, it goes on where it stopped.
 
-    return _remap(store, changed, client, on_batch)
+    Parameters
+    ----------
+    domains
+        Those of the store that are not among them keep their boundaries, and their scenes the items they were made of.
+    settings
+        Those of the store where not given.
+    """
+    if not is_store(store):
+        return Counter(front=0, no_front=0, failed=0)
+    with hold_lease(store, RECOMPUTE) as check:
+        check_finished(store, verb=RECOMPUTE)
+        settings = settings or settings_from(read_store(store)["settings"])
+        load_network(settings.network)  # a wrong name or hash ends the run here, before the store is touched
+        kept = {d.name: d for d in read_store_domains(store)}
+        own = [d for d in domains if d.name in kept]
+        now = {front_key(d.name, i.id): i.to_dict(transform_hrefs=False) for d in own for i in find_scenes(d)}
+        jobs = list(_changed_jobs(store, kept | {d.name: d for d in own}, now, settings))
+        check()
+        begin_change(store, RECOMPUTE, **made_by(settings))
+        for domain in own:
+            keep_domain(store, domain, replace=True)
+        counts = _run(store, jobs, settings, client, on_batch, check)
+        end_change(store)
+    return counts
 
 
-def _remap(
+def _failed_jobs(store: str) -> Iterator[Job]:
+    domains = {d.name: d for d in read_store_domains(store)}
+    for stored in tidy(store):
+        fronts = read_tables(store, stored).fronts
+        if failed := fronts.loc[fronts["state"] == "failed", "key"].tolist():
+            items = read_items(store, stored)
+            chosen = {key: items[key] for key in failed if key in items}
+            yield Job(stored, domains[stored.domain], chosen, stored.recipe)
+
+
+def _changed_jobs(
+    store: str, domains: Mapping[str, Domain], now: Mapping[str, Any], settings: MapSettings
+) -> Iterator[Job]:
+    recipes = {name: recipe_of(domain, settings) for name, domain in domains.items()}
+    for stored in tidy(store):
+        recipe, known = recipes[stored.domain], stored.items
+        if stored.recipe.get("masks") != recipe["masks"]:
+            items = read_items(store, stored) | {key: now[key] for key in known if key in now}
+            if lacking := sorted(set(known) - set(items))[:5]:
+                raise ValueError(
+                    f"{store} has not kept the items of {lacking}: delete fronts/{stored.name} and run `calfin map`"
+                )
+        else:
+            items = {key: now[key] for key in known if key in now and item_digest(now[key]) != known[key]}
+        if items or stored.recipe != recipe:
+            yield Job(stored, domains[stored.domain], items, recipe, retrace=stored.recipe != recipe)
+
+
+def _run(
     store: str,
-    choose: Callable[[gpd.GeoDataFrame, Mapping[str, Any]], dict[str, Any]],
+    jobs: Iterable[Job],
+    settings: MapSettings,
     client: Client | None,
     on_batch: OnBatch | None,
+    check: Callable[[], None],
 ) -> Counter[str]:
-    """Map the chosen scenes of every batch anew (key -> item) and put their rows in place of the old ones."""
-    settings = settings_from(read_store(store)["settings"])
-    domains = {d.name: d for d in read_store_domains(store)}
+    """Run jobs, several at a time on a cluster; count the states of their scenes."""
     counts: Counter[str] = Counter(front=0, no_front=0, failed=0)
-    for fronts in read_batches(store):
-        keys = list(fronts["key"].unique())
-        items = read_items(store, keys)
-        if not (chosen := choose(fronts, items)):
-            continue
-        domain = domains[str(fronts["domain"].iloc[0])]
-        new = _map_items(store, domain, chosen, settings, client)
-        write_items(store, [(items | chosen)[key] for key in keys], keys=keys)
-        write_tables(store, with_new_rows(Tables(fronts, *read_batch(store, keys)), new, keys), keys)
-        counts.update(new.fronts.drop_duplicates("key")["state"].tolist())
+    run = partial(_redo, store=store, settings=settings, client=client, check=check)
+    for fronts in windowed(run, jobs, client) if client else map(run, jobs):
+        counts.update(fronts.drop_duplicates("key")["state"].tolist())
         if on_batch:
-            on_batch(new.fronts)
+            on_batch(fronts)
     return counts
+
+
+def _redo(
+    job: Job, *, store: str, settings: MapSettings, client: Client | None, check: Callable[[], None]
+) -> gpd.GeoDataFrame:
+    """Put the new rows of a batch in place of the old ones, all at once; return its new fronts."""
+    keys, old = list(job.stored.items), read_tables(store, job.stored)
+    parts = [
+        _map_items(store, job.domain, dict(list(job.items.items())[start : start + SCENES_AT_ONCE]), settings, client)
+        for start in range(0, len(job.items), SCENES_AT_ONCE)
+    ]
+    others = old.fronts[~old.fronts["key"].isin(job.items.keys())]
+    if job.retrace and len(others):
+        parts.append(retrace_tables(others, job.domain, store, settings, client))
+    new = old
+    for part in parts:
+        new = with_new_rows(new, part, keys)
+    check()
+    write_batch(store, new, read_items(store, job.stored) | job.items, recipe=job.recipe, before=job.stored)
+    touched = {key for part in parts for key in part.fronts["key"]}
+    return new.fronts[new.fronts["key"].isin(touched)]
 
 
 def _map_items(
@@ -88,4 +182,8 @@ def _map_items(
 ) -> Tables:
     places = read_places(store, domain.name)
     scenes = [pystac.Item.from_dict(item, preserve_dict=True) for item in items.values()]
-    return map_batch(Batch(domain, scenes, [places[item.id] for item in scenes]), store, settings, client)
+    tables = map_batch(Batch(domain, scenes, [places[item.id] for item in scenes]), store, settings, client)
+    # Masks of an earlier model must not outlive a mapping that came to none, or a retrace would trace them.
+    for row in tables.fronts[tables.fronts["reason"].isin(UNSEEN)].itertuples():
+        clear_masks(store, domain.name, places[row.scene_id])
+    return tables

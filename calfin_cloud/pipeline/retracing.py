@@ -13,19 +13,29 @@ from dask import compute, delayed
 from distributed import Client
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.pipeline.recipes import recipe_of
 from calfin_cloud.pipeline.scene import Result, Target, trace_stored
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import tables_of, write_tables
-from calfin_cloud.schema import SceneError
+from calfin_cloud.pipeline.tables import tables_of
+from calfin_cloud.schema import UNSEEN, SceneError
 from calfin_cloud.storage import (
-    change_store,
+    Tables,
+    begin_change,
+    check_finished,
+    end_change,
+    hold_lease,
     keep_domain,
-    read_batches,
+    read_items,
     read_places,
     read_scene_masks,
     read_store,
     read_store_domains,
+    read_tables,
+    tidy,
+    write_batch,
 )
+
+TASKS_ALIVE = 512  # of a batch, which compaction may have made large
 
 
 def retrace_fronts(
@@ -54,46 +64,64 @@ def retrace_fronts(
     Counter
         Scenes by state.
     """
-    made_by = read_store(store)
-    settings = replace(settings or MapSettings(), network=made_by["settings"]["network"])
-    by_name = {d.name: d for d in read_store_domains(store)}
-    if domains and not by_name.keys() & {d.name for d in domains}:
-        raise ValueError(f"{store} has {sorted(by_name)}, got {sorted(d.name for d in domains)}: give its own domains")
-    change_store(store, settings=_settings(made_by, settings), unfinished="retrace")
-    for domain in (d for d in domains if d.name in by_name):
-        keep_domain(store, domain, replace=True)
-        by_name[domain.name] = domain
-    counts: Counter[str] = Counter()
-    for batch in read_batches(store):
-        name = str(batch["domain"].iloc[0])
-        fronts = _retrace_batch(batch, by_name[name], store, settings, client)
-        counts.update(fronts.drop_duplicates("key")["state"].tolist())
-        if on_batch:
-            on_batch(fronts)
-    change_store(store, unfinished=None)
+    with hold_lease(store, "retrace") as check:
+        check_finished(store, verb="retrace")
+        made = read_store(store)
+        settings = replace(settings or MapSettings(), network=made["settings"]["network"])
+        by_name = {d.name: d for d in read_store_domains(store)}
+        if domains and not by_name.keys() & {d.name for d in domains}:
+            raise ValueError(
+                f"{store} has {sorted(by_name)}, got {sorted(d.name for d in domains)}: give its own domains"
+            )
+        begin_change(store, "retrace", settings=_settings(made, settings))
+        for domain in (d for d in domains if d.name in by_name):
+            keep_domain(store, domain, replace=True)
+            by_name[domain.name] = domain
+        counts: Counter[str] = Counter()
+        for stored in tidy(store):
+            domain, old = by_name[stored.domain], read_tables(store, stored).fronts
+            tables = retrace_tables(old, domain, store, settings, client)
+            check()
+            recipe = {**stored.recipe, "fronts": recipe_of(domain, settings)["fronts"]}
+            write_batch(store, tables, read_items(store, stored), recipe=recipe, before=stored)
+            counts.update(tables.fronts.drop_duplicates("key")["state"].tolist())
+            if on_batch:
+                on_batch(tables.fronts)
+        end_change(store)
     return counts
 
 
-def _settings(made_by: dict[str, Any], settings: MapSettings) -> dict[str, Any]:
-    """Return the settings of the store with the new ones of all that comes after the masks."""
-    new = asdict(settings)
-    return {**made_by["settings"], "trace": new["trace"], "polygons": new["polygons"]}
-
-
-def _retrace_batch(
-    batch: gpd.GeoDataFrame, domain: Domain, store: str, settings: MapSettings, client: Client | None
-) -> gpd.GeoDataFrame:
+def retrace_tables(
+    fronts: gpd.GeoDataFrame, domain: Domain, store: str, settings: MapSettings, client: Client | None
+) -> Tables:
+    """Make the tables of the scenes of a fronts table anew from their masks; nothing is written but pictures."""
     places = read_places(store, domain.name)
-    scenes = [dict(row) for row in batch.drop_duplicates("key").drop(columns="geometry").to_dict("records")]
+    scenes = [dict(row) for row in fronts.drop_duplicates("key").drop(columns="geometry").to_dict("records")]
     tasks = [
         delayed(_retrace)(row, Target(store, domain, places[str(row["scene_id"])], str(row["scene_id"])), settings)
         for row in scenes
     ]
-    results = client.gather(client.compute(tasks)) if client else compute(*tasks, scheduler="synchronous")
-    return write_tables(store, tables_of(scenes, results, domain), [row["key"] for row in scenes])
+    results: list[Result] = []
+    for start in range(0, len(tasks), TASKS_ALIVE):
+        part = tasks[start : start + TASKS_ALIVE]
+        results += client.gather(client.compute(part)) if client else compute(*part, scheduler="synchronous")
+    return tables_of(scenes, results, domain)
+
+
+def _settings(made: dict[str, Any], settings: MapSettings) -> dict[str, Any]:
+    """Return the settings of the store with the new ones of all that comes after the masks."""
+    new = asdict(settings)
+    return {**made["settings"], "trace": new["trace"], "polygons": new["polygons"]}
 
 
 def _retrace(row: dict[str, Any], target: Target, settings: MapSettings) -> Result:
-    """Trace a scene anew; one without masks was never traced and stays as it is."""
-    front = read_scene_masks(target.store, target.domain.name, target.place)[0]
-    return SceneError(row["reason"], row["detail"]) if np.isnan(front).all() else trace_stored(target, settings)
+    """Trace a scene anew; one that the network has not seen has no masks and stays as it is."""
+    try:
+        front = read_scene_masks(target.store, target.domain.name, target.place)[0]
+        if not np.isnan(front).all():
+            return trace_stored(target, settings)
+    except SceneError as error:  # a damaged file: the scene fails, and a retry maps it again
+        return error
+    if row["reason"] in UNSEEN:
+        return SceneError(row["reason"], row["detail"])
+    return SceneError("unreadable", "its masks are no longer in the store: `calfin retry` maps it again")

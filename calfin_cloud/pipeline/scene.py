@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ from calfin_cloud.fronts import (
     trace_fronts,
     uncertainty_of,
 )
-from calfin_cloud.inference import tracing_mask
+from calfin_cloud.imagery import scene_fractions
+from calfin_cloud.inference import prepare_scene, tracing_mask
 from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.polygons import Polygons, close_polygons
@@ -34,6 +35,13 @@ Facts = dict[str, Any]
 Result = Facts | Exception
 
 
+class Look(NamedTuple):
+    """First look at a scene: its fractions, or why it is left out; the network's input (y, x, 4) where it is not."""
+
+    facts: Facts
+    channels: NDArray[np.uint8] | None
+
+
 class Target(NamedTuple):
     """Where the results of one scene go."""
 
@@ -41,6 +49,35 @@ class Target(NamedTuple):
     domain: Domain
     place: int
     scene_id: str
+
+
+def look_at_scene(
+    scene: NDArray[np.float32], *, resolution_m: float, slc_off_possible: bool, settings: MapSettings
+) -> Look:
+    """Measure a scene (band, y, x), and prepare it for the network if it is worth that."""
+    fractions = scene_fractions(scene, resolution_m=resolution_m, slc_off_possible=slc_off_possible)
+    facts = fractions | verdict(fractions, settings)
+    return Look(facts, None if "reason" in facts else prepare_scene(scene, resolution_m))
+
+
+def verdict(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]:
+    """Reason and detail why a scene is not worth the network; empty if it is."""
+    for reason, fraction, limit in (
+        ("nodata", facts["nodata_fraction"], settings.max_nodata),
+        ("cloudy", facts["cloud_fraction"], settings.max_cloud),
+    ):
+        if fraction > limit:  # an unknown cloud fraction is NaN and passes
+            return {"reason": reason, "detail": f"{fraction:.0%} of the domain, at most {limit:.0%} is accepted"}
+    return {}
+
+
+def finish_scene(
+    masks: NDArray[np.float32], candidates: NDArray[np.int32], look: Look, target: Target, settings: MapSettings
+) -> Facts:
+    """Store and trace a scene that was predicted; one that was left out is only told why."""
+    if look.channels is None:
+        return look.facts
+    return look.facts | store_and_trace(masks, candidates, look.channels, target, settings)
 
 
 def store_and_trace(

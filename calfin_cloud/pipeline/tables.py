@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -27,20 +27,12 @@ from calfin_cloud.schema import (
     front_key,
 )
 from calfin_cloud.sensors import may_be_slc_off
-from calfin_cloud.storage import write_fronts, write_polygons, write_rejected
+from calfin_cloud.storage import Tables
 
 Row = dict[str, Any]
 
 NO_FRONT: Row = {"front": -1, "isolation": "", "vertex_sigma_m": [], "score_reasons": "", "geometry": None}
 NO_FRONT |= dict.fromkeys(("length_m", "confidence", "sigma_m", "half95_m", "score"), np.nan)
-
-
-class Tables(NamedTuple):
-    """The three tables of a batch."""
-
-    fronts: gpd.GeoDataFrame
-    rejected: gpd.GeoDataFrame
-    polygons: gpd.GeoDataFrame
 
 
 def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) -> Tables:
@@ -51,14 +43,6 @@ def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) 
         _table([r for row, result in pairs for r in _rejected_rows(row, result)], REJECTED_SCHEMA, domain),
         _table([r for row, result in pairs for r in _polygon_rows(row, result)], POLYGON_SCHEMA, domain),
     )
-
-
-def write_tables(store: str, tables: Tables, keys: Sequence[str]) -> gpd.GeoDataFrame:
-    """Write the tables of a batch, the fronts last: from then on its scenes are done. Return the fronts."""
-    write_rejected(store, tables.rejected, keys=keys)
-    write_polygons(store, tables.polygons, keys=keys)
-    write_fronts(store, tables.fronts)
-    return tables.fronts
 
 
 def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
@@ -72,8 +56,13 @@ def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
     return Tables(*merged)
 
 
-def scene_row(item: pystac.Item, domain: Domain, settings: MapSettings) -> Row:
-    """Columns that say which scene this is and what maps it."""
+def scene_rows(items: Sequence[pystac.Item], domain: Domain, settings: MapSettings) -> list[Row]:
+    """Columns that say which scenes these are and what maps them."""
+    model = network_id(settings.network)  # reads the whole file of weights
+    return [_scene_row(item, domain) | {"model": model, "code": version("calfin-cloud")} for item in items]
+
+
+def _scene_row(item: pystac.Item, domain: Domain) -> Row:
     return {
         "key": front_key(domain.name, item.id),
         "domain": domain.name,
@@ -84,8 +73,6 @@ def scene_row(item: pystac.Item, domain: Domain, settings: MapSettings) -> Row:
         "collection": item.collection_id or "",
         "quality_flag": 13 if is_slc_off(item) else 10,
         "resolution_m": domain.resolution_m,
-        "model": network_id(settings.network),
-        "code": version("calfin-cloud"),
     } | dict.fromkeys(("cloud_fraction", "nodata_fraction", "slc_off_fraction"), np.nan)
 
 
@@ -153,14 +140,3 @@ def _reason_of(error: Exception) -> tuple[str, str]:
     reason = error.reason if isinstance(error, SceneError) else "error"
     text = str(error) if isinstance(error, SceneError) else f"{type(error).__name__}: {error}"
     return reason, " ".join(text.split())[:500]
-
-
-def verdict(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]:
-    """Reason and detail why a scene is not worth the network; empty if it is."""
-    for reason, fraction, limit in (
-        ("nodata", facts["nodata_fraction"], settings.max_nodata),
-        ("cloudy", facts["cloud_fraction"], settings.max_cloud),
-    ):
-        if fraction > limit:  # an unknown cloud fraction is NaN and passes
-            return {"reason": reason, "detail": f"{fraction:.0%} of the domain, at most {limit:.0%} is accepted"}
-    return {}

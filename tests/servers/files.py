@@ -1,16 +1,20 @@
-"""A loopback HTTP server of one folder: byte ranges, and faults chosen by the first part of the path."""
+"""A loopback HTTP server of one folder: byte ranges, counts of what was sent, and faults by path or by script."""
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
 class FileServer(ThreadingHTTPServer):
-    """`/NAME` is a file; `/cut/NAME` closes in the middle of a body, `/flaky/` answers 503 twice, `/hang/` sleeps."""
+    """`/NAME` is a file; `/cut/NAME` closes in the middle of a body, `/flaky/` answers 503 twice, `/hang/` sleeps.
+
+    `answers` are given first, by path: statuses with their headers; None answers as usual.
+    """
 
     daemon_threads = True
 
@@ -18,7 +22,11 @@ class FileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.requests: Counter[str] = Counter()
+        self.headers: list[Message] = []
+        self.answers: defaultdict[str, list[tuple[int, dict[str, str]] | None]] = defaultdict(list)
+        self.n_bytes: Counter[str] = Counter()
         self.hang_s = 30.0
+        self.latency_s = 0.0
 
     @property
     def url(self) -> str:
@@ -45,6 +53,10 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(server, FileServer)
         path = self.path.split("?")[0].lstrip("/")
         server.requests[path] += 1
+        server.headers.append(self.headers)
+        time.sleep(server.latency_s)
+        if server.answers[path] and (answer := server.answers[path].pop(0)):
+            return self._send(answer[0], b"", has_body=has_body, headers=answer[1])
         fault, _, name = path.partition("/")
         if fault == "hang":
             time.sleep(server.hang_s)
@@ -70,7 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {"Accept-Ranges": "bytes", "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
+        server = self.server
+        assert isinstance(server, FileServer)
         if has_body:
+            server.n_bytes[self.path.split("?")[0].lstrip("/")] += len(body)
             self.wfile.write(body[: len(body) // 2] if is_cut else body)
         if is_cut:
             self.close_connection = True

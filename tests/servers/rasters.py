@@ -7,13 +7,21 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 
+from calfin_cloud.domains import Domain
 from calfin_cloud.sensors import CATALOG_FIELD
 
 LEFT, TOP, SIDE, PIXEL = 400_000.0, 8_000_000.0, 96, 30.0
 UTM = "EPSG:32622"
+HERE = Domain("here", GeoBox((SIDE, SIDE), Affine(PIXEL, 0, LEFT, 0, -PIXEL, TOP), UTM))
 numbers = itertools.count()
+
+
+def compute(scenes):
+    return scenes.compute(scheduler="synchronous")
 
 
 def ramp(shape=(SIDE, SIDE), dtype="uint16"):

@@ -1,0 +1,82 @@
+"""Verbs that tell beforehand: what a run will take, and what stands in its way."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calfin_cloud.pipeline import Plan
+
+PRICES = {
+    "cpu-hour": "an hour of a worker's thread",
+    "gpu-hour": "an hour of a worker's GPU",
+    "egress-gb": "10^9 bytes of scenes read over the network",
+    "1000-requests": "1000 requests to read scenes or write results",
+    "storage-gb-month": "10^9 bytes of results for a month",
+}
+"""Prices by the name of their flag, in any one currency."""
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Tell scenes, bytes, tasks, minutes and cost of a run before it, from a few scenes that are tried."""
+    import psutil
+
+    from calfin_cloud.cli.stores import connected, finder, settings_of
+    from calfin_cloud.domains import read_domains
+    from calfin_cloud.pipeline import Prices, plan_run
+
+    domains = read_domains(options.domains, options.domain)
+    prices = {name: getattr(options, f"price_{name.replace('-', '_')}") for name in PRICES}
+    with connected(options) as client:
+        told = plan_run(
+            domains,
+            finder(options),
+            store=options.store,
+            settings=settings_of(options),
+            client=client,
+            batch_size=options.batch_size,
+            sample=options.sample,
+            seed=options.seed,
+            started_s=time.time() - psutil.Process().create_time(),
+            prices=Prices(*prices.values()),
+        )
+    print(json.dumps(dataclasses.asdict(told), indent=1) if options.json else "\n".join(_lines_of(told)))
+    if told.found == 0:
+        print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
+    return 0
+
+
+def _lines_of(told: Plan) -> list[str]:
+    """Say a plan in words, one thing a line."""
+    outcomes = [f"{n} {reason or 'to map'}" for reason, n in told.outcomes.items()]
+    steps = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in told.step_s.items())
+    low, high = (seconds / 60 for seconds in told.range_s)
+    lines = _table(told.scenes)
+    lines += [
+        f"scenes: {told.found} found, {told.known} known, {told.to_do} to do",
+        f"probe: {told.probed['read']} read ({', '.join(outcomes)}), {told.probed['mapped']} mapped; a scene: {steps}",
+        f"to read over the network: {told.bytes_read / 1e9:.3f} GB in {told.requests} requests",
+        f"to write: {told.bytes_written / 1e9:.3f} GB in {told.files_written} files",
+        f"tasks: {told.tasks}, {told.slots['all']} at once ({told.slots['gpu']} with a GPU)",
+        f"minutes: {told.total_s / 60:.1f}, from {low:.1f} to {high:.1f}; "
+        f"of these {told.start_s / 60:.1f} to start and {told.search_s / 60:.1f} to search",
+    ]
+    if told.cost:
+        lines.append("cost: " + ", ".join(f"{what} {much:.3g}" for what, much in told.cost.items()))
+    return lines
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = ("domain", "platform", "found", "known", "to_do")
+    return ["\t".join(names), *("\t".join(str(row[name]) for name in names) for row in rows)]
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Look for what would make a run fail, and say what to do; exit code 1 if something would."""
+    raise NotImplementedError

@@ -1,0 +1,17 @@
+"""STAC items in; a lazy stack of scenes (time, band, y, x) on the domain's grid out, read on the worker."""
+
+from calfin_cloud.imagery.addresses import check_address
+from calfin_cloud.imagery.fractions import STRIPE_WIDTH_M, scene_fractions, wide_parts
+from calfin_cloud.imagery.images import read_image
+from calfin_cloud.imagery.loaders import LOADERS, Loader, stack_scenes
+
+__all__ = [
+    "LOADERS",
+    "STRIPE_WIDTH_M",
+    "Loader",
+    "check_address",
+    "read_image",
+    "scene_fractions",
+    "stack_scenes",
+    "wide_parts",
+]

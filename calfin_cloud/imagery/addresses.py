@@ -1,0 +1,130 @@
+"""An address that a catalogue names in; the address as it may be opened out, or a refusal.
+
+What is checked by name when a scene is planned is checked again on the worker, by what the name leads to and at each
+redirect. GDAL asks the server once more by itself and follows what it then says: where a catalogue is not trusted at
+all, the network of the workers has to forbid its own addresses too (`deploy/`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from typing import NoReturn
+from urllib.parse import SplitResult, urlsplit
+
+from calfin_cloud.schema import SceneError
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def check_address(href: str, catalog: str) -> None:
+    """Raise `SceneError("refused_address")` unless an item of `catalog` may make us open `href`.
+
+    Allowed are https, http, s3, gs and az; a local file only where the catalogue is one. A loopback or private host is
+    opened only for a catalogue that is local or on such a host itself, a link-local one (where clouds keep their
+    credentials) only for a catalogue on that very host; GDAL's own prefixes and files that refer to others never.
+    """
+    parts = _split(href)
+    if "<" in href or parts.path.lower().endswith((".vrt", ".xml")):
+        _refuse(href, "a file that refers to other files")
+    if parts.scheme in ("s3", "gs", "az"):
+        return
+    if parts.scheme in ("http", "https"):
+        _check_host(href, parts.netloc, catalog)
+    elif parts.scheme in ("", "file"):
+        if not parts.path.startswith("/") or parts.netloc or re.match(r"/+vsi", parts.path):
+            _refuse(href, "not an absolute path of a plain file")
+        if not _is_local(catalog):
+            _refuse(href, f"a local file, named by the catalogue {catalog or 'of unknown origin'}, which is not local")
+    else:
+        _refuse(href, "not https, http, s3, gs or az")
+
+
+def check_resolved(href: str, catalog: str) -> None:
+    """Raise `SceneError("refused_address")` where the name of a public host leads to a loopback or private one.
+
+    Private hosts are open to a catalogue whose own name leads to one, link-local ones to none.
+    """
+    host = urlsplit(href).hostname
+    own = urlsplit(catalog).hostname
+    if not host or host == own or ip_address(host):
+        return
+    for address in _addresses_of(host):
+        is_near = _is_near(catalog) or (own is not None and any(not a.is_global for a in _addresses_of(own)))
+        if not address.is_global and (not is_near or address.is_link_local or address.is_unspecified):
+            _refuse(href, f"its name leads to {address}")
+
+
+def redirected(href: str, target: str, catalog: str) -> str:
+    """Return the address that a server sends us to, if an item of `catalog` could have named it itself."""
+    if urlsplit(target).scheme not in ("http", "https"):
+        _refuse(target, f"{shown(href)} redirects to it")
+    check_address(target, catalog)
+    return target
+
+
+def shown(href: str) -> str:
+    """Address for messages: without the query, where signatures are."""
+    return without_query(href)[:300]
+
+
+def without_query(text: str) -> str:
+    """Text without what follows the question mark of addresses in it."""
+    return re.sub(r"\?[^\s\"'<>]*", "", text)
+
+
+def _split(href: str) -> SplitResult:
+    try:
+        return urlsplit(href)
+    except ValueError as error:
+        raise SceneError("refused_address", f"refused to open {shown(href)}: {error}") from None
+
+
+def _check_host(href: str, netloc: str, catalog: str) -> None:
+    host = _split(href).hostname or ""
+    # What else may stand here (user names, escapes, other alphabets) is read differently by Python and by curl.
+    if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", netloc) or not host or "\\" in href:
+        _refuse(href, "not the plain name of a host")
+    address = ip_address(host)
+    if address is None or address.is_global or host == urlsplit(catalog).hostname:
+        return
+    if not _is_near(catalog) or address.is_link_local or address.is_unspecified:
+        _refuse(href, "a loopback, private or link-local host, which the catalogue is not")
+
+
+def _is_local(catalog: str) -> bool:
+    return catalog.startswith("/") and not catalog.startswith("//")
+
+
+def _is_near(catalog: str) -> bool:
+    """Say whether the catalogue is a local file, or on a loopback or private host."""
+    address = ip_address(urlsplit(catalog).hostname or "")
+    return _is_local(catalog) or (address is not None and not address.is_global)
+
+
+def ip_address(host: str) -> IPAddress | None:
+    """Address that `host` spells, in the short and decimal forms too that curl reads; None for another name."""
+    if host.rstrip(".").lower().endswith("localhost"):
+        return ipaddress.IPv4Address("127.0.0.1")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _addresses_of(host: str) -> set[IPAddress]:
+    """Addresses that a name leads to; none where it cannot be found, since a proxy may know it."""
+    try:
+        found = {str(entry[4][0]).split("%")[0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return set()
+    return {address for text in found if (address := ip_address(text))}
+
+
+def _refuse(href: str, why: str) -> NoReturn:
+    raise SceneError("refused_address", f"refused to open {shown(href)}: {why}")

@@ -1,0 +1,51 @@
+"""One scene in; how much of it is cloud, missing, or lost to the stripes of Landsat 7 out."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+STRIPE_WIDTH_M = 500.0
+"""SLC-off gaps are at most 14 pixels of 30 m wide, at the edge of a Landsat 7 scene."""
+
+
+def scene_fractions(
+    scene: xr.DataArray | NDArray[np.float32],
+    *,
+    resolution_m: float | None = None,
+    slc_off_possible: bool | None = None,
+) -> dict[str, float]:
+    """Measure one scene (band, y, x) over the domain: its cloud, nodata and SLC-off fractions, 0 to 1.
+
+    Cloud counts among the pixels whose quality is known, NaN where there is no quality band. Nodata counts all missing
+    pixels, the stripes too. SLC-off counts missing pixels in gaps narrower than `STRIPE_WIDTH_M`, in Landsat 7 scenes
+    after 2003-05-31 only.
+
+    Parameters
+    ----------
+    resolution_m, slc_off_possible
+        By default those of the scene's coordinates; for a plain array 30 m, and gaps count.
+    """
+    if isinstance(scene, xr.DataArray):
+        resolution_m = resolution_m or abs(float(scene["x"][1] - scene["x"][0]))
+        slc_off_possible = bool(scene["slc_off_possible"]) if slc_off_possible is None else slc_off_possible
+    signal, cloud = np.asarray(scene)
+    nodata, known = np.isnan(signal), np.isfinite(cloud)
+    slc_off = 0.0
+    if slc_off_possible is not False and nodata.any():
+        slc_off = float((nodata & ~wide_parts(nodata, STRIPE_WIDTH_M / 2 / (resolution_m or 30.0))).mean())
+    return {
+        "cloud_fraction": float(cloud[known].mean()) if known.any() else float("nan"),
+        "nodata_fraction": float(nodata.mean()),
+        "slc_off_fraction": slc_off,
+    }
+
+
+def wide_parts(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
+    """Open `mask` by a disk of that radius; what touches the border counts as going on beyond it."""
+    pad = int(np.ceil(radius_px)) + 1
+    core = distance_transform_edt(np.pad(mask, pad, mode="edge")) > radius_px
+    wide = distance_transform_edt(~core) <= radius_px if core.any() else core
+    return np.asarray(wide[pad:-pad, pad:-pad])

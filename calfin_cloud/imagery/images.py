@@ -1,0 +1,51 @@
+"""A plain image on disk in; its grey levels (y, x) out."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+
+from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import IMAGE_DRIVERS
+
+SMALLEST_IMAGE_PX = 64
+MOST_IMAGE_PIXELS = 2**26
+"""A Landsat scene of 7,800 x 7,800 px; an image is held whole, as 8 bytes a pixel."""
+
+
+def read_image(path: str | Path) -> NDArray[np.float32]:
+    """Read a plain image of 8 or 16 bit, grey or RGB(A), as grey (y, x) float32: the mean of its colours.
+
+    NaN where the alpha channel is 0 or the file says nodata. `SceneError("unreadable")` for what is no PNG, GeoTIFF or
+    JPEG 2000, for complex numbers, for sides under 64 px and for more than 67 million pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is traced in pixels
+            with rasterio.Env(), rasterio.DatasetReader(str(path), driver=IMAGE_DRIVERS) as file:
+                _check_size(path, file)
+                colours = [i for i, c in zip(file.indexes, file.colorinterp, strict=True) if c != ColorInterp.alpha]
+                pixels = file.read(colours)
+                missing = file.dataset_mask() == 0
+    except rasterio.RasterioIOError as error:
+        raise SceneError("unreadable", f"cannot read {path}: {error}; expected a PNG or a GeoTIFF") from None
+    grey = pixels.mean(axis=0, dtype=np.float64)
+    return np.where(missing | ~np.isfinite(grey), np.nan, grey).astype(np.float32)
+
+
+def _check_size(path: str | Path, file: rasterio.DatasetReader) -> None:
+    """Look at the head of the file, before any memory is taken for its pixels."""
+    real = all(not dtype.startswith("complex") for dtype in file.dtypes)
+    if not real or min(file.shape) < SMALLEST_IMAGE_PX or file.width * file.height * file.count > 4 * MOST_IMAGE_PIXELS:
+        got = f"{file.width} x {file.height} pixels of {file.count} x {file.dtypes[0]}"
+        raise SceneError(
+            "unreadable",
+            f"{path} has {got}, expected real numbers, {SMALLEST_IMAGE_PX} px a side or more and at most "
+            f"{MOST_IMAGE_PIXELS} pixels of four colours",
+        )

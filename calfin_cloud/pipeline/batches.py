@@ -1,0 +1,106 @@
+"""Scenes of domains in the order of a search, cut into batches that are written together; several run at a time."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import geopandas as gpd
+import numpy as np
+import pystac
+from distributed import Client
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.pipeline.tables import utc
+from calfin_cloud.schema import front_key
+from calfin_cloud.storage import add_scenes, item_digest, keep_domain
+
+BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced
+THREADS_A_BATCH = 8  # that many workers have work, four scenes each, while batches end and begin
+MOST_ALIVE = 64  # batches: 2,000 scenes, some 7,000 tasks
+BATCH_PIXELS = 16_000_000  # of a batch, on all workers together: 190 MB of channels and masks
+PLACED_AT_ONCE = 512  # scenes that get their places in the masks together, and are held for it: 40 MB of items
+
+T = TypeVar("T")
+
+FindScenes = Callable[[Domain], Iterable[pystac.Item]]
+"""Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scenes of one domain that are written together; `places` are theirs on the time axis of the masks."""
+
+    domain: Domain
+    items: Sequence[pystac.Item]
+    places: Sequence[int]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the scenes."""
+        return [front_key(self.domain.name, item.id) for item in self.items]
+
+
+def cut_batches(
+    domain: Domain, items: Iterable[pystac.Item], store: str, batch_size: int, check: Callable[[], None]
+) -> Iterator[Batch]:
+    """Give scenes their places in the masks of a store and cut them into batches, in their order.
+
+    Nothing but the items and the size of the domain decides where: a resumed run cuts what is left of them alike.
+    `check` raises where this run must not write any more.
+    """
+    size = max(1, min(batch_size, BATCH_PIXELS // (domain.shape[0] * domain.shape[1])))
+    waiting = iter(items)
+    while group := list(islice(waiting, size * max(1, PLACED_AT_ONCE // size))):
+        check()
+        keep_domain(store, domain)
+        places = add_scenes(store, domain, {item.id: np.datetime64(utc(item).tz_localize(None)) for item in group})
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            yield Batch(domain, part, [places[item.id] for item in part])
+
+
+def unknown_scenes(
+    domain: Domain, items: Iterable[pystac.Item], done: Mapping[str, str], counts: Counter[str]
+) -> Iterator[pystac.Item]:
+    """Pass on the items whose scenes are not `done` (key -> digest of the item); count all as they come."""
+    before = None
+    for item in items:
+        if before is not None and (utc(item), item.id) <= (utc(before), before.id):
+            raise ValueError(
+                f"the scenes of {domain.name} must be sorted by datetime and id, each id once, got {item.id} "
+                f"after {before.id}: take them from search_scenes, stream_scenes or items_from_images"
+            )
+        before, key = item, front_key(domain.name, item.id)
+        counts["found"] += 1
+        if key not in done:
+            yield item
+            continue
+        counts["known"] += 1
+        if item_digest(item.to_dict(transform_hrefs=False)) != done[key]:
+            counts["changed"] += 1
+
+
+def windowed(run: Callable[[T], gpd.GeoDataFrame], batches: Iterable[T], client: Client) -> Iterator[gpd.GeoDataFrame]:
+    """Run batches on a cluster, as many at a time as keep its workers busy, and yield their fronts in order."""
+    running: deque[Future[gpd.GeoDataFrame]] = deque()
+    pool = ThreadPoolExecutor(MOST_ALIVE)
+    try:
+        for batch in batches:
+            running.append(pool.submit(run, batch))
+            while len(running) > _most_alive(client):
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        # Not waited for: what ends a run ends its client, and with it the wait of each batch for its workers.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _most_alive(client: Client) -> int:
+    n_threads = sum(client.nthreads().values())  # asked again and again, since clusters grow
+    return min(max(BATCHES_ALIVE, n_threads // THREADS_A_BATCH), MOST_ALIVE)

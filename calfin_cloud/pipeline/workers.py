@@ -1,0 +1,180 @@
+"""A batch of scenes on a Dask cluster: read, predicted and traced by its workers, each task where it belongs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask import delayed
+from distributed import Client, Future, wait
+from numpy.typing import NDArray
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.imagery import stack_scenes
+from calfin_cloud.inference import find_candidates, predict_masks, predict_overviews
+from calfin_cloud.pipeline.batches import Batch
+from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, finish_scene, look_at_scene
+from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.tables import is_slc_off
+
+log = logging.getLogger(__name__)
+
+MOST_PIXELS = 8_000_000  # of the scenes of one network task: 100 MB of channels and masks
+
+
+class Places(NamedTuple):
+    """Which workers do what: resources that tasks ask for (None: any worker), and how many run the network."""
+
+    network: Mapping[str, int] | None
+    others: Mapping[str, int] | None
+    n_network: int
+
+
+def places_of(client: Client) -> Places:
+    """Ask for the workers: those that say GPU predict, those that say CPU do all else; any, if none says it."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    n_gpu, n_cpu = (sum(word in w["resources"] for w in workers) for word in ("GPU", "CPU"))
+    return Places({"GPU": 1} if n_gpu else None, {"CPU": 1} if n_cpu else None, n_gpu or len(workers))
+
+
+def map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> list[Result]:
+    """Map the scenes of a batch on a cluster.
+
+    A scene is three tasks: it is read, measured and prepared; its masks are cut out of what the network made of several
+    scenes; it is traced. Until the last, nothing but errors leaves the workers.
+    """
+    places = places_of(client)
+    looks = _look(client, batch, settings, places)
+    wait(looks)
+    results: list[Result] = [look.exception() if look.status == "error" else {} for look in looks]
+    run = partial(_predict_and_trace, client, batch, looks, store=store, settings=settings, places=places)
+    use = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
+    for i, result in zip(use, run(use), strict=True):
+        results[i] = result
+    size = scenes_together(len(use), batch.domain, places)
+    for group in (use[start : start + size] for start in range(0, len(use), size)):
+        if len(group) > 1 and all(isinstance(results[i], Exception) for i in group):
+            log.warning("%s: %d scenes failed together, each is tried alone", batch.domain.name, len(group))
+            for i in group:
+                (results[i],) = run([i])
+    return results
+
+
+def predict_on(
+    client: Client, channels: xr.DataArray, domain: Domain, settings: MapSettings, places: Places
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Persist both passes of channels on a cluster: masks, a scene a chunk, and candidates, a chunk a network task.
+
+    Several scenes go through the network together, the windows of the second pass across scenes. What each step needs
+    is persisted before it, because only then the resource restriction reaches all network tasks and no others
+    (dask#7036).
+    """
+    how = settings.inference
+    together = channels.chunk(time=scenes_together(channels.sizes["time"], domain, places))
+    overviews = predict_overviews(together, network=settings.network, settings=how)
+    overviews = client.persist(overviews, resources=places.network)
+    candidates = client.persist(find_candidates(overviews, domain, trace=settings.trace), resources=places.others)
+    masks = predict_masks(together, overviews, candidates, network=settings.network, settings=how, trace=settings.trace)
+    return client.persist(masks.chunk(time=1), resources=places.network), candidates
+
+
+def scenes_together(n_scenes: int, domain: Domain, places: Places) -> int:
+    """Scenes of one network task: all workers have work, and no task holds more than `MOST_PIXELS`."""
+    return max(1, min(-(-n_scenes // max(places.n_network, 1)), MOST_PIXELS // (domain.shape[0] * domain.shape[1])))
+
+
+def _look(client: Client, batch: Batch, settings: MapSettings, places: Places) -> list[Future]:
+    """Start to read the scenes and look at them, a task a scene."""
+    looks = stack_scenes(batch.items, batch.domain).data.map_blocks(
+        look_at_block,
+        slc_off=tuple(is_slc_off(item) for item in batch.items),
+        resolution_m=batch.domain.resolution_m,
+        settings=settings,
+        drop_axis=(1, 2, 3),
+        meta=np.empty(0, dtype=object),
+    )
+    futures: list[Future] = client.compute(list(looks.to_delayed()), resources=places.others)
+    return futures
+
+
+def _predict_and_trace(
+    client: Client,
+    batch: Batch,
+    looks: Sequence[Future],
+    use: Sequence[int],
+    *,
+    store: str,
+    settings: MapSettings,
+    places: Places,
+) -> list[Result]:
+    """Predict and trace the scenes in `use` of those that were looked at; the exception of each that failed."""
+    if not use:
+        return []
+    size = scenes_together(len(use), batch.domain, places)
+    channels = _channels([looks[i] for i in use], batch.domain, size)
+    masks, boxes = (a.data.to_delayed().ravel() for a in predict_on(client, channels, batch.domain, settings, places))
+    # What is large and the same for all goes to each worker once.
+    trace = delayed(partial(trace_block, store=store, domain=batch.domain, settings=settings), traverse=False)
+    traces = [
+        trace(masks[n], boxes[n // size], n % size, looks[i], batch.places[i], batch.items[i].id)
+        for n, i in enumerate(use)
+    ]
+    futures = client.compute(traces, resources=places.others)
+    del channels, masks, boxes, traces  # so that the workers need not keep them until the last scene is traced
+    wait(futures)
+    values = iter(client.gather([future for future in futures if future.status == "finished"]))
+    return [next(values) if future.status == "finished" else future.exception() for future in futures]
+
+
+def _channels(looks: Sequence[Future], domain: Domain, size: int) -> xr.DataArray:
+    """Lazy input of the network (time, y, x, channel) uint8, `size` scenes a chunk."""
+    groups = [list(looks[start : start + size]) for start in range(0, len(looks), size)]
+    blocks = [
+        da.from_delayed(delayed(network_input)(group, domain.shape), (len(group), *domain.shape, 4), np.uint8)
+        for group in groups
+    ]
+    return xr.DataArray(da.concatenate(blocks), dims=("time", "y", "x", "channel"))
+
+
+# Tasks
+
+
+def look_at_block(
+    block: NDArray[np.float32],
+    *,
+    slc_off: Sequence[bool],
+    resolution_m: float,
+    settings: MapSettings,
+    block_id: tuple[int, ...] = (0,),
+) -> Look:
+    """Look at the scene of one chunk (1, band, y, x)."""
+    is_striped = slc_off[block_id[0]]
+    return look_at_scene(block[0], resolution_m=resolution_m, slc_off_possible=is_striped, settings=settings)
+
+
+def network_input(looks: Sequence[Look], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Channels (n, y, x, 4) of several scenes; zero for those that are left out, which the network skips as empty."""
+    empty = np.zeros((*shape, 4), dtype=np.uint8)
+    return np.stack([empty if look.channels is None else look.channels for look in looks])
+
+
+def trace_block(
+    masks: NDArray[np.float32],
+    candidates: NDArray[np.int32],
+    place_in_group: int,
+    look: Look,
+    place: int,
+    scene_id: str,
+    *,
+    store: str,
+    domain: Domain,
+    settings: MapSettings,
+) -> Facts:
+    """Store and trace the scene of one chunk of masks (1, mask, y, x); `candidates` are those of its whole group."""
+    target = Target(store, domain, place, scene_id)
+    return finish_scene(masks[0], candidates[place_in_group], look, target, settings)

@@ -1,0 +1,60 @@
+"""A period in words in, its first and last instant out."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from datetime import UTC, datetime, timedelta
+
+Period = tuple[datetime | None, datetime | None]
+
+
+def period_bounds(period: str) -> Period:
+    """First and last instant (UTC) of a period such as `2019`, `2019-06/2019-09`, `2019-06-15/..`; None is an open end.
+
+    Both ends are included to the last microsecond: `2019-06/2019-09` ends with September.
+    """
+    first, *rest = [part.strip() for part in str(period).split("/")]
+    if len(rest) > 1 or not (first or rest):
+        raise ValueError(f"a period is DATE or DATE/DATE, got {period!r}; for example 2019-06/2019-09 or 2019/..")
+    last = rest[0] if rest else first
+    start = None if first in ("", "..") else date_range(first, period)[0]
+    end = None if last in ("", "..") else date_range(last, period)[1]
+    if start and end and start > end:
+        raise ValueError(f"the period {period!r} ends before it starts; write it as {last}/{first}")
+    return start, end
+
+
+def date_range(text: str, period: str) -> tuple[datetime, datetime]:
+    """First and last microsecond of a year, month, day or instant; `period` is what errors show."""
+    try:
+        if re.fullmatch(r"\d{4}", text):
+            return _span(datetime(int(text), 1, 1), 366 if calendar.isleap(int(text)) else 365)
+        if re.fullmatch(r"\d{4}-\d{2}", text):
+            year, month = int(text[:4]), int(text[5:])
+            return _span(datetime(year, month, 1), calendar.monthrange(year, month)[1])
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            return _span(datetime.fromisoformat(text), 1)
+        if not re.match(r"\d{4}-\d{2}-\d{2}[T ]", text):
+            raise ValueError(f"{text!r} is no date")
+        moment = in_utc(datetime.fromisoformat(text))
+    except ValueError as error:
+        raise ValueError(
+            f"cannot read the period {period!r}: {error}; write years, months, days or ISO times, as 2019-06/2019-09"
+        ) from error
+    return moment, moment
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Give a time its zone; a bare one is UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def rfc3339(moment: datetime | None) -> str:
+    """Write a time in UTC as STAC does; `..` for an open end."""
+    return moment.isoformat().replace("+00:00", "Z") if moment else ".."
+
+
+def _span(first: datetime, n_days: int) -> tuple[datetime, datetime]:
+    first = first.replace(tzinfo=UTC)
+    return first, first + timedelta(days=n_days) - timedelta(microseconds=1)

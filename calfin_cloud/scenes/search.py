@@ -1,0 +1,112 @@
+"""Catalogue, domain and period in; sorted, unique items that touch the domain out, at once or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pystac
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, shown
+from calfin_cloud.scenes.listing import sort_unique
+from calfin_cloud.scenes.periods import period_bounds
+from calfin_cloud.scenes.places import footprint_touches, lonlat_area
+
+
+@dataclass(frozen=True)
+class PublicCatalog:
+    """A public STAC API by name: its address, and the collections searched unless the user names some."""
+
+    url: str
+    collections: tuple[str, ...]
+
+
+CATALOGS = {
+    "earth-search": PublicCatalog(
+        "https://earth-search.aws.element84.com/v1", ("landsat-c2-l2", "sentinel-2-l2a", "sentinel-1-grd")
+    ),
+    "planetary-computer": PublicCatalog(
+        "https://planetarycomputer.microsoft.com/api/stac/v1",
+        ("landsat-c2-l1", "landsat-c2-l2", "sentinel-2-l2a", "sentinel-1-rtc"),
+    ),
+    "usgs": PublicCatalog("https://landsatlook.usgs.gov/stac-server", ("landsat-c2l1", "landsat-c2l2-sr")),
+}
+
+
+def search_scenes(
+    catalog: str | Path,
+    domain: Domain,
+    period: str,
+    *,
+    collections: Sequence[str] | None = None,
+    max_cloud: float | None = None,
+) -> list[pystac.Item]:
+    """Find the items of a catalogue that touch the domain within the period, sorted by time and id, each id once.
+
+    Asset addresses come out absolute and unsigned. An item without geometry and bounding box is kept, since it may
+    touch the domain; an item without a cloud cover passes `max_cloud`; one dated in the future is kept. Of the items
+    with one id, as where a catalogue changes while its pages are read, the one `updated` last stays, else the earliest.
+
+    Parameters
+    ----------
+    catalog
+        A name of `CATALOGS`, the URL of a STAC API, or the URL or file of a static catalogue, of an item collection
+        (GeoJSON FeatureCollection) or of one item.
+    period
+        Years, months, days or instants, both ends included, either end open: `2019`, `2019-06/2019-09`, `2019-06/..`.
+    collections
+        Ids of the collections to search; by default those of the named catalogue, or all that there are.
+    max_cloud
+        Highest `eo:cloud_cover` of a whole scene, in percent.
+    """
+    return list(stream_scenes(catalog, domain, period, collections=collections, max_cloud=max_cloud))
+
+
+def stream_scenes(
+    catalog: str | Path,
+    domain: Domain,
+    period: str,
+    *,
+    collections: Sequence[str] | None = None,
+    max_cloud: float | None = None,
+) -> Iterator[pystac.Item]:
+    """Find what `search_scenes` finds, but hand it out item by item: memory does not grow with the listing.
+
+    The catalogue is read to its end before this returns, so a page that fails ends the search and not a run in its
+    middle. Until then, and to be sorted, the items lie in a temporary file.
+    """
+    named = CATALOGS.get(str(catalog))
+    address = absolute(named.url if named else str(catalog))
+    if isinstance(collections, str):
+        collections = [collections]
+    wanted = Wanted(
+        lonlat_area(domain), period_bounds(period), list(collections or (named.collections if named else ()))
+    )
+    kept = (feature for feature in read_features(address, wanted) if _is_wanted(feature, wanted, max_cloud))
+    return map(_parsed, sort_unique(kept, name=shown(address)))
+
+
+def _is_wanted(feature: Feature, wanted: Wanted, max_cloud: float | None) -> bool:
+    start, end = wanted.period
+    moment = datetime.fromisoformat(feature["properties"]["datetime"])
+    cloud = feature["properties"].get("eo:cloud_cover")
+    return (
+        (not wanted.collections or feature.get("collection") in wanted.collections)
+        and (start is None or moment >= start)
+        and (end is None or moment <= end)
+        and (max_cloud is None or not isinstance(cloud, int | float) or cloud <= max_cloud)
+        and footprint_touches(feature["id"], feature.get("geometry"), feature.get("bbox"), wanted.area)
+    )
+
+
+def _parsed(feature: Feature) -> pystac.Item:
+    try:
+        return pystac.Item.from_dict(feature, migrate=False, preserve_dict=False)
+    except Exception as error:
+        raise ValueError(
+            f"cannot read the item {feature['id']} of the catalogue: {type(error).__name__} {error}; "
+            "leave it out by period or collection, or tell its publisher"
+        ) from error

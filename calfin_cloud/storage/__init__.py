@@ -1,0 +1,105 @@
+"""Masks go to Zarr; fronts, rejected candidates and polygons to GeoParquet: below any fsspec URI, idempotent by key.
+
+A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
+group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the same scenes
+`rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`, and
+`pictures/<domain>/<scene>.png`; while a run writes, `lease-<n>.json`.
+"""
+
+from calfin_cloud.storage.compaction import compact_store
+from calfin_cloud.storage.files import DamagedFileError
+from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder
+from calfin_cloud.storage.ledger import count_scenes
+from calfin_cloud.storage.masks import (
+    EDGES,
+    LEVELS,
+    MISSING,
+    NO_BOXES,
+    add_scenes,
+    clear_masks,
+    masks_url,
+    read_candidates,
+    read_masks,
+    read_places,
+    read_scene_grey,
+    read_scene_masks,
+    write_masks,
+)
+from calfin_cloud.storage.reviews import read_reviews, write_review
+from calfin_cloud.storage.stores import (
+    begin_change,
+    check_finished,
+    end_change,
+    is_store,
+    keep_domain,
+    open_store,
+    picture_path,
+    read_picture,
+    read_store,
+    read_store_domains,
+    write_document,
+    write_picture,
+)
+from calfin_cloud.storage.tables import (
+    Stored,
+    Tables,
+    finished_keys,
+    item_digest,
+    read_batches,
+    read_fronts,
+    read_items,
+    read_polygons,
+    read_rejected,
+    read_tables,
+    tidy,
+    write_batch,
+)
+
+__all__ = [
+    "EDGES",
+    "LEVELS",
+    "MISSING",
+    "NO_BOXES",
+    "DamagedFileError",
+    "LeaseLostError",
+    "StoreInUseError",
+    "Stored",
+    "Tables",
+    "add_scenes",
+    "begin_change",
+    "check_finished",
+    "clear_masks",
+    "compact_store",
+    "count_scenes",
+    "end_change",
+    "finished_keys",
+    "hold_lease",
+    "is_store",
+    "item_digest",
+    "keep_domain",
+    "lease_holder",
+    "masks_url",
+    "open_store",
+    "picture_path",
+    "read_batches",
+    "read_candidates",
+    "read_fronts",
+    "read_items",
+    "read_masks",
+    "read_picture",
+    "read_places",
+    "read_polygons",
+    "read_rejected",
+    "read_reviews",
+    "read_scene_grey",
+    "read_scene_masks",
+    "read_store",
+    "read_store_domains",
+    "read_tables",
+    "tidy",
+    "write_batch",
+    "write_document",
+    "write_masks",
+    "write_picture",
+    "write_review",
+]

@@ -1,0 +1,68 @@
+"""Many small files of batches become few large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import pandas as pd
+
+from calfin_cloud.storage.files import delete_files, open_place
+from calfin_cloud.storage.leases import hold_lease
+from calfin_cloud.storage.stores import check_finished
+from calfin_cloud.storage.tables import LAST_ORDER, Stored, Tables, read_items, read_tables, tidy, write_batch
+
+SCENES_A_FILE = 4096
+
+
+def compact_store(store: str, *, scenes_a_file: int = SCENES_A_FILE) -> tuple[int, int]:
+    """Merge the files of batches of each domain; return the number of fronts files before and after.
+
+    Files are merged until one has `scenes_a_file` scenes or more. Readers see the small files or the large one, never
+    both or neither: the header of the large one names those that it replaces, which are deleted afterwards. Rows stay
+    as they are, sorted by time.
+    """
+    with hold_lease(store, "compact") as check:
+        check_finished(store)
+        batches = tidy(store)
+        groups = _groups(batches, scenes_a_file)
+        for group in groups:
+            tables = _merge([read_tables(store, stored) for stored in group])
+            items = {key: item for stored in group for key, item in read_items(store, stored).items()}
+            check()
+            _replace(store, group, tables, items)
+    return len(batches), len(batches) - sum(len(group) - 1 for group in groups)
+
+
+def _groups(batches: Sequence[Stored], scenes_a_file: int) -> list[list[Stored]]:
+    """Cut the files that are not yet large into groups of one domain and one recipe that become large ones."""
+    groups: list[list[Stored]] = []
+    small = [stored for stored in batches if len(stored.items) < scenes_a_file]
+    by_kind = sorted(small, key=lambda stored: (stored.domain, sorted(stored.recipe.items()), stored.name))
+    for _, alike in groupby(by_kind, key=lambda stored: (stored.domain, sorted(stored.recipe.items()))):
+        group: list[Stored] = []
+        for stored in alike:
+            group.append(stored)
+            if sum(len(s.items) for s in group) >= scenes_a_file:
+                groups.append(group)
+                group = []
+        groups.append(group)
+    return [group for group in groups if len(group) > 1]
+
+
+def _merge(parts: Sequence[Tables]) -> Tables:
+    merged = []
+    for folder, tables in zip(Tables._fields, zip(*parts, strict=True), strict=True):
+        full = [table for table in tables if len(table)] or list(tables[:1])
+        by = ["datetime", "scene_id", LAST_ORDER[folder]]
+        merged.append(pd.concat(full, ignore_index=True).sort_values(by, ignore_index=True))
+    return Tables(*merged)
+
+
+def _replace(store: str, group: Sequence[Stored], tables: Tables, items: dict[str, object]) -> None:
+    fs, root = open_place(store)
+    write_batch(store, tables, items, recipe=group[0].recipe, replaces=[stored.name for stored in group])
+    for stored in group:
+        delete_files(fs, [f"{root}/fronts/{stored.name}"])
+    for stored in group:
+        delete_files(fs, [f"{root}/{folder}/{name}" for folder, name in stored.files.items()])

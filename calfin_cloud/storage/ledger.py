@@ -1,0 +1,48 @@
+"""What has become of every scene that searches have found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from calfin_cloud.schema import STATES, front_key
+from calfin_cloud.storage.files import read_each
+from calfin_cloud.storage.leases import lease_holder
+from calfin_cloud.storage.masks import read_places
+from calfin_cloud.storage.stores import read_store, read_store_domains
+from calfin_cloud.storage.tables import read_states
+
+
+def count_scenes(store: str) -> dict[str, Any]:
+    """Count the scenes of a store, in JSON values.
+
+    `found` is what searches have listed, apart from the tables: every scene has got its place in the masks before it
+    was mapped. `states` and `reasons` count the scenes of the tables, `pending` those listed and not there, such as the
+    rest of a run that was stopped. `wrong` says in words what does not add up, empty if found = front + no_front +
+    failed + pending. `unfinished` is a verb that was stopped, `written_by` says who writes now.
+    """
+    made_by = read_store(store)
+    scenes = read_states(store)  # before the list, which grows first
+    names = [domain.name for domain in read_store_domains(store)]
+    places = read_each(lambda name: read_places(store, name), names)
+    found = {front_key(name, scene_id) for name, listed in zip(names, places, strict=True) for scene_id in listed}
+    done = set(scenes["key"])
+    states = Counter({state: 0 for state in STATES}) + Counter(scenes["state"])
+    pairs = Counter(zip(scenes["state"], scenes["reason"], strict=True))
+    wrong = [
+        f"{key} is in the tables of two batches: keep one of them in fronts/"
+        for key in sorted(scenes["key"][scenes["key"].duplicated()])
+    ] + [f"{key} has a state, but no search has listed it: its masks are lost" for key in sorted(done - found)]
+    return {
+        "found": len(found),
+        "states": {state: states[state] for state in STATES},
+        "pending": len(found - done),
+        "reasons": [{"state": state, "reason": reason, "scenes": n} for (state, reason), n in sorted(pairs.items())],
+        "wrong": wrong,
+        "unfinished": made_by.get("unfinished"),
+        "written_by": _public(lease_holder(store)),
+    }
+
+
+def _public(holder: dict[str, Any] | None) -> dict[str, Any] | None:
+    return holder and {name: holder.get(name) for name in ("verb", "host", "process", "since")}

@@ -1,0 +1,17 @@
+"""Painted scenes on a coarse grid, and the store of a run that nothing disturbed."""
+
+from pathlib import Path
+
+import pytest
+from faults.world import World, calfin, paint_world
+
+N_SCENES = 12
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> World:
+    """Twelve painted scenes in three batches, mapped once in this process, without Dask."""
+    folder = paint_world(tmp_path_factory.mktemp("painted"), N_SCENES, seed=11)
+    world = World(Path(folder), str(folder), str(tmp_path_factory.mktemp("stores") / "undisturbed"))
+    assert calfin(*world.map_call(world.undisturbed)) == 0
+    return world

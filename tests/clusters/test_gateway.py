@@ -1,0 +1,86 @@
+"""A run on a cluster behind a real Dask Gateway: server, proxy, scheduler and workers are processes of their own."""
+
+import gc
+import os
+import subprocess
+
+import pytest
+from dask_gateway import Gateway
+from faults.world import calfin_process, tables
+from servers.gateway import serve_gateway
+
+from calfin_cloud.clusters import connect
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    # dask-gateway 2026.3 closes a gateway again when it is collected, after its loop has stopped.
+    pytest.mark.filterwarnings("ignore:(?s).*Gateway.__del__:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serve_gateway(tmp_path_factory.mktemp("gateway")) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Collect what a test leaves while its warnings are still filtered."""
+    yield
+    gc.collect()
+
+
+def test_the_command_line_maps_on_two_workers_behind_a_gateway_and_leaves_no_cluster(world, address, tmp_path):
+    store = str(tmp_path / "store")
+    call = world.map_call(store, "--workers", "2", "--cluster-option", "worker_threads=1", cluster="gateway")
+    run = calfin_process(*call, env=os.environ | {"DASK_GATEWAY__ADDRESS": address}, stderr=subprocess.PIPE)
+    with Gateway(address) as gateway:
+        seen = most_workers(gateway, run)
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode == 0, errors.decode()
+        assert seen == 2
+        assert gateway.list_clusters() == []
+    assert tables(store) == tables(world.undisturbed)
+
+
+def most_workers(gateway, run) -> int:
+    """Most workers of the cluster that a run starts, asked while it lasts."""
+    most = 0
+    while run.poll() is None:
+        for report in gateway.list_clusters():
+            with gateway.connect(report.name) as cluster, cluster.get_client(set_as_default=False) as client:
+                while run.poll() is None and client.status == "running":
+                    most = max(most, len(client.scheduler_info(n_workers=-1)["workers"]))
+    return most
+
+
+def test_a_cluster_is_adaptive_between_two_numbers_and_shut_down_when_its_run_fails(address):
+    class BrokenError(Exception):
+        pass
+
+    def fail_on_a_growing_cluster():
+        with connect("gateway", n_workers=(1, 2), address=address) as client:
+            waiting = client.map(slowly, range(100))
+            client.wait_for_workers(2, timeout=100)
+            client.cancel(waiting)
+            raise BrokenError
+
+    with Gateway(address) as gateway:
+        with pytest.raises(BrokenError):
+            fail_on_a_growing_cluster()
+        assert gateway.list_clusters() == []
+
+
+def slowly(_):
+    import time  # noqa: PLC0415 - runs on a worker
+
+    time.sleep(2)
+
+
+def test_what_the_server_does_not_offer_is_refused_with_its_answer(address):
+    with (
+        pytest.raises(ValueError, match=r"the gateway started no cluster.*moons"),
+        connect("gateway", address=address, moons=2),
+    ):
+        pass

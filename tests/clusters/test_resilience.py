@@ -1,0 +1,77 @@
+"""Workers, schedulers and drivers end in the middle of a run, as real processes do: nothing is lost."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client
+from faults.world import calfin, calfin_process, tables
+
+from clusters.farm import farm, kill, wait_until
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def fronts_of(store: str) -> list[Path]:
+    return list(Path(store, "fronts").glob("*.parquet"))
+
+
+def started(world, store: str, *more: str, cluster: str) -> subprocess.Popen[bytes]:
+    """A run that has stored a batch and is not yet through."""
+    run = calfin_process(*world.map_call(store, *more, cluster=cluster), stderr=subprocess.PIPE)
+    wait_until(lambda: fronts_of(store) or run.poll() is not None)
+    assert run.poll() is None, run.stderr.read().decode()
+    return run
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_or_retired_in_the_middle_of_a_run_lose_nothing(world, tmp_path):
+    store = str(tmp_path / "store")
+    with farm(2) as cluster, Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(2)
+        run = started(world, store, cluster=cluster.address)
+        kill(cluster.workers[0])
+        cluster.workers += [cluster.start_worker(), cluster.start_worker()]
+        client.wait_for_workers(3)
+        (retired, *_) = client.scheduler_info(n_workers=-1)["workers"]
+        client.retire_workers([retired])
+        _, errors = run.communicate(timeout=180)
+        assert run.returncode == 0, errors.decode()
+    assert tables(store) == tables(world.undisturbed)
+
+
+def test_a_lost_scheduler_ends_the_run_with_3_and_a_new_cluster_resumes_it(world, tmp_path):
+    store = str(tmp_path / "store")
+    with farm(1) as cluster:
+        run = started(world, store, cluster=cluster.address)
+        kill(cluster.scheduler)
+        lost_at = time.monotonic()
+        _, errors = run.communicate(timeout=90)
+        assert run.returncode == 3, errors.decode()
+        assert time.monotonic() - lost_at < 45
+        assert "the scheduler is lost" in errors.decode()
+        assert "Traceback" not in errors.decode()
+    assert 0 < len(fronts_of(store)) < 3
+    with farm(1) as cluster:
+        assert calfin(*world.map_call(store, cluster=cluster.address)) == 0
+    assert tables(store) == tables(world.undisturbed)
+
+
+@pytest.mark.parametrize("cluster", ["none", "local"])
+def test_sigterm_ends_a_run_within_seconds_and_leaves_no_process(world, tmp_path, cluster):
+    store = str(tmp_path / "store")
+    run = started(world, store, cluster=cluster)
+    family = psutil.Process(run.pid).children(recursive=True)
+    told_at = time.monotonic()
+    os.kill(run.pid, signal.SIGTERM)
+    _, errors = run.communicate(timeout=60)
+    assert time.monotonic() - told_at < 20
+    assert run.returncode == 128 + signal.SIGTERM, errors.decode()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    assert calfin(*world.map_call(store)) == 0
+    assert tables(store) == tables(world.undisturbed)

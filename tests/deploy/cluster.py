@@ -1,0 +1,119 @@
+"""A Kubernetes cluster without nodes: the emulated API server and the real Dask operator, as processes of their own."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from servers.processes import Processes, free_ports, listens
+
+DASK = "apis/kubernetes.dask.org/v1"
+PATHS = {
+    "DaskCluster": f"{DASK}/namespaces/ice/daskclusters",
+    "DaskWorkerGroup": f"{DASK}/namespaces/ice/daskworkergroups",
+    "DaskJob": f"{DASK}/namespaces/ice/daskjobs",
+    "DaskAutoscaler": f"{DASK}/namespaces/ice/daskautoscalers",
+    "Deployment": "apis/apps/v1/namespaces/ice/deployments",
+    "Pod": "api/v1/namespaces/ice/pods",
+    "Service": "api/v1/namespaces/ice/services",
+}
+
+
+@dataclass(frozen=True)
+class Kubernetes:
+    """Its API, by kind, in the namespace `ice`."""
+
+    address: str
+    folder: Path
+
+    def get(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Objects of a kind by name."""
+        items = httpx.get(f"{self.address}/{PATHS[kind]}").raise_for_status().json()["items"]
+        return {item["metadata"]["name"]: item for item in items}
+
+    def create(self, resource: Mapping[str, Any]) -> None:
+        """Create an object."""
+        httpx.post(f"{self.address}/{PATHS[resource['kind']]}", json=resource).raise_for_status()
+
+    def patch(self, kind: str, name: str, change: Mapping[str, Any]) -> None:
+        """Change an object."""
+        kind_of = {"Content-Type": "application/merge-patch+json"}
+        answer = httpx.patch(f"{self.address}/{PATHS[kind]}/{name}", json=change, headers=kind_of)
+        answer.raise_for_status()
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object."""
+        httpx.delete(f"{self.address}/{PATHS[kind]}/{name}").raise_for_status()
+
+    def end_driver(self, name: str, exit_code: int) -> None:
+        """Do a kubelet's part when the driver of a run has ended."""
+        ended = {"name": "driver", "state": {"terminated": {"exitCode": exit_code}}}
+        phase = "Failed" if exit_code else "Succeeded"
+        self.patch("Pod", f"{name}-runner", {"status": {"phase": phase, "containerStatuses": [ended]}})
+
+    def collect_garbage(self) -> None:
+        """Delete what only deleted objects own, and what that owned, as the controller of a real cluster does."""
+        while True:
+            found = [(kind, name, o["metadata"]) for kind in PATHS for name, o in self.get(kind).items()]
+            alive = {metadata["uid"] for _, _, metadata in found}
+            orphans = [
+                (kind, name)
+                for kind, name, metadata in found
+                if (owners := metadata.get("ownerReferences")) and not {o["uid"] for o in owners} & alive
+            ]
+            if not orphans:
+                return
+            for kind, name in orphans:
+                self.delete(kind, name)
+            time.sleep(0.2)
+
+    def kubeconfig(self, user: str) -> str:
+        """Path of a kubeconfig that shows the token of a user."""
+        path = self.folder / f"{user}.yaml"
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [{"name": "here", "cluster": {"server": self.address}}],
+                    "users": [{"name": user, "user": {"token": user}}],
+                    "contexts": [{"name": "here", "context": {"cluster": "here", "user": user, "namespace": "ice"}}],
+                    "current-context": "here",
+                }
+            )
+        )
+        return str(path)
+
+
+@contextmanager
+def run_kubernetes(folder: Path, rules: Sequence[Mapping[str, Any]]) -> Iterator[Kubernetes]:
+    """Run the API server, with the starter's rules, and the operator until the block ends."""
+    (port,) = free_ports(1)
+    kubernetes = Kubernetes(f"http://127.0.0.1:{port}", folder)
+    (folder / "rules.json").write_text(json.dumps(rules))
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "KUBECONFIG": kubernetes.kubeconfig("operator"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    with Processes(folder, environment=environment) as processes:
+        processes.start(sys.executable, "-m", "deploy.api", str(port), str(folder / "rules.json"))
+        processes.wait_for(lambda: listens(port))
+        processes.start("kopf", "run", "-m", "dask_kubernetes.operator.controller", "--standalone", "-A")
+        yield kubernetes
+
+
+def wait_until(claim: Callable[[], object], *, timeout_s: float = 60) -> None:
+    """Wait for a claim to become true."""
+    deadline = time.monotonic() + timeout_s
+    while not claim():
+        assert time.monotonic() < deadline, "the operator did not get there"
+        time.sleep(0.1)

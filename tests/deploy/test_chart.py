@@ -1,0 +1,200 @@
+"""The Helm chart: what it renders is what a strict API server takes, what it refuses, and what it promises of safety."""
+
+import re
+
+import pytest
+import yaml
+
+from deploy.chart import CHART, PLACES, check, everything, helm, pods_in, render, runs_in, tool, values
+
+pytestmark = pytest.mark.usefixtures("_helm")
+
+
+@pytest.fixture
+def _helm():
+    tool("helm")
+
+
+@pytest.fixture(params=PLACES.values(), ids=PLACES, scope="module")
+def place(request):
+    return request.param
+
+
+@pytest.mark.parametrize("tls", ["", "dask-tls"])
+def test_every_place_renders_what_a_strict_api_server_takes(place, tls):
+    found = everything(place, f"tls.secretName={tls}")
+    assert {"DaskJob", "CronJob", "NetworkPolicy", "PodDisruptionBudget", "Role"} <= {r["kind"] for r in found}
+    for resource in found:
+        check(resource)
+
+
+def test_the_checks_find_a_misspelled_field_at_every_depth():
+    for resource in everything(["aws", "gpu"]):
+        for _, pod in pods_in(resource):
+            pod["containers"][0]["resources"]["limit"] = {}
+            with pytest.raises(Exception, match="limit"):
+                check(resource)
+            del pod["containers"][0]["resources"]["limit"]
+
+
+def test_helm_lint_is_strict_and_content(place):
+    done = helm("lint", "--strict", str(CHART), *values(place))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("image.repository=", "/image/repository"),
+        ("image.digest=sha256:12", "/image/digest"),
+        ("map.store=", "/map/store"),
+        ("map.store=/data/fronts", "/map/store"),  # a path is on the disk of one pod
+        ("map.stroe=s3://b/f", "'stroe' not allowed"),
+        ("runs.weekly.when=mondays", "/runs/weekly/when"),
+        ("runs.weekly.verb=train", "/runs/weekly/verb"),
+        ("runs.a-name-that-is-too-long.when=now", "a-name-that-is-too-long"),
+        ("workers.cpu.replicas=0", "/workers/cpu/replicas"),
+        ("workers.cpu.resources.limits.memory=4 GB", "/workers/cpu/resources/limits/memory"),
+        ("workers.gpu.replicas=1", "/gpuImage/repository"),
+        ("networkPolicy.enabled=false", "/tls/secretName"),  # neither TLS nor a NetworkPolicy
+        ("user.id=0", "/user/id"),
+        ("env.THREADS=4", "/env/THREADS"),  # variables are text
+        ("domains.configMap=glaciers", "/domains"),  # both a ConfigMap and a text
+    ],
+)
+def test_wrong_values_are_refused_by_name(setting, complaint):
+    done = helm("template", "calfin", str(CHART), *values(["kind"], setting))
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_gpu_workers_refuse_an_autoscaler_which_could_not_tell_them_from_others():
+    done = helm("template", "calfin", str(CHART), *values(["gpu", "aws"]))  # aws.yaml last: its maximum wins
+    assert "/workers/cpu/maximum" in done.stderr
+
+
+def test_a_release_name_of_any_length_leaves_room_for_what_kubernetes_and_the_operator_add():
+    done = helm("template", "a-release-name-of-fifty-three-characters-is-the-most-x", str(CHART), *values(["kind"]))
+    names = [r["metadata"]["name"] for r in yaml.safe_load_all(done.stdout) if r and r["kind"] == "CronJob"]
+    assert names
+    longest = "a-run-of-fiftee"  # characters, the most the schema allows
+    job = f"{max(names, key=len).removesuffix('-weekly')}-{longest}-{28927537}"
+    assert len(job) <= 53  # the operator's limit for the name of a cluster
+
+
+def test_a_run_is_dropped_with_null():
+    kinds = [(r["kind"], r["metadata"]["name"]) for r in render(["kind"], "runs.weekly=null")]
+    assert ("CronJob", "calfin-full") in kinds
+    assert ("CronJob", "calfin-weekly") not in kinds
+
+
+def test_every_value_has_a_comment_and_every_section_of_the_schema_is_in_the_values():
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    bare, commented_above = [], False
+    for line in lines:
+        stripped = line.strip()
+        if re.match(r"(- )?[\w.-]+:", stripped) and "#" not in line and not commented_above:
+            bare.append(stripped)
+        commented_above = stripped.startswith("#")
+    # What stands below a commented key, and repeats what is said there or in Kubernetes' own words.
+    known = {"when: by-hand", "verb: map", "verb: retry", "requests", "limits", "resources:"}
+    assert [line for line in bare if not any(line.startswith(word) for word in known) and not line.endswith(":")] == []
+
+
+def test_no_pod_is_root_or_writes_to_its_root_or_shows_a_token_it_does_not_need(place):
+    for resource in everything(place):
+        for role, pod in pods_in(resource):
+            assert pod["securityContext"]["runAsNonRoot"]
+            assert pod["securityContext"]["runAsUser"] > 0
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert pod["enableServiceLinks"] is False
+            assert pod.get("automountServiceAccountToken", True) == (role == "starter")
+            for container in pod["containers"] + pod.get("initContainers", []):
+                assert container["securityContext"] == {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                }
+                assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+                assert "memory" in container["resources"]["limits"]
+                assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"])
+
+
+def test_spot_nodes_are_for_workers_alone():
+    spot = {"aws": ("spot", "on-demand"), "gke": ("spot", "standard"), "azure": ("spot", "system")}
+    for name, (cheap, steady) in spot.items():
+        for resource in everything([name]):
+            for role, pod in pods_in(resource):
+                wanted = cheap if "worker" in role else steady
+                assert wanted in pod["nodeSelector"].values(), (name, role)
+                assert bool(pod.get("tolerations")) == ("worker" in role and name != "aws")
+
+
+def test_gpu_workers_say_gpu_on_nodes_with_one_and_the_others_say_cpu():
+    said = {}
+    for resource in everything(["aws", "gpu"]):
+        for role, pod in pods_in(resource):
+            if "worker" in role:
+                (container,) = pod["containers"]
+                said[role] = container["args"][container["args"].index("--resources") + 1]
+                assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (role == "gpu worker")
+                assert ("gpu" in container["image"]) == (role == "gpu worker")
+                assert any(t["key"] == "nvidia.com/gpu" for t in pod.get("tolerations", [])) == (role == "gpu worker")
+    assert said == {"worker": "CPU=1", "gpu worker": "GPU=1"}
+
+
+def test_secrets_are_referred_to_and_only_where_they_are_used():
+    found = everything(["kind"], "tls.secretName=dask-tls")
+    assert "Secret" not in {resource["kind"] for resource in found}
+    for resource in found:
+        for role, pod in pods_in(resource):
+            sources = [s for c in pod["containers"] for s in c.get("envFrom", [])]
+            assert (sources == [{"secretRef": {"name": "calfin-store"}}]) == (role in ("driver", "worker"))
+            volumes = [v["secret"]["secretName"] for v in pod.get("volumes", []) if "secret" in v]
+            assert volumes == (["dask-tls"] if role in ("driver", "worker", "scheduler") else [])
+
+
+def test_a_schedule_never_runs_twice_at_once_and_gives_up_only_on_what_trying_again_cannot_mend():
+    jobs = {r["metadata"]["name"]: r["spec"] for r in render(["aws"]) if r["kind"] == "CronJob"}
+    assert {name: bool(job.get("suspend")) for name, job in jobs.items()} == {
+        "calfin-weekly": False,
+        "calfin-full": True,
+        "calfin-retry": True,
+    }
+    for job in jobs.values():
+        assert job["concurrencyPolicy"] == "Forbid"
+        spec = job["jobTemplate"]["spec"]
+        give_up, ignore = spec["podFailurePolicy"]["rules"]
+        assert (give_up["action"], give_up["onExitCodes"]["values"]) == ("FailJob", [1, 2])
+        assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+        waits_s = [10 * 2**n for n in range(spec["backoffLimit"])]
+        assert sum(waits_s) > 120  # the lease of a driver that was killed has run out before the last try
+        assert spec["activeDeadlineSeconds"] > sum(waits_s)
+
+
+def test_the_runs_call_calfin_as_its_parser_understands(place):
+    from calfin_cloud.cli.parser import make_parser  # noqa: PLC0415
+
+    runs = runs_in(render(place, "runs.full.store=s3://bucket/anew", "runs.full.period=1985/.."))
+    assert set(runs) == {"weekly", "full", "retry"}
+    for name, (job, *_) in runs.items():
+        (container,) = job["spec"]["job"]["spec"]["containers"]
+        program, *arguments = container["args"]
+        assert program == "calfin"
+        options = make_parser().parse_args(arguments)
+        assert options.verb == ("retry" if name == "retry" else "map")
+        assert options.cluster == "$(DASK_SCHEDULER_ADDRESS)"
+        assert options.store.startswith("s3://bucket/anew" if name == "full" else ("s3:", "gs:", "abfs:"))
+
+
+def test_the_network_is_closed_but_for_the_release_its_stores_and_the_operator():
+    policies = {r["metadata"]["name"]: r["spec"] for r in render(["aws"]) if r["kind"] == "NetworkPolicy"}
+    release = policies["calfin"]
+    assert release["policyTypes"] == ["Ingress", "Egress"]
+    labels = release["podSelector"]["matchLabels"]
+    assert release["ingress"] == [{"from": [{"podSelector": {"matchLabels": labels}}]}]
+    open_ports = {port["port"] for rule in release["egress"] for port in rule.get("ports", [])}
+    assert open_ports == {53, 443}
+    assert policies["calfin-scheduler"]["ingress"][0]["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "dask-operator"}}}
+    ]

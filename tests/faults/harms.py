@@ -1,0 +1,441 @@
+"""What may go wrong while `calfin` maps: each harm maps into a store as long as it lasts, and tidies up in the end."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from distributed import LocalCluster
+from servers.files import serve_folder
+from servers.processes import free_ports, listens
+from servers.proxy import FaultProxy, FlippingWire, Plan
+
+from faults.world import World, calfin, calfin_process, difference, states
+
+SCENES, CATALOG = r"\.tif$", r"\.json$"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A world behind a proxy, the workers that map it (None: this process), a folder for stores, and a seed."""
+
+    world: World
+    proxy: FaultProxy
+    workers: LocalCluster | None
+    folder: Path
+    seed: int
+    wire: FlippingWire | None = None
+
+    @property
+    def cluster(self) -> str:
+        return self.workers.scheduler_address if self.workers else "none"
+
+    @property
+    def draw(self) -> random.Random:
+        return random.Random(self.seed)
+
+    def map(self, store: str, *more: str) -> int:
+        """Map all scenes; return the exit code."""
+        return self.world.map(store, *more, cluster=self.cluster)
+
+    def retry(self, store: str) -> int:
+        """Map the failed ones again; return the exit code."""
+        return calfin("retry", store, "--cluster", self.cluster)
+
+
+@dataclass
+class Row:
+    """What a fault did: how often it was injected, to which scenes, and what became of the fronts."""
+
+    injected: Counter[str] = field(default_factory=Counter)
+    hit: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    doubled: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    unlike: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    states: Counter[str] = field(default_factory=Counter)
+    ended: Counter[int] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def look(self, stage: Stage, store: str, *, finished: bool = False) -> None:
+        """Compare the store with that of the undisturbed run; one that is not finished may lack scenes."""
+        lost, doubled, changed = difference(stage.world.undisturbed, store, finished=finished)
+        self.lost.update(lost)
+        self.doubled.update(doubled)
+        self.changed.update(changed)
+        if not finished:
+            self.states.update(states(store))
+
+
+Harm = Callable[[Stage, str, Row], AbstractContextManager[Stage]]
+
+
+def http(*kinds: str, rate: float, rounds: int = 1, paths: str = SCENES, **more: Any) -> Harm:
+    """Faults of HTTP by a seeded plan, in some runs after one another."""
+
+    @contextmanager
+    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+        for n in range(rounds):
+            stage.proxy.suffer(Plan(kinds, rate, stage.seed * 100 + n, paths=paths, **more))
+            row.ended[stage.map(store)] += 1
+            if set(states(store)) - {"front", "no_front"}:
+                row.ended[stage.retry(store)] += 1
+            row.injected.update(stage.proxy.injected)
+            row.hit.update(path.rpartition("/")[2] for path in stage.proxy.hit)
+            row.look(stage, store)
+        stage.proxy.suffer(None)
+        yield stage
+
+    return harm
+
+
+def flipped_wire(rate: float) -> Harm:
+    """Bits flipped below TLS, in what the server sends."""
+
+    @contextmanager
+    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+        assert stage.wire is not None
+        stage.wire.rate, stage.wire.seed, stage.wire.injected = rate, stage.seed, 0
+        for _ in range(3):
+            row.ended[stage.map(store)] += 1
+            if states(store):
+                row.ended[stage.retry(store)] += 1
+            row.look(stage, store)
+        row.injected["flip"] += stage.wire.injected
+        row.hit |= unfinished(stage, "")
+        stage.wire.rate = 0.0
+        yield stage
+
+    return harm
+
+
+def restarts(most: int, away_s: tuple[float, float] = (0.5, 2.0)) -> Harm:
+    """A server that goes away and comes back: open connections break, new ones are refused."""
+
+    @contextmanager
+    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+        draw = stage.draw
+
+        def restart() -> None:
+            row.hit |= unfinished(stage, store)
+            stage.proxy.stop()
+            time.sleep(draw.uniform(*away_s))
+            stage.proxy.start()
+            row.injected["restart"] += 1
+
+        with repeatedly(restart, most, lambda: draw.uniform(0.3, 2.0)):
+            row.ended[stage.map(store)] += 1
+        row.look(stage, store)
+        yield stage
+
+    return harm
+
+
+def killed_workers(most: int) -> Harm:
+    """Workers killed at random times; their nannies start others."""
+
+    @contextmanager
+    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+        draw = stage.draw
+
+        def kill() -> None:
+            row.hit |= unfinished(stage, store)
+            kill_one(worker_ids(stage), draw)
+            row.injected["SIGKILL"] += 1
+
+        with repeatedly(kill, most, lambda: draw.uniform(1.0, 6.0)):
+            row.ended[stage.map(store)] += 1
+        row.look(stage, store)
+        yield stage
+
+    return harm
+
+
+def starved_workers(most: int, spare_mb: int = 8) -> Harm:
+    """Workers that get no more memory than they have: what they allocate next fails, and some die of it."""
+
+    @contextmanager
+    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+        draw = stage.draw
+
+        def starve() -> None:
+            row.hit |= unfinished(stage, store)
+            process = draw.choice(worker_ids(stage))
+            pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+            limit_memory(process, pages * resource.getpagesize() + spare_mb * 2**20)
+            row.injected["limit"] += 1
+
+        with repeatedly(starve, most, lambda: draw.uniform(0.5, 3.0)):
+            row.ended[stage.map(store)] += 1
+        row.look(stage, store)
+        for process in worker_ids(stage):
+            limit_memory(process, resource.RLIM_INFINITY)
+        yield stage
+
+    return harm
+
+
+def killed_drivers(most: int, wait_s: tuple[float, float] = (0.0, 4.0)) -> Harm:
+    """The process of `calfin map` killed some time after it began to write."""
+
+    @contextmanager
+    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+        draw = stage.draw
+        for _ in range(most):
+            driver = calfin_process(*stage.world.map_call(store, cluster=stage.cluster))
+            wait_for(lambda process=driver: process.poll() is not None or list(Path(store).glob("lease-*.json")))
+            time.sleep(draw.uniform(*wait_s))
+            if driver.poll() is None:
+                row.hit |= unfinished(stage, store)
+                driver.kill()
+                row.injected["SIGKILL"] += 1
+            driver.wait()
+            row.look(stage, store)
+        yield stage
+
+    return harm
+
+
+def killed_schedulers(most: int, wait_s: tuple[float, float] = (1.0, 8.0)) -> Harm:
+    """The scheduler killed in the midst of a run, which has to end and to say so; the next run has another one."""
+
+    @contextmanager
+    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+        draw = stage.draw
+        for _ in range(most):
+            with own_cluster() as (address, scheduler):
+                kill = threading.Timer(draw.uniform(*wait_s), scheduler.kill)
+                kill.start()
+                row.ended[code := stage.world.map(store, cluster=address)] += 1
+                kill.cancel()
+            if code:
+                row.injected["SIGKILL"] += 1
+                row.hit |= unfinished(stage, store)
+            row.look(stage, store)
+        yield stage
+
+    return harm
+
+
+@contextmanager
+def large_files_refused(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """A disk that takes no file above some size: a limit of this process, which any user may set."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (2_000, 10_000, 20_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            row.ended[stage.world.map(store)] += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+        row.injected["limit"] += 1
+        row.hit |= unfinished(stage, store)
+        row.look(stage, store)
+    yield stage
+
+
+@contextmanager
+def full_disk(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """A disk that runs full, three times, each time with some more room; needs root."""
+    Path(store).mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", store], check=True)
+    try:
+        for size in ("100k", "300k", "600k"):
+            subprocess.run(["mount", "-o", f"remount,size={size}", store], check=True)
+            row.ended[stage.map(store)] += 1
+            row.injected["full"] += 1
+            row.hit |= unfinished(stage, store)
+            row.look(stage, store)
+        subprocess.run(["mount", "-o", "remount,size=100m", store], check=True)
+        yield stage
+    finally:
+        subprocess.run(["umount", "--lazy", store], check=True)
+
+
+@contextmanager
+def duplicate_items(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """A catalogue that lists every item three times."""
+
+    def repeat(folder: Path) -> None:
+        for path in folder.glob("*/collection.json"):
+            collection = json.loads(path.read_text())
+            items = [link for link in collection["links"] if link["rel"] == "item"]
+            collection["links"] += items + items
+            path.write_text(json.dumps(collection))
+            row.injected["duplicate"] += 2 * len(items)
+
+    with other_catalogue(stage, repeat):
+        row.ended[stage.map(store)] += 1
+        row.hit |= unfinished(stage, "")
+        row.look(stage, store)
+        yield stage
+
+
+@contextmanager
+def changed_items(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """Items whose pixels are others from the second run on, half of the scenes having failed in the first."""
+    draw = stage.draw
+
+    def change(folder: Path) -> None:
+        items = sorted(folder.glob("*/*/*.json"))
+        for path in draw.sample(items, max(1, len(items) // 3)):
+            item = json.loads(path.read_text())
+            item["properties"]["updated"] = "2026-01-01T00:00:00Z"
+            path.write_text(json.dumps(item))
+            darken(path.parent)
+            row.injected["changed"] += 1
+            row.hit.add(path.parent.name)
+
+    stage.proxy.suffer(Plan(("404",), 0.3, stage.seed, paths=SCENES))
+    row.ended[stage.map(store)] += 1
+    row.look(stage, store)
+    stage.proxy.suffer(None)
+    with other_catalogue(stage, change) as after:
+        row.ended[stage.map(store, "--recompute")] += 1
+        yield after
+
+
+@contextmanager
+def skewed_clocks(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """Scenes taken in the future, and a store half of whose files date from years ahead or back."""
+    draw = stage.draw
+
+    def date_ahead(folder: Path) -> None:
+        for path in sorted(folder.glob("*/*/*.json"))[::3]:
+            item = json.loads(path.read_text())
+            moment = item["properties"]["datetime"]
+            item["properties"] |= {"datetime": f"{int(moment[:4]) + 60}{moment[4:]}", "created": "2099-01-01T00:00:00Z"}
+            path.write_text(json.dumps(item))
+            row.injected["ahead"] += 1
+            row.hit.add(path.parent.name)
+
+    with other_catalogue(stage, date_ahead) as after:
+        stage.proxy.suffer(Plan(("404",), 0.3, stage.seed, paths=SCENES))
+        row.ended[stage.map(store)] += 1
+        stage.proxy.suffer(None)
+        row.look(after, store)
+        for path in sorted(Path(store).rglob("*")):
+            os.utime(path, times=(time.time() + draw.uniform(-1, 1) * 3e8,) * 2)
+            row.injected["dated"] += 1
+        yield after
+
+
+# What harms are made of
+
+
+@contextmanager
+def other_catalogue(stage: Stage, change: Callable[[Path], None]) -> Iterator[Stage]:
+    """Serve a changed copy of the world in its place; lends a stage whose undisturbed run is of the copy."""
+    folder = stage.folder / f"copy-{stage.seed}-{change.__name__}"
+    shutil.copytree(stage.world.folder, folder)
+    change(folder)
+    before = stage.proxy.upstream
+    with serve_folder(folder) as server:
+        stage.proxy.upstream = urlsplit(server.url)
+        try:
+            world = replace(stage.world, undisturbed=f"{folder}-undisturbed")
+            if change.__name__ == "repeat":
+                world = stage.world
+            elif (code := world.map(world.undisturbed)) != 0:
+                raise AssertionError(f"the undisturbed run of the copy ended with {code}")
+            yield replace(stage, world=world)
+        finally:
+            stage.proxy.upstream = before
+
+
+def darken(folder: Path) -> None:
+    """Change the pixels of a scene's files."""
+    import rasterio  # noqa: PLC0415
+
+    for path in folder.glob("*.tif"):
+        with rasterio.open(path) as file:
+            values, profile = file.read(), file.profile
+        if values.dtype != "uint8":
+            with rasterio.open(path, "w", **profile) as file:
+                file.write((values[:, :, ::-1]).astype(values.dtype))
+
+
+@contextmanager
+def own_cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler and two workers, each a process of its own without a nanny."""
+    (port,) = free_ports(1)
+    address = f"tcp://127.0.0.1:{port}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "distributed.cli."]
+    scheduler = ["dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    worker = ["dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    started = []
+    try:
+        for module, *words in (scheduler, worker, worker):
+            started.append(subprocess.Popen([*dask[:2], dask[2] + module, *words], **quiet))
+            wait_for(lambda: listens(port))
+        yield address, started[0]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def repeatedly(act: Callable[[], None], most: int, pause: Callable[[], float]) -> Iterator[None]:
+    """Act again and again in a thread while the block runs, at most so often, after pauses of some seconds."""
+    stop = threading.Event()
+
+    def run() -> None:
+        for _ in range(most):
+            if stop.wait(pause()):
+                return
+            act()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def unfinished(stage: Stage, store: str) -> set[str]:
+    """Scenes that a store lacks; all, where there is none."""
+    from calfin_cloud.storage import finished_keys  # noqa: PLC0415
+
+    done = finished_keys(store) if store and states(store) else set()
+    return finished_keys(stage.world.undisturbed) - done
+
+
+def worker_ids(stage: Stage) -> list[int]:
+    """Process ids of the workers that live."""
+    assert stage.workers is not None, "this harm needs workers"
+    return [nanny.pid for nanny in stage.workers.workers.values() if nanny.pid]
+
+
+def kill_one(processes: list[int], draw: random.Random) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(draw.choice(processes), signal.SIGKILL)
+
+
+def limit_memory(process: int, size: int) -> None:
+    with suppress(ProcessLookupError):
+        resource.prlimit(process, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+
+
+def wait_for(is_so: Callable[[], Any], seconds: float = 120) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.02)

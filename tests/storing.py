@@ -1,0 +1,132 @@
+"""Rows of the tables of a store, its places on disk and on a real S3 server, and batches of made-up scenes."""
+
+import secrets
+from pathlib import Path
+
+import fsspec
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from shapely.geometry import LineString, MultiPolygon, box
+
+from calfin_cloud import storage
+from calfin_cloud.domains import Domain, box_grid
+
+DOMAIN = Domain("Store", box_grid((0, 0, 3000, 2400), 3413, 30.0), "9")
+LINE = LineString([(0, 0), (300, 400)])
+WATER = MultiPolygon([box(0, 0, 30, 60)])
+NOON = np.datetime64("2020-07-01T12:00:00", "us")
+PLACES = ("disk", pytest.param("s3", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")))
+
+
+def new_store(kind: str, request: pytest.FixtureRequest) -> str:
+    """URI of a store that does not exist yet, on disk or on the S3 server of the session."""
+    if kind == "disk":
+        return str(Path(request.getfixturevalue("tmp_path")) / "store")
+    request.getfixturevalue("s3")
+    bucket = f"calfin-{secrets.token_hex(6)}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}/deep/store"
+
+
+def paths_in(store: str) -> list[str]:
+    """Paths of all files below the store."""
+    fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
+    return sorted(path.removeprefix(root + "/") for path in fs.find(root))
+
+
+def contents(store: str) -> dict[str, bytes]:
+    """All files of a store by path."""
+    fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
+    return {path: bytes(fs.cat_file(f"{root}/{path}")) for path in paths_in(store)}
+
+
+def item(scene: str, **properties: object) -> dict[str, object]:
+    """STAC item of a made-up scene."""
+    return {"id": scene, "properties": {"datetime": "2020-07-01T12:00:00Z", **properties}, "links": []}
+
+
+def write(store: str, *scenes: str, line: LineString | None = None, mark: str = "", **more: object) -> storage.Stored:
+    """Write a batch of scenes with a rejected candidate and polygons each; all its rows carry `mark` as detail."""
+    tables = storage.Tables(
+        rows(*scenes, line=line).assign(detail=mark),
+        rejected_rows(*scenes).assign(detail=mark),
+        polygon_rows(*scenes).assign(detail=mark),
+    )
+    items = {f"Store/{scene}": item(scene, mark=mark) for scene in scenes}
+    return storage.write_batch(store, tables, items, **({"recipe": {"masks": "a", "fronts": "b"}} | more))
+
+
+def rows(*scenes, line=None):
+    """Fronts table with one row for each scene id, with or without a line."""
+    table = pd.DataFrame(
+        {
+            "key": [f"Store/{s}" for s in scenes],
+            "domain": "Store",
+            "scene_id": scenes,
+            "front": 0 if line else -1,
+            "glacier_id": "9",
+            "datetime": pd.Timestamp("2020-07-01T12:00", tz="UTC"),
+            "platform": "landsat-8",
+            "collection": "landsat-c2-l2",
+            "state": "front" if line else "no_front",
+            "reason": "" if line else "cloudy",
+            "detail": "",
+            "quality_flag": 10,
+            "length_m": line.length if line else np.nan,
+            "confidence": np.nan,
+            "sigma_m": np.nan,
+            "half95_m": np.nan,
+            "vertex_sigma_m": [[0.5, 1.5] if line else []] * len(scenes),
+            "score": np.nan,
+            "score_reasons": "",
+            "isolation": "",
+            "cloud_fraction": np.nan,
+            "nodata_fraction": 0.0,
+            "slc_off_fraction": 0.0,
+            "resolution_m": 30.0,
+            "model": "a@1",
+            "code": "0",
+        }
+    )
+    return gpd.GeoDataFrame(table, geometry=[line] * len(scenes), crs=DOMAIN.crs)
+
+
+def rejected_rows(*scenes, candidate=0, line=LINE):
+    """Table with one rejected candidate for each scene id; with the right columns even for none."""
+    table = pd.DataFrame(
+        {
+            "key": [f"Store/{s}" for s in scenes],
+            "domain": "Store",
+            "scene_id": scenes,
+            "candidate": candidate,
+            "datetime": pd.Timestamp("2020-07-01T12:00", tz="UTC"),
+            "filter": "edge size",
+            "reason": "edge_too_short",
+            "value": 12,
+            "limit": 32,
+            "detail": "12 px of edge, at least 32 is needed",
+        }
+    )
+    return gpd.GeoDataFrame(table, geometry=[line] * len(scenes), crs=DOMAIN.crs)
+
+
+def polygon_rows(*scenes, kind="ocean", polygon=None):
+    """Table with one row for each scene id, with a polygon or the reason why there is none."""
+    table = pd.DataFrame(
+        {
+            "key": [f"Store/{s}" for s in scenes],
+            "domain": "Store",
+            "scene_id": scenes,
+            "glacier_id": "9",
+            "datetime": pd.Timestamp("2020-07-01T12:00", tz="UTC"),
+            "platform": "landsat-8",
+            "kind": kind,
+            "fjord": "scene",
+            "reason": "" if polygon else "no_ocean",
+            "detail": "",
+            "area_m2": polygon.area if polygon else np.nan,
+        }
+    )
+    return gpd.GeoDataFrame(table, geometry=[polygon] * len(scenes), crs=DOMAIN.crs)

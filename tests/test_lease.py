@@ -1,0 +1,233 @@
+"""One run writes to a store at a time: the others say who it is, and a dead or sleeping one is followed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from storing import PLACES, contents, new_store, paths_in
+
+from calfin_cloud import storage
+from calfin_cloud.storage import files, leases
+
+HOLD = """
+import sys, time
+from calfin_cloud.storage import hold_lease, leases
+leases.EXPIRES_S, leases.RENEWS_S = float(sys.argv[2]), float(sys.argv[3])
+with hold_lease(sys.argv[1], "map") as check:
+    print("held", flush=True)
+    for line in sys.stdin:
+        check()
+        print("written", flush=True)
+"""
+
+
+@pytest.fixture(params=PLACES)
+def store(request):
+    return new_store(request.param, request)
+
+
+def process(store, *, expires=90.0, renews=15.0):
+    """A process that holds the store, and writes to it when told."""
+    words = [sys.executable, "-c", HOLD, store, str(expires), str(renews)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = subprocess.Popen(words, **pipes)
+    assert started.stdout.readline() == "held\n", started.communicate()[1]
+    return started
+
+
+def end(started):
+    started.kill()
+    started.communicate()
+
+
+def tell(started):
+    """Have a process write; return what it says."""
+    started.stdin.write("write\n")
+    started.stdin.flush()
+    return started.stdout.readline()
+
+
+def held_by_another_machine(store, **about):
+    """Put a lease there as a run elsewhere would; return its path."""
+    fs, root = files.open_place(store)
+    content = {"verb": "map", "host": "far", "process": 7, "since": "2026-01-01T00:00:00+00:00", "token": "t"}
+    path = f"{root}/lease-3.json"
+    files.write_whole(fs, path, json.dumps(content | {"machine": "another", "started": "1"} | about).encode())
+    return path
+
+
+def test_a_second_run_hears_who_holds_the_store_and_nothing_stays_behind(store):
+    with storage.hold_lease(store, "map") as check:
+        check()
+        holder = storage.lease_holder(store)
+        assert (holder["verb"], holder["process"]) == ("map", os.getpid())
+        with pytest.raises(storage.StoreInUseError) as refused, storage.hold_lease(store, "retry"):
+            pass
+        assert f"`calfin map` on {holder['host']} (process {os.getpid()}) since {holder['since']}" in str(refused.value)
+        check()
+    assert storage.lease_holder(store) is None
+    assert paths_in(store) == []
+    with storage.hold_lease(store, "retry"):
+        pass
+
+
+def test_of_many_runs_at_once_never_two_hold_the_store(store):
+    holding, most, held = [], [], []
+    start = threading.Barrier(6)
+
+    def run():
+        start.wait()
+        for _ in range(5):
+            try:
+                with storage.hold_lease(store, "map"):
+                    holding.append(1)
+                    most.append(len(holding))
+                    held.append(1)
+                    time.sleep(0.01)
+                    holding.pop()
+            except storage.StoreInUseError:
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert held
+    assert paths_in(store) == []
+
+
+def test_a_killed_run_on_this_machine_frees_the_store_at_once(store):
+    killed = process(store)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert storage.lease_holder(store)["process"] == killed.pid
+    with storage.hold_lease(store, "retry") as check:
+        check()
+    assert paths_in(store) == []
+
+
+def test_a_killed_run_whose_parent_has_not_looked_is_as_dead(store):
+    zombie = process(store)
+    os.kill(zombie.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    with storage.hold_lease(store, "retry"):
+        pass
+    zombie.communicate()
+
+
+def test_another_process_under_the_number_of_a_dead_one_is_no_holder(store):
+    held_by_another_machine(store, machine=leases._machine(), process=os.getpid(), started="1")
+    with storage.hold_lease(store, "retry"):
+        assert storage.lease_holder(store)["verb"] == "retry"
+
+
+def test_a_living_run_on_another_machine_is_waited_for_until_it_has_long_been_silent(store, monkeypatch):
+    path = held_by_another_machine(store)
+    with pytest.raises(storage.StoreInUseError, match="on far"), storage.hold_lease(store, "retry"):
+        pass
+    monkeypatch.setattr(leases, "EXPIRES_S", 2.0)  # S3 tells times to the second
+    time.sleep(3.2)
+    with storage.hold_lease(store, "retry"):
+        fs, _ = files.open_place(store)
+        assert not fs.exists(path)
+
+
+def test_a_wrong_clock_of_this_machine_changes_nothing(store, monkeypatch):
+    held_by_another_machine(store)
+    real = time.time
+    for hours in (-30, 30):
+        monkeypatch.setattr(time, "time", lambda hours=hours: real() + timedelta(hours=hours).total_seconds())
+        if store.startswith("s3"):
+            monkeypatch.setattr(time, "time", real)  # the signature of a request needs the right time
+        with pytest.raises(storage.StoreInUseError), storage.hold_lease(store, "retry"):
+            pass
+
+
+def test_a_run_that_slept_and_was_followed_writes_no_more(store):
+    asleep = process(store, expires=2, renews=0.3)
+    try:
+        assert tell(asleep) == "written\n"
+        os.kill(asleep.pid, signal.SIGSTOP)
+        time.sleep(3.5)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leases, "EXPIRES_S", 2.0)
+            with storage.hold_lease(store, "retry") as check:
+                os.kill(asleep.pid, signal.SIGCONT)
+                assert tell(asleep) == ""
+                check()
+        assert "another one has taken the store over" in asleep.communicate()[1]
+    finally:
+        end(asleep)
+    assert paths_in(store) == []
+
+
+def test_a_run_that_slept_through_a_whole_other_run_writes_no_more(store):
+    asleep = process(store, expires=2, renews=0.3)
+    try:
+        os.kill(asleep.pid, signal.SIGSTOP)
+        time.sleep(3.5)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leases, "EXPIRES_S", 2.0)
+            with storage.hold_lease(store, "retry"):
+                pass
+        os.kill(asleep.pid, signal.SIGCONT)
+        assert tell(asleep) == ""
+    finally:
+        end(asleep)
+
+
+def test_a_run_that_slept_and_was_not_followed_goes_on(store):
+    asleep = process(store, expires=2, renews=0.3)
+    try:
+        os.kill(asleep.pid, signal.SIGSTOP)
+        time.sleep(3)
+        os.kill(asleep.pid, signal.SIGCONT)
+        assert tell(asleep) == "written\n"
+    finally:
+        end(asleep)
+
+
+def test_a_long_run_renews_its_lease(store, monkeypatch):
+    monkeypatch.setattr(leases, "EXPIRES_S", 3.0)
+    monkeypatch.setattr(leases, "RENEWS_S", 0.3)
+    with storage.hold_lease(store, "map") as check:
+        monkeypatch.setattr(leases, "_machine", lambda: "another")  # the other run is not on this machine
+        time.sleep(5)
+        with pytest.raises(storage.StoreInUseError), storage.hold_lease(store, "retry"):
+            pass
+        check()
+
+
+def test_what_outlives_its_run_writes_no_more(store):
+    with storage.hold_lease(store, "map") as check:
+        check()
+    with pytest.raises(storage.LeaseLostError):
+        check()
+
+
+def test_a_storage_without_conditional_writes_is_told(tmp_path, monkeypatch, caplog):
+    def overwrite(fs, path, data):
+        files.write_whole(fs, path, data)
+        return True
+
+    monkeypatch.setattr(leases, "create_whole", overwrite)
+    with storage.hold_lease(str(tmp_path / "store"), "map"):
+        pass
+    assert "no conditional writes" in caplog.text
+
+
+def test_a_lease_has_no_secrets(request):
+    store = new_store("s3", request)
+    with storage.hold_lease(store, "map"):
+        text = b"".join(contents(store).values()).decode()
+    server = request.getfixturevalue("s3")
+    assert server.key not in text
+    assert server.secret not in text
