@@ -7,10 +7,12 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from calfin_cloud.doctor import Finding
+    from calfin_cloud.domains import Domain
     from calfin_cloud.pipeline import Plan
 
 PRICES = {
@@ -79,4 +81,61 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def doctor(options: argparse.Namespace) -> int:
     """Look for what would make a run fail, and say what to do; exit code 1 if something would."""
-    raise NotImplementedError
+    found = []
+    for finding in _findings(options):
+        found.append(finding)
+        if not options.json:
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.status:8} {finding.check}: {finding.detail}{remedy}", flush=True)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in found], indent=1))
+    return 1 if any(finding.status == "problem" for finding in found) else 0
+
+
+def _findings(options: argparse.Namespace) -> Iterator[Finding]:
+    """Check this machine, then what is elsewhere, then the workers: each as far as the call names it."""
+    from calfin_cloud import doctor
+    from calfin_cloud.cli.stores import connected, settings_of
+    from calfin_cloud.domains import read_domains
+    from calfin_cloud.network import DEFAULT_NETWORK
+    from calfin_cloud.pipeline import made_by
+
+    yield doctor.check_libraries()
+    network = doctor.check_network(options.network or DEFAULT_NETWORK)
+    yield network
+    yield doctor.check_gpu_here()
+    yield doctor.check_keys()
+    yield from doctor.check_disk(options.store)
+    domains = read_domains(options.domains, options.domain) if options.domains else []
+    if domains:
+        yield doctor.check_domains(domains)
+    scenes = yield from _check_scenes(options, domains)
+    if options.store:
+        yield doctor.check_store(options.store, "here")
+        if domains and network.status == "ok":
+            yield doctor.check_made_by(options.store, domains[0].crs, made_by(settings_of(options)))
+    if options.cluster == "none":
+        return
+    try:
+        with connected(options) as client:
+            yield from doctor.check_workers(client, scenes, options.store)
+    except (ValueError, OSError) as error:
+        yield doctor.problem("cluster", error, "correct what it says; `calfin doctor --cluster none` checks all else")
+
+
+def _check_scenes(options: argparse.Namespace, domains: Sequence[Domain]) -> Generator[Finding, None, list[Any]]:
+    """Check catalogue and clock, and read a scene of each collection and host; return these scenes."""
+    from calfin_cloud import doctor
+    from calfin_cloud.cli.stores import finder
+    from calfin_cloud.scenes import CATALOGS
+
+    if not (options.catalog and domains):
+        return []
+    catalog = CATALOGS[options.catalog].url if options.catalog in CATALOGS else options.catalog
+    if catalog.startswith(("http://", "https://")):
+        yield doctor.check_clock(catalog)
+    findings, scenes = doctor.find_examples(finder(options), domains)
+    yield from findings
+    for item, domain in scenes:
+        yield doctor.check_scene(item.to_dict(transform_hrefs=False), domain, "here")
+    return scenes

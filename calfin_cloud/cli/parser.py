@@ -95,6 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     science.add_export(
         _verb(verbs, "export", science.export, "calfin export fronts --format calfin issm icemask --out products")
     )
+    science.add_report(_verb(verbs, "report", science.report, "calfin report fronts --out report"))
     science.add_review(_verb(verbs, "review", science.review, "calfin review fronts --apply verdicts.json"))
     science.add_show(_verb(verbs, "show", science.show, "calfin show fronts LC08_L2SP_016008_20130724_02_T1"))
     return parser
@@ -172,6 +173,12 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
     )
+    parser.add_argument(
+        "--loader",
+        default="stackstac",
+        choices=("stackstac", "odc-stac"),
+        help="what stacks the scenes (default stackstac); the fronts are the same",
+    )
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -200,8 +207,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=False, required=False)
     parser.add_argument("--store", metavar="URI", help="check that it can be written, or gone on with")
-    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
-    _add_variant(parser)
+    _add_settings(parser)
     _add_cluster(parser)
     _add_json(parser)
 

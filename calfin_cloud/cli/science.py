@@ -59,6 +59,14 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def report(options: argparse.Namespace) -> int:
+    """Write the results of a store as a folder that opens offline in a browser, with buttons to review fronts."""
+    from calfin_cloud.results import write_report
+
+    print(write_report(options.store, options.out, title=options.title, most_pictures=options.pictures))
+    return 0
+
+
 def review(options: argparse.Namespace) -> int:
     """Keep what people said of fronts, beside the automatic ones; write pairs to train on of those they vouch for."""
     from calfin_cloud.results import apply_verdicts, read_verdicts, reviewed_fronts, write_training_pairs
@@ -144,6 +152,14 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")
     parser.add_argument("--names", metavar="CSV", help="columns domain, GrnlndcN, OfficialN, AltName, RefName")
     parser.add_argument("--version", default="1.0", help="of the data, in file names (default 1.0)")
+
+
+def add_report(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin report`."""
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
+    parser.add_argument("--title", default="", help="of the page")
+    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help="most pictures (default 2000)")
 
 
 def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

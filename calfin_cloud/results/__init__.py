@@ -3,6 +3,7 @@
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.lineage import lineage_of
+from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import (
     apply_verdicts,
     read_verdicts,
@@ -28,6 +29,7 @@ __all__ = [
     "summarise_pairs",
     "usable_fronts",
     "write_comparison",
+    "write_report",
     "write_series",
     "write_training_pairs",
 ]

@@ -99,7 +99,7 @@ def flag_fronts(
     flagged = fronts.assign(
         flags=fronts["key"].map(flags).fillna(""), flag_details=fronts["key"].map(details).fillna("")
     )
-    count = flagged["flags"].str.split(",").where(flagged["flags"] != "").str.len().fillna(0)
+    count = flagged["flags"].str.count(",") + (flagged["flags"] != "")
     flagged["score"] = fronts["score"] * settings.lowered**count
     return flagged
 
