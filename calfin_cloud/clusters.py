@@ -252,7 +252,8 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
             yield client
         except (CancelledError, CommClosedError) as error:
             raise ClusterLostError(
-                "the scheduler is lost; finished batches are stored: run the same call again to resume"
+                "the scheduler is lost; finished batches are stored: run the same call again to resume "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             ) from error
 
 

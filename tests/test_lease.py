@@ -32,6 +32,11 @@ def store(request):
     return new_store(request.param, request)
 
 
+@pytest.fixture(params=("disk", pytest.param("s3", marks=pytest.mark.slow)))
+def slow_store(request):
+    return new_store(request.param, request)
+
+
 def process(store, *, expires=90.0, renews=15.0):
     """A process that holds the store, and writes to it when told."""
     words = [sys.executable, "-c", HOLD, store, str(expires), str(renews)]
@@ -114,11 +119,11 @@ def test_a_killed_run_on_this_machine_frees_the_store_at_once(store):
     assert paths_in(store) == []
 
 
-def test_a_killed_run_whose_parent_has_not_looked_is_as_dead(store):
-    zombie = process(store)
+def test_a_killed_run_whose_parent_has_not_looked_is_as_dead(slow_store):
+    zombie = process(slow_store)
     os.kill(zombie.pid, signal.SIGKILL)
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    with storage.hold_lease(store, "retry"):
+    with storage.hold_lease(slow_store, "retry"):
         pass
     zombie.communicate()
 
@@ -140,43 +145,41 @@ def test_a_living_run_on_another_machine_is_waited_for_until_it_has_long_been_si
         assert not fs.exists(path)
 
 
-def test_a_wrong_clock_of_this_machine_changes_nothing(store, monkeypatch):
+def test_a_wrong_clock_of_this_machine_changes_nothing(tmp_path, monkeypatch):
+    store, real = str(tmp_path / "store"), time.time
     held_by_another_machine(store)
-    real = time.time
     for hours in (-30, 30):
         monkeypatch.setattr(time, "time", lambda hours=hours: real() + timedelta(hours=hours).total_seconds())
-        if store.startswith("s3"):
-            monkeypatch.setattr(time, "time", real)  # the signature of a request needs the right time
         with pytest.raises(storage.StoreInUseError), storage.hold_lease(store, "retry"):
             pass
 
 
-def test_a_run_that_slept_and_was_followed_writes_no_more(store):
-    asleep = process(store, expires=2, renews=0.3)
+def test_a_run_that_slept_and_was_followed_writes_no_more(slow_store):
+    asleep = process(slow_store, expires=2, renews=0.3)
     try:
         assert tell(asleep) == "written\n"
         os.kill(asleep.pid, signal.SIGSTOP)
         time.sleep(3.5)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(leases, "EXPIRES_S", 2.0)
-            with storage.hold_lease(store, "retry") as check:
+            with storage.hold_lease(slow_store, "retry") as check:
                 os.kill(asleep.pid, signal.SIGCONT)
                 assert tell(asleep) == ""
                 check()
         assert "another one has taken the store over" in asleep.communicate()[1]
     finally:
         end(asleep)
-    assert paths_in(store) == []
+    assert paths_in(slow_store) == []
 
 
-def test_a_run_that_slept_through_a_whole_other_run_writes_no_more(store):
-    asleep = process(store, expires=2, renews=0.3)
+def test_a_run_that_slept_through_a_whole_other_run_writes_no_more(slow_store):
+    asleep = process(slow_store, expires=2, renews=0.3)
     try:
         os.kill(asleep.pid, signal.SIGSTOP)
         time.sleep(3.5)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(leases, "EXPIRES_S", 2.0)
-            with storage.hold_lease(store, "retry"):
+            with storage.hold_lease(slow_store, "retry"):
                 pass
         os.kill(asleep.pid, signal.SIGCONT)
         assert tell(asleep) == ""
@@ -184,8 +187,8 @@ def test_a_run_that_slept_through_a_whole_other_run_writes_no_more(store):
         end(asleep)
 
 
-def test_a_run_that_slept_and_was_not_followed_goes_on(store):
-    asleep = process(store, expires=2, renews=0.3)
+def test_a_run_that_slept_and_was_not_followed_goes_on(slow_store):
+    asleep = process(slow_store, expires=2, renews=0.3)
     try:
         os.kill(asleep.pid, signal.SIGSTOP)
         time.sleep(3)

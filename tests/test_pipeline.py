@@ -193,13 +193,13 @@ def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu():
         "gpu": {"cls": Nanny, "options": options | {"resources": {"GPU": 1}}},
         "cpu": {"cls": Nanny, "options": options},
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
         client.wait_for_workers(2)
         infos = client.scheduler_info(n_workers=-1)["workers"]
         (gpu,) = (address for address, info in infos.items() if "GPU" in info["resources"])
         read = client.persist(channels + 0)
-        masks, _ = predict_on(client, read, domain, MapSettings(), places_of(client))
+        masks = predict_on(client, read, domain, MapSettings(), places_of(client)).masks
         wait([read, masks])
         made_by = client.who_has(masks)
         assert len(made_by) == shape[0]

@@ -26,8 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (ValueError, OSError) as error:
-        print(f"calfin {options.verb}: {error}", file=sys.stderr)
+        print(f"calfin {options.verb}: {_told(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"calfin {options.verb}: interrupted; the same call resumes", file=sys.stderr)
         return 130
+
+
+def _told(error: Exception) -> str:
+    """Message of an error; of one without, as s3fs raises for a refusal, that of its cause."""
+    return str(error) if str(error) not in ("", "None") else f"{type(error).__name__}: {error.__cause__}"

@@ -46,12 +46,11 @@ def check_resolved(href: str, catalog: str) -> None:
 
     Private hosts are open to a catalogue whose own name leads to one, link-local ones to none.
     """
-    host = urlsplit(href).hostname
-    own = urlsplit(catalog).hostname
+    host, own = host_of(href), host_of(catalog)
     if not host or host == own or ip_address(host):
         return
     for address in _addresses_of(host):
-        is_near = _is_near(catalog) or (own is not None and any(not a.is_global for a in _addresses_of(own)))
+        is_near = _is_near(catalog) or (any(not a.is_global for a in _addresses_of(own)))
         if not address.is_global and (not is_near or address.is_link_local or address.is_unspecified):
             _refuse(href, f"its name leads to {address}")
 
@@ -62,6 +61,14 @@ def redirected(href: str, target: str, catalog: str) -> str:
         _refuse(target, f"{shown(href)} redirects to it")
     check_address(target, catalog)
     return target
+
+
+def host_of(href: str) -> str:
+    """Name of the host in an address, "" where it has none."""
+    try:
+        return urlsplit(href).hostname or ""
+    except ValueError:
+        return ""
 
 
 def shown(href: str) -> str:
@@ -82,12 +89,12 @@ def _split(href: str) -> SplitResult:
 
 
 def _check_host(href: str, netloc: str, catalog: str) -> None:
-    host = _split(href).hostname or ""
+    host = host_of(href)
     # What else may stand here (user names, escapes, other alphabets) is read differently by Python and by curl.
     if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", netloc) or not host or "\\" in href:
         _refuse(href, "not the plain name of a host")
     address = ip_address(host)
-    if address is None or address.is_global or host == urlsplit(catalog).hostname:
+    if address is None or address.is_global or host == host_of(catalog):
         return
     if not _is_near(catalog) or address.is_link_local or address.is_unspecified:
         _refuse(href, "a loopback, private or link-local host, which the catalogue is not")
@@ -99,7 +106,7 @@ def _is_local(catalog: str) -> bool:
 
 def _is_near(catalog: str) -> bool:
     """Say whether the catalogue is a local file, or on a loopback or private host."""
-    address = ip_address(urlsplit(catalog).hostname or "")
+    address = ip_address(host_of(catalog))
     return _is_local(catalog) or (address is not None and not address.is_global)
 
 

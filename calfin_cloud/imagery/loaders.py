@@ -6,6 +6,7 @@ files is the same.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -170,15 +171,16 @@ def _by_odc(plans: Sequence[Plan], grid: GeoBox) -> Any:  # noqa: ANN401 - a Das
 
     band = RasterBandMetadata("float32", np.nan, dims=("band", "y", "x"))
     meta = RasterGroupMetadata({(SCENE, 1): band}, extra_dims={"band": len(BANDS)})
-    scenes = odc.stac.load(
-        [_odc_item(plan, place, grid) for place, plan in enumerate(plans)],
-        bands=[SCENE],
-        geobox=grid,
-        groupby="id",
-        chunks={"y": grid.shape.y, "x": grid.shape.x},
-        fail_on_error=True,
-        driver=_OdcDriver(meta),
-    )
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # odc-geo of shapely.ops
+        scenes = odc.stac.load(
+            [_odc_item(plan, place, grid) for place, plan in enumerate(plans)],
+            bands=[SCENE],
+            geobox=grid,
+            groupby="id",
+            chunks={"y": grid.shape.y, "x": grid.shape.x},
+            fail_on_error=True,
+            driver=_OdcDriver(meta),
+        )
     return scenes[SCENE].data
 
 

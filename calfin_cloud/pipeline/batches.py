@@ -53,7 +53,7 @@ def cut_batches(
     Nothing but the items and the size of the domain decides where: a resumed run cuts what is left of them alike.
     `check` raises where this run must not write any more.
     """
-    size = max(1, min(batch_size, BATCH_PIXELS // (domain.shape[0] * domain.shape[1])))
+    size = batch_length(domain, batch_size)
     waiting = iter(items)
     while group := list(islice(waiting, size * max(1, PLACED_AT_ONCE // size))):
         check()
@@ -62,6 +62,11 @@ def cut_batches(
         for start in range(0, len(group), size):
             part = group[start : start + size]
             yield Batch(domain, part, [places[item.id] for item in part])
+
+
+def batch_length(domain: Domain, batch_size: int) -> int:
+    """Scenes of a batch: as many as asked for, fewer of a large domain."""
+    return max(1, min(batch_size, BATCH_PIXELS // (domain.shape[0] * domain.shape[1])))
 
 
 def unknown_scenes(
@@ -89,9 +94,14 @@ def windowed(run: Callable[[T], gpd.GeoDataFrame], batches: Iterable[T], client:
     """Run batches on a cluster, as many at a time as keep its workers busy, and yield their fronts in order."""
     running: deque[Future[gpd.GeoDataFrame]] = deque()
     pool = ThreadPoolExecutor(MOST_ALIVE)
+
+    def run_here(batch: T) -> gpd.GeoDataFrame:
+        with client.as_current():  # `distributed.wait` takes no client, and threads do not inherit the current one
+            return run(batch)
+
     try:
         for batch in batches:
-            running.append(pool.submit(run, batch))
+            running.append(pool.submit(run_here, batch))
             while len(running) > _most_alive(client):
                 yield running.popleft().result()
         while running:
@@ -102,5 +112,5 @@ def windowed(run: Callable[[T], gpd.GeoDataFrame], batches: Iterable[T], client:
 
 
 def _most_alive(client: Client) -> int:
-    n_threads = sum(client.nthreads().values())  # asked again and again, since clusters grow
+    n_threads = int(sum(client.nthreads().values()))  # asked again and again, since clusters grow
     return min(max(BATCHES_ALIVE, n_threads // THREADS_A_BATCH), MOST_ALIVE)

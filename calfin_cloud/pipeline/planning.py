@@ -20,18 +20,19 @@ from distributed import Client
 from scipy import stats
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.pipeline.batches import FindScenes
+from calfin_cloud.pipeline.batches import FindScenes, batch_length
 from calfin_cloud.pipeline.probing import Probe, Slots, probe_scenes, slots_of
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.traffic import Traffic
+from calfin_cloud.pipeline.workers import places_of, scenes_together
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import finished_keys, is_store
 
 LOOKS_A_SCENE = 4
 """Scenes that are read for each one that is mapped: reading is cheap, and tells the share that needs the network."""
 
-TASKS_READ, TASKS_MAPPED = 6, 8
-"""Tasks of a scene that is read, and further ones of one that needs the network."""
+TASKS_A_SCENE, TASKS_A_GROUP = 5, 9
+"""Tasks of a scene, and of a group of scenes that go through the network together."""
 
 FILES_A_BATCH = 4
 SURE = 0.9
@@ -172,7 +173,7 @@ def plan_run(
         outcomes=probe.reasons,
         step_s=_step_seconds(probe),
         slots=asdict(slots),
-        tasks=_count_tasks(probe, to_do, batch_size) if client else 0,
+        tasks=_count_tasks(rows, domains, batch_size, client),
         **_volumes(probe, to_do, batch_size),
         start_s=started_s + probe.start_s,
         search_s=search_s,
@@ -277,8 +278,20 @@ def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else 0.0
 
 
-def _count_tasks(probe: Probe, n_scenes: int, batch_size: int) -> int:
-    return round(n_scenes * (TASKS_READ + _share(probe) * TASKS_MAPPED))
+def _count_tasks(
+    rows: Sequence[dict[str, Any]], domains: Sequence[Domain], batch_size: int, client: Client | None
+) -> int:
+    """Count the tasks that the scenes to do become; none without a cluster."""
+    if client is None:
+        return 0
+    places, n_tasks = places_of(client), 0
+    for domain in domains:
+        n = sum(row["to_do"] for row in rows if row["domain"] == domain.name)
+        size = batch_length(domain, batch_size)
+        for length, n_batches in ((size, n // size), (n % size, 1)):
+            n_groups = -(-length // scenes_together(length, domain, places))
+            n_tasks += n_batches * (TASKS_A_SCENE * length + TASKS_A_GROUP * n_groups)
+    return n_tasks
 
 
 def _volumes(probe: Probe, n_scenes: int, batch_size: int) -> dict[str, int]:

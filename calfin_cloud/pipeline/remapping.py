@@ -172,7 +172,8 @@ def _redo(
     for part in parts:
         new = with_new_rows(new, part, keys)
     check()
-    write_batch(store, new, read_items(store, job.stored) | job.items, recipe=job.recipe, before=job.stored)
+    items = {**read_items(store, job.stored), **job.items}
+    write_batch(store, new, items, recipe=job.recipe, before=job.stored)
     touched = {key for part in parts for key in part.fronts["key"]}
     return new.fronts[new.fronts["key"].isin(touched)]
 

@@ -11,11 +11,11 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask import delayed
-from distributed import Client, Future, wait
+from distributed import Client, Future
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery import stack_scenes
+from calfin_cloud.imagery import Loader, stack_scenes
 from calfin_cloud.inference import find_candidates, predict_masks, predict_overviews
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, finish_scene, look_at_scene
@@ -24,6 +24,7 @@ from calfin_cloud.pipeline.tables import is_slc_off
 
 log = logging.getLogger(__name__)
 
+SHARE = 0.01  # of a worker that says CPU: the word says where, not how many; a task that reads leaves its thread
 MOST_PIXELS = 8_000_000  # of the scenes of one network task: 100 MB of channels and masks
 
 
@@ -35,23 +36,36 @@ class Places(NamedTuple):
     n_network: int
 
 
+class Predicted(NamedTuple):
+    """Persisted masks, a scene a chunk; candidates and overviews, a chunk a network task.
+
+    To be held as a whole until what is made of it is done: the scheduler may hear that something is no longer needed
+    before it has taken in the graph that needs it, and then cancels that.
+    """
+
+    masks: xr.DataArray
+    candidates: xr.DataArray
+    overviews: xr.DataArray
+
+
 def places_of(client: Client) -> Places:
     """Ask for the workers: those that say GPU predict, those that say CPU do all else; any, if none says it."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     n_gpu, n_cpu = (sum(word in w["resources"] for w in workers) for word in ("GPU", "CPU"))
-    return Places({"GPU": 1} if n_gpu else None, {"CPU": 1} if n_cpu else None, n_gpu or len(workers))
+    return Places({"GPU": 1} if n_gpu else None, {"CPU": SHARE} if n_cpu else None, n_gpu or len(workers))
 
 
-def map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> list[Result]:
+def map_on(
+    client: Client, batch: Batch, store: str, settings: MapSettings, *, loader: Loader = "stackstac"
+) -> list[Result]:
     """Map the scenes of a batch on a cluster.
 
     A scene is three tasks: it is read, measured and prepared; its masks are cut out of what the network made of several
     scenes; it is traced. Until the last, nothing but errors leaves the workers.
     """
     places = places_of(client)
-    looks = _look(client, batch, settings, places)
-    wait(looks)
-    results: list[Result] = [look.exception() if look.status == "error" else {} for look in looks]
+    looks = _look(client, batch, settings, places, loader)
+    results: list[Result] = [error or {} for error in _errors(looks)]
     run = partial(_predict_and_trace, client, batch, looks, store=store, settings=settings, places=places)
     use = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
     for i, result in zip(use, run(use), strict=True):
@@ -67,8 +81,8 @@ def map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> l
 
 def predict_on(
     client: Client, channels: xr.DataArray, domain: Domain, settings: MapSettings, places: Places
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Persist both passes of channels on a cluster: masks, a scene a chunk, and candidates, a chunk a network task.
+) -> Predicted:
+    """Persist both passes of the network on a cluster, from lazy channels.
 
     Several scenes go through the network together, the windows of the second pass across scenes. What each step needs
     is persisted before it, because only then the resource restriction reaches all network tasks and no others
@@ -80,7 +94,7 @@ def predict_on(
     overviews = client.persist(overviews, resources=places.network)
     candidates = client.persist(find_candidates(overviews, domain, trace=settings.trace), resources=places.others)
     masks = predict_masks(together, overviews, candidates, network=settings.network, settings=how, trace=settings.trace)
-    return client.persist(masks.chunk(time=1), resources=places.network), candidates
+    return Predicted(client.persist(masks.chunk(time=1), resources=places.network), candidates, overviews)
 
 
 def scenes_together(n_scenes: int, domain: Domain, places: Places) -> int:
@@ -88,9 +102,9 @@ def scenes_together(n_scenes: int, domain: Domain, places: Places) -> int:
     return max(1, min(-(-n_scenes // max(places.n_network, 1)), MOST_PIXELS // (domain.shape[0] * domain.shape[1])))
 
 
-def _look(client: Client, batch: Batch, settings: MapSettings, places: Places) -> list[Future]:
+def _look(client: Client, batch: Batch, settings: MapSettings, places: Places, loader: Loader) -> list[Future]:
     """Start to read the scenes and look at them, a task a scene."""
-    looks = stack_scenes(batch.items, batch.domain).data.map_blocks(
+    looks = stack_scenes(batch.items, batch.domain, loader=loader).data.map_blocks(
         look_at_block,
         slc_off=tuple(is_slc_off(item) for item in batch.items),
         resolution_m=batch.domain.resolution_m,
@@ -117,7 +131,8 @@ def _predict_and_trace(
         return []
     size = scenes_together(len(use), batch.domain, places)
     channels = _channels([looks[i] for i in use], batch.domain, size)
-    masks, boxes = (a.data.to_delayed().ravel() for a in predict_on(client, channels, batch.domain, settings, places))
+    predicted = predict_on(client, channels, batch.domain, settings, places)
+    masks, boxes = (array.data.to_delayed().ravel() for array in (predicted.masks, predicted.candidates))
     # What is large and the same for all goes to each worker once.
     trace = delayed(partial(trace_block, store=store, domain=batch.domain, settings=settings), traverse=False)
     traces = [
@@ -125,10 +140,15 @@ def _predict_and_trace(
         for n, i in enumerate(use)
     ]
     futures = client.compute(traces, resources=places.others)
-    del channels, masks, boxes, traces  # so that the workers need not keep them until the last scene is traced
-    wait(futures)
-    values = iter(client.gather([future for future in futures if future.status == "finished"]))
-    return [next(values) if future.status == "finished" else future.exception() for future in futures]
+    errors = _errors(futures)
+    values = iter(client.gather([future for future, error in zip(futures, errors, strict=True) if not error]))
+    return [error or next(values) for error in errors]
+
+
+def _errors(futures: Sequence[Future]) -> list[Exception | None]:
+    """Wait for tasks, for the last first, since each wait costs a thread's turn; the exception of each that failed."""
+    errors = [None if future.status == "finished" else future.exception() for future in reversed(futures)]
+    return errors[::-1]
 
 
 def _channels(looks: Sequence[Future], domain: Domain, size: int) -> xr.DataArray:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 
 from calfin_cloud.storage.files import delete_files, open_place
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished
-from calfin_cloud.storage.tables import LAST_ORDER, Stored, Tables, read_items, read_tables, tidy, write_batch
+from calfin_cloud.storage.tables import Stored, Tables, read_items, read_tables, tidy, write_batch
 
 SCENES_A_FILE = 4096
 
@@ -20,7 +21,7 @@ def compact_store(store: str, *, scenes_a_file: int = SCENES_A_FILE) -> tuple[in
 
     Files are merged until one has `scenes_a_file` scenes or more. Readers see the small files or the large one, never
     both or neither: the header of the large one names those that it replaces, which are deleted afterwards. Rows stay
-    as they are, sorted by time.
+    as they are, scenes are sorted by time.
     """
     with hold_lease(store, "compact") as check:
         check_finished(store)
@@ -52,14 +53,13 @@ def _groups(batches: Sequence[Stored], scenes_a_file: int) -> list[list[Stored]]
 
 def _merge(parts: Sequence[Tables]) -> Tables:
     merged = []
-    for folder, tables in zip(Tables._fields, zip(*parts, strict=True), strict=True):
+    for tables in zip(*parts, strict=True):
         full = [table for table in tables if len(table)] or list(tables[:1])
-        by = ["datetime", "scene_id", LAST_ORDER[folder]]
-        merged.append(pd.concat(full, ignore_index=True).sort_values(by, ignore_index=True))
+        merged.append(pd.concat(full, ignore_index=True).sort_values(["datetime", "scene_id"], ignore_index=True))
     return Tables(*merged)
 
 
-def _replace(store: str, group: Sequence[Stored], tables: Tables, items: dict[str, object]) -> None:
+def _replace(store: str, group: Sequence[Stored], tables: Tables, items: Mapping[str, Mapping[str, Any]]) -> None:
     fs, root = open_place(store)
     write_batch(store, tables, items, recipe=group[0].recipe, replaces=[stored.name for stored in group])
     for stored in group:

@@ -199,7 +199,8 @@ def read_states(store: str) -> pd.DataFrame:
     read = read_each(partial(_read_states_file, fs), paths)
     kept = {stored.name for stored in _current([stored for stored, _ in read])}
     tables = [table.to_pandas().drop_duplicates("key") for stored, table in read if stored.name in kept]
-    return pd.concat([pd.DataFrame(columns=STATE_COLUMNS), *tables], ignore_index=True)
+    states: pd.DataFrame = pd.concat([pd.DataFrame(columns=STATE_COLUMNS), *tables], ignore_index=True)
+    return states
 
 
 def finished_keys(store: str) -> set[str]:
@@ -229,7 +230,8 @@ def to_parquet(table: gpd.GeoDataFrame, schema: pa.Schema, *, header: Stored | N
     table.to_parquet(guessed, index=False, schema_version="1.1.0", write_covering_bbox=True)
     arrow = pq.read_table(guessed)
     further = [arrow.schema.field(name) for name in arrow.column_names if name not in schema.names]
-    fixed = arrow.cast(pa.schema([*schema, *further], arrow.schema.metadata))
+    geo = {b"geo": arrow.schema.metadata[b"geo"]}  # what pandas adds depends on how a table came about
+    fixed = arrow.cast(pa.schema([*schema, *further], geo))
     with pq.ParquetWriter(cast, fixed.schema, compression="zstd", write_page_checksum=True) as writer:
         writer.write_table(fixed, row_group_size=ROWS_IN_GROUP)
         if header:

@@ -100,11 +100,15 @@ def test_a_wrong_key_fails_with_its_reason_and_gives_no_missing_pixels(s3, cloud
         assert secret not in str(caught.value)
 
 
-def test_without_any_key_the_payer_is_asked_for_one_and_a_private_bucket_refuses(cloud, find, monkeypatch):
+def test_without_any_key_the_payer_is_asked_for_one(cloud, find, monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name)
     with pytest.raises(SceneError, match="set AWS credentials"):
         read(find("usgs-landsat")[:1], cloud.north)
+
+
+def test_who_signs_nothing_is_refused_where_scenes_are_not_public(cloud, find, monkeypatch):
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
     with pytest.raises(SceneError, match="AccessDenied"):
         read(find("scene-archive")[:1], cloud.north)
 

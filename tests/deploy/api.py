@@ -21,6 +21,7 @@ KINDS = {
     "kubernetes.dask.org/v1/daskjobs": "DaskJob",
     "kubernetes.dask.org/v1/daskautoscalers": "DaskAutoscaler",
     "apps/v1/deployments": "Deployment",
+    "batch/v1/jobs": "Job",
     "v1/pods": "Pod",
     "v1/services": "Service",
     "v1/events": "Event",
@@ -30,13 +31,19 @@ KINDS = {
 
 
 class Api(KubernetesEmulator):
-    """The server; `rules` are those of the starter's Role."""
+    """The server; `rules` are those of the starter's Role, `version` counts the changes."""
+
+    rules = ()
+    version = 0
 
     async def _handle(self, request):
         if request.action and request.headers.get("Authorization") == "Bearer starter":
             self._check_right(request)
         if request.action == kmock.action.CREATE:
             _fill_in(request)
+        if request.action in (kmock.action.CREATE, kmock.action.UPDATE):
+            self.version += 1  # by which the operator knows its own changes again
+            request.data.setdefault("metadata", {})["resourceVersion"] = str(self.version)
         return await super()._handle(request)
 
     def _check_right(self, request):
@@ -66,7 +73,6 @@ def _fill_in(request):
     request.data["metadata"] |= {
         "namespace": request.namespace,
         "uid": str(uuid.uuid4()),
-        "resourceVersion": "1",
         "generation": 1,
         "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
@@ -83,6 +89,8 @@ async def serve(port, rules):
     for name, kind in KINDS.items():
         api.resources[name] = ResourceInfo(namespaced=True, kind=kind, singular=kind.lower(), verbs=VERBS)
     api["get /version/"] << {"major": "1", "minor": "37", "gitVersion": "v1.37.0"}
+    api["get /api/"] << api._serve_api  # with the slash that kr8s adds
+    api["get /apis/"] << api._serve_apis
     async with api, kmock.Server(api, port=port):
         await asyncio.Event().wait()
 

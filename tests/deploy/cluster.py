@@ -21,6 +21,7 @@ PATHS = {
     "DaskWorkerGroup": f"{DASK}/namespaces/ice/daskworkergroups",
     "DaskJob": f"{DASK}/namespaces/ice/daskjobs",
     "DaskAutoscaler": f"{DASK}/namespaces/ice/daskautoscalers",
+    "Job": "apis/batch/v1/namespaces/ice/jobs",
     "Deployment": "apis/apps/v1/namespaces/ice/deployments",
     "Pod": "api/v1/namespaces/ice/pods",
     "Service": "api/v1/namespaces/ice/services",
@@ -36,22 +37,24 @@ class Kubernetes:
 
     def get(self, kind: str) -> dict[str, dict[str, Any]]:
         """Objects of a kind by name."""
-        items = httpx.get(f"{self.address}/{PATHS[kind]}").raise_for_status().json()["items"]
-        return {item["metadata"]["name"]: item for item in items}
+        return {item["metadata"]["name"]: item for item in self._ask("GET", PATHS[kind]).json()["items"]}
 
     def create(self, resource: Mapping[str, Any]) -> None:
         """Create an object."""
-        httpx.post(f"{self.address}/{PATHS[resource['kind']]}", json=resource).raise_for_status()
+        self._ask("POST", PATHS[resource["kind"]], resource)
 
     def patch(self, kind: str, name: str, change: Mapping[str, Any]) -> None:
         """Change an object."""
-        kind_of = {"Content-Type": "application/merge-patch+json"}
-        answer = httpx.patch(f"{self.address}/{PATHS[kind]}/{name}", json=change, headers=kind_of)
-        answer.raise_for_status()
+        self._ask("PATCH", f"{PATHS[kind]}/{name}", change)
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object."""
-        httpx.delete(f"{self.address}/{PATHS[kind]}/{name}").raise_for_status()
+        self._ask("DELETE", f"{PATHS[kind]}/{name}")
+
+    def _ask(self, method: str, path: str, data: Mapping[str, Any] | None = None) -> httpx.Response:
+        headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+        url = f"{self.address}/{path}"
+        return httpx.request(method, url, json=data, headers=headers, timeout=60).raise_for_status()
 
     def end_driver(self, name: str, exit_code: int) -> None:
         """Do a kubelet's part when the driver of a run has ended."""
@@ -94,7 +97,9 @@ class Kubernetes:
 
 
 @contextmanager
-def run_kubernetes(folder: Path, rules: Sequence[Mapping[str, Any]]) -> Iterator[Kubernetes]:
+def run_kubernetes(
+    folder: Path, rules: Sequence[Mapping[str, Any]], *, operator: bool = True
+) -> Iterator[Kubernetes]:
     """Run the API server, with the starter's rules, and the operator until the block ends."""
     (port,) = free_ports(1)
     kubernetes = Kubernetes(f"http://127.0.0.1:{port}", folder)
@@ -107,11 +112,12 @@ def run_kubernetes(folder: Path, rules: Sequence[Mapping[str, Any]]) -> Iterator
     with Processes(folder, environment=environment) as processes:
         processes.start(sys.executable, "-m", "deploy.api", str(port), str(folder / "rules.json"))
         processes.wait_for(lambda: listens(port))
-        processes.start("kopf", "run", "-m", "dask_kubernetes.operator.controller", "--standalone", "-A")
+        if operator:
+            processes.start("kopf", "run", "-m", "dask_kubernetes.operator.controller", "--standalone", "-A")
         yield kubernetes
 
 
-def wait_until(claim: Callable[[], object], *, timeout_s: float = 60) -> None:
+def wait_until(claim: Callable[[], object], *, timeout_s: float = 120) -> None:
     """Wait for a claim to become true."""
     deadline = time.monotonic() + timeout_s
     while not claim():

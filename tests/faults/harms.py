@@ -30,13 +30,13 @@ SCENES, CATALOG = r"\.tif$", r"\.json$"
 
 @dataclass(frozen=True)
 class Stage:
-    """A world behind a proxy, the workers that map it (None: this process), a folder for stores, and a seed."""
+    """A world behind a proxy, the workers that map it (None: this process), where stores go, and a seed."""
 
     world: World
     proxy: FaultProxy
-    workers: LocalCluster | None
-    folder: Path
+    stores: str
     seed: int
+    workers: LocalCluster | None = None
     wire: FlippingWire | None = None
 
     @property
@@ -92,12 +92,11 @@ def http(*kinds: str, rate: float, rounds: int = 1, paths: str = SCENES, **more:
         for n in range(rounds):
             stage.proxy.suffer(Plan(kinds, rate, stage.seed * 100 + n, paths=paths, **more))
             row.ended[stage.map(store)] += 1
-            if set(states(store)) - {"front", "no_front"}:
-                row.ended[stage.retry(store)] += 1
+            row.ended[stage.retry(store)] += 1
             row.injected.update(stage.proxy.injected)
             row.hit.update(path.rpartition("/")[2] for path in stage.proxy.hit)
+            stage.proxy.suffer(None)
             row.look(stage, store)
-        stage.proxy.suffer(None)
         yield stage
 
     return harm
@@ -112,8 +111,7 @@ def flipped_wire(rate: float) -> Harm:
         stage.wire.rate, stage.wire.seed, stage.wire.injected = rate, stage.seed, 0
         for _ in range(3):
             row.ended[stage.map(store)] += 1
-            if states(store):
-                row.ended[stage.retry(store)] += 1
+            row.ended[stage.retry(store)] += 1
             row.look(stage, store)
         row.injected["flip"] += stage.wire.injected
         row.hit |= unfinished(stage, "")
@@ -217,7 +215,7 @@ def killed_schedulers(most: int, wait_s: tuple[float, float] = (1.0, 8.0)) -> Ha
     def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
         draw = stage.draw
         for _ in range(most):
-            with own_cluster() as (address, scheduler):
+            with own_cluster() as (address, scheduler, *_):
                 kill = threading.Timer(draw.uniform(*wait_s), scheduler.kill)
                 kill.start()
                 row.ended[code := stage.world.map(store, cluster=address)] += 1
@@ -229,6 +227,25 @@ def killed_schedulers(most: int, wait_s: tuple[float, float] = (1.0, 8.0)) -> Ha
         yield stage
 
     return harm
+
+
+@contextmanager
+def killed_in_turn(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """A worker, then the driver, then the scheduler of the next driver: each killed once while scenes are mapped."""
+    with own_cluster() as (address, scheduler, worker, _):
+        driver = calfin_process(*stage.world.map_call(store, cluster=address))
+        wait_for(lambda: any(Path(store).glob("masks/*/masks/c/*")) or driver.poll() is not None)
+        for process in (worker, driver):
+            row.hit |= unfinished(stage, store)
+            row.injected["SIGKILL"] += process.poll() is None
+            process.kill()
+        driver.wait()
+        row.look(stage, store)
+        threading.Timer(1.0, scheduler.kill).start()
+        row.ended[stage.world.map(store, cluster=address)] += 1
+        row.injected["SIGKILL"] += 1
+        row.look(stage, store)
+    yield stage
 
 
 @contextmanager
@@ -339,7 +356,7 @@ def skewed_clocks(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
 @contextmanager
 def other_catalogue(stage: Stage, change: Callable[[Path], None]) -> Iterator[Stage]:
     """Serve a changed copy of the world in its place; lends a stage whose undisturbed run is of the copy."""
-    folder = stage.folder / f"copy-{stage.seed}-{change.__name__}"
+    folder = stage.world.folder.with_name(f"copy-{stage.seed}-{change.__name__}")
     shutil.copytree(stage.world.folder, folder)
     change(folder)
     before = stage.proxy.upstream
@@ -369,8 +386,8 @@ def darken(folder: Path) -> None:
 
 
 @contextmanager
-def own_cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A scheduler and two workers, each a process of its own without a nanny."""
+def own_cluster() -> Iterator[tuple[Any, ...]]:
+    """A scheduler and two workers, each a process of its own without a nanny: its address, and the three."""
     (port,) = free_ports(1)
     address = f"tcp://127.0.0.1:{port}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -382,7 +399,7 @@ def own_cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         for module, *words in (scheduler, worker, worker):
             started.append(subprocess.Popen([*dask[:2], dask[2] + module, *words], **quiet))
             wait_for(lambda: listens(port))
-        yield address, started[0]
+        yield address, *started
     finally:
         for process in started:
             process.kill()
@@ -433,7 +450,7 @@ def limit_memory(process: int, size: int) -> None:
         resource.prlimit(process, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
 
-def wait_for(is_so: Callable[[], Any], seconds: float = 120) -> None:
+def wait_for(is_so: Callable[[], Any], seconds: float = 240) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not is_so():

@@ -4,27 +4,36 @@
 """
 
 import argparse
-import os
+import json
+import logging
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import pytest
+from s3fs import S3FileSystem
 from servers.files import serve_folder
 from servers.proxy import FaultProxy, FlippingWire, listening, loopback_certificate
+from servers.s3 import S3, serve_s3
 
 from calfin_cloud.clusters import local
+from calfin_cloud.storage import read_fronts
 from faults import harms
 from faults.harms import CATALOG, Harm, Row, Stage, http
 from faults.world import World, listing, paint_world, tables
 
+Faults = Mapping[str, tuple[Harm, int]]
+
 N_SCENES = 16
 MIXED = ("503", "429", "403", "404", "reset", "late", "cut", "empty")
 
-FAULTS: Mapping[str, tuple[Harm, int]] = {
+ALONE: Faults = {
     "503 slow down": (http("503", rate=0.35), 3),
     "429 too many requests": (http("429", rate=0.35), 3),
     "403 expired token": (http("403", rate=0.3, rounds=3), 2),
@@ -43,14 +52,32 @@ FAULTS: Mapping[str, tuple[Harm, int]] = {
     "clock skew": (harms.skewed_clocks, 2),
     "file too large": (harms.large_files_refused, 1),
     "disk full": (harms.full_disk, 1),
+}
+"""Name of a fault, what does it, and in how many stores; all is mapped in one process."""
+
+ON_WORKERS: Faults = {
+    "any of these at once, two workers": (http(*MIXED, rate=0.3, rounds=3, paths=""), 2),
     "worker killed": (harms.killed_workers(8), 2),
     "out of memory": (harms.starved_workers(10), 1),
     "driver killed": (harms.killed_drivers(4), 1),
     "scheduler killed": (harms.killed_schedulers(3), 1),
 }
-"""Name of a fault, what does it, and in how many stores."""
+"""The same for scenes that two workers map."""
 
-ON_THE_WIRE = "bit flipped on the wire (https)"
+ON_THE_WIRE: Faults = {"bit flipped on the wire (https)": (harms.flipped_wire(0.03), 2)}
+
+WRITES, STORES = ("PUT", "POST", "DELETE"), r"/store-"
+IN_S3: Faults = {
+    "S3: 503 slow down": (http("503", rate=0.1, rounds=2, paths=""), 1),
+    "S3: connection reset": (http("reset", rate=0.1, rounds=2, paths=""), 1),
+    "S3: connection reset, write done": (http("late", rate=0.2, rounds=2, paths=STORES, methods=WRITES), 1),
+    "S3: body cut": (http("cut", rate=0.1, rounds=2, paths=STORES), 1),
+    "S3: bit flipped in what the store sends": (http("flip", rate=0.05, rounds=2, paths=STORES), 1),
+    "S3: 403 expired token": (http("403", rate=0.02, rounds=3, paths=""), 1),
+}
+"""The same for scenes and stores in a bucket."""
+
+TABLES = (ALONE, ON_WORKERS, ON_THE_WIRE, IN_S3)
 HEAD = (
     "fault | injected | scenes hit | lost | doubled | changed | tables in the end | second run writes | s | ended with"
 )
@@ -59,7 +86,7 @@ HEAD += " | states while it lasted"
 
 def endure(stage: Stage, harm: Harm, row: Row) -> Row:
     """Map into a new store while a harm lasts, then without it until all is done, and compare; add it to the row."""
-    store, start = str(stage.folder / f"store-{stage.seed}"), time.monotonic()
+    store, start = f"{stage.stores}/store-{stage.seed}", time.monotonic()
     with harm(stage, store, row) as after:
         after.map(store)
         after.retry(store)
@@ -70,6 +97,13 @@ def endure(stage: Stage, harm: Harm, row: Row) -> Row:
         row.written |= unlike(before, listing(store))
     row.seconds += time.monotonic() - start
     return row
+
+
+def map_undisturbed(stage: Stage) -> None:
+    """Map the world once before any harm is done."""
+    code = stage.map(stage.world.undisturbed)
+    failed = read_fronts(stage.world.undisturbed).query("state == 'failed'")["detail"].tolist()
+    assert code == 0, f"the undisturbed run ended with {code}: {failed[:3]}"
 
 
 def unlike(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
@@ -98,8 +132,8 @@ def staged(folder: Path, seed: int, *, n_scenes: int = N_SCENES, n_workers: int 
     painted = paint_world(folder / "painted", n_scenes, seed)
     with serve_folder(painted) as server, listening(FaultProxy(server.url)) as proxy, ExitStack() as stack:
         workers = stack.enter_context(local(n_workers)) if n_workers else None
-        stage = Stage(World(painted, proxy.url, str(folder / "undisturbed")), proxy, workers, folder, seed)
-        assert stage.map(stage.world.undisturbed) == 0
+        stage = Stage(World(painted, proxy.url, f"{folder}/undisturbed"), proxy, str(folder), seed, workers)
+        map_undisturbed(stage)
         yield stage
 
 
@@ -108,45 +142,86 @@ def staged_on_wire(folder: Path, seed: int, *, n_scenes: int = N_SCENES) -> Iter
     """Paint a world and serve it over https through a wire that flips bits."""
     folder.mkdir(parents=True, exist_ok=True)
     painted = paint_world(folder / "painted", n_scenes, seed)
-    trusted = {name: str(folder / "trusted.pem") for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")}
-    before = {name: os.environ.get(name) for name in trusted}
-    os.environ.update(trusted)
+    names = ("GDAL_CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")  # rasterio sets the first to its own list unless it is set
     tls = loopback_certificate(folder / "trusted.pem")
-    try:
-        with (
-            serve_folder(painted) as server,
-            listening(FaultProxy(server.url, tls)) as proxy,
-            listening(FlippingWire(proxy.url)) as wire,
-        ):
-            world = World(painted, wire.url, str(folder / "undisturbed"))
-            stage = Stage(world, proxy, None, folder, seed, wire)
-            assert stage.map(world.undisturbed) == 0
-            yield stage
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serve_folder(painted) as server,
+        listening(FaultProxy(server.url, tls)) as proxy,
+        listening(FlippingWire(proxy.url)) as wire,
+    ):
+        for name in names:
+            patch.setenv(name, str(folder / "trusted.pem"))
+        stage = Stage(World(painted, wire.url, f"{folder}/undisturbed"), proxy, str(folder), seed, wire=wire)
+        map_undisturbed(stage)
+        yield stage
+
+
+@contextmanager
+def staged_in_s3(folder: Path, seed: int, s3: S3, *, n_scenes: int = N_SCENES) -> Iterator[Stage]:
+    """Paint a world into a bucket, where the stores go too; all of it is reached through the proxy."""
+    painted = paint_world(folder / "painted", n_scenes, seed)
+    bucket = f"faults-{uuid.uuid4().hex[:8]}"
+    with pytest.MonkeyPatch.context() as patch, listening(FaultProxy(s3.endpoint)) as proxy:
+        for name, value in replace(s3, endpoint=proxy.url).environment.items():
+            patch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # it looks for its server in the environment, once
+        files = S3FileSystem()
+        files.mkdir(bucket)
+        files.put(f"{painted}/", f"{bucket}/scenes/", recursive=True)
+        files.pipe_file(f"{bucket}/scenes/catalog.json", as_items(painted, f"s3://{bucket}/scenes"))
+        world = World(painted, f"s3://{bucket}/scenes", f"s3://{bucket}/undisturbed")
+        stage = Stage(world, proxy, f"s3://{bucket}", seed)
+        map_undisturbed(stage)
+        yield stage
+    S3FileSystem.clear_instance_cache()
+
+
+def as_items(painted: Path, address: str) -> bytes:
+    """One file of all items, their assets at `address`: relative links are not resolved in S3."""
+    features = [json.loads(path.read_text()) for path in sorted(painted.glob("*/*/*.json"))]
+    for item in features:
+        item["links"] = []
+        for asset in item["assets"].values():
+            asset["href"] = f"{address}/{item['collection']}/{item['id']}/{Path(asset['href']).name}"
+    return json.dumps({"type": "FeatureCollection", "features": features}).encode()
 
 
 def run_all(folder: Path, seed: int, only: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
-    """Run every fault of the table in its stores; yield its row."""
-    with staged(folder / "http", seed, n_workers=2) as stage:
-        for place, (name, (harm, times)) in enumerate(FAULTS.items()):
-            if not only or name in only:
-                row = Row()
-                for n in range(times):
-                    endure(replace(stage, seed=seed * 1000 + place * 10 + n), harm, row)
-                yield name, row
-    if not only or ON_THE_WIRE in only:
-        with staged_on_wire(folder / "https", seed) as stage:
-            yield ON_THE_WIRE, endure(stage, harms.flipped_wire(0.1), Row())
+    """Run every fault of the tables in its stores; yield its row."""
+    first = {name: seed * 1000 + 10 * place for place, name in enumerate(name for table in TABLES for name in table)}
+    for number, (faults, staging) in enumerate(zip(TABLES, STAGINGS, strict=True)):
+        if wanted := [name for name in faults if not only or name in only]:
+            with staging(folder / str(number), seed) as stage:
+                for name in wanted:
+                    harm, times = faults[name]
+                    row = Row()
+                    for n in range(times):
+                        endure(replace(stage, seed=first[name] + n), harm, row)
+                    yield name, row
+
+
+@contextmanager
+def staged_in_own_s3(folder: Path, seed: int) -> Iterator[Stage]:
+    """Stage a world in an S3 server that is started for it."""
+    with serve_s3() as s3, staged_in_s3(folder, seed, s3) as stage:
+        yield stage
+
+
+STAGINGS = (staged, partial(staged, n_workers=2), staged_on_wire, staged_in_own_s3)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print the table as Markdown; return 1 if anything was lost, doubled, changed, or written twice."""
     parser = argparse.ArgumentParser(prog="faults.matrix", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="+", default=(), metavar="FAULT", choices=[*FAULTS, ON_THE_WIRE])
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="FAULT", choices=[name for table in TABLES for name in table]
+    )
+    parser.add_argument("--verbose", action="store_true", help="log how runs ended that could not begin or go on")
     options = parser.parse_args(words)
+    logging.basicConfig()
+    logging.getLogger("faults").setLevel(logging.INFO if options.verbose else logging.WARNING)
     print(f"| {HEAD} |\n|{'---|' * (HEAD.count('|') + 1)}", flush=True)
     sound, total = True, 0
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:

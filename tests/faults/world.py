@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import logging
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,8 @@ from calfin_cloud.cli import main
 from calfin_cloud.domains import box_grid, read_domains, write_domains
 from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts
+
+log = logging.getLogger(__name__)
 
 PIXEL_M = 60.0
 """Coarse, so that a scene takes a third of a second: 200 px a side."""
@@ -56,14 +59,18 @@ def paint_world(folder: Path, n_scenes: int, seed: int) -> Path:
 
 
 def calfin(*words: str) -> int:
-    """Run a verb in this process, quietly; return its exit code."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    """Run a verb in this process; return its exit code, and log what it says of a failure."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         try:
-            return main(words)
+            code = main(words)
         except SystemExit as end:
-            if end.code == CLUSTER_LOST:
-                return CLUSTER_LOST
-            raise
+            if end.code != CLUSTER_LOST:
+                raise
+            code = CLUSTER_LOST
+    if code > 1:
+        log.info("%s ended with %d: %s", words[0], code, said.getvalue()[-500:])
+    return code
 
 
 def calfin_process(*words: str, **more: Any) -> subprocess.Popen[bytes]:

@@ -78,6 +78,7 @@ class Cloud:
     local: Path
     north: Domain
     south: Domain
+    agency: S3
 
     @property
     def collections(self) -> list[Json]:
@@ -107,7 +108,7 @@ def publish(folder: Path, s3: S3) -> Cloud:
         public.append(_put(agency, bucket, record))
     path = folder / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": local}))
-    return Cloud(public, path, north, south)
+    return Cloud(public, path, north, south, agency)
 
 
 def collection(name: str) -> Json:

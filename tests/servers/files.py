@@ -13,7 +13,8 @@ from pathlib import Path
 class FileServer(ThreadingHTTPServer):
     """`/NAME` is a file; `/cut/NAME` closes in the middle of a body, `/flaky/` answers 503 twice, `/hang/` sleeps.
 
-    `answers` are given first, by path: statuses with their headers; None answers as usual.
+    `answers` are given first, by path: statuses with their headers and, if they have one, body; None
+    answers as usual.
     """
 
     daemon_threads = True
@@ -23,7 +24,9 @@ class FileServer(ThreadingHTTPServer):
         self.folder = folder
         self.requests: Counter[str] = Counter()
         self.headers: list[Message] = []
-        self.answers: defaultdict[str, list[tuple[int, dict[str, str]] | None]] = defaultdict(list)
+        self.answers: defaultdict[str, list[tuple[int, dict[str, str], bytes] | tuple[int, dict[str, str]] | None]] = (
+            defaultdict(list)
+        )
         self.n_bytes: Counter[str] = Counter()
         self.hang_s = 30.0
         self.latency_s = 0.0
@@ -56,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         server.headers.append(self.headers)
         time.sleep(server.latency_s)
         if server.answers[path] and (answer := server.answers[path].pop(0)):
-            return self._send(answer[0], b"", has_body=has_body, headers=answer[1])
+            body = answer[2] if len(answer) > 2 else b""
+            return self._send(answer[0], body, has_body=has_body, headers=answer[1])
         fault, _, name = path.partition("/")
         if fault == "hang":
             time.sleep(server.hang_s)

@@ -1,0 +1,125 @@
+"""Create the resources of one run, wait for the end of its driver and exit as it did.
+
+`start.py MANIFEST`, in a pod of a Job. The Job owns the run: whatever ends the Job ends the run, and a second try of the
+Job finds a run that still goes on and waits for it.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from kr8s.objects import APIObject, Pod, object_from_spec
+
+POLL_S = float(os.environ.get("POLL_S", "5"))
+OPERATOR_S = float(os.environ.get("OPERATOR_S", "300"))  # an operator that runs answers within seconds
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: neither calfin's 1 nor its 2
+
+
+def main(path: str) -> int:
+    """Start or find the run of this Job and wait for it; a signal to stop deletes it."""
+    manifest = Path(path).read_text().replace("RUN_NAME", os.environ["JOB_NAME"])
+    job, *beside = (object_from_spec(spec, allow_unknown_type=True) for spec in yaml.safe_load_all(manifest))
+    job.raw["metadata"]["ownerReferences"] = [owner()]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        drop_finished(job)
+        create(job)
+        await_operator(job)
+        for resource in beside:
+            create(resource)
+        return await_end(job)
+    except KeyboardInterrupt:
+        job.delete()
+        say(f"{job.name}: told to stop")
+        return 128 + signal.SIGTERM
+    except TimeoutError as error:
+        job.delete()
+        say(f"{job.name}: {error}")
+        return TRY_AGAIN
+
+
+def owner() -> dict[str, str]:
+    """Refer to the Job of this pod: what it owns is removed with it."""
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": os.environ["JOB_NAME"], "uid": os.environ["JOB_UID"]}
+
+
+def drop_finished(job: APIObject) -> None:
+    """Delete the run of an earlier try, unless it goes on."""
+    if not job.exists():
+        return
+    job.refresh()
+    if status(job) not in ("Successful", "Failed"):
+        return
+    job.delete()
+    while job.exists() or driver_of(job).exists():
+        time.sleep(POLL_S)
+    for key in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
+        job.raw["metadata"].pop(key, None)
+    job.raw.pop("status", None)
+
+
+def create(resource: APIObject) -> None:
+    """Create a resource that is not there yet."""
+    if resource.exists():
+        say(f"{resource.kind} {resource.name} is there")
+    else:
+        resource.create()
+        say(f"{resource.kind} {resource.name} created")
+
+
+def await_operator(job: APIObject) -> None:
+    """Wait until the operator has made the cluster, which the resources beside it belong to."""
+    end = time.monotonic() + OPERATOR_S
+    while status(job) in ("", "JobCreated"):
+        if time.monotonic() > end:
+            raise TimeoutError(f"the Dask operator has not answered within {OPERATOR_S:.0f} s; does it run?")
+        time.sleep(POLL_S)
+        job.refresh()
+
+
+def await_end(job: APIObject) -> int:
+    """Wait until the driver has ended; return its exit code, or TRY_AGAIN where nobody can tell it any more."""
+    while True:
+        job.refresh()
+        driver = driver_of(job)
+        if not driver.exists():
+            job.delete()
+            say(f"{job.name}: the driver's pod is gone, with its node perhaps")
+            return TRY_AGAIN
+        if status(job) in ("Successful", "Failed"):
+            driver.refresh()
+            code = exit_code(driver)
+            say(f"{job.name}: {status(job)}, exit code {code}; see `kubectl logs {driver.name}`")
+            return code
+        time.sleep(POLL_S)
+
+
+def driver_of(job: APIObject) -> Pod:
+    """Refer to the pod in which the operator runs the driver."""
+    return Pod({"metadata": {"name": f"{job.name}-runner"}}, namespace=job.namespace)
+
+
+def status(job: APIObject) -> str:
+    """Word of the operator for how far a DaskJob is, empty before the first."""
+    return str(job.raw.get("status", {}).get("jobStatus", ""))
+
+
+def exit_code(driver: Pod) -> int:
+    """Exit code of the driver; TRY_AGAIN where it never ran or was taken away before it could tell."""
+    found = driver.raw.get("status", {})
+    for container in found.get("containerStatuses", []):
+        if ended := container.get("state", {}).get("terminated"):
+            return int(ended["exitCode"])
+    return 0 if found.get("phase") == "Succeeded" else TRY_AGAIN
+
+
+def say(text: str) -> None:
+    """Log a line."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,124 @@
+{{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11) and -scheduler (10), in 63 characters. */}}
+{{- define "calfin.name" -}}
+{{ .Release.Name | trunc 25 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "calfin.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "calfin.podLabels" . }}
+{{- end }}
+
+{{/* The operator copies the labels of a run to all its pods; NetworkPolicy and PodDisruptionBudget find them by these. */}}
+{{- define "calfin.podLabels" -}}
+{{ include "calfin.selector" . }}
+{{- with .Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "calfin.selector" -}}
+app.kubernetes.io/name: calfin-cloud
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "calfin.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "calfin.name" .) }}
+{{- end }}
+
+{{- define "calfin.domainsConfigMap" -}}
+{{ .Values.domains.configMap | default (printf "%s-domains" (include "calfin.name" .)) }}
+{{- end }}
+
+{{/* Image of a container; call with (list . .Values.image). */}}
+{{- define "calfin.image" -}}
+{{- $root := index . 0 }}{{ $image := index . 1 -}}
+image: {{ $image.repository }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+imagePullPolicy: {{ $image.pullPolicy }}
+{{- end }}
+
+{{- define "calfin.podSecurity" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .Values.user.id }}
+  runAsGroup: {{ .Values.user.group }}
+  fsGroup: {{ .Values.user.group }}
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "calfin.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* On-demand nodes of scheduler, driver and starter. */}}
+{{- define "calfin.steadyNodes" -}}
+{{- with .Values.scheduler.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.scheduler.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.scheduler.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Autoscalers of nodes leave pods with these words alone. */}}
+{{- define "calfin.stay" -}}
+cluster-autoscaler.kubernetes.io/safe-to-evict: "false"
+karpenter.sh/do-not-disrupt: "true"
+{{- end }}
+
+{{- define "calfin.volumes" -}}
+- name: tmp
+  emptyDir: {{ with .scratch }}{sizeLimit: {{ . }}}{{ else }}{}{{ end }}
+{{- with .root.Values.tls.secretName }}
+- name: tls
+  secret: {secretName: {{ . }}, defaultMode: 288}
+{{- end }}
+{{- end }}
+
+{{- define "calfin.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.tls.secretName }}
+- {name: tls, mountPath: /etc/dask-tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* Environment of scheduler, driver and workers; call with (dict "root" . "run" NAME "more" MAP). */}}
+{{- define "calfin.env" -}}
+{{- $tls := .root.Values.tls.secretName }}
+- name: DASK_SCHEDULER_ADDRESS
+  value: {{ if $tls }}tls{{ else }}tcp{{ end }}://{{ .run }}-scheduler:8786
+{{- if $tls }}
+- {name: DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME, value: tls}
+- {name: DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION, value: "true"}
+- {name: DASK_DISTRIBUTED__COMM__TLS__CA_FILE, value: /etc/dask-tls/ca.crt}
+{{- range list "SCHEDULER" "WORKER" "CLIENT" }}
+- {name: DASK_DISTRIBUTED__COMM__TLS__{{ . }}__CERT, value: /etc/dask-tls/tls.crt}
+- {name: DASK_DISTRIBUTED__COMM__TLS__{{ . }}__KEY, value: /etc/dask-tls/tls.key}
+{{- end }}
+{{- end }}
+{{- range $name, $value := merge (dict) (.more | default dict) .root.Values.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "calfin.secrets" -}}
+{{- with .Values.secrets }}
+envFrom:
+{{- range . }}
+  - secretRef: {name: {{ . }}}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,83 @@
+"""`kubernetes()` against the real operator on an emulated API, whose pods are processes of this machine.
+
+No image is pulled and nothing is scheduled on nodes: that part of Kubernetes is not tested here.
+"""
+
+import pytest
+from deploy.cluster import run_kubernetes, wait_until
+from servers.kubelet import run_node
+
+from calfin_cloud.clusters import connect, kubernetes, worker_group
+
+pytest.importorskip("dask_kubernetes")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Kubernetes version"),  # kr8s 0.20 knows them up to 1.35
+]
+IMAGE = "example.org/calfin:0"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    with run_kubernetes(tmp_path_factory.mktemp("kubernetes"), []) as api, run_node(api):
+        yield api
+
+
+@pytest.fixture
+def here(api, monkeypatch):
+    """The same, as the current context."""
+    monkeypatch.setenv("KUBECONFIG", api.kubeconfig("operator"))
+    return api
+
+
+def container_of(group):
+    (container,) = group["spec"]["worker"]["spec"]["containers"]
+    return container
+
+
+def says(client):
+    return sorted(str(w["resources"]) for w in client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def test_a_cluster_of_cpu_and_gpu_workers_is_made_scaled_and_deleted(here):
+    with connect("kubernetes", n_workers=1, image=IMAGE, namespace="ice", name="glacier", gpu_workers=1) as client:
+        groups = here.get("DaskWorkerGroup")
+        assert set(groups) == {"glacier-default", "glacier-gpu"}
+        assert container_of(groups["glacier-gpu"])["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        assert "nvidia.com/gpu" not in container_of(groups["glacier-default"])["resources"]["limits"]
+        assert here.get("DaskCluster")["glacier"]["spec"]["idleTimeout"] == 600
+        wait_until(lambda: says(client) == ["{'CPU': 1.0}", "{'GPU': 1.0}"])
+        client.cluster.scale(2)
+        wait_until(lambda: says(client) == ["{'CPU': 1.0}", "{'CPU': 1.0}", "{'GPU': 1.0}"])
+    wait_until(lambda: not here.get("DaskCluster"))
+    here.collect_garbage()
+    assert not here.get("Deployment")
+
+
+def test_two_numbers_of_workers_make_an_autoscaler_and_a_failing_run_deletes_all(here):
+    class BrokenError(Exception):
+        pass
+
+    def fail():
+        with connect("kubernetes", n_workers=(1, 5), image=IMAGE, namespace="ice", name="floe"):
+            spec = here.get("DaskAutoscaler")["floe"]["spec"]
+            assert (spec["minimum"], spec["maximum"]) == (1, 5)
+            raise BrokenError
+
+    with pytest.raises(BrokenError):
+        fail()
+    wait_until(lambda: not here.get("DaskCluster"))
+    here.collect_garbage()
+
+
+def test_a_cluster_without_an_image_of_ours_is_refused():
+    with pytest.raises(ValueError, match="needs an image with calfin-cloud"):
+        kubernetes()
+
+
+def test_a_gpu_worker_tolerates_the_taint_of_gpu_nodes_and_no_other_does():
+    limits = {"memory": "4294967296", "cpu": "1"}
+    cpu = worker_group(IMAGE, 2, limits, {"CPU": 1})
+    gpu = worker_group(IMAGE, 2, limits | {"nvidia.com/gpu": "1"}, {"GPU": 1})
+    assert "tolerations" not in cpu["spec"]
+    assert [t["key"] for t in gpu["spec"]["tolerations"]] == ["nvidia.com/gpu"]

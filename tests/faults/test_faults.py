@@ -1,0 +1,102 @@
+"""Whatever goes wrong while scenes are mapped: the next runs end with the fronts of a run in which nothing did."""
+
+from dataclasses import replace
+
+import pytest
+from servers.proxy import ANSWERS
+
+from calfin_cloud.storage import read_fronts
+from faults import harms, matrix
+from faults.harms import Row, http
+from faults.world import difference, tables
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+KINDS = (*ANSWERS, "reset", "late", "cut")
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with matrix.staged(tmp_path_factory.mktemp("faults"), SEED, n_scenes=6) as stage:
+        yield stage
+
+
+def endured(stage, harm) -> Row:
+    """What became of the fronts, which must be sound; the seed is in the message if they are not."""
+    row = matrix.endure(stage, harm, Row())
+    assert matrix.is_sound(row), f"seed {stage.seed}: {row}"
+    return row
+
+
+def test_all_faults_of_http_at_once_leave_the_fronts_of_an_undisturbed_run(stage):
+    row = endured(replace(stage, seed=1), http(*KINDS, rate=0.35, rounds=4))
+    assert set(row.injected) == set(KINDS)
+    assert row.states.keys() <= {"front", "no_front", "unreadable", "unreachable"}
+
+
+def test_a_slow_and_a_silent_server_leave_the_fronts_of_an_undisturbed_run(stage):
+    row = endured(replace(stage, seed=2), http("slow", "hang", rate=0.3, most=6, hang_s=1.0))
+    assert set(row.injected) == {"slow", "hang"}
+
+
+def test_a_catalogue_in_trouble_ends_the_run_and_the_next_one_goes_on(stage):
+    row = endured(replace(stage, seed=3), http(*KINDS, rate=0.05, rounds=3, paths=harms.CATALOG))
+    assert row.injected
+
+
+@pytest.mark.parametrize(
+    ("seed", "harm"),
+    [
+        (4, harms.restarts(2)),
+        (5, harms.duplicate_items),
+        (6, harms.changed_items),
+        (7, harms.skewed_clocks),
+        (8, harms.large_files_refused),
+    ],
+    ids=["server restarted", "duplicate items", "changed items", "clock skew", "file too large"],
+)
+def test_the_fronts_are_those_of_an_undisturbed_run_after(stage, seed, harm):
+    row = endured(replace(stage, seed=seed), harm)
+    assert row.injected
+    assert row.hit
+
+
+def test_bits_flipped_below_tls_leave_the_fronts_of_an_undisturbed_run(tmp_path):
+    with matrix.staged_on_wire(tmp_path, SEED, n_scenes=3) as stage:
+        assert endured(stage, harms.flipped_wire(0.03)).injected.total() >= 3
+
+
+def test_worker_driver_and_scheduler_killed_in_turn_leave_the_fronts_of_an_undisturbed_run(stage):
+    row = endured(replace(stage, seed=9), harms.killed_in_turn)
+    assert row.injected["SIGKILL"] == 3
+    assert set(row.ended) == {3}  # the scheduler was lost, and the run said so
+
+
+def test_faults_of_an_object_store_leave_the_fronts_of_an_undisturbed_run(s3, tmp_path):
+    with matrix.staged_in_s3(tmp_path, SEED, s3, n_scenes=3) as stage:
+        row = endured(stage, http("503", "reset", "late", "cut", rate=0.1, rounds=2, paths=""))
+    assert set(row.injected) == {"503", "reset", "late", "cut"}
+
+
+def test_a_comparison_finds_what_is_lost_doubled_or_changed(stage, tmp_path):
+    """The measure itself: a store that lacks a batch, or has other fronts, does not pass."""
+    import shutil  # noqa: PLC0415
+
+    store = tmp_path / "store"
+    shutil.copytree(stage.world.undisturbed, store)
+    assert difference(stage.world.undisturbed, str(store), finished=True) == ([], [], [])
+    first = sorted((store / "fronts").iterdir())[0]
+    keys = set(read_fronts(stage.world.undisturbed)["key"])
+    first.unlink()
+    lost = difference(stage.world.undisturbed, str(store), finished=True).lost
+    assert 0 < len(lost) < len(keys)
+    assert matrix.unlike(tables(stage.world.undisturbed), tables(str(store)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_thousand_faults_leave_the_fronts_of_an_undisturbed_run(tmp_path):
+    rows = dict(matrix.run_all(tmp_path, seed=1))
+    assert {name for name, row in rows.items() if not matrix.is_sound(row)} == set(), rows
+    assert sum(row.injected.total() for row in rows.values()) >= 1000
+    assert all(row.injected for row in rows.values())

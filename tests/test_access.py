@@ -1,0 +1,298 @@
+"""Each provider gets what it asks for: a payer, no signature, another server, a fresh token; and nothing absurd is read."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import textwrap
+import warnings
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pystac
+import pytest
+from servers.files import serve_folder
+from servers.rasters import HERE, LEFT, PIXEL, TOP, UTM, compute, make_item, ramp, write_tif
+
+from calfin_cloud.imagery import access, patience, read_image, stack_scenes
+from calfin_cloud.imagery.access import address_of, reader_pays, settings_of
+from calfin_cloud.schema import SceneError
+
+PLANETARY = "https://planetarycomputer.microsoft.com/api/stac/v1"
+BLOB = "https://landsateuwest.blob.core.windows.net/landsat-c2/a.tif"
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "PLANTED-5ecret"}
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where credentials may lie
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A server that answers as S3 does to one who reads, and shows what it was asked with."""
+    (tmp_path / "bucket").mkdir()
+    write_tif(tmp_path / "bucket" / "a.tif", ramp())
+    with serve_folder(tmp_path) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
+
+
+def read(href, **fields):
+    return compute(stack_scenes([make_item("https://stac.example.org", {"nir08": href}, **fields)], HERE))[0, 0]
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT"])
+@pytest.mark.parametrize("has_scheme", [True, False])
+def test_server_of_s3_in_the_environment_is_used_in_the_words_of_all_tools(bucket, monkeypatch, name, has_scheme):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv(name, bucket.url if has_scheme else bucket.url.removeprefix("http://"))
+    if not has_scheme:
+        monkeypatch.setenv("AWS_HTTPS", "NO")
+    np.testing.assert_array_equal(read("s3://bucket/a.tif"), ramp())
+    assert bucket.requests["bucket/a.tif"] > 0
+
+
+def test_without_credentials_requests_go_unsigned(bucket):
+    np.testing.assert_array_equal(read("s3://bucket/a.tif"), ramp())
+    assert not any("Authorization" in headers for headers in bucket.headers)
+
+
+def test_with_credentials_requests_are_signed_and_say_who_pays_only_if_told(bucket, monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    np.testing.assert_array_equal(read("s3://bucket/a.tif"), ramp())
+    assert all("AKIDEXAMPLE" in headers["Authorization"] for headers in bucket.headers)
+    assert not any("x-amz-request-payer" in headers for headers in bucket.headers)
+    assert not any("PLANTED" in str(headers) for headers in bucket.headers)
+
+
+def test_reader_pays_where_the_item_says_so(bucket, monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    item = make_item("https://stac.example.org", {"nir08": "s3://bucket/a.tif"})
+    item.properties["storage:requester_pays"] = True
+    compute(stack_scenes([item], HERE))
+    assert all(headers["x-amz-request-payer"] == "requester" for headers in bucket.headers)
+
+
+def test_reader_who_is_to_pay_without_credentials_is_told_what_is_missing(bucket):
+    with pytest.raises(SceneError, match="set AWS credentials") as caught:
+        read("s3://usgs-landsat/a.tif")
+    assert caught.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("properties", "fields", "expected"),
+    [
+        ({}, {}, False),
+        ({"storage:requester_pays": True}, {}, True),
+        ({"storage:requester_pays": False}, {}, False),
+        ({}, {"storage:requester_pays": True}, True),
+        ({}, {"alternate": {"s3": {"href": "s3://b/a.tif", "storage:requester_pays": True}}}, True),
+        ({"storage:schemes": {"aws": {"requester_pays": True}}}, {"storage:refs": ["aws"]}, True),
+        ({"storage:schemes": {"aws": {"requester_pays": True}}}, {"storage:refs": ["other"]}, False),
+    ],
+)
+def test_payer_is_read_from_both_versions_of_the_storage_extension(properties, fields, expected):
+    item = make_item("/c.json", {"nir08": "s3://b/a.tif"})
+    item.properties.update(properties)
+    item.assets["nir08"].extra_fields.update(fields)
+    assert reader_pays(item, item.assets["nir08"]) is expected
+
+
+def test_known_buckets_have_their_region_and_payer_or_need_no_signature(monkeypatch):
+    landsat, sentinel, other = (settings_of(f"s3://{b}/a.tif") for b in ("usgs-landsat", "sentinel-cogs", "my-bucket"))
+    assert (landsat["AWS_REQUEST_PAYER"], landsat["AWS_REGION"]) == ("requester", "us-west-2")
+    assert (sentinel["AWS_NO_SIGN_REQUEST"], sentinel["AWS_REGION"]) == ("YES", "us-west-2")
+    assert not any(name.startswith("AWS") for name in other)
+    assert not any(name.startswith("AWS") for name in settings_of("https://data.example.org/a.tif"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    monkeypatch.setenv("AWS_S3_ENDPOINT", "s3.amazonaws.com")  # the store elsewhere, the scenes at Amazon
+    assert "AWS_S3_ENDPOINT" not in settings_of("s3://usgs-landsat/a.tif")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_object_that_is_not_there_or_not_ours_is_not_asked_for_again(bucket, monkeypatch, status):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    code = {403: "AccessDenied", 404: "NoSuchKey"}[status]
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+    bucket.answers["bucket/b.tif"] = [(status, {"Content-Type": "application/xml"}, body.encode())] * 99
+    with pytest.raises(SceneError) as caught:
+        read("s3://bucket/b.tif")
+    assert caught.value.reason == "unreadable"
+    assert "attempts" not in str(caught.value)
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_busy_bucket_is_asked_again_and_then_unreachable(bucket, monkeypatch):
+    monkeypatch.setitem(access.GDAL_SETTINGS, "GDAL_HTTP_RETRY_DELAY", 0.01)
+    bucket.answers["bucket/a.tif"] = [(503, {})] * 6
+    np.testing.assert_array_equal(read("s3://bucket/a.tif"), ramp())
+    bucket.answers["bucket/a.tif"] = [(503, {})] * 999
+    with pytest.raises(SceneError) as caught:
+        read("s3://bucket/a.tif")
+    assert caught.value.reason == "unreachable"
+
+
+def test_landsat_of_usgs_is_read_from_its_bucket():
+    alternate = {"alternate": {"s3": {"href": "s3://usgs-landsat/a.TIF"}}}
+    asset = pystac.Asset("https://landsatlook.usgs.gov/data/a.TIF", extra_fields=alternate)
+    assert address_of(asset, "https://landsatlook.usgs.gov/stac-server") == "s3://usgs-landsat/a.TIF"
+
+
+# Tokens of the Planetary Computer
+
+
+@pytest.fixture
+def tokens(tmp_path, monkeypatch):
+    """A server of blobs that takes the newest of its tokens only; `signed` counts those given out."""
+    write_tif(tmp_path / "a.tif", ramp())
+    given = []
+    with serve_folder(tmp_path) as server, warnings.catch_warnings(action="ignore"):
+        import planetary_computer  # noqa: PLC0415
+        from planetary_computer import sas  # noqa: PLC0415
+
+        def sign(href):
+            if "token" not in sas.TOKEN_CACHE:
+                given.append(href)
+                sas.TOKEN_CACHE["token"] = f"SECRET-{len(given)}"
+            return f"{server.url}/a.tif?sig={sas.TOKEN_CACHE['token']}"
+
+        monkeypatch.setattr(sas, "TOKEN_CACHE", {})
+        monkeypatch.setattr(planetary_computer, "sign_url", sign)
+        yield SimpleNamespace(server=server, given=given)
+
+
+def test_planetary_computer_addresses_are_signed_by_the_reader_and_not_in_the_graph(tokens):
+    scenes = stack_scenes([make_item(PLANETARY, {"nir08": f"{BLOB}?sig=SECRET-0"})], HERE)
+    assert b"SECRET" not in pickle.dumps(dict(scenes.data.dask))
+    assert not tokens.given
+    np.testing.assert_array_equal(compute(scenes)[0, 0], ramp())
+    assert tokens.given == [BLOB]
+
+
+def test_expired_token_is_renewed_once(tokens):
+    item = make_item(PLANETARY, {"nir08": BLOB})
+    tokens.server.answers["a.tif"] = [(403, {})]
+    np.testing.assert_array_equal(compute(stack_scenes([item], HERE))[0, 0], ramp())
+    assert len(tokens.given) == 2
+    tokens.server.answers["a.tif"] = [(403, {})] * 99
+    with pytest.raises(SceneError, match="403") as caught:
+        compute(stack_scenes([item], HERE))
+    assert caught.value.reason == "unreadable"
+    assert len(tokens.given) == 3
+    assert "SECRET" not in str(caught.value)
+
+
+def test_other_blobs_and_other_catalogues_are_not_signed(tokens):
+    assert access.signed(BLOB, "https://stac.example.org") == BLOB
+    assert access.signed("https://data.example.org/a.tif", PLANETARY) == "https://data.example.org/a.tif"
+    assert not tokens.given
+
+
+# Rasters of absurd size
+
+
+def absurd_tif(path, *, width, height, tile=None):
+    """Write the head of a georeferenced TIFF that claims any size; its blocks are not there."""
+    side = tile or 0
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, int(UTM[5:]))
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    n_blocks = 1 if tile is None else min(-(-width // tile) * -(-height // tile), 2**32 - 1)
+    if tile is None:
+        tags += [(273, 4, 8), (278, 4, height), (279, 4, 1000)]
+    else:
+        tags += [(322, 4, side), (323, 4, side), (324, 4, 8, n_blocks), (325, 4, 8, n_blocks)]
+    doubles = {33550: (PIXEL, PIXEL, 0.0), 33922: (0.0, 0.0, 0.0, LEFT, TOP, 0.0)}
+    start = 8 + 2 + 12 * (len(tags) + len(doubles) + 1) + 4
+    entries, data = [], b""
+    for number, kind, value, *count in tags:
+        entries.append((number, struct.pack("<HHII", number, kind, (*count, 1)[0], value)))
+    for number, values in doubles.items():
+        entries.append((number, struct.pack("<HHII", number, 12, len(values), start + len(data))))
+        data += struct.pack(f"<{len(values)}d", *values)
+    entries.append((34735, struct.pack("<HHII", 34735, 3, len(keys), start + len(data))))
+    data += struct.pack(f"<{len(keys)}H", *keys)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    path.write_bytes(head + b"".join(entry for _, entry in sorted(entries)) + struct.pack("<I", 0) + data + bytes(4096))
+    return path
+
+
+def huge_png(path, side):
+    """Write a PNG of zeros, packed a thousandfold."""
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + side)) for _ in range(64)) + packer.flush()
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    return path
+
+
+ABSURD = {
+    "a block of 4 GB": ({"width": 46_000, "height": 46_000}, "blocks have"),
+    "a tile of 4 GB": ({"width": 50_000, "height": 50_000, "tile": 46_080}, "blocks have"),
+    "10^9 px a side, one block": ({"width": 10**9, "height": 10**9}, "."),
+    "10^9 px a side, tiles": ({"width": 10**9, "height": 10**9, "tile": 512}, "."),
+    "10^6 px a side, tiles": ({"width": 10**6, "height": 10**6, "tile": 512}, "."),
+}
+
+MEASURE = """
+import resource, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from servers.rasters import HERE, compute, make_item
+from calfin_cloud.imagery import stack_scenes
+from calfin_cloud.schema import SceneError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    start = time.monotonic()
+    try:
+        compute(stack_scenes([make_item(Path(path).parent, {{"nir08": path}})], HERE))
+        outcome = "read"
+    except SceneError as error:
+        outcome = str(error)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"{{grown:.0f}}\\t{{time.monotonic() - start:.1f}}\\t{{outcome}}")
+"""
+
+
+def test_rasters_of_absurd_size_are_refused_before_memory_is_taken(tmp_path):
+    paths = [absurd_tif(tmp_path / f"{n}.tif", **size) for n, (size, _) in enumerate(ABSURD.values())]
+    code = textwrap.dedent(MEASURE.format(tests=os.path.dirname(__file__)))
+    run = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True, timeout=120)
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(ABSURD)
+    for (name, (_, words)), line in zip(ABSURD.items(), lines, strict=True):
+        megabytes, seconds, outcome = line.split("\t")
+        assert words in outcome, name
+        assert outcome != "read", name
+        assert float(megabytes) < 100, name
+        assert float(seconds) < 10, name
+
+
+def test_finer_file_than_any_scene_is_refused(tmp_path):
+    path = write_tif(tmp_path / "a.tif", ramp((256, 256)), pixel=PIXEL / 300)
+    item = make_item(tmp_path, {"nir08": path})
+    assert compute(stack_scenes([item], HERE)).shape == (1, 2, 96, 96)  # small itself, however fine
+    absurd_tif(tmp_path / "b.tif", width=200_000, height=200_000, tile=512)
+    coarse = HERE.grid.zoom_to(resolution=30 * 2000)
+    assert coarse.shape == (1, 1)
+
+
+def test_image_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    path = huge_png(tmp_path / "bomb.png", 60_000)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(SceneError, match="60000 x 60000 pixels"):
+        read_image(path)

@@ -1,0 +1,295 @@
+"""A plan against what a run then does: scenes, traffic, tasks, seconds, money."""
+
+import json
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servers.files import serve_folder
+
+from calfin_cloud.cli import main
+from calfin_cloud.clusters import connect
+from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
+from calfin_cloud.imagery import stack_scenes
+from calfin_cloud.pipeline import MapSettings, Prices, map_fronts, plan_run, planning, probing
+from calfin_cloud.pipeline.planning import _list_scenes, _relative_error, _spread, _work_seconds
+from calfin_cloud.pipeline.probing import Mapped, Probe, Slots
+from calfin_cloud.pipeline.traffic import Traffic, start_counting, stop_counting
+from calfin_cloud.sample import write_sample
+from calfin_cloud.scenes import search_scenes
+from calfin_cloud.storage import read_fronts
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+N_SCENES = 8
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A painted glacier of eight scenes, one of them cloudy, on a coarse grid, behind a web server."""
+    folder = tmp_path_factory.mktemp("painted")
+    write_sample(folder, scenes=N_SCENES, seed=3)
+    (domain,) = read_domains(folder / "domains.geojson")
+    coarse = replace(domain, grid=box_grid(domain.grid.boundingbox.bbox, domain.crs, 60.0))
+    write_domains([coarse], folder / "domains.geojson")
+    with serve_folder(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def domains(site):
+    return read_domains(site.folder / "domains.geojson")
+
+
+@pytest.fixture(scope="module")
+def find(site):
+    return partial(search_scenes, f"{site.url}/catalog.json", period="1984/2030")
+
+
+def of_scenes(counts: Counter[str]) -> int:
+    """Count what was asked of scenes, without the catalogue."""
+    return sum(n for path, n in counts.items() if path.endswith(".tif"))
+
+
+# --- against a run ----------------------------------------------------------------------------------------------------
+
+
+def test_what_gdal_counts_is_what_the_server_sent(site, domains, find):
+    items = find(domains[0])
+    site.requests.clear()
+    site.n_bytes.clear()
+    start_counting()
+    stack_scenes(items, domains[0]).compute(scheduler="synchronous")
+    traffic = stop_counting()
+    assert traffic.requests == of_scenes(site.requests)
+    # GDAL does not count the first 16 bytes that are asked for before it opens a file.
+    n_files = sum(path.endswith(".tif") for path in site.requests)
+    assert traffic.bytes + 16 * n_files == of_scenes(site.n_bytes)
+    stack_scenes(items[:1], domains[0]).compute(scheduler="synchronous")
+    assert stop_counting() == Traffic(0, 0)
+
+
+def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_path):
+    store = str(tmp_path / "store")
+    told = plan_run(domains, find, store=store, sample=3)
+    assert not Path(store).exists()
+    assert (told.found, told.known, told.to_do) == (N_SCENES, 0, N_SCENES)
+    assert sum(row["found"] for row in told.scenes) == N_SCENES
+    assert told.probed == {"read": N_SCENES, "mapped": 3}
+    assert told.tasks == 0
+    site.requests.clear()
+    site.n_bytes.clear()
+    began = time.perf_counter()
+    map_fronts(domains, find, store)
+    seconds = time.perf_counter() - began
+    # Machines have other work too: the close comparison is tests/benchmarks/plan_and_run.py.
+    assert 0.4 < (told.work_s + told.search_s) / seconds < 2.5
+    assert told.range_s[0] < told.total_s < told.range_s[1]
+    # All scenes were read by the probe.
+    assert told.requests == of_scenes(site.requests)
+    assert told.bytes_read == pytest.approx(of_scenes(site.n_bytes), rel=0.01)
+    fs, root = fsspec.url_to_fs(store)
+    written = fs.find(root, detail=True)
+    assert told.bytes_written == pytest.approx(sum(about["size"] for about in written.values()), rel=0.3)
+    states = read_fronts(store).drop_duplicates("key")["reason"].value_counts()
+    assert told.outcomes["cloudy"] == states["cloudy"]
+    # What is in the store is known, and then there is nothing to do.
+    again = plan_run(domains, find, store=store, sample=3)
+    assert (again.known, again.to_do, again.work_s, again.bytes_read) == (N_SCENES, 0, 0, 0)
+
+
+def test_a_plan_of_a_cluster_counts_its_tasks_and_workers(site, domains, find, tmp_path):
+    with connect("local", n_workers=2) as client:
+        told = plan_run(domains, find, client=client, sample=2, batch_size=3)
+        assert told.slots == {"network": 2, "others": 2, "all": 2, "gpu": 0, "on_one_host": 2}
+        before = sum(client.run_on_scheduler(n_finished).values())
+        map_fronts(domains, find, str(tmp_path / "store"), client=client, batch_size=3)
+        n_tasks = sum(client.run_on_scheduler(n_finished).values()) - before
+    assert told.tasks == pytest.approx(n_tasks, rel=0.15)
+    assert told.bytes_read > 0
+
+
+def n_finished(dask_scheduler) -> dict[str, int]:
+    """Tasks that have come to a result, by the name of what they do."""
+    return {name: prefix.state_counts["memory"] for name, prefix in dask_scheduler.task_prefixes.items()}
+
+
+def test_a_probe_beside_a_store_in_a_bucket_is_deleted_again(s3, site, domains, find):
+    client = s3.client()
+    client.create_bucket(Bucket="planned")
+    told = plan_run(domains, lambda domain: find(domain)[:2], store="s3://planned/store", sample=2)
+    assert told.files_written > 0
+    assert "Contents" not in client.list_objects_v2(Bucket="planned")
+
+
+def test_a_probe_leaves_no_temporary_folder(domains, find, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    plan_run(domains, lambda domain: find(domain)[:2], sample=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_scenes_that_cannot_be_read_are_told_beforehand(site, domains, find, capsys):
+    def with_broken(domain):
+        first, *others = find(domain)[:3]
+        for asset in first.assets.values():
+            asset.href = asset.href.replace(".tif", "_gone.tif")
+        return [first, *others]
+
+    told = plan_run(domains, with_broken, sample=2)
+    assert told.outcomes["unreadable"] == 1
+
+
+def test_the_command_tells_a_plan_in_words_and_as_json(site, capsys):
+    words = ["plan", "--catalog", f"{site.url}/catalog.json", "--domains", str(site.folder / "domains.geojson")]
+    words += ["--period", "1984/2030", "--cluster", "none", "--sample", "2"]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["to_do"] == N_SCENES
+    assert told["cost"] == {}
+    assert main([*words, "--price-cpu-hour", "100", "--price-egress-gb", "0.09"]) == 0
+    said = capsys.readouterr().out
+    for line in (f"scenes: {N_SCENES} found, 0 known, {N_SCENES} to do", "1 cloudy", "minutes: ", "cost: cpu "):
+        assert line in said
+    # Of the whole process: it was started before anything was planned.
+    assert told["total_s"] > told["work_s"] + told["search_s"]
+
+
+# --- which scenes are tried -------------------------------------------------------------------------------------------
+
+
+class Scene:
+    """As much of an item as the choice looks at."""
+
+    def __init__(self, id_, platform):
+        self.id, self.properties = id_, {"platform": platform}
+
+
+counts_by_domain = st.lists(
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 30), max_size=3), min_size=1, max_size=5
+)
+
+
+def world(counts):
+    """Domains, and what finds so many scenes of each platform of each domain."""
+    grid = box_grid((0, 0, 3000, 3000), 3413, 30.0)
+    scenes = {
+        f"d{i}": [Scene(f"{p}{n}", p) for p, n_of in platforms.items() for n in range(n_of)]
+        for i, platforms in enumerate(counts)
+    }
+    return [Domain(name, grid) for name in scenes], lambda domain: iter(scenes[domain.name])
+
+
+@given(counts=counts_by_domain, n=st.integers(1, 20), seed=st.integers(0, 3))
+@settings(deadline=None)
+def test_scenes_are_counted_and_tried_at_most_once_and_as_many_as_asked_for(counts, n, seed):
+    domains, find_some = world(counts)
+    known = {"d0/a0", "d0/a1"}
+    rows, pool = _list_scenes(domains, find_some, known, n, seed)
+    total = sum(sum(platforms.values()) for platforms in counts)
+    n_known = min(2, counts[0].get("a", 0))
+    assert sum(row["found"] for row in rows) == total
+    assert sum(row["known"] for row in rows) == n_known
+    assert sum(drawn.stands_for for drawn in pool) == pytest.approx(total - n_known)
+    chosen = [(domain.name, item.id) for item, domain in _spread(pool, n, seed)]
+    assert len(chosen) == len(set(chosen)) == min(n, total - n_known)
+    assert not {f"{domain}/{id_}" for domain, id_ in chosen} & known
+    again = [
+        (domain.name, item.id) for item, domain in _spread(_list_scenes(domains, find_some, known, n, seed)[1], n, seed)
+    ]
+    assert again == chosen
+
+
+@given(counts=counts_by_domain, n=st.integers(2, 20), seed=st.integers(0, 3))
+@settings(deadline=None)
+def test_every_domain_is_tried_by_its_number_of_scenes(counts, n, seed):
+    domains, find_some = world(counts)
+    rows, pool = _list_scenes(domains, find_some, set(), n, seed)
+    total = sum(row["found"] for row in rows)
+    tried = Counter(domain.name for _, domain in _spread(pool, n, seed))
+    for name in {row["domain"] for row in rows} if total > n else ():
+        share = n * sum(row["found"] for row in rows if row["domain"] == name) / total
+        assert abs(tried[name] - share) < 1 + 1e-6
+
+
+# --- what follows from a probe ----------------------------------------------------------------------------------------
+
+
+def probe_of(*, cloudy=0, read_s=0.5, network_s=2.0, trace_s=1.0, n=8) -> Probe:
+    mapped = [Mapped(network_s, trace_s, 1000, 4)] * min(n - cloudy, 3)
+    return Probe([read_s] * n, {"": n - cloudy, "cloudy": cloudy}, Traffic(8, 800), mapped, 0.0)
+
+
+def test_scenes_without_need_of_the_network_take_no_longer_than_to_be_read():
+    assert _work_seconds(probe_of(), Slots(), 100)[0] == pytest.approx(100 * 3.5)
+    assert _work_seconds(probe_of(cloudy=4), Slots(), 100)[0] == pytest.approx(100 * (0.5 + 0.5 * 3))
+    assert _work_seconds(probe_of(cloudy=8), Slots(), 100)[0] == pytest.approx(100 * 0.5)
+
+
+def test_workers_with_a_gpu_and_the_others_work_at_the_same_time():
+    assert _work_seconds(probe_of(), Slots(4, 4, 4), 100)[0] == pytest.approx(100 * 3.5 / 4)
+    two_kinds = Slots(network=1, others=4, all=5, gpu=1)
+    assert _work_seconds(probe_of(), two_kinds, 100)[0] == pytest.approx(100 * 2.0)  # the GPU is what others wait for
+    assert _work_seconds(probe_of(network_s=0.1), two_kinds, 100)[0] == pytest.approx(100 * 1.5 / 4)
+
+
+def test_few_scenes_on_many_workers_take_as_long_as_one():
+    assert _work_seconds(probe_of(), Slots(64, 64, 64), 2)[0] == pytest.approx(3.5)
+
+
+def test_the_range_narrows_with_the_probe_and_closes_when_all_were_mapped():
+    def error(n_mapped, spread, n_scenes=1000):
+        mapped = [Mapped(2.0 + spread * (-1) ** i, 1.0, 1, 1) for i in range(n_mapped)]
+        return _relative_error(Probe([0.5] * 400, {"": 400}, Traffic(0, 0), mapped, 0.0), n_scenes)
+
+    assert error(4, 0.5) > error(16, 0.5) > error(16, 0.1) > 0
+    assert error(16, 0.5, n_scenes=16) == 0
+    assert _relative_error(probe_of(cloudy=8), 1000) == 1  # nothing is known of what the network takes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_range_holds_nine_times_of_ten(seed):
+    rng = np.random.default_rng(seed)
+    seconds = rng.gamma(9.0, 1 / 3, 5000)
+    needs = rng.random(5000) < 0.6
+    truth = 0.3 + (needs * seconds).mean()
+    held = 0
+    for _ in range(200):
+        read = rng.choice(5000, 24, replace=False)
+        useful = read[needs[read]]
+        mapped = [Mapped(s, 0.0, 1, 1) for s in seconds[useful[:6]]]
+        reasons = {"": len(useful), "cloudy": 24 - len(useful)}
+        work_s, off_s = _work_seconds(Probe([0.3] * 24, reasons, Traffic(0, 0), mapped, 0.0), Slots(), 5000)
+        held += abs(work_s / 5000 - truth) <= off_s / 5000
+    assert held / 200 > 0.85
+
+
+def test_each_price_is_paid_for_what_it_is_of(monkeypatch, domains):
+    monkeypatch.setattr(planning, "probe_scenes", lambda *_, **__: replace(probe_of(), start_s=10.0))
+    monkeypatch.setattr(planning, "slots_of", lambda _: Slots(network=2, others=6, all=8, gpu=2))
+    items = [Scene(str(n), "x") for n in range(1000)]
+    for item in items:
+        item.to_dict = lambda **_: {}
+    cost = plan_run(domains, lambda _: items, prices=Prices(0.05, 2.0, 0.09, 0.4, 0.023)).cost
+    hours = plan_run(domains, lambda _: items).total_s / 3600
+    assert cost["cpu"] == pytest.approx(0.05 * 6 * hours, rel=0.05)
+    assert cost["gpu"] == pytest.approx(2.0 * 2 * hours, rel=0.05)
+    assert cost["requests"] == pytest.approx(0.4 * (1000 + 4000 + 4 * 1000 / 32) / 1000, rel=0.01)
+    assert cost["total"] == pytest.approx(sum(v for k, v in cost.items() if k != "total"), rel=1e-3)
+
+
+def test_a_probe_of_one_scene_is_refused(domains):
+    with pytest.raises(ValueError, match="two scenes or more"):
+        plan_run(domains, lambda _: [], sample=1)
+
+
+def test_a_second_rehearsal_is_shorter_than_the_first(tmp_path):
+    began = time.perf_counter()
+    second = probing.rehearse(MapSettings())
+    assert 0 < second < time.perf_counter() - began

@@ -1,0 +1,259 @@
+"""Stores brought up to date: changed items, models, settings and boundaries, failed scenes; and two runs at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from storing import contents, new_store
+
+from calfin_cloud import pipeline, storage
+from calfin_cloud.cli import main
+from calfin_cloud.domains import box_grid, read_domains, write_domains
+from calfin_cloud.fronts import DEFAULT
+from calfin_cloud.inference import InferenceSettings
+from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
+from calfin_cloud.sample import write_sample
+from calfin_cloud.scenes import search_scenes
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+N_SCENES = 5
+OTHER_MODEL = MapSettings(inference=InferenceSettings(transposed=False))
+OTHER_TRACE = MapSettings(trace=replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=0.9)))
+ONLY_CLEAR = MapSettings(max_cloud=-1.0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Folder of a painted glacier with five scenes on a coarse grid, so that a scene takes a third of a second."""
+    folder = tmp_path_factory.mktemp("painted")
+    write_sample(folder, scenes=N_SCENES, seed=3)
+    (domain,) = read_domains(folder / "domains.geojson")
+    write_domains(
+        [replace(domain, grid=box_grid(domain.grid.boundingbox.bbox, 3413, 60.0))], folder / "domains.geojson"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def domains(world):
+    return read_domains(world / "domains.geojson")
+
+
+@pytest.fixture(scope="module")
+def find(world):
+    return partial(search_scenes, world / "catalog.json", period="1984/2030")
+
+
+def mapped(find, domains, store, **more):
+    map_fronts(domains, find, str(store), batch_size=2, **more)
+    return str(store)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(find, domains, tmp_path_factory):
+    return mapped(find, domains, tmp_path_factory.mktemp("undisturbed") / "store")
+
+
+@pytest.fixture(scope="module")
+def other_model(find, domains, tmp_path_factory):
+    """Store made with other settings of the network from the beginning."""
+    return mapped(find, domains, tmp_path_factory.mktemp("other") / "store", settings=OTHER_MODEL)
+
+
+@pytest.fixture
+def store(undisturbed, tmp_path):
+    """Copy of the undisturbed store, to change."""
+    return shutil.copytree(undisturbed, tmp_path / "store").as_posix()
+
+
+class StoppedError(Exception):
+    """What ends a run in its midst."""
+
+
+def stop(_):
+    raise StoppedError
+
+
+def counting(monkeypatch):
+    """List of the ids of scenes that are mapped from now on."""
+    real, seen = pipeline.mapping.map_batch, []
+
+    def counted(batch, *rest):
+        seen.extend(item.id for item in batch.items)
+        return real(batch, *rest)
+
+    monkeypatch.setattr(pipeline.remapping, "map_batch", counted)
+    monkeypatch.setattr(pipeline.mapping, "map_batch", counted)
+    return seen
+
+
+def test_nothing_changed_touches_nothing(find, domains, store):
+    before = contents(store)
+    assert sum(recompute_changed(store, domains, find).values()) == 0
+    assert contents(store) == before
+
+
+def test_other_settings_of_the_network_map_all_again_to_the_store_they_would_have_made(
+    find, domains, store, other_model
+):
+    with pytest.raises(ValueError, match="--recompute"):
+        mapped(find, domains, store, settings=OTHER_MODEL)
+    assert sum(recompute_changed(store, domains, find, settings=OTHER_MODEL).values()) == N_SCENES
+    assert contents(store) == contents(other_model)
+
+
+def test_a_recompute_that_was_stopped_is_told_and_goes_on_where_it_was(find, domains, store, other_model, monkeypatch):
+    with pytest.raises(StoppedError):
+        recompute_changed(store, domains, find, settings=OTHER_MODEL, on_batch=stop)
+    for verb in (
+        lambda: mapped(find, domains, store, settings=OTHER_MODEL),
+        lambda: retry_failed(store),
+        lambda: retrace_fronts(store),
+        lambda: storage.compact_store(store),
+    ):
+        with pytest.raises(ValueError, match="`calfin map --recompute` was stopped before its end: run it again"):
+            verb()
+    again = counting(monkeypatch)
+    recompute_changed(store, domains, find, settings=OTHER_MODEL)
+    assert 0 < len(again) < N_SCENES
+    assert contents(store) == contents(other_model)
+
+
+def test_other_settings_of_the_tracing_ask_no_network(find, domains, store, undisturbed, tmp_path, monkeypatch):
+    again = counting(monkeypatch)
+    assert sum(recompute_changed(store, domains, find, settings=OTHER_TRACE).values()) == N_SCENES
+    assert again == []
+    retraced = shutil.copytree(undisturbed, tmp_path / "retraced").as_posix()
+    retrace_fronts(retraced, settings=OTHER_TRACE)
+    assert contents(store) == contents(retraced)
+    assert not storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
+
+
+def test_another_boundary_retraces_its_domain(find, domains, store, monkeypatch):
+    again = counting(monkeypatch)
+    drawn = replace(domains[0], fjord_boundary=domains[0].polygon.buffer(-100))
+    assert sum(recompute_changed(store, [drawn], find).values()) == N_SCENES
+    assert again == []
+    assert storage.read_store_domains(store) == [drawn]
+    assert sum(recompute_changed(store, [drawn], find).values()) == 0
+
+
+def test_a_changed_item_is_counted_by_a_run_and_mapped_by_the_next_with_recompute(find, domains, store, undisturbed):
+    items = find(domains[0])
+    items[1].properties["updated"] = "2026-01-01T00:00:00Z"
+    items[2].links = []
+    counts = map_fronts(domains, lambda _: items, store)
+    assert (counts["known"], counts["changed"]) == (N_SCENES, 1)
+    assert sum(recompute_changed(store, domains, lambda _: items).values()) == 1
+    assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))  # the pixels are the same
+    assert "changed" not in map_fronts(domains, lambda _: items, store)
+
+
+def test_scenes_that_no_longer_reach_the_network_lose_their_masks(find, domains, store):
+    counts = recompute_changed(store, domains, find, settings=replace(ONLY_CLEAR, max_nodata=-1.0))
+    assert counts["no_front"] == N_SCENES
+    assert not [path for path in contents(store) if "/masks/c/" in path]
+    assert retrace_fronts(store, settings=ONLY_CLEAR)["no_front"] == N_SCENES
+
+
+def test_everything_goes_on_working_after_compaction(find, domains, store, other_model, tmp_path):
+    assert storage.compact_store(store) == (3, 1)
+    before = contents(store)
+    assert mapped(find, domains, store) == store
+    assert sum(retry_failed(store).values()) == 0
+    retrace_fronts(store)
+    assert contents(store) == before
+    recompute_changed(store, domains, find, settings=OTHER_MODEL)
+    other = shutil.copytree(other_model, tmp_path / "other").as_posix()
+    storage.compact_store(other)
+    assert contents(store) == contents(other)
+
+
+def test_a_damaged_mask_fails_its_scene_and_a_retry_heals_it(store, undisturbed, tmp_path):
+    chunks = sorted((tmp_path / "store/masks").glob("*/masks/c/*/0/0/0"))
+    chunks[1].write_bytes(chunks[1].read_bytes()[:-1] + b"x")
+    chunks[3].unlink()
+    counts = retrace_fronts(store)
+    assert counts["failed"] == 2
+    fronts = storage.read_fronts(store)
+    details = fronts.loc[fronts["state"] == "failed", "detail"]
+    assert details.str.contains("is damaged").sum() == 1
+    assert details.str.contains("no longer in the store").sum() == 1
+    assert retry_failed(store)["failed"] == 0
+    assert contents(store) == contents(undisturbed)
+
+
+def test_a_recompute_of_no_store_does_nothing(find, domains, tmp_path):
+    assert sum(recompute_changed(str(tmp_path / "store"), domains, find).values()) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- status ----------------------------------------------------------------------------------------------------------
+
+
+def test_status_adds_up_and_tells_what_is_pending(find, domains, tmp_path, capsys):
+    store = str(tmp_path / "store")
+    with pytest.raises(StoppedError):
+        mapped(find, domains, store, on_batch=stop)
+    assert main(["status", store, "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["found"] == N_SCENES
+    assert sum(counts["states"].values()) == 2
+    assert counts["pending"] == N_SCENES - 2
+    assert sum(row["scenes"] for row in counts["reasons"]) == 2
+    assert main(["status", store]) == 0
+    assert f"{N_SCENES - 2}\tpending" in capsys.readouterr().out
+    mapped(find, domains, store)
+    assert storage.count_scenes(store)["pending"] == 0
+
+
+def test_counts_that_do_not_add_up_are_told_and_the_command_fails(store, tmp_path, capsys):
+    first = next((tmp_path / "store/fronts").iterdir())
+    stored = next(s for s in storage.read_batches(store) if s.name == first.name)
+    shutil.rmtree(tmp_path / "store/masks" / stored.domain)
+    assert main(["status", store]) == 1
+    told = capsys.readouterr().err
+    assert told.count("do not add up") == N_SCENES
+    assert next(iter(stored.items)) in told
+
+
+def test_a_scene_in_two_batches_is_told(store, capsys):
+    stored = max(storage.read_batches(store), key=lambda s: len(s.items))
+    tables, items = storage.read_tables(store, stored), storage.read_items(store, stored)
+    key = next(iter(items))
+    alone = storage.Tables(*(table[table["key"] == key] for table in tables))
+    storage.write_batch(store, alone, {key: items[key]}, recipe=stored.recipe)
+    assert main(["status", store]) == 1
+    assert f"{key} is in the tables of two batches" in capsys.readouterr().err
+
+
+# --- two runs at once ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["disk", pytest.param("s3", marks=pytest.mark.slow)])
+def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world, undisturbed):
+    store = new_store(kind, request)
+    words = [sys.executable, "-m", "calfin_cloud.cli", "map", "--catalog", str(world / "catalog.json")]
+    words += ["--domains", str(world / "domains.geojson"), "--period", "1984/2030", "--batch-size", "2"]
+    words += ["--store", store, "--cluster", "none"]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while storage.lease_holder(store) is None:
+        assert first.poll() is None, "the run ended before another could begin"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGSTOP)  # so that the first is surely at work while the second tries
+    second = subprocess.run(words, capture_output=True, text=True, check=False)
+    os.kill(first.pid, signal.SIGCONT)
+    assert second.returncode == 2
+    assert f"is being written by `calfin map` on {os.uname().nodename} (process {first.pid}) since" in second.stderr
+    assert first.wait(timeout=200) == 0
+    assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
+    assert storage.count_scenes(store)["written_by"] is None
