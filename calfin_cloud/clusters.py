@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,6 +30,7 @@ NWorkers = int | tuple[int, int] | None
 WORKER_MEMORY = 2 * 2**30  # one TensorFlow process with a scene and its masks stays below 1.5 GiB
 LEAST_MEMORY = 2**29
 START_S = 900.0  # a node of a cloud boots and fetches an image of 3 GB in less
+CLOSE_S = 60.0
 SAME_EVERYWHERE = ("calfin-cloud", "dask", "distributed", "numpy", "zarr", "keras")
 
 
@@ -142,15 +144,18 @@ def kubernetes(
     # dask-kubernetes 2026.3 still calls the scripts dask-scheduler and dask-worker, which Dask has no more.
     spec["spec"]["scheduler"]["spec"]["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
     cluster = operator.KubeCluster(custom_cluster_spec=spec, namespace=namespace, quiet=True)
+    # It is told to delete the resource first; by itself it then waits for the operator up to an hour.
+    cluster.close = partial(cluster.close, timeout=CLOSE_S)
     try:
         if gpu_workers:
             limits = limits | {"memory": str(2 * _memory(worker_memory)), "nvidia.com/gpu": "1"}
             group = worker_group(gpu_image or image, gpu_workers, limits, {"GPU": 1}, env)
             cluster.add_worker_group("gpu", custom_spec=group)
-        return _sized(cluster, n_workers or 1)
+        sized: AbstractContextManager[Any] = _sized(cluster, n_workers or 1)
     except BaseException:
         cluster.close()
         raise
+    return sized
 
 
 def worker_group(
@@ -198,7 +203,8 @@ def gateway(
         cluster = dask_gateway.GatewayCluster(address, auth=auth, **options)
     except (dask_gateway.GatewayClusterError, dask_gateway.GatewayServerError, TypeError) as error:
         raise ValueError(f"the gateway started no cluster: {error}") from error
-    return _sized(cluster, n_workers or 1)
+    sized: AbstractContextManager[Any] = _sized(cluster, n_workers or 1)
+    return sized
 
 
 STARTS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
@@ -293,14 +299,16 @@ def _versions(client: Client) -> dict[str, list[str]]:
     """Versions by holder, asked with functions of Python itself: calfin_cloud may be what is missing there."""
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
     found: dict[str, list[str]] = {who: [] for who in ("client", "scheduler", *workers)}
-    asked = [(platform.python_version_tuple,), *((version, name) for name in SAME_EVERYWHERE)]
-    for call in asked:
-        here: Any = call[0](*call[1:])
+    questions: list[Callable[[], Any]] = [
+        platform.python_version_tuple,
+        *(partial(version, n) for n in SAME_EVERYWHERE),
+    ]
+    for ask in questions:
         try:
-            there = client.run_on_scheduler(*call)
+            there = client.run_on_scheduler(ask)
         except PackageNotFoundError as error:
             there = error
-        answers = {"client": here, "scheduler": there} | client.run(*call, workers=workers, on_error="return")
+        answers = {"client": ask(), "scheduler": there} | client.run(ask, workers=workers, on_error="return")
         for who, answer in answers.items():
             said = ".".join(answer[:2]) if isinstance(answer, tuple) else answer
             found[who].append("none" if isinstance(said, PackageNotFoundError) else str(said))

@@ -1,4 +1,4 @@
-"""Each provider gets what it asks for: a payer, no signature, another server, a fresh token; and nothing absurd is read."""
+"""Each provider gets what it asks for: payer, signature, server, fresh token; and nothing of absurd size is read."""
 
 import os
 import pickle
@@ -30,7 +30,7 @@ def _bare(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # where credentials may lie
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(access, "VIRTUAL_MACHINE", ())
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
 
@@ -109,6 +109,7 @@ def test_payer_is_read_from_both_versions_of_the_storage_extension(properties, f
 
 
 def test_known_buckets_have_their_region_and_payer_or_need_no_signature(monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "mine")
     landsat, sentinel, other = (settings_of(f"s3://{b}/a.tif") for b in ("usgs-landsat", "sentinel-cogs", "my-bucket"))
     assert (landsat["AWS_REQUEST_PAYER"], landsat["AWS_REGION"]) == ("requester", "us-west-2")
     assert (sentinel["AWS_NO_SIGN_REQUEST"], sentinel["AWS_REGION"]) == ("YES", "us-west-2")
@@ -202,7 +203,7 @@ def test_other_blobs_and_other_catalogues_are_not_signed(tokens):
 # Rasters of absurd size
 
 
-def absurd_tif(path, *, width, height, tile=None):
+def absurd_tif(path, *, width, height, tile=None, pixel=PIXEL):
     """Write the head of a georeferenced TIFF that claims any size; its blocks are not there."""
     side = tile or 0
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, int(UTM[5:]))
@@ -212,7 +213,7 @@ def absurd_tif(path, *, width, height, tile=None):
         tags += [(273, 4, 8), (278, 4, height), (279, 4, 1000)]
     else:
         tags += [(322, 4, side), (323, 4, side), (324, 4, 8, n_blocks), (325, 4, 8, n_blocks)]
-    doubles = {33550: (PIXEL, PIXEL, 0.0), 33922: (0.0, 0.0, 0.0, LEFT, TOP, 0.0)}
+    doubles = {33550: (pixel, pixel, 0.0), 33922: (0.0, 0.0, 0.0, LEFT, TOP, 0.0)}
     start = 8 + 2 + 12 * (len(tags) + len(doubles) + 1) + 4
     entries, data = [], b""
     for number, kind, value, *count in tags:
@@ -282,13 +283,12 @@ def test_rasters_of_absurd_size_are_refused_before_memory_is_taken(tmp_path):
         assert float(seconds) < 10, name
 
 
-def test_finer_file_than_any_scene_is_refused(tmp_path):
-    path = write_tif(tmp_path / "a.tif", ramp((256, 256)), pixel=PIXEL / 300)
-    item = make_item(tmp_path, {"nir08": path})
-    assert compute(stack_scenes([item], HERE)).shape == (1, 2, 96, 96)  # small itself, however fine
-    absurd_tif(tmp_path / "b.tif", width=200_000, height=200_000, tile=512)
-    coarse = HERE.grid.zoom_to(resolution=30 * 2000)
-    assert coarse.shape == (1, 1)
+def test_file_with_more_pixels_under_the_domain_than_any_scene_is_refused(tmp_path):
+    path = absurd_tif(tmp_path / "a.tif", width=40_000, height=40_000, tile=512, pixel=PIXEL / 400)
+    with pytest.raises(SceneError, match="pixels under the domain"):
+        compute(stack_scenes([make_item(tmp_path, {"nir08": path})], HERE))
+    small = write_tif(tmp_path / "b.tif", ramp(), pixel=PIXEL / 400)
+    compute(stack_scenes([make_item(tmp_path, {"nir08": small})], HERE))  # no error: it has few pixels at all
 
 
 def test_image_that_unpacks_to_gigabytes_is_refused(tmp_path):

@@ -34,5 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(error: Exception) -> str:
-    """Message of an error; of one without, as s3fs raises for a refusal, that of its cause."""
-    return str(error) if str(error) not in ("", "None") else f"{type(error).__name__}: {error.__cause__}"
+    """Message of an error; s3fs tells with a word or with none that a server has refused it."""
+    if isinstance(error, PermissionError) and error.filename is None:
+        return f"the object store refuses: {error.__cause__ or error}; check its keys and endpoint in the environment"
+    return str(error)

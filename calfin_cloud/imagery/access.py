@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -56,6 +57,16 @@ ANONYMOUS = {
 }
 """Buckets that anyone may read: credentials for another place would only make the request fail."""
 
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+VIRTUAL_MACHINE = ("/sys/hypervisor/uuid", "/sys/devices/virtual/dmi/id/board_asset_tag")
+"""Where there may be AWS credentials: variables, and files of machines that may be Amazon's and have a role."""
+
 PLANETARY_COMPUTER = "planetarycomputer.microsoft.com"
 FIRST_BYTES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\0\0\0\x0c", b"\xff\x4f\xff\x51")
 """How the files of `IMAGE_DRIVERS` begin: TIFF, BigTIFF, PNG, JPEG 2000."""
@@ -95,28 +106,16 @@ def opened(
     seconds: float,
     **options: Any,  # noqa: ANN401 - GDAL's open options
 ) -> Iterator[rasterio.DatasetReader]:
-    """Open a file with the settings of its provider, for reading within the block; no request takes longer than asked.
-
-    Without any credentials the request goes unsigned, unless the reader is to pay.
-    """
+    """Open a file with the settings of its provider, for reading within the block; no request outlasts `seconds`."""
     settings = settings_of(href, pays=pays) | {"GDAL_HTTP_TIMEOUT": max(1.0, seconds)}
-    try:
-        file = _open(href, settings, options)
-    except rasterio.RasterioIOError as error:
-        if type(error.__cause__ or error.__context__).__name__ != "CPLE_AWSInvalidCredentialsError":
-            raise
-        if "AWS_REQUEST_PAYER" in settings:
-            raise SceneError("unreadable", f"the reader of {shown(href)} pays for it: set AWS credentials") from None
-        settings |= {"AWS_NO_SIGN_REQUEST": "YES"}
-        file = _open(href, settings, options)
-    with rasterio.Env(DummySession(), **settings), file:
+    if "AWS_REQUEST_PAYER" in settings and "AWS_NO_SIGN_REQUEST" in settings:
+        raise SceneError("unreadable", f"the reader of {shown(href)} pays for it: set AWS credentials")
+    with (
+        # The session is a dummy, else rasterio would make one of boto3's for each read, and GDAL signs as well.
+        rasterio.Env(DummySession(), **settings),
+        rasterio.DatasetReader(href, driver=IMAGE_DRIVERS, sharing=False, **options) as file,
+    ):
         yield file
-
-
-def _open(href: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> rasterio.DatasetReader:
-    # The session is a dummy, else rasterio would make one of boto3's for each read, and GDAL signs as well.
-    with rasterio.Env(DummySession(), **settings):
-        return rasterio.DatasetReader(href, driver=IMAGE_DRIVERS, sharing=False, **options)
 
 
 def settings_of(href: str, *, pays: bool = False) -> dict[str, Any]:
@@ -131,9 +130,17 @@ def settings_of(href: str, *, pays: bool = False) -> dict[str, Any]:
         settings["AWS_REGION"] = region
     if pays or bucket in REQUESTER_PAYS:
         settings["AWS_REQUEST_PAYER"] = "requester"
-    elif bucket in ANONYMOUS:
+    if bucket in ANONYMOUS or not _may_have_credentials():
         settings["AWS_NO_SIGN_REQUEST"] = "YES"
     return settings
+
+
+def _may_have_credentials() -> bool:
+    """Say whether this process may find AWS credentials: to look for some in vain costs GDAL 7 s, at every file."""
+    if "AWS_NO_SIGN_REQUEST" in os.environ:
+        return True  # GDAL reads it itself
+    files = (os.environ.get("AWS_SHARED_CREDENTIALS_FILE"), "~/.aws/credentials", "~/.aws/config", *VIRTUAL_MACHINE)
+    return any(os.environ.get(name) for name in CREDENTIALS) or any(Path(f).expanduser().exists() for f in files if f)
 
 
 def _endpoint() -> dict[str, str]:

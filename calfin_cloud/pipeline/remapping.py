@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -48,12 +49,16 @@ SCENES_AT_ONCE = 32  # of a batch, which compaction may have made large
 
 @dataclass(frozen=True)
 class Job:
-    """A batch of which some scenes are mapped again, from these items by key, and perhaps all others traced again."""
+    """A batch of which some scenes, by key, are mapped again, and perhaps all others traced again.
+
+    `changed` has the new items of those whose item is no longer the one that the store has kept.
+    """
 
     stored: Stored
     domain: Domain
-    items: Mapping[str, Any]
+    keys: Sequence[str]
     recipe: Mapping[str, str]
+    changed: Mapping[str, Any] = field(default_factory=dict)
     retrace: bool = False
 
 
@@ -99,15 +104,25 @@ def recompute_changed(
         load_network(settings.network)  # a wrong name or hash ends the run here, before the store is touched
         kept = {d.name: d for d in read_store_domains(store)}
         own = [d for d in domains if d.name in kept]
-        now = {front_key(d.name, i.id): i.to_dict(transform_hrefs=False) for d in own for i in find_scenes(d)}
-        jobs = list(_changed_jobs(store, kept | {d.name: d for d in own}, now, settings))
+        batches = tidy(store)
+        jobs = _changed_jobs(
+            batches, kept | {d.name: d for d in own}, _changed_items(batches, own, find_scenes), settings
+        )
+        if not jobs and _is_made_by(store, settings) and own == [kept[d.name] for d in own]:
+            return Counter(front=0, no_front=0, failed=0)
         check()
         begin_change(store, RECOMPUTE, **made_by(settings))
         for domain in own:
             keep_domain(store, domain, replace=True)
         counts = _run(store, jobs, settings, client, on_batch, check)
+        check()
         end_change(store)
     return counts
+
+
+def _is_made_by(store: str, settings: MapSettings) -> bool:
+    found = read_store(store)
+    return found == found | json.loads(json.dumps(made_by(settings))) and "unfinished" not in found
 
 
 def _failed_jobs(store: str) -> Iterator[Job]:
@@ -115,27 +130,32 @@ def _failed_jobs(store: str) -> Iterator[Job]:
     for stored in tidy(store):
         fronts = read_tables(store, stored).fronts
         if failed := fronts.loc[fronts["state"] == "failed", "key"].tolist():
-            items = read_items(store, stored)
-            chosen = {key: items[key] for key in failed if key in items}
-            yield Job(stored, domains[stored.domain], chosen, stored.recipe)
+            yield Job(stored, domains[stored.domain], failed, stored.recipe)
+
+
+def _changed_items(batches: Sequence[Stored], domains: Sequence[Domain], find_scenes: FindScenes) -> dict[str, Any]:
+    """Items (JSON values) by key that differ from those which scenes of the store were made of."""
+    known = {key: item for stored in batches for key, item in stored.items.items()}
+    changed = {}
+    for domain in domains:
+        for item in find_scenes(domain):
+            key = front_key(domain.name, item.id)
+            if key in known and item_digest(now := item.to_dict(transform_hrefs=False)) != known[key]:
+                changed[key] = now
+    return changed
 
 
 def _changed_jobs(
-    store: str, domains: Mapping[str, Domain], now: Mapping[str, Any], settings: MapSettings
-) -> Iterator[Job]:
+    batches: Sequence[Stored], domains: Mapping[str, Domain], changed: Mapping[str, Any], settings: MapSettings
+) -> list[Job]:
     recipes = {name: recipe_of(domain, settings) for name, domain in domains.items()}
-    for stored in tidy(store):
-        recipe, known = recipes[stored.domain], stored.items
-        if stored.recipe.get("masks") != recipe["masks"]:
-            items = read_items(store, stored) | {key: now[key] for key in known if key in now}
-            if lacking := sorted(set(known) - set(items))[:5]:
-                raise ValueError(
-                    f"{store} has not kept the items of {lacking}: delete fronts/{stored.name} and run `calfin map`"
-                )
-        else:
-            items = {key: now[key] for key in known if key in now and item_digest(now[key]) != known[key]}
-        if items or stored.recipe != recipe:
-            yield Job(stored, domains[stored.domain], items, recipe, retrace=stored.recipe != recipe)
+    jobs = []
+    for stored in batches:
+        recipe, items = recipes[stored.domain], {key: changed[key] for key in stored.items if key in changed}
+        keys = list(stored.items if stored.recipe.get("masks") != recipe["masks"] else items)
+        if keys or stored.recipe != recipe:
+            jobs.append(Job(stored, domains[stored.domain], keys, recipe, items, retrace=stored.recipe != recipe))
+    return jobs
 
 
 def _run(
@@ -161,18 +181,18 @@ def _redo(
 ) -> gpd.GeoDataFrame:
     """Put the new rows of a batch in place of the old ones, all at once; return its new fronts."""
     keys, old = list(job.stored.items), read_tables(store, job.stored)
+    items = {**read_items(store, job.stored), **job.changed}
     parts = [
-        _map_items(store, job.domain, dict(list(job.items.items())[start : start + SCENES_AT_ONCE]), settings, client)
-        for start in range(0, len(job.items), SCENES_AT_ONCE)
+        _map_items(store, job.domain, {k: items[k] for k in job.keys[start : start + SCENES_AT_ONCE]}, settings, client)
+        for start in range(0, len(job.keys), SCENES_AT_ONCE)
     ]
-    others = old.fronts[~old.fronts["key"].isin(job.items.keys())]
+    others = old.fronts[~old.fronts["key"].isin(job.keys)]
     if job.retrace and len(others):
         parts.append(retrace_tables(others, job.domain, store, settings, client))
     new = old
     for part in parts:
         new = with_new_rows(new, part, keys)
     check()
-    items = {**read_items(store, job.stored), **job.items}
     write_batch(store, new, items, recipe=job.recipe, before=job.stored)
     touched = {key for part in parts for key in part.fronts["key"]}
     return new.fronts[new.fronts["key"].isin(touched)]

@@ -55,6 +55,7 @@ SCHEMAS = {"fronts": FRONT_SCHEMA, "rejected": REJECTED_SCHEMA, "polygons": POLY
 STATE_COLUMNS = ["key", "state", "reason"]
 LAST_ORDER = {"fronts": "front", "rejected": "candidate", "polygons": "kind"}
 REMEDY = "delete the file of its batch in fronts/ and run `calfin map` again, which maps these scenes once more"
+FOOTER_BYTES = 65_536  # hold the footer of a batch of a hundred scenes
 ROWS_IN_GROUP = 4096  # of a row group: a compacted file is read in parts by others
 
 
@@ -261,8 +262,12 @@ def _current(batches: Sequence[Stored]) -> list[Stored]:
 
 
 def _read_header(fs: fsspec.AbstractFileSystem, path: str) -> Stored:
-    with fs.open(path, "rb") as file:
-        return _header(_open_parquet(file, path), path)
+    """Read the end of a fronts file, in which its header is: one request, or two after a compaction."""
+    end = fs.cat_file(path, start=-FOOTER_BYTES)
+    wanted = int.from_bytes(end[-8:-4], "little") + 8  # the length of the footer, and PAR1
+    if wanted > len(end):
+        end = fs.cat_file(path, start=-wanted)
+    return _header(_open_parquet(io.BytesIO(end), path), path)
 
 
 def _read_fronts_file(fs: fsspec.AbstractFileSystem, crs: str, path: str) -> tuple[Stored, pa.Table]:

@@ -53,7 +53,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait(30)
 
 
-def wait_until(true: Callable[[], Any], *, timeout_s: float = 180) -> None:
+def wait_until(true: Callable[[], Any], *, timeout_s: float = 240) -> None:
     """Wait for something that comes true while other processes work."""
     deadline = time.monotonic() + timeout_s
     while not true():

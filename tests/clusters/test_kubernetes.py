@@ -3,6 +3,7 @@
 No image is pulled and nothing is scheduled on nodes: that part of Kubernetes is not tested here.
 """
 
+import dask
 import pytest
 from deploy.cluster import run_kubernetes, wait_until
 from servers.kubelet import run_node
@@ -27,7 +28,8 @@ def api(tmp_path_factory):
 def here(api, monkeypatch):
     """The same, as the current context."""
     monkeypatch.setenv("KUBECONFIG", api.kubeconfig("operator"))
-    return api
+    with dask.config.set({"kubernetes.resource-timeout": 200}):  # this machine may be busy
+        yield api
 
 
 def container_of(group):

@@ -42,9 +42,16 @@ class Api(KubernetesEmulator):
         if request.action == kmock.action.CREATE:
             _fill_in(request)
         if request.action in (kmock.action.CREATE, kmock.action.UPDATE):
-            self.version += 1  # by which the operator knows its own changes again
-            request.data.setdefault("metadata", {})["resourceVersion"] = str(self.version)
+            self._stamp(request.data)
         return await super()._handle(request)
+
+    def _stamp(self, change):
+        """Give an object or a change of one the next version, by which the operator knows its own changes again."""
+        self.version += 1
+        if isinstance(change, list):  # a JSON patch
+            change.append({"op": "add", "path": "/metadata/resourceVersion", "value": str(self.version)})
+        else:
+            change.setdefault("metadata", {})["resourceVersion"] = str(self.version)
 
     def _check_right(self, request):
         verb = {"FETCH": "get", "UPDATE": "patch"}.get(request.action.value, request.action.value.lower())
@@ -88,7 +95,7 @@ async def serve(port, rules):
     api.rules = rules
     for name, kind in KINDS.items():
         api.resources[name] = ResourceInfo(namespaced=True, kind=kind, singular=kind.lower(), verbs=VERBS)
-    api["get /version/"] << {"major": "1", "minor": "37", "gitVersion": "v1.37.0"}
+    api["get /version/"] << {"major": "1", "minor": "35", "gitVersion": "v1.35.0"}
     api["get /api/"] << api._serve_api  # with the slash that kr8s adds
     api["get /apis/"] << api._serve_apis
     async with api, kmock.Server(api, port=port):

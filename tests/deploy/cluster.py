@@ -64,19 +64,20 @@ class Kubernetes:
 
     def collect_garbage(self) -> None:
         """Delete what only deleted objects own, and what that owned, as the controller of a real cluster does."""
-        while True:
-            found = [(kind, name, o["metadata"]) for kind in PATHS for name, o in self.get(kind).items()]
-            alive = {metadata["uid"] for _, _, metadata in found}
-            orphans = [
-                (kind, name)
-                for kind, name, metadata in found
-                if (owners := metadata.get("ownerReferences")) and not {o["uid"] for o in owners} & alive
-            ]
-            if not orphans:
-                return
+        while orphans := self._orphans():
             for kind, name in orphans:
                 self.delete(kind, name)
-            time.sleep(0.2)
+
+    def _orphans(self) -> list[tuple[str, str]]:
+        found = [(kind, name, o["metadata"]) for kind in PATHS for name, o in self.get(kind).items()]
+        alive = {metadata["uid"] for _, _, metadata in found}
+        return [
+            (kind, name)
+            for kind, name, metadata in found
+            if "deletionTimestamp" not in metadata
+            and (owners := metadata.get("ownerReferences"))
+            and not {owner["uid"] for owner in owners} & alive
+        ]
 
     def kubeconfig(self, user: str) -> str:
         """Path of a kubeconfig that shows the token of a user."""
@@ -122,4 +123,4 @@ def wait_until(claim: Callable[[], object], *, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not claim():
         assert time.monotonic() < deadline, "the operator did not get there"
-        time.sleep(0.1)
+        time.sleep(0.5)  # the emulated API is slow to answer, and the operator waits beside us

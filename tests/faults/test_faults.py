@@ -74,7 +74,7 @@ def test_worker_driver_and_scheduler_killed_in_turn_leave_the_fronts_of_an_undis
 
 def test_faults_of_an_object_store_leave_the_fronts_of_an_undisturbed_run(s3, tmp_path):
     with matrix.staged_in_s3(tmp_path, SEED, s3, n_scenes=3) as stage:
-        row = endured(stage, http("503", "reset", "late", "cut", rate=0.1, rounds=2, paths=""))
+        row = endured(stage, http("503", "reset", "late", "cut", rate=0.05, paths=""))
     assert set(row.injected) == {"503", "reset", "late", "cut"}
 
 

@@ -9,6 +9,8 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+Answer = tuple[int, dict[str, str]] | tuple[int, dict[str, str], bytes]
+
 
 class FileServer(ThreadingHTTPServer):
     """`/NAME` is a file; `/cut/NAME` closes in the middle of a body, `/flaky/` answers 503 twice, `/hang/` sleeps.
@@ -30,6 +32,8 @@ class FileServer(ThreadingHTTPServer):
         self.n_bytes: Counter[str] = Counter()
         self.hang_s = 30.0
         self.latency_s = 0.0
+        self.at_once, self.most_at_once = 0, 0
+        self.counting = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -57,7 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0].lstrip("/")
         server.requests[path] += 1
         server.headers.append(self.headers)
+        with server.counting:
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
         time.sleep(server.latency_s)
+        with server.counting:
+            server.at_once -= 1
         if server.answers[path] and (answer := server.answers[path].pop(0)):
             body = answer[2] if len(answer) > 2 else b""
             return self._send(answer[0], body, has_body=has_body, headers=answer[1])

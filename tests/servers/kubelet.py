@@ -6,9 +6,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import httpx
 from deploy.cluster import Kubernetes
 
 from servers.processes import free_ports
@@ -29,11 +30,12 @@ class Kubelet(threading.Thread):
     def run(self) -> None:
         """Follow the Deployments until the node is stopped."""
         while not self.stopped.wait(0.2):
-            wanted = self.kubernetes.get("Deployment")
-            for name in wanted.keys() - self.pods.keys():
-                self._start(name, wanted[name]["spec"]["template"])
-            for name in self.pods.keys() - wanted.keys():
-                end(self.pods.pop(name))
+            with suppress(httpx.TransportError):  # the API of a busy machine; the next round asks again
+                wanted = self.kubernetes.get("Deployment")
+                for name in wanted.keys() - self.pods.keys():
+                    self._start(name, wanted[name]["spec"]["template"])
+                for name in self.pods.keys() - wanted.keys():
+                    end(self.pods.pop(name))
 
     def stop(self) -> None:
         """End all pods."""
@@ -50,14 +52,18 @@ class Kubelet(threading.Thread):
         assert words[0] == "dask"
         if is_scheduler := words[1] == "scheduler":
             words += ["--port", str(self.comm), "--dashboard-address", f"127.0.0.1:{self.dashboard}"]
+        self._announce(name, template, is_scheduler=is_scheduler)
         self.pods[name] = subprocess.Popen(
             [sys.executable, "-m", *words],
             env=os.environ | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        metadata = {"name": name, "labels": template["metadata"]["labels"]}
-        self.kubernetes.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+
+    def _announce(self, name: str, template: Mapping[str, Any], *, is_scheduler: bool) -> None:
+        if name not in self.kubernetes.get("Pod"):
+            metadata = {"name": name, "labels": template["metadata"]["labels"]}
+            self.kubernetes.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
         self.kubernetes.patch("Pod", name, {"status": READY})
         if is_scheduler:
             ports = [{"name": "tcp-comm", "port": self.comm}, {"name": "http-dashboard", "port": self.dashboard}]

@@ -8,8 +8,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
+import kr8s
 import yaml
 from kr8s.objects import APIObject, Pod, object_from_spec
 
@@ -25,7 +28,7 @@ def main(path: str) -> int:
     job.raw["metadata"]["ownerReferences"] = [owner()]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        drop_finished(job)
+        drop_finished(job, beside)
         create(job)
         await_operator(job)
         for resource in beside:
@@ -39,6 +42,9 @@ def main(path: str) -> int:
         job.delete()
         say(f"{job.name}: {error}")
         return TRY_AGAIN
+    except (kr8s.NotFoundError, kr8s.ServerError, kr8s.APITimeoutError, httpx.HTTPError) as error:
+        say(f"{job.name}: the Kubernetes API said {error!r}")  # the next try finds the run where this one left it
+        return TRY_AGAIN
 
 
 def owner() -> dict[str, str]:
@@ -46,15 +52,18 @@ def owner() -> dict[str, str]:
     return {"apiVersion": "batch/v1", "kind": "Job", "name": os.environ["JOB_NAME"], "uid": os.environ["JOB_UID"]}
 
 
-def drop_finished(job: APIObject) -> None:
-    """Delete the run of an earlier try, unless it goes on."""
+def drop_finished(job: APIObject, beside: Sequence[APIObject]) -> None:
+    """Delete the run of an earlier try, with all that belongs to it, unless it goes on."""
     if not job.exists():
         return
     job.refresh()
     if status(job) not in ("Successful", "Failed"):
         return
     job.delete()
-    while job.exists() or driver_of(job).exists():
+    cluster = object_from_spec(
+        {"apiVersion": job.version, "kind": "DaskCluster", "metadata": {"name": job.name}}, allow_unknown_type=True
+    )
+    while any(resource.exists() for resource in (job, cluster, driver_of(job), *beside)):
         time.sleep(POLL_S)
     for key in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
         job.raw["metadata"].pop(key, None)

@@ -1,0 +1,112 @@
+"""Scenes a second from a server 50 ms away, with and without reading ahead; bytes fetched over bytes needed.
+
+`pytest tests/benchmarks/test_reading_benchmark.py --benchmark-only --benchmark-columns=mean,rounds -rP`
+"""
+
+from concurrent.futures import Future
+from functools import partial
+
+import distributed
+import psutil
+import pytest
+from affine import Affine
+from distributed import Client
+from odc.geo.geobox import GeoBox
+from servers.files import serve_folder
+from servers.rasters import LEFT, TOP, UTM, compute
+from test_reading import bytes_needed, large_scene, served  # noqa: F401 (a fixture)
+
+from calfin_cloud.clusters import local
+from calfin_cloud.domains import Domain, read_domains
+from calfin_cloud.imagery import loaders, stack_scenes
+from calfin_cloud.pipeline import map_fronts, mapping
+from calfin_cloud.sample import write_sample
+from calfin_cloud.scenes import search_scenes
+
+N_SCENES, LATENCY_S = 24, 0.05
+
+
+@pytest.fixture(scope="module")
+def distant(tmp_path_factory):
+    """Painted scenes on a server whose every answer takes 50 ms, and their domain."""
+    folder = tmp_path_factory.mktemp("distant")
+    write_sample(folder, scenes=N_SCENES)
+    (domain,) = read_domains(folder / "domains.geojson")
+    with pytest.MonkeyPatch.context() as patch, serve_folder(folder) as server:
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        items = search_scenes(f"{server.url}/catalog.json", domain, "1984/..")
+        server.latency_s = LATENCY_S
+        yield items, domain
+
+
+def one_after_the_other(batch, loader):
+    for item in batch.items:
+        done = Future()
+        try:
+            done.set_result(mapping._read(item, batch.domain, loader))
+        except Exception as error:
+            done.set_exception(error)
+        yield done
+
+
+def stay():
+    """Take the place of `distributed.secede`."""
+    loaders.distributed.secede = lambda: None
+
+
+def leave():
+    loaders.distributed.secede = distributed.worker.secede
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with local(2) as cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def memory_mb(client):
+    return max(client.run(lambda: psutil.Process().memory_info().rss).values()) / 2**20
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["one after the other", "read ahead"])
+@pytest.mark.parametrize("where", ["here", "workers"])
+def test_scenes_from_a_distant_server(benchmark, distant, request, tmp_path, monkeypatch, where, ahead):
+    items, domain = distant
+    client = request.getfixturevalue("workers") if where == "workers" else None
+    if client:
+        client.run(leave if ahead else stay)
+    elif not ahead:
+        monkeypatch.setattr(mapping, "_read_ahead", one_after_the_other)
+    map_fronts([domain], lambda _: items[:2], str(tmp_path / "warm"), client=client)  # imports, weights
+    run = partial(map_fronts, [domain], lambda _: items, str(tmp_path / "store"), client=client, batch_size=8)
+    counts = benchmark.pedantic(run, rounds=1)
+    assert counts["failed"] == 0
+    benchmark.extra_info["scenes_a_second"] = round(N_SCENES / benchmark.stats.stats.mean, 2)
+    if client:
+        benchmark.extra_info["worker_memory_mb"] = round(memory_mb(client))
+    print(where, "read ahead" if ahead else "one after the other", benchmark.extra_info)
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["one after the other", "read ahead"])
+def test_reading_alone_on_a_worker(benchmark, distant, workers, ahead):
+    items, domain = distant
+    workers.run(leave if ahead else stay)
+    scenes = stack_scenes(items, domain)
+    seen = benchmark.pedantic(lambda: workers.compute(scenes.notnull().sum()).result(), rounds=1)
+    assert int(seen) > 0
+    benchmark.extra_info["scenes_a_second"] = round(N_SCENES / benchmark.stats.stats.mean, 2)
+    print("reading alone", "read ahead" if ahead else "one after the other", benchmark.extra_info)
+
+
+@pytest.mark.parametrize("side", [100, 400, 1000])
+def test_bytes_of_a_domain(benchmark, large_scene, side):  # noqa: F811
+    grid = GeoBox((side, side), Affine(10, 0, LEFT + 15050, 0, -10, TOP - 15050), UTM)
+    with pytest.MonkeyPatch.context() as patch, serve_folder(large_scene) as server:
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        item = served(server, "signal.tif", qa_pixel=f"{server.url}/quality.tif")
+        benchmark.pedantic(lambda: compute(stack_scenes([item], Domain("part", grid))), rounds=1)
+    for name in ("signal.tif", "quality.tif"):
+        ratio = server.n_bytes[name] / bytes_needed(large_scene / name, grid)
+        benchmark.extra_info[f"bytes fetched / needed, {name}"] = round(ratio, 3)
+        assert ratio <= 1.5
+    print(side, "px", benchmark.extra_info)

@@ -1,0 +1,133 @@
+"""Where workers come from: what each place asks for and refuses, and versions that must be the same everywhere."""
+
+import time
+from importlib.util import find_spec
+
+import pytest
+from distributed import LocalCluster
+
+from calfin_cloud import clusters
+from calfin_cloud.cli.parser import make_parser
+from calfin_cloud.clusters import ClusterLostError, await_workers, check_versions, connect, cuda, local
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connect("local", n_workers=1) as client:
+        yield client
+
+
+def test_versions_that_are_the_same_everywhere_are_accepted(client):
+    check_versions(client)
+
+
+def test_a_package_of_another_version_on_the_workers_is_refused_with_who_has_what(client, monkeypatch):
+    (worker,) = client.scheduler_info()["workers"]
+    # The client believes to have a keras that nobody else has.
+    monkeypatch.setattr(clusters, "version", lambda name: "9.9" if name == "keras" else clusters_version(name))
+    with pytest.raises(ValueError, match="same versions") as told:
+        check_versions(client)
+    _, head, *rows, remedy = str(told.value).splitlines()
+    assert head.split() == ["python", *clusters.SAME_EVERYWHERE]
+    assert {row.split()[0].rstrip(",") for row in rows} == {"client", "scheduler"}
+    assert any(worker in row for row in rows)
+    assert "9.9" in next(row for row in rows if row.startswith("client"))
+    assert "one environment or image" in remedy
+
+
+clusters_version = clusters.version
+
+
+def test_a_package_that_is_missing_on_the_workers_is_refused_too(client, monkeypatch):
+    monkeypatch.setattr(clusters, "SAME_EVERYWHERE", ("dask", "no-such-package"))
+    monkeypatch.setattr(clusters, "_here", lambda ask: "1.0", raising=False)
+    with pytest.raises(ValueError, match="none"):
+        check_versions(client)
+
+
+def test_a_cluster_without_workers_is_waited_for_and_named():
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        cluster.get_client() as client,
+        pytest.raises(TimeoutError, match="no worker with a GPU came within 1 s"),
+    ):
+        await_workers(client, {"GPU"}, timeout_s=1)
+
+
+def test_the_number_of_local_workers_follows_the_work():
+    with connect("local", n_workers=(1, 2)) as client:
+        assert len(client.scheduler_info()["workers"]) == 1
+        work = client.map(slowly, range(100))
+        client.wait_for_workers(2, timeout=60)
+        client.cancel(work)
+
+
+def slowly(_):
+    time.sleep(1)
+
+
+@pytest.mark.skipif(find_spec("dask_cuda") is not None, reason="dask-cuda is installed here")
+def test_gpus_without_the_extra_are_refused_with_its_name():
+    with pytest.raises(ValueError, match=r'pip install "calfin-cloud\[gpu\]"'):
+        cuda()
+
+
+@pytest.mark.parametrize("n_workers", [0, (2, 1), (0, 3), -1])
+def test_numbers_of_workers_that_make_no_sense_are_refused(n_workers):
+    with pytest.raises(ValueError, match="1 <= MIN <= MAX"):
+        local(n_workers)
+
+
+def test_a_memory_that_holds_no_worker_is_refused():
+    with pytest.raises(ValueError, match="such as 4GiB, got 4"):
+        local(1, worker_memory=4)
+
+
+def test_a_place_that_is_none_is_refused():
+    with (
+        pytest.raises(ValueError, match="local, cuda, kubernetes, gateway, none, or a scheduler's address"),
+        connect("moon"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("cluster", ["none", "tcp://127.0.0.1:1"])
+def test_workers_of_a_cluster_that_is_not_started_here_are_not_asked_for(cluster):
+    with pytest.raises(ValueError, match="leave them out"), connect(cluster, n_workers=2):
+        pass
+
+
+def test_a_scheduler_that_is_lost_is_told_with_the_way_on():
+    with (
+        pytest.raises(ClusterLostError, match="run the same call again to resume"),
+        connect("local", n_workers=1) as client,
+    ):
+        future = client.submit(slowly, 60)
+        client.cluster.sync(client.cluster.scheduler.close)
+        future.result()
+
+
+def options(*words):
+    call = ["map", "--catalog", "c", "--domains", "d", "--store", "s", *words]
+    return make_parser().parse_args(call)
+
+
+def test_flags_say_how_many_workers_and_with_what(monkeypatch):
+    read = options(
+        "--cluster", "kubernetes", "--workers", "2:10", "--worker-memory", "8GiB", "--cluster-option", "image=a:1"
+    )
+    assert (read.workers, read.worker_memory, read.cluster_option) == ((2, 10), "8GiB", [("image", "a:1")])
+    assert options("--workers", "3", "--cluster-option", "gpu_workers=2").cluster_option == [("gpu_workers", 2)]
+    assert options().cluster == "local"
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://scheduler:8786")
+    assert options().cluster == "tcp://scheduler:8786"
+
+
+@pytest.mark.parametrize("words", [["--workers", "many"], ["--cluster-option", "image"]])
+def test_flags_that_cannot_be_read_end_the_call_with_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        options(*words)
+    assert end.value.code == 2
+    assert words[0] in capsys.readouterr().err
