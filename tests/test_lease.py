@@ -209,6 +209,16 @@ def test_a_long_run_renews_its_lease(store, monkeypatch):
         check()
 
 
+def test_what_a_run_killed_while_it_asked_for_the_time_left_behind_is_deleted(tmp_path):
+    store = str(tmp_path)
+    for name, age_s in (("lease-now-old", 1000), ("lease-now-new", 1)):
+        (tmp_path / name).write_bytes(b"now")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    with storage.hold_lease(store, "map"):
+        pass
+    assert paths_in(store) == ["lease-now-new"]
+
+
 def test_what_outlives_its_run_writes_no_more(store):
     with storage.hold_lease(store, "map") as check:
         check()

@@ -17,7 +17,7 @@ import rasterio
 import rasterio.warp
 from pyproj.exceptions import ProjError
 
-from calfin_cloud.doctor.findings import Finding, problem
+from calfin_cloud.doctor.findings import Finding, Status, problem
 from calfin_cloud.network import load_network, network_id
 from calfin_cloud.sensors import IMAGE_DRIVERS
 
@@ -85,7 +85,7 @@ def _check_room(what: str, place: str) -> Finding:
     said = f"{free / 1e9:.1f} GB free for {what} in {place}"
     if free >= ENOUGH_DISK:
         return Finding("disk", "ok", said)
-    status = "problem" if free < LEAST_DISK else "warning"
+    status: Status = "problem" if free < LEAST_DISK else "warning"
     return Finding("disk", status, said, "make room, or choose another place (3000 scenes of 400 px write 1 GB)")
 
 

@@ -15,7 +15,7 @@ import pystac
 import requests
 from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 
-from calfin_cloud.doctor.findings import Finding, problem, without_secrets
+from calfin_cloud.doctor.findings import Finding, Status, problem, without_secrets
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.schema import SceneError
@@ -120,7 +120,7 @@ def skew(check: str, seconds: float, whose: str) -> Finding:
     said = f"this machine is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} the clock {whose}"
     if abs(seconds) <= SKEW_S:
         return Finding(check, "ok", f"within {SKEW_S:.0f} s of the clock {whose}")
-    status = "problem" if abs(seconds) > MOST_SKEW_S else "warning"
+    status: Status = "problem" if abs(seconds) > MOST_SKEW_S else "warning"
     return Finding(check, status, said, "set the clocks by NTP (timedatectl set-ntp true): signatures depend on them")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client
 
-from calfin_cloud.doctor.findings import Finding, problem
+from calfin_cloud.doctor.findings import Finding, Status, problem
 from calfin_cloud.doctor.here import GPU_REMEDY, count_gpus
 from calfin_cloud.doctor.remote import Scene, check_scene, check_store, skew
 
@@ -32,7 +32,9 @@ def check_workers(client: Client, scenes: Sequence[Scene], store: str | None) ->
     findings.append(check_gpus(client, workers))
     for address in _one_a_host(workers):
         where = f"on worker {address}"
-        tasks = [(check_scene, item.to_dict(transform_hrefs=False), domain, where) for item, domain in scenes]
+        tasks: list[tuple[Any, ...]] = [
+            (check_scene, item.to_dict(transform_hrefs=False), domain, where) for item, domain in scenes
+        ]
         tasks += [(check_store, store, where)] if store else []
         findings += [_on_worker(client, address, *task) for task in tasks]
     return findings
@@ -43,7 +45,7 @@ def check_memory(workers: Mapping[str, Mapping[str, Any]]) -> Finding:
     least = min((w["memory_limit"] or float("inf")) / max(w["nthreads"], 1) for w in workers.values())
     if least >= ENOUGH_MEMORY:
         return Finding("memory of workers", "ok", f"{least / 2**30:.1f} GiB a thread or more")
-    status = "problem" if least < LEAST_MEMORY else "warning"
+    status: Status = "problem" if least < LEAST_MEMORY else "warning"
     said = f"a worker has {least / 2**30:.1f} GiB a thread"
     return Finding("memory of workers", status, said, "give each thread 2 GiB (--worker-memory 2GiB), or start fewer")
 

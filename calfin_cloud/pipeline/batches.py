@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -95,13 +94,9 @@ def windowed(run: Callable[[T], gpd.GeoDataFrame], batches: Iterable[T], client:
     """Run batches on a cluster, as many at a time as keep its workers busy, and yield their fronts in order."""
     running: deque[Future[gpd.GeoDataFrame]] = deque()
     pool = ThreadPoolExecutor(MOST_ALIVE)
-    # `distributed.wait` takes no client, and threads do not inherit the current one. `as_current` in each thread would
-    # change a setting of the whole process, which then outlives the client.
-    with client.as_current():
-        current = copy_context()
     try:
         for batch in batches:
-            running.append(pool.submit(current.copy().run, run, batch))
+            running.append(pool.submit(run, batch))
             while len(running) > _most_alive(client):
                 yield running.popleft().result()
         while running:

@@ -34,7 +34,6 @@ LOOKS_A_SCENE = 4
 TASKS_A_SCENE, TASKS_A_GROUP = 5, 9
 """Tasks of a scene, and of a group of scenes that go through the network together."""
 
-FILES_A_BATCH = 4
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
 
@@ -91,7 +90,7 @@ class Plan:
     bytes_read, requests
         Over the network, for the scenes; nothing for scenes on disk.
     bytes_written, files_written
-        Masks, pictures and tables; without those of the report.
+        Masks and pictures of the scenes; the tables of a batch, four files, and the report come on top.
     start_s, search_s, work_s
         Seconds until the workers are ready, to search the catalogue, and from then on.
     range_s
@@ -158,30 +157,40 @@ def plan_run(
     known = finished_keys(store) if store and is_store(store) else set()
     rows, pool = _list_scenes(domains, find_scenes, known, n_read, seed)
     search_s = time.perf_counter() - began
-    to_do = sum(row["to_do"] for row in rows)
     chosen = [(item.to_dict(transform_hrefs=False), domain) for item, domain in _spread(pool, n_read, seed)]
     probe = probe_scenes(chosen, n_mapped, settings, beside=store, client=client) if chosen else NO_PROBE
+    n_tasks = _count_tasks(rows, domains, batch_size, client)
+    plan = _plan_from(rows, probe, slots, n_tasks=n_tasks, start_s=started_s + probe.start_s, search_s=search_s)
+    return replace(plan, cost=_cost(plan, prices))
+
+
+def _plan_from(
+    rows: list[dict[str, Any]], probe: Probe, slots: Slots, *, n_tasks: int, start_s: float, search_s: float
+) -> Plan:
+    """Take what the scenes of the probe took for all scenes to do."""
+    found, known, to_do = (sum(row[name] for row in rows) for name in ("found", "known", "to_do"))
     work_s, off_s = _work_seconds(probe, slots, to_do)
-    begin_s = started_s + probe.start_s + search_s
-    total_s = begin_s + work_s
-    plan = Plan(
+    n_read, to_map = max(len(probe.read_s), 1), to_do * _share(probe)
+    return Plan(
         scenes=rows,
-        found=sum(row["found"] for row in rows),
-        known=sum(row["known"] for row in rows),
+        found=found,
+        known=known,
         to_do=to_do,
         probed={"read": len(probe.read_s), "mapped": len(probe.mapped)},
         outcomes=probe.reasons,
         step_s=_step_seconds(probe),
         slots=asdict(slots),
-        tasks=_count_tasks(rows, domains, batch_size, client),
-        **_volumes(probe, to_do, batch_size),
-        start_s=started_s + probe.start_s,
+        tasks=n_tasks,
+        bytes_read=round(probe.traffic.bytes / n_read * to_do),
+        requests=round(probe.traffic.requests / n_read * to_do),
+        bytes_written=round(_mean([m.bytes for m in probe.mapped]) * to_map),
+        files_written=round(_mean([m.files for m in probe.mapped]) * to_map),
+        start_s=start_s,
         search_s=search_s,
         work_s=work_s,
-        total_s=total_s,
-        range_s=(max(begin_s, total_s - off_s), total_s + off_s),
+        total_s=start_s + search_s + work_s,
+        range_s=(start_s + search_s + max(0.0, work_s - off_s), start_s + search_s + work_s + off_s),
     )
-    return replace(plan, cost=_cost(plan, prices))
 
 
 def _list_scenes(
@@ -292,19 +301,6 @@ def _count_tasks(
             n_groups = -(-length // scenes_together(length, domain, places))
             n_tasks += n_batches * (TASKS_A_SCENE * length + TASKS_A_GROUP * n_groups)
     return n_tasks
-
-
-def _volumes(probe: Probe, n_scenes: int, batch_size: int) -> dict[str, int]:
-    """Bytes and requests to read, bytes and files to write, for all scenes."""
-    n_read, n_mapped = max(len(probe.read_s), 1), n_scenes * _share(probe)
-    return {
-        "bytes_read": round(probe.traffic.bytes / n_read * n_scenes),
-        "requests": round(probe.traffic.requests / n_read * n_scenes),
-        "bytes_written": round(_mean([m.bytes for m in probe.mapped]) * n_mapped),
-        "files_written": round(
-            _mean([m.files for m in probe.mapped]) * n_mapped + FILES_A_BATCH * n_scenes / batch_size
-        ),
-    }
 
 
 def _cost(plan: Plan, prices: Prices) -> dict[str, float]:

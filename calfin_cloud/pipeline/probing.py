@@ -204,7 +204,14 @@ def rehearse(settings: MapSettings) -> float:
     domain = Domain("rehearsal", box_grid((0.0, 0.0, 256 * 30.0, 256 * 30.0), 3413, 30.0))
     scene = np.full((2, *domain.shape), 0.1, dtype="float32")
     scene[0, :, 128:] = 0.8  # ice, so that there is a front to trace
-    item = {"type": "Feature", "stac_version": "1.0.0", "id": "rehearsal", "geometry": None, "links": [], "assets": {}}
+    item: Item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "rehearsal",
+        "geometry": None,
+        "links": [],
+        "assets": {},
+    }
     item |= {"properties": {"datetime": "2020-01-01T00:00:00Z"}}
     seconds = 0.0
     for _ in range(2):

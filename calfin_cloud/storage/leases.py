@@ -146,6 +146,7 @@ def _take(fs: fsspec.AbstractFileSystem, root: str, store: str, verb: str) -> tu
         delete_files(fs, [path])
         raise StoreInUseError(_in_use(store, new[0]))
     delete_files(fs, [f"{root}/lease-{n}.json" for n in after])
+    _delete_old_probes(fs, root, now)
     if create_whole(fs, path, content + b"\n"):
         log.warning("%s: its storage has no conditional writes: nothing keeps two runs at once apart", store)
     return number, content
@@ -234,6 +235,14 @@ def _storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
     finally:
         delete_files(fs, [path])
     return now
+
+
+def _delete_old_probes(fs: fsspec.AbstractFileSystem, root: str, now: datetime) -> None:
+    """Delete what runs that were killed while they asked for the time have left behind."""
+    for path in fs.ls(root, detail=False):
+        with suppress(FileNotFoundError):
+            if "/lease-now-" in path and (now - fs.modified(path)).total_seconds() > EXPIRES_S:
+                delete_files(fs, [path])
 
 
 def _touch(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:

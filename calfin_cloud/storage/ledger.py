@@ -17,9 +17,10 @@ def count_scenes(store: str) -> dict[str, Any]:
     """Count the scenes of a store, in JSON values.
 
     `found` is what searches have listed, apart from the tables: every scene has got its place in the masks before it
-    was mapped. (A run lists some hundred scenes at a time; one that was stopped may not have come to the last.) `states` and `reasons` count the scenes of the tables, `pending` those listed and not there, such as the
-    rest of a run that was stopped. `wrong` says in words what does not add up, empty if found = front + no_front +
-    failed + pending. `unfinished` is a verb that was stopped, `written_by` says who writes now.
+    was mapped. (A run lists some hundred scenes at a time: one that was stopped may not have come to the last.)
+    `states` and `reasons` count the scenes of the tables, `pending` those listed and not there, such as the rest of a
+    run that was stopped. `wrong` says in words what does not add up, empty if found = front + no_front + failed +
+    pending. `unfinished` is a verb that was stopped, `written_by` says who writes now.
     """
     made_by = read_store(store)
     scenes = read_states(store)  # before the list, which grows first

@@ -70,13 +70,13 @@ def memory_mb(client):
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["one after the other", "read ahead"])
 @pytest.mark.parametrize("where", ["here", "workers"])
-def test_scenes_from_a_distant_server(benchmark, distant, request, tmp_path, monkeypatch, where, ahead):
+def test_scenes_from_a_distant_server(benchmark, distant, request, tmp_path, where, ahead):
     items, domain = distant
     client = request.getfixturevalue("workers") if where == "workers" else None
     if client:
         client.run(leave if ahead else stay)
     elif not ahead:
-        monkeypatch.setattr(mapping, "_read_ahead", one_after_the_other)
+        request.getfixturevalue("monkeypatch").setattr(mapping, "_read_ahead", one_after_the_other)
     map_fronts([domain], lambda _: items[:2], str(tmp_path / "warm"), client=client)  # imports, weights
     run = partial(map_fronts, [domain], lambda _: items, str(tmp_path / "store"), client=client, batch_size=8)
     counts = benchmark.pedantic(run, rounds=1)

@@ -21,19 +21,20 @@ class Farm:
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
         self.workers = [self.start_worker() for _ in range(n_workers)]
 
-    def start_worker(self, *more: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, *more: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start one more worker."""
-        return self._start("worker", self.address, "--no-nanny", "--no-dashboard", "--nthreads", "1", *more)
+        words = [self.address, "--no-nanny", "--no-dashboard", "--nthreads", "1", *more]
+        return self._start("worker", *words, **environment)
 
     def close(self) -> None:
         """Kill what still runs."""
         for process in [*self.workers, self.scheduler]:
             kill(process)
 
-    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+    def _start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # what a nanny would set
-        return subprocess.Popen([sys.executable, "-m", "dask", *words], env=os.environ | threads, **quiet)
+        return subprocess.Popen([sys.executable, "-m", "dask", *words], env=os.environ | threads | environment, **quiet)
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Where workers come from: what each place asks for and refuses, and versions that must be the same everywhere."""
 
 import time
+from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
 
 from calfin_cloud import clusters
 from calfin_cloud.cli.parser import make_parser
-from calfin_cloud.clusters import ClusterLostError, await_workers, check_versions, connect, cuda, local
+from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
+from clusters.farm import farm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -23,27 +26,33 @@ def test_versions_that_are_the_same_everywhere_are_accepted(client):
     check_versions(client)
 
 
-def test_a_package_of_another_version_on_the_workers_is_refused_with_who_has_what(client, monkeypatch):
-    (worker,) = client.scheduler_info()["workers"]
-    # The client believes to have a keras that nobody else has.
-    monkeypatch.setattr(clusters, "version", lambda name: "9.9" if name == "keras" else clusters_version(name))
-    with pytest.raises(ValueError, match="same versions") as told:
-        check_versions(client)
+def pretend(folder: Path, name: str, version: str) -> None:
+    """Put a package into a folder, as far as its version goes."""
+    about = folder / f"{name}-{version}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_a_worker_with_another_version_is_refused_with_a_table_of_who_has_what(tmp_path):
+    pretend(tmp_path, "keras", "9.9")
+    with farm(0) as cluster:
+        cluster.workers.append(cluster.start_worker("--name", "odd", PYTHONPATH=str(tmp_path)))
+        with pytest.raises(ValueError, match="same versions") as told, connect(cluster.address):
+            pass
     _, head, *rows, remedy = str(told.value).splitlines()
     assert head.split() == ["python", *clusters.SAME_EVERYWHERE]
-    assert {row.split()[0].rstrip(",") for row in rows} == {"client", "scheduler"}
-    assert any(worker in row for row in rows)
-    assert "9.9" in next(row for row in rows if row.startswith("client"))
+    ours, odd = rows
+    assert ours.split()[:2] == ["client,", "scheduler"]
+    assert odd.startswith("tcp://127.0.0.1:")
+    assert (ours.split()[-1], odd.split()[-1]) == (version("keras"), "9.9")
     assert "one environment or image" in remedy
 
 
-clusters_version = clusters.version
-
-
-def test_a_package_that_is_missing_on_the_workers_is_refused_too(client, monkeypatch):
-    monkeypatch.setattr(clusters, "SAME_EVERYWHERE", ("dask", "no-such-package"))
-    monkeypatch.setattr(clusters, "_here", lambda ask: "1.0", raising=False)
-    with pytest.raises(ValueError, match="none"):
+def test_a_package_that_only_the_client_has_is_refused_too(client, tmp_path, monkeypatch):
+    pretend(tmp_path, "onlyhere", "1.0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(clusters, "SAME_EVERYWHERE", ("dask", "onlyhere"))
+    with pytest.raises(ValueError, match=r"(?s)client, .* 1\.0.*tcp://.* none"):
         check_versions(client)
 
 
@@ -86,10 +95,8 @@ def test_a_memory_that_holds_no_worker_is_refused():
 
 
 def test_a_place_that_is_none_is_refused():
-    with (
-        pytest.raises(ValueError, match="local, cuda, kubernetes, gateway, none, or a scheduler's address"),
-        connect("moon"),
-    ):
+    places = "local, cuda, kubernetes, gateway, none, or a scheduler's address"
+    with pytest.raises(ValueError, match=places), connect("moon"):
         pass
 
 
@@ -97,16 +104,6 @@ def test_a_place_that_is_none_is_refused():
 def test_workers_of_a_cluster_that_is_not_started_here_are_not_asked_for(cluster):
     with pytest.raises(ValueError, match="leave them out"), connect(cluster, n_workers=2):
         pass
-
-
-def test_a_scheduler_that_is_lost_is_told_with_the_way_on():
-    with (
-        pytest.raises(ClusterLostError, match="run the same call again to resume"),
-        connect("local", n_workers=1) as client,
-    ):
-        future = client.submit(slowly, 60)
-        client.cluster.sync(client.cluster.scheduler.close)
-        future.result()
 
 
 def options(*words):
