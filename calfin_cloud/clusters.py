@@ -132,17 +132,9 @@ def kubernetes(
             "--cluster kubernetes needs an image with calfin-cloud, got none: --cluster-option image=REGISTRY/NAME:TAG"
         )
     fewest, _ = _bounds(n_workers or 1)
-    spec = operator.make_cluster_spec(
-        name or f"calfin-{uuid4().hex[:8]}",
-        image=image,
-        env=dict(env or {}),
-        n_workers=fewest,
-        idle_timeout=idle_timeout,
-    )
     limits = {"memory": str(_memory(worker_memory)), "cpu": str(worker_cpu)}
-    spec["spec"]["worker"] = worker_group(image, fewest, limits, {"CPU": 1}, env)
-    # dask-kubernetes 2026.3 still calls the scripts dask-scheduler and dask-worker, which Dask has no more.
-    spec["spec"]["scheduler"]["spec"]["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
+    name = name or f"calfin-{uuid4().hex[:8]}"
+    spec = cluster_resource(name, worker_group(image, fewest, limits, {"CPU": 1}, env), idle_timeout=idle_timeout)
     cluster = operator.KubeCluster(custom_cluster_spec=spec, namespace=namespace, quiet=True)
     # It is told to delete the resource first; by itself it then waits for the operator up to an hour.
     cluster.close = partial(cluster.close, timeout=CLOSE_S)
@@ -156,6 +148,18 @@ def kubernetes(
         cluster.close()
         raise
     return sized
+
+
+def cluster_resource(name: str, workers: dict[str, Any], *, idle_timeout: int = 0) -> dict[str, Any]:
+    """Make a `DaskCluster` of a worker group; its scheduler has the image and the environment of the workers."""
+    (container,) = workers["spec"]["containers"]
+    spec: dict[str, Any] = _extra("dask_kubernetes.operator", "kubernetes").make_cluster_spec(
+        name, image=container["image"], env=container["env"], idle_timeout=idle_timeout
+    )
+    # dask-kubernetes 2026.3 still calls the scripts dask-scheduler and dask-worker, which Dask has no more.
+    spec["spec"]["scheduler"]["spec"]["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
+    spec["spec"]["worker"] = workers
+    return spec
 
 
 def worker_group(
@@ -201,7 +205,7 @@ def gateway(
     dask_gateway = _extra("dask_gateway", "gateway")
     try:
         cluster = dask_gateway.GatewayCluster(address, auth=auth, **options)
-    except (dask_gateway.GatewayClusterError, dask_gateway.GatewayServerError, TypeError) as error:
+    except (dask_gateway.GatewayClusterError, dask_gateway.GatewayServerError, TypeError, ValueError) as error:
         raise ValueError(f"the gateway started no cluster: {error}") from error
     sized: AbstractContextManager[Any] = _sized(cluster, n_workers or 1)
     return sized

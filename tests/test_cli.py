@@ -12,6 +12,8 @@ VERBS = (
     "sample",
     "search",
     "map",
+    "plan",
+    "doctor",
     "retrace",
     "status",
     "retry",

@@ -282,6 +282,8 @@ def test_a_bucket_that_may_only_be_read_is_told(s3):
 
 def test_a_wrong_endpoint_of_a_bucket_is_told(s3, monkeypatch):
     (port,) = free_ports(1)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     says(doctor.check_store("s3://doctor/store", "here"), "problem", "nobody answers there")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint.replace("http:", "https:"))
@@ -406,6 +408,7 @@ def test_a_worker_of_another_version_is_told_with_the_table(tmp_path, capsys):
     says(found["cluster"], "problem", "zarr", "0.0.1", "use one environment or image for all")
 
 
+@pytest.mark.slow  # Dask asks again for 20 s
 def test_a_scheduler_that_is_not_there_is_told(capsys):
     (port,) = free_ports(1)
     code, found = run(capsys, "--cluster", f"tcp://127.0.0.1:{port}")

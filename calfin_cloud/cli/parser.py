@@ -197,7 +197,13 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URI", help="store of the run, whose scenes are left out")
     _add_settings(parser)
     _add_cluster(parser)
-    parser.add_argument("--sample", type=int, default=6, metavar="N", help="scenes to try, see README (default 6)")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=6,
+        metavar="N",
+        help="scenes to map as a trial, and four times as many to read (default 6)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed tries others (default 0)")
     for name, of in advice.PRICES.items():
         parser.add_argument(f"--price-{name}", type=float, default=0.0, metavar="X", help=f"price of {of} (default 0)")

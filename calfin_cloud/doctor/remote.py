@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
 import pystac
@@ -92,7 +92,7 @@ def _page_in_place_of(item: pystac.Item) -> tuple[str, str] | None:
         with requests.get(href, timeout=10, stream=True, allow_redirects=False) as answer:
             kind, shown = answer.headers.get("Content-Type", ""), without_secrets(href)
             if answer.is_redirect:
-                to = urlsplit(answer.headers["Location"]).netloc or "another place"
+                to = urlsplit(urljoin(href, answer.headers["Location"])).netloc
                 if to != urlsplit(href).netloc:
                     return f"{shown} redirects to {to}", LOGIN
             if answer.ok and kind.startswith("text/html"):

@@ -38,7 +38,7 @@ SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
 
 
-NO_PROBE = Probe([], {}, Traffic(0, 0), [], 0.0)
+NO_PROBE = Probe([], [], {}, Traffic(0, 0), [], 0.0)
 
 
 class Drawn(NamedTuple):
@@ -244,10 +244,14 @@ def _work_seconds(probe: Probe, slots: Slots, n_scenes: int) -> tuple[float, flo
         return 0.0, 0.0
     share, step = _share(probe), _step_seconds(probe)
     network_s = share * step["network"]
-    rest_s = step["read"] + share * step["trace"]
+    # Scenes that are read ahead cost what the processor does for them, unless they come too slowly.
+    read_s = _mean(probe.busy_s) if slots.ahead else step["read"]
+    rest_s = read_s + share * step["trace"]
     scene_s = max(network_s / slots.network, rest_s / slots.others, (network_s + rest_s) / slots.all)
+    if slots.ahead:
+        scene_s = max(scene_s, step["read"] / slots.ahead)
     # A few scenes on many slots take as long as one scene.
-    work_s = max(scene_s * n_scenes, network_s + rest_s)
+    work_s = max(scene_s * n_scenes, step["read"] + network_s + share * step["trace"])
     return work_s, work_s * _relative_error(probe, n_scenes)
 
 

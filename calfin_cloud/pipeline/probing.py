@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.inference import predict_scene, tracing_mask
+from calfin_cloud.pipeline.mapping import SCENES_AHEAD
 from calfin_cloud.pipeline.scene import Look, Target, finish_scene, look_at_scene
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import is_slc_off, utc
@@ -34,19 +35,24 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Slots:
-    """How many tasks run at once: those of the `network`, the `others`, `all`, those with a `gpu`, and on one host."""
+    """How many tasks run at once: those of the `network`, the `others`, `all`, those with a `gpu`, and on one host.
+
+    Without a cluster some scenes are read `ahead` of the one that is mapped.
+    """
 
     network: int = 1
     others: int = 1
     all: int = 1
     gpu: int = 0
     on_one_host: int = 1
+    ahead: int = 0
 
 
 class TimedLook(NamedTuple):
-    """A scene that was read and looked at, and in how many seconds."""
+    """A scene that was read and looked at, in how many seconds, and how many of them the processor was at work."""
 
     read_s: float
+    busy_s: float
     look: Look
 
 
@@ -75,6 +81,8 @@ class Probe:
     ----------
     read_s
         Seconds to read each scene and look at it, mapped or not.
+    busy_s
+        Seconds of all processors for that; the others are waiting for servers.
     reasons
         How many of them have no need of the network, and why; those that have are counted under "".
     traffic
@@ -86,6 +94,7 @@ class Probe:
     """
 
     read_s: list[float]
+    busy_s: list[float]
     reasons: dict[str, int]
     traffic: Traffic
     mapped: list[Mapped]
@@ -95,7 +104,7 @@ class Probe:
 def slots_of(client: Client | None) -> Slots:
     """Count the slots of a cluster by the words that its workers say; one without a cluster."""
     if client is None:
-        return Slots()
+        return Slots(ahead=SCENES_AHEAD)
     workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
     on_host: Counter[str] = Counter()
     for worker in workers:
@@ -131,7 +140,7 @@ def probe_scenes(
     looks = [_submit(client, others, read_scene, item, domain, settings) for item, domain in scenes]
     facts = _results(client, [_submit(client, others, _facts, look) for look in looks])
     traffic = _on_each(client, stop_counting)
-    useful = [i for i, (_, reason) in enumerate(facts) if not reason]
+    useful = [i for i, (_, _, reason) in enumerate(facts) if not reason]
     where = beside if beside and "://" in beside else None
     mapped = []
     for i in np.linspace(0, len(useful) - 1, min(n_mapped, len(useful))).round().astype(int):
@@ -139,8 +148,9 @@ def probe_scenes(
         predicted = _submit(client, network, predict, look, domain, settings)
         mapped.append(_submit(client, others, trace, look, predicted, item, domain, settings, where))
     return Probe(
-        [seconds for seconds, _ in facts],
-        dict(Counter(reason for _, reason in facts)),
+        [read_s for read_s, _, _ in facts],
+        [busy_s for _, busy_s, _ in facts],
+        dict(Counter(reason for _, _, reason in facts)),
         Traffic(sum(t.requests for t in traffic), sum(t.bytes for t in traffic)),
         _results(client, mapped),
         start_s,
@@ -152,7 +162,7 @@ def probe_scenes(
 
 def read_scene(item: Item, domain: Domain, settings: MapSettings) -> TimedLook:
     """Read a scene and look at it; one that cannot be read has its reason among the facts."""
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     scene_item = pystac.Item.from_dict(item, preserve_dict=True)
     try:
         scene = stack_scenes([scene_item], domain).data[0].compute(scheduler="synchronous")
@@ -164,7 +174,7 @@ def read_scene(item: Item, domain: Domain, settings: MapSettings) -> TimedLook:
         )
     except SceneError as error:
         look = Look({"reason": error.reason, "detail": error.message}, None)
-    return TimedLook(time.perf_counter() - began, look)
+    return TimedLook(time.perf_counter() - began, time.process_time() - busy, look)
 
 
 def predict(timed: TimedLook, domain: Domain, settings: MapSettings) -> Predicted:
@@ -217,14 +227,14 @@ def rehearse(settings: MapSettings) -> float:
     for _ in range(2):
         began = time.perf_counter()
         look = look_at_scene(scene, resolution_m=domain.resolution_m, slc_off_possible=False, settings=settings)
-        timed = TimedLook(0.0, look)
+        timed = TimedLook(0.0, 0.0, look)
         trace(timed, predict(timed, domain, settings), item, domain, settings, None)
         seconds = time.perf_counter() - began
     return seconds
 
 
-def _facts(timed: TimedLook) -> tuple[float, str]:
-    return timed.read_s, str(timed.look.facts.get("reason", ""))
+def _facts(timed: TimedLook) -> tuple[float, float, str]:
+    return timed.read_s, timed.busy_s, str(timed.look.facts.get("reason", ""))
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
 
 def scene_rows(items: Sequence[pystac.Item], domain: Domain, settings: MapSettings) -> list[Row]:
     """Columns that say which scenes these are and what maps them."""
-    model = network_id(settings.network)  # reads the whole file of weights
-    return [_scene_row(item, domain) | {"model": model, "code": version("calfin-cloud")} for item in items]
+    by = {"model": network_id(settings.network), "code": version("calfin-cloud")}  # read from files: once a batch
+    return [_scene_row(item, domain) | by for item in items]
 
 
 def _scene_row(item: pystac.Item, domain: Domain) -> Row:

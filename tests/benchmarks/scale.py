@@ -14,22 +14,26 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import psutil
+from distributed import Client
+from numpy.typing import NDArray
 
+from calfin_cloud import inference
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.pipeline import MapSettings, map_fronts
+from calfin_cloud.imagery import loaders
+from calfin_cloud.pipeline import map_fronts, scene
 from calfin_cloud.pipeline.batches import cut_batches, unknown_scenes
 from calfin_cloud.scenes import stream_scenes
 
@@ -52,6 +56,8 @@ class Row(NamedTuple):
     driver_mb: float
     overhead_ms: float
     driver_cpu_ms: float
+    workers_cpu_ms: float
+    empty_task_ms: float
     worker_mb: float
 
 
@@ -61,22 +67,30 @@ def main() -> None:
     options.add_argument("sizes", type=int, nargs="*", default=SIZES, help="scenes of each row")
     options.add_argument("--scenes-a-domain", type=int, default=SCENES_A_DOMAIN)
     options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--only-plan", action="store_true", help="leave the run out, and its columns NaN")
     call = options.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, {call.workers} workers")
     rows = []
     for size in call.sizes:
-        rows.append(measure(size, call.scenes_a_domain, n_workers=call.workers, only_plan=call.only_plan))
+        rows.append(
+            measure(size, call.scenes_a_domain, call.batch_size, n_workers=call.workers, only_plan=call.only_plan)
+        )
         print(json.dumps(rows[-1]._asdict()), file=sys.stderr, flush=True)
     print(pd.DataFrame(rows).round(2).to_string(index=False))
 
 
 def measure(
-    n_scenes: int, scenes_a_domain: int = SCENES_A_DOMAIN, *, n_workers: int = 2, only_plan: bool = False
+    n_scenes: int,
+    scenes_a_domain: int = SCENES_A_DOMAIN,
+    batch_size: int = 32,
+    *,
+    n_workers: int = 2,
+    only_plan: bool = False,
 ) -> Row:
     """Measure one row in a process of its own."""
     mine, other = multiprocessing.get_context("spawn").Pipe()
-    arguments = (n_scenes, scenes_a_domain, n_workers, only_plan, other)
+    arguments = (n_scenes, scenes_a_domain, batch_size, n_workers, only_plan, other)
     process = multiprocessing.get_context("spawn").Process(target=_measure, args=arguments)
     process.start()
     other.close()
@@ -86,7 +100,9 @@ def measure(
         process.join()
 
 
-def _measure(n_scenes: int, scenes_a_domain: int, n_workers: int, only_plan: bool, answer: Connection) -> None:
+def _measure(
+    n_scenes: int, scenes_a_domain: int, batch_size: int, n_workers: int, only_plan: bool, answer: Connection
+) -> None:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     n_domains = max(1, n_scenes // scenes_a_domain)
     domains = make_domains(n_domains)
@@ -98,29 +114,39 @@ def _measure(n_scenes: int, scenes_a_domain: int, n_workers: int, only_plan: boo
                 warm_up = partial(stream_scenes, small, period="1985/..")
                 map_fronts(domains[:1], warm_up, f"{folder}/warm", client=client)
             with peak_memory() as peak:
-                planned = timed(lambda: plan(domains, find, f"{folder}/planned"))
-                ran = (np.nan, np.nan)
+                planned = timed(lambda: plan(domains, find, f"{folder}/planned", batch_size))
+                ran, empty = np.full(3, np.nan), time_empty_tasks(client)
                 if not only_plan:
-                    ran = timed(lambda: map_fronts(domains, find, f"{folder}/store", client=client))
-    overhead, cpu = ((run - plan_) / n_scenes * 1000 for run, plan_ in zip(ran, planned, strict=True))
-    answer.send(Row(n_scenes, n_domains, *planned, peak["driver"] / MB, overhead, cpu, peak["worker"] / MB))
+                    run = partial(map_fronts, domains, find, f"{folder}/store", client=client, batch_size=batch_size)
+                    ran = timed(run)
+    overhead = (ran - planned) / n_scenes * 1000
+    answer.send(Row(n_scenes, n_domains, *planned[:2], peak["driver"] / MB, *overhead, empty, peak["worker"] / MB))
 
 
-def plan(domains: list[Domain], find: Any, store: str) -> None:
+def plan(domains: list[Domain], find: Any, store: str, batch_size: int) -> None:
     """List the scenes of all domains, look them up in an empty ledger, give them places and cut them into batches."""
-    from collections import Counter
-
-    counts: Counter[str] = Counter()
     for domain in domains:
-        for _ in cut_batches(domain, unknown_scenes(domain, find(domain), {}, counts), store, 32, lambda: None):
+        items = unknown_scenes(domain, find(domain), {}, Counter())
+        for _ in cut_batches(domain, items, store, batch_size, lambda: None):
             pass
 
 
-def timed(work: Any) -> tuple[float, float]:
-    """Seconds of the clock and of the processor that this process spends on some work."""
-    began, cpu = time.perf_counter(), time.process_time()
+def timed(work: Any) -> NDArray[np.float64]:
+    """Seconds of the clock, and of the processor in this process and in its children, that some work takes."""
+    began = np.array([time.perf_counter(), time.process_time(), _seconds_of_children()])
     work()
-    return time.perf_counter() - began, time.process_time() - cpu
+    return np.array([time.perf_counter(), time.process_time(), _seconds_of_children()]) - began
+
+
+def _seconds_of_children() -> float:
+    return sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children(recursive=True))
+
+
+def time_empty_tasks(client: Client, n: int = 500) -> float:
+    """Milliseconds of an empty task of Dask, many at once: the measure of how busy the machine is."""
+    began = time.perf_counter()
+    client.gather(client.map(int, range(n), pure=False))
+    return (time.perf_counter() - began) / n * 1000
 
 
 def make_domains(n: int) -> list[Domain]:
@@ -132,10 +158,6 @@ def make_domains(n: int) -> list[Domain]:
 
 def replace_the_real_work() -> None:
     """Replace what a worker spends its time on: reading, preparing, both passes of the network, writing and tracing."""
-    from calfin_cloud import inference
-    from calfin_cloud.imagery import loaders
-    from calfin_cloud.pipeline import scene
-
     facts = {"reason": "no_edge", "detail": "", "isolation": "", "fronts": [], "rejected": [], "polygons": None}
     loaders.read_scene = lambda plan, grid: np.zeros((2, *grid.shape), dtype=np.float32)
     scene.prepare_scene = lambda image, resolution_m: np.zeros((*image.shape[1:], 4), dtype=np.uint8)
@@ -152,9 +174,10 @@ def peak_memory() -> Iterator[dict[str, int]]:
     start, peak = me.memory_info().rss, {"driver": 0, "worker": 0}
 
     def watch() -> None:
-        while not ended.wait(0.1):
+        children = me.children(recursive=True)  # of which there will be no others
+        while not ended.wait(0.3):
             peak["driver"] = max(peak["driver"], me.memory_info().rss - start)
-            peak["worker"] = max(peak["worker"], *(_memory(child) for child in me.children(recursive=True)))
+            peak["worker"] = max(peak["worker"], *(child.memory_info().rss for child in children))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -163,13 +186,6 @@ def peak_memory() -> Iterator[dict[str, int]]:
     finally:
         ended.set()
         watcher.join()
-
-
-def _memory(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0
 
 
 # The catalogue
@@ -218,9 +234,7 @@ class _Api(BaseHTTPRequestHandler):
         first, n = int(body.get("token", 0)), self.server.n_items
         last = min(first + PAGE_SIZE, n)
         numbers = [k * STRIDE % n for k in range(first, last)]
-        features = [
-            self.server.text.replace("@NUMBER@", f"{k:06d}").replace("@MOMENT@", _moment(k)) for k in numbers
-        ]
+        features = [self.server.text.replace("@NUMBER@", f"{k:06d}").replace("@MOMENT@", _moment(k)) for k in numbers]
         link = {"rel": "next", "method": "POST", "href": f"{self.server.url}/search", "merge": True}
         links = [link | {"body": {"token": str(last)}}] if last < n else []
         text = f'"features": [{",".join(features)}], "links": {json.dumps(links)}'

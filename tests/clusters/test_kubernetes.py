@@ -8,7 +8,7 @@ import pytest
 from deploy.cluster import run_kubernetes, wait_until
 from servers.kubelet import run_node
 
-from calfin_cloud.clusters import connect, kubernetes, worker_group
+from calfin_cloud.clusters import cluster_resource, connect, kubernetes, worker_group
 
 pytest.importorskip("dask_kubernetes")
 pytestmark = [
@@ -22,6 +22,10 @@ IMAGE = "example.org/calfin:0"
 def api(tmp_path_factory):
     with run_kubernetes(tmp_path_factory.mktemp("kubernetes"), []) as api, run_node(api):
         yield api
+
+
+# The operator would ask the scheduler whether it is idle, by an address that only a real cluster resolves.
+NEVER_IDLE = {"image": IMAGE, "namespace": "ice", "idle_timeout": 0}
 
 
 @pytest.fixture
@@ -42,12 +46,11 @@ def says(client):
 
 
 def test_a_cluster_of_cpu_and_gpu_workers_is_made_scaled_and_deleted(here):
-    with connect("kubernetes", n_workers=1, image=IMAGE, namespace="ice", name="glacier", gpu_workers=1) as client:
+    with connect("kubernetes", n_workers=1, name="glacier", gpu_workers=1, **NEVER_IDLE) as client:
         groups = here.get("DaskWorkerGroup")
         assert set(groups) == {"glacier-default", "glacier-gpu"}
         assert container_of(groups["glacier-gpu"])["resources"]["limits"]["nvidia.com/gpu"] == "1"
         assert "nvidia.com/gpu" not in container_of(groups["glacier-default"])["resources"]["limits"]
-        assert here.get("DaskCluster")["glacier"]["spec"]["idleTimeout"] == 600
         wait_until(lambda: says(client) == ["{'CPU': 1.0}", "{'GPU': 1.0}"])
         client.cluster.scale(2)
         wait_until(lambda: says(client) == ["{'CPU': 1.0}", "{'CPU': 1.0}", "{'GPU': 1.0}"])
@@ -56,12 +59,13 @@ def test_a_cluster_of_cpu_and_gpu_workers_is_made_scaled_and_deleted(here):
     assert not here.get("Deployment")
 
 
+@pytest.mark.slow  # the operator waits in vain for the scheduler's name, up to 200 s
 def test_two_numbers_of_workers_make_an_autoscaler_and_a_failing_run_deletes_all(here):
     class BrokenError(Exception):
         pass
 
     def fail():
-        with connect("kubernetes", n_workers=(1, 5), image=IMAGE, namespace="ice", name="floe"):
+        with connect("kubernetes", n_workers=(1, 5), name="floe", **NEVER_IDLE):
             spec = here.get("DaskAutoscaler")["floe"]["spec"]
             assert (spec["minimum"], spec["maximum"]) == (1, 5)
             raise BrokenError
@@ -75,6 +79,18 @@ def test_two_numbers_of_workers_make_an_autoscaler_and_a_failing_run_deletes_all
 def test_a_cluster_without_an_image_of_ours_is_refused():
     with pytest.raises(ValueError, match="needs an image with calfin-cloud"):
         kubernetes()
+
+
+def test_the_resource_calls_programs_that_dask_has_and_ends_when_nobody_is_left():
+    workers = worker_group(IMAGE, 3, {"memory": "4294967296", "cpu": "1"}, {"CPU": 1}, {"A": "1"})
+    spec = cluster_resource("berg", workers, idle_timeout=600)["spec"]
+    (scheduler,) = spec["scheduler"]["spec"]["containers"]
+    (worker,) = spec["worker"]["spec"]["containers"]
+    assert scheduler["args"][:2] == ["dask", "scheduler"]
+    assert worker["args"][:2] == ["dask", "worker"]
+    assert scheduler["image"] == worker["image"] == IMAGE
+    assert scheduler["env"] == worker["env"] == [{"name": "A", "value": "1"}]
+    assert (spec["idleTimeout"], spec["worker"]["replicas"]) == (600, 3)
 
 
 def test_a_gpu_worker_tolerates_the_taint_of_gpu_nodes_and_no_other_does():

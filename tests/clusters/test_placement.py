@@ -29,11 +29,12 @@ def workers_saying(*words):
 def places_of_tasks(world, store, client) -> tuple[set[str], set[str]]:
     """Workers that ran network tasks, and workers that ran any other, in a run into `store`."""
     find = partial(search_scenes, world.folder / "catalog.json", period="1984/2030")
-    with client.get_task_stream() as stream:
-        map_fronts(read_domains(world.folder / "domains.geojson"), find, store, client=client, batch_size=4)
-    network = [name_of(task["key"]) in NETWORK_TASKS for task in stream.data]
+    client.get_task_stream()  # from now on they are noted
+    map_fronts(read_domains(world.folder / "domains.geojson"), find, store, client=client, batch_size=4)
+    stream = client.get_task_stream()
+    network = [name_of(task["key"]) in NETWORK_TASKS for task in stream]
     assert any(network)
-    ran = [task["worker"] for task in stream.data]
+    ran = [task["worker"] for task in stream]
     return {w for w, n in zip(ran, network, strict=True) if n}, {w for w, n in zip(ran, network, strict=True) if not n}
 
 

@@ -1,4 +1,4 @@
-"""The chart as users render it: real helm, the value files that are shipped, what the API server of a cluster would check."""
+"""The chart as users render it: real helm, the value files that are shipped, what an API server would check."""
 
 import os
 import subprocess
@@ -70,7 +70,10 @@ def runs_in(resources_: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str,
         for name, text in resource["data"].items()
         if name.endswith(".yaml")
     }
-    return {name: list(yaml.load_all(text.replace("RUN_NAME", "some-run"), yaml.CSafeLoader)) for name, text in texts.items()}
+    return {
+        name: list(yaml.load_all(text.replace("RUN_NAME", "some-run"), yaml.CSafeLoader))
+        for name, text in texts.items()
+    }
 
 
 def everything(names: Sequence[str], *settings: str) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import yaml
-
 from servers.processes import Processes, free_ports, listens
 
 DASK = "apis/kubernetes.dask.org/v1"
@@ -98,9 +97,7 @@ class Kubernetes:
 
 
 @contextmanager
-def run_kubernetes(
-    folder: Path, rules: Sequence[Mapping[str, Any]], *, operator: bool = True
-) -> Iterator[Kubernetes]:
+def run_kubernetes(folder: Path, rules: Sequence[Mapping[str, Any]], *, operator: bool = True) -> Iterator[Kubernetes]:
     """Run the API server, with the starter's rules, and the operator until the block ends."""
     (port,) = free_ports(1)
     kubernetes = Kubernetes(f"http://127.0.0.1:{port}", folder)

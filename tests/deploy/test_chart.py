@@ -1,4 +1,4 @@
-"""The Helm chart: what it renders is what a strict API server takes, what it refuses, and what it promises of safety."""
+"""The Helm chart: it renders what a strict API server takes, refuses wrong values, and keeps its promises of safety."""
 
 import re
 
@@ -96,7 +96,8 @@ def test_every_value_has_a_comment_beside_or_above_it():
             bare.append(key[1])
         above = line if line.strip().startswith("#") else ""
     # Kubernetes' own words, and those of `runs` that are told where they first stand.
-    assert set(bare) <= {"resources", "requests", "limits", "workers", "when", "verb", "full", "retry", "tls", "image", "gpuImage"}
+    known = "resources requests limits workers weekly full retry when verb tls networkPolicy image gpuImage"
+    assert set(bare) <= set(known.split())
 
 
 def test_no_pod_is_root_or_writes_to_its_root_or_shows_a_token_it_does_not_need(place):
@@ -147,7 +148,7 @@ def test_secrets_are_referred_to_and_only_where_they_are_used():
     for resource in found:
         for role, pod in pods_in(resource):
             sources = [s for c in pod["containers"] for s in c.get("envFrom", [])]
-            assert (sources == [{"secretRef": {"name": "calfin-store"}}]) == (role in ("driver", "worker"))
+            assert (sources == [{"secretRef": {"name": "calfin-store"}}]) == (role in ("driver", "worker", "try"))
             volumes = [v["secret"]["secretName"] for v in pod.get("volumes", []) if "secret" in v]
             assert volumes == (["dask-tls"] if role in ("driver", "worker", "scheduler") else [])
 

@@ -13,6 +13,7 @@ import yaml
 from deploy.chart import CHART, render
 from deploy.cluster import PATHS, run_kubernetes, wait_until
 
+pytestmark = pytest.mark.slow  # the operator takes seconds for each step
 SCRIPT = CHART / "files" / "start.py"
 
 
@@ -62,7 +63,19 @@ def started(kubernetes, manifest, job):
 
 
 def await_run(kubernetes, job):
-    wait_until(lambda: f"{job}-runner" in kubernetes.get("Pod") and f"{job}-gpu" in kubernetes.get("DaskWorkerGroup"))
+    """Wait for the driver, the scheduler and a worker of each group: ended earlier, the operator would leave some."""
+    wanted = {"default", "gpu", "scheduler"}
+    wait_until(
+        lambda: (
+            f"{job}-runner" in kubernetes.get("Pod")
+            and wanted
+            == {
+                name.removeprefix(f"{job}-").split("-")[0]
+                for name in kubernetes.get("Deployment")
+                if name.startswith(f"{job}-")
+            }
+        )
+    )
 
 
 def await_exit(kubernetes, starter):
@@ -114,8 +127,10 @@ def test_a_second_try_after_a_run_that_failed_makes_it_anew(kubernetes, manifest
         assert await_exit(kubernetes, first) == 137
         second = start(kubernetes, manifest, "again")
         wait_until(
-            lambda: kubernetes.collect_garbage()
-            or kubernetes.get("DaskJob").get("again", {"metadata": {"uid": before}})["metadata"]["uid"] != before
+            lambda: (
+                kubernetes.collect_garbage()
+                or kubernetes.get("DaskJob").get("again", {"metadata": {"uid": before}})["metadata"]["uid"] != before
+            )
         )
         await_run(kubernetes, "again")
         kubernetes.end_driver("again", 0)

@@ -1,7 +1,7 @@
 """Create the resources of one run, wait for the end of its driver and exit as it did.
 
-`start.py MANIFEST`, in a pod of a Job. The Job owns the run: whatever ends the Job ends the run, and a second try of the
-Job finds a run that still goes on and waits for it.
+`start.py MANIFEST`, in a pod of a Job. The Job owns the run: whatever ends the Job ends the run, and a second try of
+the Job finds a run that still goes on and waits for it.
 """
 
 import os
@@ -22,6 +22,15 @@ TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: neither calfin's 1 nor its 2
 
 
 def main(path: str) -> int:
+    """Run to the end; where the Kubernetes API fails, the next try finds the run where this one left it."""
+    try:
+        return start_and_wait(path)
+    except (kr8s.NotFoundError, kr8s.ServerError, kr8s.APITimeoutError, httpx.HTTPError) as error:
+        say(f"the Kubernetes API said {error!r}")
+        return TRY_AGAIN
+
+
+def start_and_wait(path: str) -> int:
     """Start or find the run of this Job and wait for it; a signal to stop deletes it."""
     manifest = Path(path).read_text().replace("RUN_NAME", os.environ["JOB_NAME"])
     job, *beside = (object_from_spec(spec, allow_unknown_type=True) for spec in yaml.safe_load_all(manifest))
@@ -41,9 +50,6 @@ def main(path: str) -> int:
     except TimeoutError as error:
         job.delete()
         say(f"{job.name}: {error}")
-        return TRY_AGAIN
-    except (kr8s.NotFoundError, kr8s.ServerError, kr8s.APITimeoutError, httpx.HTTPError) as error:
-        say(f"{job.name}: the Kubernetes API said {error!r}")  # the next try finds the run where this one left it
         return TRY_AGAIN
 
 

@@ -1,0 +1,66 @@
+"""Settings of a Dask Gateway server for calfin-cloud: images, what users may choose, limits, idle timeout.
+
+For its Helm chart: ``--set-file gateway.extraConfig.calfin=deploy/gateway/dask_gateway_config.py``; for a server
+elsewhere: ``dask-gateway-server -f dask_gateway_config.py``. A user chooses with ``--cluster-option gpu=true``.
+"""
+
+import os
+from typing import Any
+
+from dask_gateway_server.options import Bool, Integer, Options, Select
+
+c = get_config()  # noqa: F821 - traitlets gives it to the files it loads
+
+# The image of the JupyterHub, the drivers and the workers must hold the same versions: change these together.
+IMAGE = os.environ.get("CALFIN_IMAGE", "registry.example.org/calfin-cloud:0.1.0")
+GPU_IMAGE = os.environ.get("CALFIN_GPU_IMAGE", "registry.example.org/calfin-cloud-gpu:0.1.0")
+
+c.ClusterConfig.scheduler_cmd = [
+    "dask",
+    "scheduler",
+]  # the scripts of the defaults, dask-scheduler and dask-worker, are gone
+c.ClusterConfig.scheduler_cores = 1
+c.ClusterConfig.scheduler_memory = "4 G"
+c.ClusterConfig.idle_timeout = 1800
+# Of one cluster, so of one user where each has one:
+c.ClusterConfig.cluster_max_workers = 64
+c.ClusterConfig.cluster_max_cores = 80
+c.ClusterConfig.cluster_max_memory = "400 G"
+
+SAFE = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+POD = {
+    "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+    "volumes": [{"name": "tmp", "emptyDir": {}}],
+}
+CONTAINER = {"securityContext": SAFE, "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
+GPU_NODES = {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]}
+
+
+def choose(options: Any) -> dict[str, Any]:  # noqa: ANN401 - the server's own type is made as it runs
+    """Turn what a user chose into settings of the cluster."""
+    says = "GPU=1" if options.gpu else "CPU=1"
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}} if options.gpu else {}
+    return {
+        "image": GPU_IMAGE if options.gpu else IMAGE,
+        "worker_cmd": ["dask", "worker", "--resources", says],
+        "worker_cores": 1,
+        "worker_memory": f"{options.worker_memory} G",
+        "worker_threads": 1,
+        "scheduler_extra_pod_config": POD,
+        "scheduler_extra_container_config": CONTAINER,
+        "worker_extra_pod_config": POD | (GPU_NODES if options.gpu else {}),
+        "worker_extra_container_config": CONTAINER | gpu,
+        "environment": {"AWS_REQUEST_PAYER": options.aws_request_payer} if options.aws_request_payer else {},
+    }
+
+
+c.Backend.cluster_options = Options(
+    Bool("gpu", default=False, label="A GPU for every worker"),
+    Integer("worker_memory", default=4, min=2, max=32, label="Memory of a worker (GB)"),
+    Select("aws_request_payer", ["", "requester"], default="", label="Who pays for reading buckets of AWS"),
+    handler=choose,
+)

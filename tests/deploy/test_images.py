@@ -1,0 +1,101 @@
+"""Container files, scripts, manifests and locks of deploy/: real linters, strict validation, and that they agree."""
+
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from deploy.chart import ROOT, check, pods_in, tool
+
+DEPLOY = ROOT / "deploy"
+PIN = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)
+LOCKS = ("build.txt", "clouds.txt", "gpu.txt", "tools.txt")
+
+
+def lint(name, *arguments, cwd=ROOT):
+    return subprocess.run([tool(name), *arguments], cwd=cwd, check=False, capture_output=True, text=True)
+
+
+def test_hadolint_has_nothing_to_say_and_would_have(tmp_path):
+    assert lint("hadolint", "deploy/Dockerfile").stdout == ""
+    careless = (DEPLOY / "Dockerfile").read_text().replace('"libexpat1=2.5.*"', "libexpat1") + "USER root\n"
+    (tmp_path / "Dockerfile").write_text(careless)
+    assert {"DL3008", "DL3002"} <= set(re.findall(r"DL\d+", lint("hadolint", str(tmp_path / "Dockerfile")).stdout))
+
+
+def test_shellcheck_and_yamllint_have_nothing_to_say():
+    assert lint("shellcheck", *(str(path) for path in DEPLOY.glob("*.sh"))).stdout == ""
+    files = ("deploy", "helm/calfin-cloud/values.yaml", "helm/calfin-cloud/values", "helm/calfin-cloud/Chart.yaml")
+    assert lint("yamllint", "--strict", "-c", "deploy/.yamllint", *files).stdout == ""
+
+
+def test_a_base_image_without_a_digest_is_refused():
+    done = subprocess.run(
+        [DEPLOY / "build.sh", "calfin-cloud:0", "cpu", "python:3.11-slim-bookworm"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "must end in @sha256:" in done.stderr
+
+
+def test_the_image_holds_what_the_package_is_built_from_and_no_builder():
+    text = (DEPLOY / "Dockerfile").read_text()
+    ignore = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    copied = {word for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for word in line.split()}
+    assert copied == {line[1:] for line in ignore if line.startswith("!")}
+    assert all((ROOT / path).exists() for path in copied)
+    final = text[text.index("AS base") :]
+    assert "USER 10001:10001" in final
+    assert not re.search(r"\b(uv|pip|gcc)\b (install|pip)", final)
+    for command in re.findall(r"pip install (?:[^&]|\\\n)+", text):
+        assert "--require-hashes" in command or "--no-deps --compile-bytecode /wheels" in command, command
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_of_a_lock_has_a_hash_and_no_address(lock):
+    text = (DEPLOY / lock).read_text()
+    assert "://" not in text
+    for block in re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]:
+        assert PIN.match(block)
+        assert "--hash=sha256:" in block, block
+
+
+def test_the_locks_of_the_image_do_not_contradict_the_constraints():
+    base = dict(PIN.findall((ROOT / "constraints.txt").read_text()))
+    for lock in ("clouds.txt", "gpu.txt"):
+        added = dict(PIN.findall((DEPLOY / lock).read_text()))
+        assert added
+        assert {name: base[name] for name in added.keys() & base.keys()} == {}, f"{lock} repeats constraints.txt"
+    assert {"dask-cuda", "nvidia-cudnn-cu12"} <= dict(PIN.findall((DEPLOY / "gpu.txt").read_text())).keys()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (DEPLOY / "examples").glob("*.yaml")))
+def test_an_example_is_what_a_strict_api_server_takes(name):
+    for resource in yaml.safe_load_all((DEPLOY / "examples" / name).read_text()):
+        check(resource)
+        for _, pod in pods_in(resource):
+            assert pod["securityContext"]["runAsNonRoot"]
+            for container in pod["containers"]:
+                assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_hub_image_has_the_python_and_the_extras_of_the_workers():
+    environment = yaml.safe_load((DEPLOY / "environment.yml").read_text())
+    assert "python=3.11" in environment["dependencies"]
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip[0] == "--constraint versions.txt"
+    assert "..[s3,gateway,kubernetes]" in pip
+    assert "AS base" in (DEPLOY / "Dockerfile").read_text()
+    assert "python:3.11-" in (DEPLOY / "build.sh").read_text()
+
+
+def test_the_certificates_are_signed_by_their_authority_whose_key_is_gone(tmp_path):
+    subprocess.run([DEPLOY / "certificates.sh", tmp_path / "tls"], check=True)
+    assert {path.name for path in (tmp_path / "tls").iterdir()} == {"ca.crt", "tls.crt", "tls.key"}
+    verify = ["openssl", "verify", "-CAfile", "ca.crt", "tls.crt"]
+    assert (
+        subprocess.run(verify, cwd=tmp_path / "tls", check=True, capture_output=True, text=True).stdout
+        == "tls.crt: OK\n"
+    )
+    assert (tmp_path / "tls" / "tls.key").stat().st_mode & 0o077 == 0
