@@ -2,7 +2,7 @@
 # lists all that is needed, so that pip need not resolve anything.
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: setup format check test test-all demo clean
+.PHONY: setup format check test test-all tools notebooks demo clean
 
 setup: .venv/ready
 
@@ -28,6 +28,12 @@ test: setup
 
 test-all: setup
 	$(BIN)/pytest -m ""
+
+tools:
+	deploy/tools.sh
+
+notebooks: setup
+	$(BIN)/pytest --nbmake --nbmake-timeout=300 notebooks
 
 demo: setup
 	rm -rf demo

@@ -253,7 +253,7 @@ def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world
     os.kill(first.pid, signal.SIGSTOP)  # so that the first is surely at work while the second tries
     second = subprocess.run(words, capture_output=True, text=True, check=False)
     os.kill(first.pid, signal.SIGCONT)
-    assert second.returncode == 2
+    assert second.returncode == 3
     assert f"is being written by `calfin map` on {os.uname().nodename} (process {first.pid}) since" in second.stderr
     assert first.wait(timeout=200) == 0
     assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))

@@ -65,6 +65,13 @@ def test_scenes_keep_their_places_when_others_come(store):
     assert second == {"b": 0, "c": 1, "a": 2}
 
 
+def test_a_store_on_disk_may_be_named_by_a_file_address(tmp_path):
+    uri = (tmp_path / "store").as_uri()
+    storage.open_store(uri, crs=DOMAIN.crs, made_by={"model": "a@1"})
+    assert storage.add_scenes(uri, DOMAIN, {"a": NOON}) == {"a": 0}
+    assert storage.read_places(str(tmp_path / "store"), DOMAIN.name) == {"a": 0}
+
+
 def test_an_interrupted_lengthening_of_the_axis_is_mended(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON})
     group = arrays_of(store)

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask import delayed
+from dask.delayed import Delayed
 from distributed import Client, Future
 from numpy.typing import NDArray
 
@@ -32,12 +33,12 @@ class Places(NamedTuple):
     """Which workers do what: resources that tasks ask for (None: any worker), and how many run the network."""
 
     network: Mapping[str, int] | None
-    others: Mapping[str, int] | None
+    others: Mapping[str, float] | None
     n_network: int
 
 
 class Predicted(NamedTuple):
-    """Persisted masks, a scene a chunk; candidates and overviews, a chunk a network task.
+    """Persisted masks, candidates and overviews: a chunk a network task, but a scene a chunk of masks that must travel.
 
     To be held as a whole until what is made of it is done: the scheduler may hear that something is no longer needed
     before it has taken in the graph that needs it, and then cancels that.
@@ -60,8 +61,9 @@ def map_on(
 ) -> list[Result]:
     """Map the scenes of a batch on a cluster.
 
-    A scene is three tasks: it is read, measured and prepared; its masks are cut out of what the network made of several
-    scenes; it is traced. Until the last, nothing but errors leaves the workers.
+    A scene is two tasks: it is read, measured and prepared; it is stored and traced. Between them the network takes
+    several scenes a task, of which each is cut out, a third task, where workers of their own run it. Until the last,
+    nothing but errors leaves the workers.
     """
     places = places_of(client)
     looks = _look(client, batch, settings, places, loader)
@@ -94,7 +96,8 @@ def predict_on(
     overviews = client.persist(overviews, resources=places.network)
     candidates = client.persist(find_candidates(overviews, domain, trace=settings.trace), resources=places.others)
     masks = predict_masks(together, overviews, candidates, network=settings.network, settings=how, trace=settings.trace)
-    return Predicted(client.persist(masks.chunk(time=1), resources=places.network), candidates, overviews)
+    masks = masks.chunk(time=1) if places.network else masks
+    return Predicted(client.persist(masks, resources=places.network), candidates, overviews)
 
 
 def scenes_together(n_scenes: int, domain: Domain, places: Places) -> int:
@@ -132,12 +135,12 @@ def _predict_and_trace(
     size = scenes_together(len(use), batch.domain, places)
     channels = _channels([looks[i] for i in use], batch.domain, size)
     predicted = predict_on(client, channels, batch.domain, settings, places)
-    masks, boxes = (array.data.to_delayed().ravel() for array in (predicted.masks, predicted.candidates))
+    masks, boxes = _chunk_of_each(predicted.masks), _chunk_of_each(predicted.candidates)
     # What is large and the same for all goes to each worker once.
     trace = delayed(partial(trace_block, store=store, domain=batch.domain, settings=settings), traverse=False)
     traces = [
-        trace(masks[n], boxes[n // size], n % size, looks[i], batch.places[i], batch.items[i].id)
-        for n, i in enumerate(use)
+        trace(*of_masks, *of_boxes, looks[i], place=batch.places[i], scene_id=batch.items[i].id)
+        for i, of_masks, of_boxes in zip(use, masks, boxes, strict=True)
     ]
     futures = client.compute(traces, resources=places.others)
     errors = _errors(futures)
@@ -159,6 +162,12 @@ def _channels(looks: Sequence[Future], domain: Domain, size: int) -> xr.DataArra
         for group in groups
     ]
     return xr.DataArray(da.concatenate(blocks), dims=("time", "y", "x", "channel"))
+
+
+def _chunk_of_each(array: xr.DataArray) -> list[tuple[Delayed, int]]:
+    """Chunk that each scene is in, and its place there."""
+    blocks = array.data.to_delayed().ravel()
+    return [(block, n) for block, length in zip(blocks, array.chunksizes["time"], strict=True) for n in range(length)]
 
 
 # Tasks
@@ -185,16 +194,17 @@ def network_input(looks: Sequence[Look], shape: tuple[int, int]) -> NDArray[np.u
 
 def trace_block(
     masks: NDArray[np.float32],
+    place_in_masks: int,
     candidates: NDArray[np.int32],
-    place_in_group: int,
+    place_in_candidates: int,
     look: Look,
+    *,
     place: int,
     scene_id: str,
-    *,
     store: str,
     domain: Domain,
     settings: MapSettings,
 ) -> Facts:
-    """Store and trace the scene of one chunk of masks (1, mask, y, x); `candidates` are those of its whole group."""
+    """Store and trace one scene of chunks of masks (n, mask, y, x) and candidates (n, candidate, edge)."""
     target = Target(store, domain, place, scene_id)
-    return finish_scene(masks[0], candidates[place_in_group], look, target, settings)
+    return finish_scene(masks[place_in_masks], candidates[place_in_candidates], look, target, settings)

@@ -37,9 +37,13 @@ NAME = re.compile(r"lease-(\d+)\.json")
 class StoreInUseError(OSError):
     """Another run holds the store."""
 
+    exit_code = 3  # of the command line: the same call may succeed later
+
 
 class LeaseLostError(OSError):
     """Another run has taken over the store that this one held."""
+
+    exit_code = 3
 
 
 @contextmanager

@@ -163,7 +163,7 @@ def read_masks(store: str, domain_name: str) -> xr.DataArray:
 
 def masks_url(store: str, domain_name: str) -> str:
     """URI of the Zarr group with the masks of a domain."""
-    return f"{store.rstrip('/')}/masks/{check_name(domain_name)}"
+    return f"{store.removeprefix('file://').rstrip('/')}/masks/{check_name(domain_name)}"
 
 
 def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[Any] | None:

@@ -40,7 +40,7 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
     names = [path.rpartition("/")[2] for path in fs.ls(root, detail=False)] if fs.exists(root) else []
     if any(not OWN_NAMES.fullmatch(name) for name in names):
         raise ValueError(f"{store} is not empty and not a store of calfin: choose an empty or a new folder")
-    zarr.open_group(f"{store.rstrip('/')}/masks", mode="a", use_consolidated=False)
+    zarr.open_group(f"{store.removeprefix('file://').rstrip('/')}/masks", mode="a", use_consolidated=False)
     write_whole(fs, f"{root}/store.json", seal(wanted))
 
 

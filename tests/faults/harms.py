@@ -152,8 +152,7 @@ def killed_workers(most: int) -> Harm:
 
         def kill() -> None:
             row.hit |= unfinished(stage, store)
-            kill_one(worker_ids(stage), draw)
-            row.injected["SIGKILL"] += 1
+            row.injected["SIGKILL"] += kill_one(worker_ids(stage), draw)
 
         with repeatedly(kill, most, lambda: draw.uniform(1.0, 6.0)):
             row.ended[stage.map(store)] += 1
@@ -171,23 +170,21 @@ def starved_workers(most: int, spare_mb: int = 8) -> Harm:
         draw = stage.draw
 
         def starve() -> None:
-            row.hit |= unfinished(stage, store)
-            process = draw.choice(worker_ids(stage))
-            pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
-            limit_memory(process, pages * resource.getpagesize() + spare_mb * 2**20)
-            row.injected["limit"] += 1
+            for process in worker_ids(stage):
+                row.hit |= unfinished(stage, store)
+                row.injected["limit"] += limit_memory(process, spare_mb * 2**20)
 
         with repeatedly(starve, most, lambda: draw.uniform(0.5, 3.0)):
             row.ended[stage.map(store)] += 1
         row.look(stage, store)
         for process in worker_ids(stage):
-            limit_memory(process, resource.RLIM_INFINITY)
+            limit_memory(process, None)
         yield stage
 
     return harm
 
 
-def killed_drivers(most: int, wait_s: tuple[float, float] = (0.0, 4.0)) -> Harm:
+def killed_drivers(most: int, wait_s: tuple[float, float] = (0.0, 10.0)) -> Harm:
     """The process of `calfin map` killed some time after it began to write."""
 
     @contextmanager
@@ -409,13 +406,16 @@ def own_cluster() -> Iterator[tuple[Any, ...]]:
 @contextmanager
 def repeatedly(act: Callable[[], None], most: int, pause: Callable[[], float]) -> Iterator[None]:
     """Act again and again in a thread while the block runs, at most so often, after pauses of some seconds."""
-    stop = threading.Event()
+    stop, trouble = threading.Event(), list[Exception]()
 
     def run() -> None:
-        for _ in range(most):
-            if stop.wait(pause()):
-                return
-            act()
+        try:
+            for _ in range(most):
+                if stop.wait(pause()):
+                    return
+                act()
+        except Exception as error:
+            trouble.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -424,6 +424,8 @@ def repeatedly(act: Callable[[], None], most: int, pause: Callable[[], float]) -
     finally:
         stop.set()
         thread.join()
+        if trouble:
+            raise trouble[0]
 
 
 def unfinished(stage: Stage, store: str) -> set[str]:
@@ -440,14 +442,23 @@ def worker_ids(stage: Stage) -> list[int]:
     return [nanny.pid for nanny in stage.workers.workers.values() if nanny.pid]
 
 
-def kill_one(processes: list[int], draw: random.Random) -> None:
-    with suppress(ProcessLookupError):
+def kill_one(processes: list[int], draw: random.Random) -> bool:
+    """Kill one of the processes; say whether there was one."""
+    with suppress(ProcessLookupError, IndexError):
         os.kill(draw.choice(processes), signal.SIGKILL)
+        return True
+    return False
 
 
-def limit_memory(process: int, size: int) -> None:
-    with suppress(ProcessLookupError):
-        resource.prlimit(process, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+def limit_memory(process: int, spare: int | None) -> bool:
+    """Let a process have so many bytes more than it has, None for no limit; say whether it lives."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+        most = resource.RLIM_INFINITY if spare is None else pages * resource.getpagesize() + spare
+        resource.prlimit(process, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return True
 
 
 def wait_for(is_so: Callable[[], Any], seconds: float = 240) -> None:

@@ -58,7 +58,7 @@ ALONE: Faults = {
 """Name of a fault, what does it, and in how many stores; all is mapped in one process."""
 
 ON_WORKERS: Faults = {
-    "any of these at once, two workers": (http(*MIXED, rate=0.3, rounds=3, paths=""), 1),
+    "any of these at once, two workers": (http(*MIXED, rate=0.3, rounds=3), 1),
     "worker killed": (harms.killed_workers(8), 2),
     "out of memory": (harms.starved_workers(10), 1),
     "driver killed": (harms.killed_drivers(4), 1),
