@@ -260,7 +260,7 @@ def _sizes(place: str) -> dict[str, int]:
 # Where tasks run: on the workers of a client, or at once in this process
 
 
-def _submit(client: Client | None, resources: Mapping[str, int] | None, task: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+def _submit(client: Client | None, resources: Mapping[str, float] | None, task: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
     return client.submit(task, *args, resources=resources, pure=False) if client else task(*args)
 
 
