@@ -225,9 +225,9 @@ def test_every_domain_is_tried_by_its_number_of_scenes(counts, n, seed):
 # --- what follows from a probe ----------------------------------------------------------------------------------------
 
 
-def probe_of(*, cloudy=0, read_s=0.5, network_s=2.0, trace_s=1.0, n=8) -> Probe:
+def probe_of(*, cloudy=0, read_s=0.5, busy_s=0.5, interval_s=0.1, network_s=2.0, trace_s=1.0, n=8) -> Probe:
     mapped = [Mapped(network_s, trace_s, 1000, 4)] * min(n - cloudy, 3)
-    return Probe([read_s] * n, [read_s / 5] * n, {"": n - cloudy, "cloudy": cloudy}, Traffic(8, 800), mapped, 0.0)
+    return Probe([read_s] * n, busy_s, interval_s, {"": n - cloudy, "cloudy": cloudy}, Traffic(8, 800), mapped, 0.0)
 
 
 def test_scenes_without_need_of_the_network_take_no_longer_than_to_be_read():
@@ -244,9 +244,9 @@ def test_workers_with_a_gpu_and_the_others_work_at_the_same_time():
 
 
 def test_scenes_that_are_read_ahead_cost_no_waiting_unless_they_come_too_slowly():
-    assert _work_seconds(probe_of(), Slots(ahead=4), 100)[0] == pytest.approx(100 * 3.1)
-    assert _work_seconds(probe_of(read_s=20.0), Slots(ahead=4), 100)[0] == pytest.approx(100 * 7)
-    assert _work_seconds(probe_of(read_s=40.0), Slots(ahead=4), 100)[0] == pytest.approx(100 * 11)
+    waiting = probe_of(read_s=20.0, busy_s=0.1, interval_s=2.0)
+    assert _work_seconds(waiting, Slots(), 100)[0] == pytest.approx(100 * 3.1)
+    assert _work_seconds(replace(waiting, interval_s=11.0), Slots(), 100)[0] == pytest.approx(100 * 11)
 
 
 def test_few_scenes_on_many_workers_take_as_long_as_one():
@@ -256,7 +256,7 @@ def test_few_scenes_on_many_workers_take_as_long_as_one():
 def test_the_range_narrows_with_the_probe_and_closes_when_all_were_mapped():
     def error(n_mapped, spread, n_scenes=1000):
         mapped = [Mapped(2.0 + spread * (-1) ** i, 1.0, 1, 1) for i in range(n_mapped)]
-        return _relative_error(Probe([0.5] * 400, [0.5] * 400, {"": 400}, Traffic(0, 0), mapped, 0.0), n_scenes)
+        return _relative_error(Probe([0.5] * 400, 0.5, 0.1, {"": 400}, Traffic(0, 0), mapped, 0.0), n_scenes)
 
     assert error(4, 0.5) > error(16, 0.5) > error(16, 0.1) > 0
     assert error(16, 0.5, n_scenes=16) == 0
@@ -275,7 +275,7 @@ def test_the_range_holds_nine_times_of_ten(seed):
         useful = read[needs[read]]
         mapped = [Mapped(s, 0.0, 1, 1) for s in seconds[useful[:6]]]
         reasons = {"": len(useful), "cloudy": 24 - len(useful)}
-        work_s, off_s = _work_seconds(Probe([0.3] * 24, [0.3] * 24, reasons, Traffic(0, 0), mapped, 0.0), Slots(), 5000)
+        work_s, off_s = _work_seconds(Probe([0.3] * 24, 0.3, 0.1, reasons, Traffic(0, 0), mapped, 0.0), Slots(), 5000)
         held += abs(work_s / 5000 - truth) <= off_s / 5000
     assert held / 200 > 0.85
 

@@ -27,6 +27,10 @@ from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.schema import BANDS, SceneError
 from calfin_cloud.sensors import CATALOG_FIELD, Band, band_of
 
+# For good, and not around each read: threads read at once, and `catch_warnings` is not made for them. A file without a
+# georeference is an error below.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
 MOST_BLOCK_BYTES = 2**27
 """A block is decoded whole, whatever part of it is wanted: 128 MiB is four times the largest block of real scenes."""
 
@@ -136,10 +140,7 @@ def _find(href: str, catalog: str, seconds: float) -> tuple[str, bool]:
 def _read_warped(plan: Plan, name: str, layer: Layer, grid: GeoBox, seconds: float) -> NDArray[np.float32]:
     assert plan.band is not None
     nodata = plan.band.nodata if name == "signal" else None
-    with (
-        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),  # it is an error below
-        ExitStack() as files,
-    ):
+    with ExitStack() as files:
         file = files.enter_context(opened(layer.href, pays=layer.pays, seconds=seconds))
         _check(file, grid)
         # How the overviews of a quality band were made no file says, and the mean of two classes is a third one.

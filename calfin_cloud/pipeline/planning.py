@@ -31,14 +31,14 @@ from calfin_cloud.storage import finished_keys, is_store
 LOOKS_A_SCENE = 4
 """Scenes that are read for each one that is mapped: reading is cheap, and tells the share that needs the network."""
 
-TASKS_A_SCENE, TASKS_A_GROUP = 5, 9
+TASKS_A_SCENE, TASKS_A_GROUP = 3, 8
 """Tasks of a scene, and of a group of scenes that go through the network together."""
 
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
 
 
-NO_PROBE = Probe([], [], {}, Traffic(0, 0), [], 0.0)
+NO_PROBE = Probe([], 0.0, 0.0, {}, Traffic(0, 0), [], 0.0)
 
 
 class Drawn(NamedTuple):
@@ -244,12 +244,9 @@ def _work_seconds(probe: Probe, slots: Slots, n_scenes: int) -> tuple[float, flo
         return 0.0, 0.0
     share, step = _share(probe), _step_seconds(probe)
     network_s = share * step["network"]
-    # Scenes that are read ahead cost what the processor does for them, unless they come too slowly.
-    read_s = _mean(probe.busy_s) if slots.ahead else step["read"]
-    rest_s = read_s + share * step["trace"]
-    scene_s = max(network_s / slots.network, rest_s / slots.others, (network_s + rest_s) / slots.all)
-    if slots.ahead:
-        scene_s = max(scene_s, step["read"] / slots.ahead)
+    # Scenes are read ahead: they cost what a processor does for them, unless they come too slowly.
+    rest_s = probe.busy_s + share * step["trace"]
+    scene_s = max(network_s / slots.network, rest_s / slots.others, (network_s + rest_s) / slots.all, probe.interval_s)
     # A few scenes on many slots take as long as one scene.
     work_s = max(scene_s * n_scenes, step["read"] + network_s + share * step["trace"])
     return work_s, work_s * _relative_error(probe, n_scenes)
@@ -268,10 +265,10 @@ def _relative_error(probe: Probe, n_scenes: int) -> float:
     share = _share(probe)
     # One scene of either kind more than there were: none among a few does not mean that there are none.
     careful = (n_read * share + 1) / (n_read + 2)
-    variance = variance_of(probe.read_s) / n_read
+    variance = variance_of(probe.read_s) * (probe.busy_s / fmean(probe.read_s)) ** 2 / n_read
     variance += fmean(rest) ** 2 * careful * (1 - careful) / n_read + share**2 * variance_of(rest) / n_mapped
     half = float(stats.t.ppf(0.5 + SURE / 2, n_mapped - 1)) * math.sqrt(variance * left_out)
-    return half / (fmean(probe.read_s) + share * fmean(rest))
+    return half / (probe.busy_s + share * fmean(rest))
 
 
 def _share(probe: Probe) -> float:

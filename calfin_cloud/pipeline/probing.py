@@ -35,24 +35,19 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Slots:
-    """How many tasks run at once: those of the `network`, the `others`, `all`, those with a `gpu`, and on one host.
-
-    Without a cluster some scenes are read `ahead` of the one that is mapped.
-    """
+    """How many tasks run at once: those of the `network`, the `others`, `all`, those with a `gpu`, and on one host."""
 
     network: int = 1
     others: int = 1
     all: int = 1
     gpu: int = 0
     on_one_host: int = 1
-    ahead: int = 0
 
 
 class TimedLook(NamedTuple):
-    """A scene that was read and looked at, in how many seconds, and how many of them the processor was at work."""
+    """A scene that was read and looked at, and in how many seconds."""
 
     read_s: float
-    busy_s: float
     look: Look
 
 
@@ -82,7 +77,9 @@ class Probe:
     read_s
         Seconds to read each scene and look at it, mapped or not.
     busy_s
-        Seconds of all processors for that; the others are waiting for servers.
+        Mean seconds of a processor for that: while others wait for servers, the network works.
+    interval_s
+        Seconds between scenes where nothing but reading is done, several at a time as in a run.
     reasons
         How many of them have no need of the network, and why; those that have are counted under "".
     traffic
@@ -94,7 +91,8 @@ class Probe:
     """
 
     read_s: list[float]
-    busy_s: list[float]
+    busy_s: float
+    interval_s: float
     reasons: dict[str, int]
     traffic: Traffic
     mapped: list[Mapped]
@@ -104,7 +102,7 @@ class Probe:
 def slots_of(client: Client | None) -> Slots:
     """Count the slots of a cluster by the words that its workers say; one without a cluster."""
     if client is None:
-        return Slots(ahead=SCENES_AHEAD)
+        return Slots()
     workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
     on_host: Counter[str] = Counter()
     for worker in workers:
@@ -137,10 +135,13 @@ def probe_scenes(
     places = places_of(client) if client else None
     network, others = (places.network, places.others) if places else (None, None)
     _on_each(client, start_counting)
+    busy_s, began = -sum(_on_each(client, time.process_time)), time.perf_counter()
     looks = [_submit(client, others, read_scene, item, domain, settings) for item, domain in scenes]
     facts = _results(client, [_submit(client, others, _facts, look) for look in looks])
+    seconds = time.perf_counter() - began
+    busy_s += sum(_on_each(client, time.process_time))
     traffic = _on_each(client, stop_counting)
-    useful = [i for i, (_, _, reason) in enumerate(facts) if not reason]
+    useful = [i for i, (_, reason) in enumerate(facts) if not reason]
     where = beside if beside and "://" in beside else None
     mapped = []
     for i in np.linspace(0, len(useful) - 1, min(n_mapped, len(useful))).round().astype(int):
@@ -148,9 +149,10 @@ def probe_scenes(
         predicted = _submit(client, network, predict, look, domain, settings)
         mapped.append(_submit(client, others, trace, look, predicted, item, domain, settings, where))
     return Probe(
-        [read_s for read_s, _, _ in facts],
-        [busy_s for _, busy_s, _ in facts],
-        dict(Counter(reason for _, _, reason in facts)),
+        [read_s for read_s, _ in facts],
+        busy_s / len(scenes),
+        seconds / len(scenes) / (1 if client else SCENES_AHEAD),
+        dict(Counter(reason for _, reason in facts)),
         Traffic(sum(t.requests for t in traffic), sum(t.bytes for t in traffic)),
         _results(client, mapped),
         start_s,
@@ -162,7 +164,7 @@ def probe_scenes(
 
 def read_scene(item: Item, domain: Domain, settings: MapSettings) -> TimedLook:
     """Read a scene and look at it; one that cannot be read has its reason among the facts."""
-    began, busy = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     scene_item = pystac.Item.from_dict(item, preserve_dict=True)
     try:
         scene = stack_scenes([scene_item], domain).data[0].compute(scheduler="synchronous")
@@ -174,7 +176,7 @@ def read_scene(item: Item, domain: Domain, settings: MapSettings) -> TimedLook:
         )
     except SceneError as error:
         look = Look({"reason": error.reason, "detail": error.message}, None)
-    return TimedLook(time.perf_counter() - began, time.process_time() - busy, look)
+    return TimedLook(time.perf_counter() - began, look)
 
 
 def predict(timed: TimedLook, domain: Domain, settings: MapSettings) -> Predicted:
@@ -227,14 +229,14 @@ def rehearse(settings: MapSettings) -> float:
     for _ in range(2):
         began = time.perf_counter()
         look = look_at_scene(scene, resolution_m=domain.resolution_m, slc_off_possible=False, settings=settings)
-        timed = TimedLook(0.0, 0.0, look)
+        timed = TimedLook(0.0, look)
         trace(timed, predict(timed, domain, settings), item, domain, settings, None)
         seconds = time.perf_counter() - began
     return seconds
 
 
-def _facts(timed: TimedLook) -> tuple[float, float, str]:
-    return timed.read_s, timed.busy_s, str(timed.look.facts.get("reason", ""))
+def _facts(timed: TimedLook) -> tuple[float, str]:
+    return timed.read_s, str(timed.look.facts.get("reason", ""))
 
 
 @contextmanager
