@@ -39,6 +39,14 @@ def test_the_rate_of_a_retreat_of_fifty_metres_a_year_is_measured_on_the_ground(
     assert series.rates["rate_m_a"].to_numpy() == pytest.approx(np.full(2, -50 * scale), rel=5e-3)
 
 
+def test_a_front_that_leaves_the_fjord_of_its_glacier_is_flagged():
+    fronts = fronts_of({"g": 1000})
+    lines = Lines(ice={"g": box(-9000, -9000, 800, 9000)}, fjords={"g": box(0, 0, 960, 500)})
+    flags = measure_series(fronts, lines).flags
+    assert flags["flag"].tolist() == ["outside_fjord"]
+    assert flags["key"].tolist() == [fronts["key"][0]]
+
+
 def test_fronts_in_longitude_and_latitude_are_refused():
     with pytest.raises(ValueError, match="projected CRS"):
         measure_series(fronts_of({"g": 1000}).to_crs(4326), Lines())

@@ -22,6 +22,7 @@ from calfin_cloud.timeseries import (
     BOX,
     POSITION_COLUMNS,
     Gate,
+    check_fjord,
     check_series,
     derive_gate,
     flag_fronts,
@@ -55,11 +56,12 @@ class Series(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """What positions are measured with, as far as it is known, by glacier id."""
+    """What positions are measured with and held against, as far as it is known, by glacier id."""
 
     centerlines: Mapping[str, Mapping[str, LineString]] = {}
     boxes: Mapping[str, Polygon] = {}
     ice: Mapping[str, BaseGeometry] = {}
+    fjords: Mapping[str, BaseGeometry] = {}
 
 
 def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
@@ -75,7 +77,8 @@ def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
     ice = polygons[polygons["kind"] == "ice"]
     by_glacier = {names[domain]: part.geometry.union_all() for domain, part in ice.groupby("domain")}
     drawn = {names[d.name]: {CENTER: d.centerline} for d in domains if d.centerline is not None and d.name in names}
-    return fronts, Lines(drawn, {}, by_glacier)
+    fjords = {names[d.name]: d.fjord_boundary for d in domains if d.fjord_boundary is not None and d.name in names}
+    return fronts, Lines(drawn, {}, by_glacier, fjords)
 
 
 def read_lines(
@@ -107,7 +110,7 @@ def read_lines(
         for glacier, part in glaciers.items():
             near = shapely.box(*part.total_bounds).buffer(REACH_M)
             covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
-    return Lines(lines, shapes, covers)
+    return Lines(lines, shapes, covers, known.fjords)
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
@@ -163,7 +166,7 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         seasonal_cycle(positions),
         monthly,
         regional_mean(monthly[monthly["branch"] == BOX], _regions_of(boxes, regions)),
-        check_series(positions),
+        _flags(fronts, positions, lines),
         boxes,
     )
 
@@ -177,6 +180,14 @@ def _rows(path: str | None, fronts: gpd.GeoDataFrame) -> list[dict[str, Any]]:
     ids = table[column].astype(str) if column else ""
     rows: list[dict[str, Any]] = table.assign(glacier_id=ids).to_dict("records")
     return rows
+
+
+def _flags(fronts: gpd.GeoDataFrame, positions: pd.DataFrame, lines: Lines) -> pd.DataFrame:
+    """Objections of all checks in time, and of the fjord where it is known."""
+    by_glacier = fronts.groupby("glacier_id", sort=True)
+    outside = [check_fjord(part, lines.fjords[str(g)]) for g, part in by_glacier if str(g) in lines.fjords]
+    found = [table for table in (check_series(positions), *outside) if len(table)]
+    return pd.concat(found, ignore_index=True) if found else check_series(positions)
 
 
 def _gate_of(glacier: str, fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, str]:
