@@ -31,6 +31,8 @@ WORKER_MEMORY = 2 * 2**30  # one TensorFlow process with a scene and its masks s
 LEAST_MEMORY = 2**29
 START_S = 900.0  # a node of a cloud boots and fetches an image of 3 GB in less
 CLOSE_S = 60.0
+SHORT_LOGS = {"distributed.admin.low-level-log-length": 30}
+"""Dask keeps the last 1,000 messages of each connection, whole graphs among them: 100 MB after 8,000 scenes."""
 SAME_EVERYWHERE = ("calfin-cloud", "dask", "distributed", "numpy", "zarr", "keras")
 
 
@@ -245,6 +247,7 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
         yield None
         return
     with ExitStack() as closing:
+        closing.enter_context(dask.config.set(SHORT_LOGS))
         if cluster in STARTS:
             workers = closing.enter_context(STARTS[cluster](n_workers, **options))
             client = Client(workers, set_as_default=False, timeout="60s")

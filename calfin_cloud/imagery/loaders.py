@@ -6,6 +6,7 @@ files is the same.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -165,13 +166,17 @@ class _StackstacReader:
 # odc-stac: a driver of ours reads both layers as one band with a dimension of its own
 
 
+_odc_alone = threading.Lock()
+
+
 def _by_odc(plans: Sequence[Plan], grid: GeoBox) -> Any:  # noqa: ANN401 - a Dask array
     import odc.stac  # noqa: PLC0415 - not needed for the default
     from odc.loader.types import RasterBandMetadata, RasterGroupMetadata  # noqa: PLC0415
 
     band = RasterBandMetadata("float32", np.nan, dims=("band", "y", "x"))
     meta = RasterGroupMetadata({(SCENE, 1): band}, extra_dims={"band": len(BANDS)})
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # odc-geo of shapely.ops
+    # One at a time: `catch_warnings`, here against odc-geo's use of shapely.ops, is not made for threads.
+    with _odc_alone, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         scenes = odc.stac.load(
             [_odc_item(plan, place, grid) for place, plan in enumerate(plans)],
             bands=[SCENE],

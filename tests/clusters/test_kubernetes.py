@@ -45,6 +45,7 @@ def says(client):
     return sorted(str(w["resources"]) for w in client.scheduler_info(n_workers=-1)["workers"].values())
 
 
+@pytest.mark.slow  # minutes on two cores
 def test_a_cluster_of_cpu_and_gpu_workers_is_made_scaled_and_deleted(here):
     with connect("kubernetes", n_workers=1, name="glacier", gpu_workers=1, **NEVER_IDLE) as client:
         groups = here.get("DaskWorkerGroup")

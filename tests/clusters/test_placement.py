@@ -42,6 +42,7 @@ def name_of(key) -> str:
     return (key[0] if isinstance(key, tuple) else key).rpartition("-")[0]
 
 
+@pytest.mark.slow  # minutes on two cores; tests/test_pipeline.py has a smaller one
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu(world, tmp_path):
     """The experiment on dask#7036: annotations put about a third of the tasks there, persisting step by step all."""
