@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import (
     DEFAULT,
@@ -21,7 +22,6 @@ from calfin_cloud.fronts import (
     window_around,
 )
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
-from calfin_cloud.network import load_network, predict_tiles
 from calfin_cloud.preprocess import input_channels, normalise, resize_channels
 from calfin_cloud.schema import MASKS, MOST_BOXES, check_masks, check_scenes
 from calfin_cloud.tiles import blend_tiles, cut_tiles
@@ -267,7 +267,7 @@ def _predict_pictures(
     if not views:
         return []
     cuts = [cut_tiles(view, stride=settings.stride) for view in views]
-    predicted = predict_tiles(load_network(network), np.concatenate([tiles for tiles, _ in cuts]))
+    predicted = networks.predict_tiles(networks.load_network(network), np.concatenate([tiles for tiles, _ in cuts]))
     parts = np.split(predicted, np.cumsum([len(tiles) for tiles, _ in cuts])[:-1])
     masks = [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
     if settings.transposed:

@@ -164,7 +164,8 @@ def connected(options: argparse.Namespace) -> Iterator[Any]:
     """Connect to the workers that the call asks for; exit with 3 when they are lost."""
     from calfin_cloud import clusters  # brings loggers of its own, at the level INFO
 
-    logging.getLogger("distributed").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    for name in ("distributed", "distributed.client"):  # what ends the run says so itself
+        logging.getLogger(name).setLevel(logging.INFO if options.verbose else logging.CRITICAL)
     more = dict(options.cluster_option)
     if options.worker_memory is not None:
         more["worker_memory"] = options.worker_memory

@@ -16,9 +16,6 @@ FIRST_FILTERS, DROPOUT = 32, 0.2
 FEATURES_PER_MASK = 3
 """Features from which the last convolution makes a mask."""
 
-PUBLISHED_GLACIERS = frozenset({"Jakobshavn", "Kangerlussuaq", "Sverdrup"})
-"""Glaciers that the published weights were trained on."""
-
 MARGIN_PX = 16
 """Mirrored beyond the border of a scene: the published network sees 11 px around a pixel."""
 

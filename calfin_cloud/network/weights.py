@@ -1,15 +1,12 @@
-"""Weights of a network: built and filled by name or path, checked by hash, written; tiles go through it in batches."""
+"""Networks that are built and filled with weights, and written; tiles go through them in batches."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import keras
@@ -18,7 +15,8 @@ from keras import layers
 from numpy.typing import NDArray
 
 from calfin_cloud.network.calfin import TILE_SIZE, calfin_network
-from calfin_cloud.network.unet import PUBLISHED_GLACIERS, unet_network
+from calfin_cloud.network.files import PUBLISHED_UNET, noted, numbered_layers, weights_path
+from calfin_cloud.network.unet import unet_network
 from calfin_cloud.schema import SceneError
 
 CHUNK_TILES = 8
@@ -27,35 +25,7 @@ CHUNK_TILES = 8
 One number is compiled once (another costs a second of compilation more), and it bounds the memory."""
 
 
-class Shipped(NamedTuple):
-    """Weights that come with the package."""
-
-    file: str
-    sha256: str
-
-
-SHIPPED = {
-    "calfin-small-2": Shipped(
-        "calfin-small-2.weights.h5", "426ceb2929b675abd1ad623247c8258635177ddd0149c3c5c2f2d25c54d0bc13"
-    ),
-    "calfin-small": Shipped(
-        "calfin-small.weights.h5", "25382d133d0c29998a5d85fcd05668795ecc1cb604261ed2344c8cf3bfed28b4"
-    ),
-}
-"""Weights by name, the newest first; older ones stay, so that a store can be gone on with."""
-
-DEFAULT_NETWORK = "calfin-small-2"
-"""Weights used where none are named."""
-
-WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
-
-PUBLISHED_UNET = "unet-published"
-"""Architecture of the files that Mohajerani et al. (2019) published: one channel in, one mask out, of any size."""
-
 OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}  # Python, TensorFlow, PyTorch
-
-AS_NEEDED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""TensorFlow and JAX take the whole memory of a GPU at their first step, unless their environment says otherwise."""
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "calfin": calfin_network,
@@ -88,31 +58,6 @@ def load_network(name_or_path: str | Path, *, sha256: str | None = None, size: i
     """
     with _loading:  # two threads of a worker that ask at once get one and the same network
         return _load_network(str(name_or_path), sha256, size)
-
-
-def weights_path(name_or_path: str | Path) -> Path:
-    """Path of weights given by name or path."""
-    return _resolve(str(name_or_path))[0]
-
-
-def network_id(name_or_path: str | Path) -> str:
-    """Return `name@sha256[:12]` of the weights in use, which goes into the results as `model`."""
-    path, _ = _resolve(str(name_or_path))
-    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}"
-
-
-def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
-    """Glaciers that weights were trained on, None where nobody has noted them.
-
-    Training notes them beside the weights, for both parts of a training that started from other weights.
-    """
-    path, _ = _resolve(str(name_or_path))
-    note = path.with_name(f"{path.name.split('.')[0]}.json")
-    if note.is_file():
-        about = json.loads(note.read_text(encoding="utf-8"))
-        return frozenset(about.get("training", {})) | frozenset(about.get("started_from", {}).get("training", {}))
-    is_published = path.suffix == ".h5" and _noted(path)[0] == PUBLISHED_UNET
-    return PUBLISHED_GLACIERS if is_published else None
 
 
 def predict_tiles(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -180,7 +125,7 @@ def read_weights(network: keras.Model, path: Path | str) -> keras.Model:
     with h5py.File(path, "r") as file:
         root = file.get("model_weights", file)
         variables = _arrays(network)
-        numbered = _numbered_layers(root)
+        numbered = numbered_layers(root)
         names = dict(zip(variables, numbered, strict=False)) if len(numbered) == len(variables) else {}
         for layer, arrays in variables.items():
             stored = _stored_arrays(root, names.get(layer, layer), path)
@@ -200,14 +145,7 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=2)
 def _load_network(name_or_path: str, sha256: str | None, size: int) -> keras.Model:
-    for name, value in AS_NEEDED.items():
-        os.environ.setdefault(name, value)
-    path, shipped_sha256 = _resolve(name_or_path)
-    for expected in filter(None, (sha256, shipped_sha256)):
-        if _sha256(path) != expected.lower():
-            raise ValueError(
-                f"{path} must have sha256 {expected}, got {_sha256(path)}: do not use this file, fetch it again"
-            )
+    path = weights_path(name_or_path, sha256=sha256)
     if path.suffix == ".keras":
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     else:
@@ -222,47 +160,11 @@ def prepare_compilation(network: keras.Model) -> None:
         network.jit_compile = False
 
 
-def _resolve(name_or_path: str) -> tuple[Path, str | None]:
-    """Path of the weights, and their expected hash where the package knows it."""
-    if name_or_path in SHIPPED:
-        shipped = SHIPPED[name_or_path]
-        return WEIGHTS_FOLDER / shipped.file, shipped.sha256
-    path = Path(name_or_path)
-    if not path.is_file() or path.suffix not in {".keras", ".h5"}:
-        known = sorted(SHIPPED)
-        raise ValueError(
-            f"weights must be one of {known} or a .keras or .h5 file, got {name_or_path!r}: correct the name"
-        )
-    return path, None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _empty_network(path: Path, size: int) -> keras.Model:
-    architecture, width = _noted(path)
+    architecture, width = noted(path)
     if architecture == PUBLISHED_UNET:
         return unet_network(size=None, channels=1, masks=1)
     return build_network(architecture, width=width, size=size)
-
-
-def _noted(path: Path) -> tuple[str, float]:
-    """Architecture and width that a file notes; one without a note holds a published U-Net, or the original."""
-    try:
-        with h5py.File(path, "r") as file:
-            numbered = _numbered_layers(file.get("model_weights", file))
-            architecture = file.attrs.get("architecture", PUBLISHED_UNET if numbered else "calfin")
-            return str(architecture), float(file.attrs.get("width", 1.0))
-    except OSError as error:
-        raise ValueError(f"{path} is no HDF5 file ({error}): fetch the weights again") from error
-
-
-def _numbered_layers(root: h5py.Group) -> list[str]:
-    """Names conv2d_1, conv2d_2, ... of the layers of a file that Keras named, in their order."""
-    numbered = {name: name.removeprefix("conv2d_") for name in root if name.startswith("conv2d_")}
-    return sorted((name for name in numbered if numbered[name].isdigit()), key=lambda name: int(numbered[name]))
 
 
 def _arrays(network: keras.Model) -> dict[str, dict[str, Any]]:

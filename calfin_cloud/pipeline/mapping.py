@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import Loader, stack_scenes
 from calfin_cloud.inference import predict_scene, tracing_mask
-from calfin_cloud.network import load_network
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes, windowed
 from calfin_cloud.pipeline.recipes import made_by, recipe_of
 from calfin_cloud.pipeline.scene import Facts, Result, Target, finish_scene, look_at_scene
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import is_slc_off, scene_rows, tables_of
-from calfin_cloud.pipeline.workers import map_on
+from calfin_cloud.pipeline.workers import check_network, map_on
 from calfin_cloud.storage import Tables, hold_lease, open_store, tidy, write_batch
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ def map_fronts(
         raise ValueError(
             f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
         )
-    load_network(settings.network)  # a wrong name or hash ends the run here, not scene by scene
+    check_network(settings.network, client)  # a wrong one ends the run here, not scene by scene
     counts: Counter[str] = Counter(found=0, known=0, front=0, no_front=0, failed=0)
     with hold_lease(store, "map") as check:
         open_store(store, crs=crs.pop(), made_by=made_by(settings))

@@ -14,13 +14,13 @@ import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.network import load_network
 from calfin_cloud.pipeline.batches import Batch, FindScenes, windowed
 from calfin_cloud.pipeline.mapping import map_batch
 from calfin_cloud.pipeline.recipes import made_by, recipe_of
 from calfin_cloud.pipeline.retracing import retrace_tables
 from calfin_cloud.pipeline.settings import MapSettings, settings_from
 from calfin_cloud.pipeline.tables import with_new_rows
+from calfin_cloud.pipeline.workers import check_network
 from calfin_cloud.schema import UNSEEN, front_key
 from calfin_cloud.storage import (
     Stored,
@@ -101,7 +101,7 @@ def recompute_changed(
     with hold_lease(store, RECOMPUTE) as check:
         check_finished(store, verb=RECOMPUTE)
         settings = settings or settings_from(read_store(store)["settings"])
-        load_network(settings.network)  # a wrong name or hash ends the run here, before the store is touched
+        check_network(settings.network, client)  # a wrong one ends the run here, before the store is touched
         kept = {d.name: d for d in read_store_domains(store)}
         own = [d for d in domains if d.name in kept]
         batches = tidy(store)

@@ -15,6 +15,7 @@ from dask.delayed import Delayed
 from distributed import Client, Future
 from numpy.typing import NDArray
 
+from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import Loader, stack_scenes
 from calfin_cloud.inference import find_candidates, predict_masks, predict_overviews
@@ -56,6 +57,14 @@ def places_of(client: Client) -> Places:
     return Places({"GPU": 1} if n_gpu else None, {"CPU": SHARE} if n_cpu else None, n_gpu or len(workers))
 
 
+def check_network(network: str, client: Client | None) -> None:
+    """Load the network where it will run; `ValueError` for a wrong name, hash or file."""
+    if client:
+        client.submit(load, network, resources=places_of(client).network, pure=False).result()
+    else:
+        load(network)
+
+
 def map_on(
     client: Client, batch: Batch, store: str, settings: MapSettings, *, loader: Loader = "stackstac"
 ) -> list[Result]:
@@ -88,16 +97,17 @@ def predict_on(
 
     Several scenes go through the network together, the windows of the second pass across scenes. What each step needs
     is persisted before it, because only then the resource restriction reaches all network tasks and no others
-    (dask#7036).
+    (dask#7036). Later steps go before earlier ones of other batches, so that a batch is done before the next begins.
     """
     how = settings.inference
     together = channels.chunk(time=scenes_together(channels.sizes["time"], domain, places))
     overviews = predict_overviews(together, network=settings.network, settings=how)
-    overviews = client.persist(overviews, resources=places.network)
-    candidates = client.persist(find_candidates(overviews, domain, trace=settings.trace), resources=places.others)
+    overviews = client.persist(overviews, resources=places.network, priority=1)
+    candidates = find_candidates(overviews, domain, trace=settings.trace)
+    candidates = client.persist(candidates, resources=places.others, priority=1)
     masks = predict_masks(together, overviews, candidates, network=settings.network, settings=how, trace=settings.trace)
     masks = masks.chunk(time=1) if places.network else masks
-    return Predicted(client.persist(masks, resources=places.network), candidates, overviews)
+    return Predicted(client.persist(masks, resources=places.network, priority=1), candidates, overviews)
 
 
 def scenes_together(n_scenes: int, domain: Domain, places: Places) -> int:
@@ -142,7 +152,7 @@ def _predict_and_trace(
         trace(*of_masks, *of_boxes, looks[i], place=batch.places[i], scene_id=batch.items[i].id)
         for i, of_masks, of_boxes in zip(use, masks, boxes, strict=True)
     ]
-    futures = client.compute(traces, resources=places.others)
+    futures = client.compute(traces, resources=places.others, priority=2)
     errors = _errors(futures)
     values = iter(client.gather([future for future, error in zip(futures, errors, strict=True) if not error]))
     return [error or next(values) for error in errors]
@@ -171,6 +181,11 @@ def _chunk_of_each(array: xr.DataArray) -> list[tuple[Delayed, int]]:
 
 
 # Tasks
+
+
+def load(network: str) -> None:
+    """Load a network, which stays in this process."""
+    networks.load_network(network)
 
 
 def look_at_block(

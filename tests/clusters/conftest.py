@@ -11,9 +11,9 @@ N_SCENES = 12
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
-    """Twelve painted scenes in three batches, mapped once in this process, without Dask."""
+    """Twelve painted scenes, a batch each, so that runs can be caught in the middle; mapped once without Dask."""
     folder = paint_world(tmp_path_factory.mktemp("painted"), N_SCENES, seed=11)
-    world = World(Path(folder), str(folder), str(tmp_path_factory.mktemp("stores") / "undisturbed"))
+    world = World(Path(folder), str(folder), str(tmp_path_factory.mktemp("stores") / "undisturbed"), 1)
     assert calfin(*world.map_call(world.undisturbed)) == 0, states(world.undisturbed)
     return world
 

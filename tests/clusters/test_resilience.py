@@ -11,6 +11,7 @@ import pytest
 from distributed import Client
 from faults.world import calfin, calfin_process, tables
 
+from clusters.conftest import N_SCENES
 from clusters.farm import farm, kill, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -55,7 +56,7 @@ def test_a_lost_scheduler_ends_the_run_with_3_and_a_new_cluster_resumes_it(world
         assert time.monotonic() - lost_at < 45
         assert "the scheduler is lost" in errors.decode()
         assert "Traceback" not in errors.decode()
-    assert 0 < len(fronts_of(store)) < 3
+    assert 0 < len(fronts_of(store)) < N_SCENES
     with farm(1) as cluster:
         assert calfin(*world.map_call(store, cluster=cluster.address)) == 0
     assert tables(store) == tables(world.undisturbed)

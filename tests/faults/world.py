@@ -38,6 +38,7 @@ class World:
     folder: Path
     url: str
     undisturbed: str
+    batch_size: int = 4
 
     def map(self, store: str, *more: str, cluster: str = "none") -> int:
         """`calfin map` of all scenes in this process; return its exit code."""
@@ -46,7 +47,8 @@ class World:
     def map_call(self, store: str, *more: str, cluster: str = "none") -> list[str]:
         """Words of the call."""
         call = ["map", "--catalog", f"{self.url}/catalog.json", "--domains", str(self.folder / "domains.geojson")]
-        return [*call, "--period", "1984/..", "--store", store, "--batch-size", "4", "--cluster", cluster, *more]
+        call += ["--period", "1984/..", "--store", store, "--batch-size", str(self.batch_size), "--cluster", cluster]
+        return [*call, *more]
 
 
 def paint_world(folder: Path, n_scenes: int, seed: int) -> Path:

@@ -1,0 +1,106 @@
+"""Files of weights: by name or path, checked by hash, and what they note; the network itself is not loaded for that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+
+
+class Shipped(NamedTuple):
+    """Weights that come with the package."""
+
+    file: str
+    sha256: str
+
+
+SHIPPED = {
+    "calfin-small-2": Shipped(
+        "calfin-small-2.weights.h5", "426ceb2929b675abd1ad623247c8258635177ddd0149c3c5c2f2d25c54d0bc13"
+    ),
+    "calfin-small": Shipped(
+        "calfin-small.weights.h5", "25382d133d0c29998a5d85fcd05668795ecc1cb604261ed2344c8cf3bfed28b4"
+    ),
+}
+"""Weights by name, the newest first; older ones stay, so that a store can be gone on with."""
+
+DEFAULT_NETWORK = "calfin-small-2"
+"""Weights used where none are named."""
+
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
+
+PUBLISHED_UNET = "unet-published"
+"""Architecture of the files that Mohajerani et al. (2019) published: one channel in, one mask out, of any size."""
+
+PUBLISHED_GLACIERS = frozenset({"Jakobshavn", "Kangerlussuaq", "Sverdrup"})
+"""Glaciers that the published weights were trained on."""
+
+
+def weights_path(name_or_path: str | Path, *, sha256: str | None = None) -> Path:
+    """Path of weights given by name or path, whose hash is checked if `sha256` says one or the package knows it."""
+    path, shipped_sha256 = _resolve(str(name_or_path))
+    for expected in filter(None, (sha256, shipped_sha256)):
+        if _sha256(path) != expected.lower():
+            raise ValueError(
+                f"{path} must have sha256 {expected}, got {_sha256(path)}: do not use this file, fetch it again"
+            )
+    return path
+
+
+def network_id(name_or_path: str | Path) -> str:
+    """Return `name@sha256[:12]` of the weights in use, which goes into the results as `model`."""
+    path, _ = _resolve(str(name_or_path))
+    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}"
+
+
+def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
+    """Glaciers that weights were trained on, None where nobody has noted them.
+
+    Training notes them beside the weights, for both parts of a training that started from other weights.
+    """
+    path, _ = _resolve(str(name_or_path))
+    note = path.with_name(f"{path.name.split('.')[0]}.json")
+    if note.is_file():
+        about = json.loads(note.read_text(encoding="utf-8"))
+        return frozenset(about.get("training", {})) | frozenset(about.get("started_from", {}).get("training", {}))
+    is_published = path.suffix == ".h5" and noted(path)[0] == PUBLISHED_UNET
+    return PUBLISHED_GLACIERS if is_published else None
+
+
+def _resolve(name_or_path: str) -> tuple[Path, str | None]:
+    """Path of the weights, and their expected hash where the package knows it."""
+    if name_or_path in SHIPPED:
+        shipped = SHIPPED[name_or_path]
+        return WEIGHTS_FOLDER / shipped.file, shipped.sha256
+    path = Path(name_or_path)
+    if not path.is_file() or path.suffix not in {".keras", ".h5"}:
+        known = sorted(SHIPPED)
+        raise ValueError(
+            f"weights must be one of {known} or a .keras or .h5 file, got {name_or_path!r}: correct the name"
+        )
+    return path, None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def noted(path: Path) -> tuple[str, float]:
+    """Architecture and width that a file notes; one without a note holds a published U-Net, or the original."""
+    try:
+        with h5py.File(path, "r") as file:
+            numbered = numbered_layers(file.get("model_weights", file))
+            architecture = file.attrs.get("architecture", PUBLISHED_UNET if numbered else "calfin")
+            return str(architecture), float(file.attrs.get("width", 1.0))
+    except OSError as error:
+        raise ValueError(f"{path} is no HDF5 file ({error}): fetch the weights again") from error
+
+
+def numbered_layers(root: h5py.Group) -> list[str]:
+    """Names conv2d_1, conv2d_2, ... of the layers of a file that Keras named, in their order."""
+    numbered = {name: name.removeprefix("conv2d_") for name in root if name.startswith("conv2d_")}
+    return sorted((name for name in numbered if numbered[name].isdigit()), key=lambda name: int(numbered[name]))
