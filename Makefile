@@ -1,5 +1,6 @@
 # The verbs of the workshop; CI calls the same. `make setup` uses uv where it finds it, pip elsewhere; constraints.txt
 # lists all that is needed, so that pip need not resolve anything.
+# Byte code is made once: without it each of the many processes of the tests compiles TensorFlow and pandas for 10 s.
 PYTHON ?= python3
 BIN := .venv/bin
 .PHONY: setup format check test test-all tools notebooks demo clean
@@ -9,7 +10,7 @@ setup: .venv/ready
 .venv/ready: constraints.txt pyproject.toml
 	rm -rf .venv
 	if command -v uv >/dev/null; then \
-	  uv venv --quiet --python $(PYTHON) .venv && uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt \
+	  uv venv --quiet --python $(PYTHON) .venv && uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r constraints.txt \
 	  && uv pip install --quiet --python $(BIN)/python --no-deps --editable . ; \
 	else \
 	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt \
