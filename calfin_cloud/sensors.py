@@ -92,6 +92,11 @@ SENSORS = (
 )
 """The table; the first row that applies to an item is taken. `images` are files the user names: one band, as it is."""
 
+READ_ASSETS = frozenset(
+    key for row in SENSORS for keys in (row.assets, *(q.assets for q in row.quality)) for key in keys
+)
+"""Assets that may be read of any item."""
+
 
 @dataclass(frozen=True)
 class Band:

@@ -133,6 +133,25 @@ def test_relative_addresses_are_resolved_against_the_item(tmp_path, domain):
         assert found[0].assets["nir08"].href == f"{server.url}/early.tif"
 
 
+def test_static_catalogue_in_an_object_store_is_followed_by_its_relative_links(tmp_path, domain, s3):
+    s3.client().create_bucket(Bucket="catalogue")
+    for path in write_catalog(tmp_path).parent.rglob("*.json"):
+        s3.client().upload_file(str(path), "catalogue", f"deep/{path.relative_to(tmp_path)}")
+    found = search_scenes("s3://catalogue/deep/catalog.json", domain, "2019")
+    assert [item.assets["nir08"].href for item in found] == ["s3://catalogue/deep/sub/early.tif"]
+
+
+def test_items_come_without_the_assets_that_no_sensor_reads_unless_they_have_no_others(tmp_path, domain):
+    other, read = {"href": "./other.tif"}, {"href": "./read.tif"}
+    items = [
+        make_item("landsat", "2020-01-01", assets={"thumbnail": other, "nir08": read, "qa_pixel": read, "red": other}),
+        make_item("unheard-of", "2020-01-02", assets={"visual": other}),
+    ]
+    landsat, unheard_of = search_scenes(write_collection(tmp_path, items), domain, "2020")
+    assert list(landsat.assets) == ["nir08", "qa_pixel"]
+    assert list(unheard_of.assets) == ["visual"]
+
+
 def test_single_item_and_relative_path_are_catalogues_too(tmp_path, domain, monkeypatch):
     (tmp_path / "item.json").write_text(json.dumps(ITEMS[0]))
     monkeypatch.chdir(tmp_path)

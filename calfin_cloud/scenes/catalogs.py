@@ -25,7 +25,7 @@ from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
-from calfin_cloud.sensors import CATALOG_FIELD
+from calfin_cloud.sensors import CATALOG_FIELD, READ_ASSETS
 
 Feature = dict[str, Any]
 """A STAC item as its JSON values."""
@@ -186,7 +186,10 @@ def _joined(base: str, href: str) -> str:
     """Absolute form of an address in a document at `base`."""
     if ABSOLUTE.match(href):
         return href.removeprefix("file://")
-    return urljoin(base, href) if "://" in base else os.path.normpath(Path(base).parent / href)
+    if "://" not in base:
+        return os.path.normpath(Path(base).parent / href)
+    scheme, _, place = base.partition("://")  # of which urljoin knows those of the web, and not those of object stores
+    return f"{scheme}:{urljoin(f'https://{place}', href).removeprefix('https:')}"
 
 
 def _place(href: str) -> tuple[str, str]:
@@ -195,10 +198,15 @@ def _place(href: str) -> tuple[str, str]:
 
 
 def _settled(feature: Feature, base: str, address: str) -> Feature:
-    """Give an item absolute asset addresses, a datetime, and the mark of its catalogue, whatever it says itself."""
+    """Give an item absolute asset addresses, a datetime, and the mark of its catalogue, whatever it says itself.
+
+    Of its assets those stay that may be read, a fifth of what a Landsat item weighs; all of one that has none of them.
+    """
     if not pystac.Item.matches_object_type(feature) or not isinstance(feature["id"], str) or not feature["id"]:
         raise TypeError(f"got an item without id or type: {str(feature)[:100]}")
-    for asset in feature.setdefault("assets", {}).values():
+    assets = feature.get("assets", {})
+    feature["assets"] = {key: asset for key, asset in assets.items() if key in READ_ASSETS} or assets
+    for asset in feature["assets"].values():
         if not ABSOLUTE.match(asset["href"]):
             asset["href"] = _joined(base, asset["href"])
     feature["properties"]["datetime"] = _datetime(feature)

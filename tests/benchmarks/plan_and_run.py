@@ -41,18 +41,23 @@ def plan_and_run(folder: Path, server: FileServer, cluster: str, sample: int, n:
     _, run_s = calfin("map", *call)
     written = sum(path.stat().st_size for path in store.rglob("*") if path.is_file() and path.parent != store)
     low, high = told["range_s"]
+    n_scenes, n_bytes, n_requests = told["to_do"], of_scenes(server.n_bytes), of_scenes(server.requests)
     return {
         "cluster": cluster,
-        "scenes": told["to_do"],
+        "scenes": n_scenes,
         "plan took": plan_s,
         "predicted": told["total_s"],
         "from": low,
         "to": high,
         "run took": run_s,
         "predicted / run": told["total_s"] / run_s,
-        "bytes read": told["bytes_read"] / of_scenes(server.n_bytes),
-        "requests": told["requests"] / of_scenes(server.requests),
+        "bytes read": told["bytes_read"] / n_bytes,
+        "requests": told["requests"] / n_requests,
         "bytes written": told["bytes_written"] / written,
+        "s a scene": run_s / n_scenes,
+        "MB read": n_bytes / n_scenes / 1e6,
+        "requests a scene": n_requests / n_scenes,
+        "MB written": written / n_scenes / 1e6,
         "load": os.getloadavg()[0],
     }
 

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -171,7 +170,6 @@ def staged_in_s3(folder: Path, seed: int, s3: S3, *, n_scenes: int = N_SCENES) -
         files = S3FileSystem()
         files.mkdir(bucket)
         files.put(f"{painted}/", f"{bucket}/scenes/", recursive=True)
-        files.pipe_file(f"{bucket}/scenes/catalog.json", as_items(painted, f"s3://{bucket}/scenes"))
         world = World(painted, f"s3://{bucket}/scenes", f"s3://{bucket}/undisturbed")
         stage = Stage(world, proxy, f"s3://{bucket}", seed)
         map_undisturbed(stage)
@@ -185,16 +183,6 @@ def forget_connections() -> None:
         if files._s3 is not None:  # zarr's own copies live in its own loop
             sync(zarr_loop() if files.asynchronous else files.loop, files._s3.__aexit__, None, None, None, timeout=30)
     S3FileSystem.clear_instance_cache()
-
-
-def as_items(painted: Path, address: str) -> bytes:
-    """One file of all items, their assets at `address`: relative links are not resolved in S3."""
-    features = [json.loads(path.read_text()) for path in sorted(painted.glob("*/*/*.json"))]
-    for item in features:
-        item["links"] = []
-        for asset in item["assets"].values():
-            asset["href"] = f"{address}/{item['collection']}/{item['id']}/{Path(asset['href']).name}"
-    return json.dumps({"type": "FeatureCollection", "features": features}).encode()
 
 
 def run_all(folder: Path, seed: int, only: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
