@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from servers.s3 import S3, serve_s3
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines have other work too
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

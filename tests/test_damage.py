@@ -74,7 +74,7 @@ def flipped(data, at):
 
 @pytest.mark.parametrize("kind", READERS)
 @given(st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_flipped_bit_is_an_error_that_names_the_file_or_changes_nothing(sound, kind, at):
     read, (path,) = READERS[kind], Path(sound).glob(kind)
     data, whole = path.read_bytes(), read(sound)

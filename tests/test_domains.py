@@ -163,7 +163,7 @@ def test_fjord_polygons_without_crs_are_refused_with_a_remedy():
         with_fjord_polygons([a_domain()], gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)]))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.99))
 def test_a_fjord_mask_comes_back_from_its_outline(seed, share):
     domain = Domain("small", box_grid((0, -2e6, 64 * 30, -2e6 + 70 * 30), 3413, 30.0))

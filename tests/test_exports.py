@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import geopandas as gpd
+import h5netcdf
 import numpy as np
 import pandas as pd
 import pystac
@@ -19,9 +20,10 @@ from calfin_cloud.exports import (
     calfin_lines,
     calfin_polygons,
     exp_text,
-    level_set_on_mesh,
+    level_set_at,
     level_set_series,
     monthly_ice,
+    read_mesh,
     termpicks_lines,
     write_by_glacier,
 )
@@ -155,6 +157,36 @@ def test_a_month_has_the_share_of_its_scenes_that_show_ice_and_unknown_is_not_oc
     assert june.loc[X + 905] == 0
     assert june.loc[X + 105] == 255
     assert (cube["ice"][1] == 255).all()
+    assert meanings(cube["origin"]) == ["observed", "none", "observed"]
+    assert "nothing is interpolated" in cube.attrs["comment"]
+
+
+def meanings(flag):
+    """Words of a CF flag variable."""
+    words = dict(zip(flag.attrs["flag_values"].tolist(), flag.attrs["flag_meanings"].split(), strict=True))
+    return [words[value] for value in flag.values.tolist()]
+
+
+def test_months_without_a_scene_are_carried_only_where_that_is_asked_for_and_marked():
+    polygons = polygons_of(fronts_of(dates=("2004-06-19", "2004-10-29")))
+    cube = monthly_ice(polygons, GRID, carry_months=2)
+    assert meanings(cube["origin"]) == ["observed", "carried", "carried", "none", "observed"]
+    assert cube["n_scenes"].values.tolist() == [1, 0, 0, 0, 1]
+    for month in (1, 2):
+        np.testing.assert_array_equal(cube["ice"][month], cube["ice"][0])
+    assert (cube["ice"][3] == 255).all()
+    assert "at most 2 months back" in cube.attrs["comment"]
+
+
+def test_the_months_of_a_cube_have_bounds_and_its_coordinates_the_attributes_of_cf(tmp_path):
+    monthly_ice(polygons_of(fronts_of()), GRID).to_netcdf(tmp_path / "ice.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "ice.nc", engine="h5netcdf", decode_cf=False) as raw:
+        assert raw[raw["time"].attrs["bounds"]].values.tolist()[0] == [12570, 12600]
+        assert raw["time"].attrs["units"] == "days since 1970-01-01"
+        assert "_FillValue" not in raw["x"].attrs
+        assert raw["ice"].attrs["_FillValue"] == 255
+        assert raw["spatial_ref"].attrs["latitude_of_projection_origin"] == 90
+        assert set(raw["ice"].attrs["ancillary_variables"].split()) <= set(raw)
 
 
 def test_the_level_set_is_the_signed_distance_to_the_front_in_metres():
@@ -163,11 +195,108 @@ def test_the_level_set_is_the_signed_distance_to_the_front_in_metres():
     assert row.loc[X + 505] == pytest.approx(5)
     assert row.loc[X + 495] == pytest.approx(-5)
     assert row.loc[X + 205] == pytest.approx(-295)
-    on_mesh = level_set_on_mesh(levels, [X + 500, X + 300, X - 5000], [Y + 500, Y + 500, Y + 500])
-    assert on_mesh.shape == (4, 3)
-    assert on_mesh[0, 0] == pytest.approx(0, abs=1e-3)
-    assert on_mesh[1, 0] == pytest.approx(-200, abs=1e-3)
-    assert on_mesh[-1, 0] == pytest.approx(2004 + 170.5 / 366)
+    assert levels["decimal_year"][0] == pytest.approx(2004 + 170.5 / 366)
+
+
+def issm_model(path, x, y):
+    """A model as ISSM's export_netCDF writes it: a group a class, dimensions at the top."""
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"VertNum": len(x), "EltNum": 1, "VertPerElt": 3, "Time": 1}
+        mesh = file.create_group("mesh")
+        mesh.attrs["classtype"] = "mesh2d.mesh2d"
+        mesh.create_variable("x", ("VertNum",), data=np.asarray(x, float))
+        mesh.create_variable("y", ("VertNum",), data=np.asarray(y, float))
+        mesh.create_variable("elements", ("EltNum", "VertPerElt"), data=np.array([[1, 2, 3]]))
+        file.create_group("mask").create_variable("ice_levelset", ("VertNum",), data=np.ones(len(x)))
+    return path
+
+
+def test_the_level_set_at_the_vertices_of_an_issm_model_is_the_distance_to_its_front(tmp_path):
+    polygons = polygons_of(fronts_of())
+    rng = np.random.default_rng(3)
+    x, y = X + rng.uniform(20, 980, 500), Y + rng.uniform(20, 980, 500)
+    places = read_mesh(issm_model(tmp_path / "model.nc", x, y), crs="EPSG:3413")
+    level_set_at(level_set_series(polygons, GRID), places).to_netcdf(tmp_path / "levels.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "levels.nc", engine="h5netcdf") as file:
+        spclevelset = np.vstack([file["ice_levelset"].T, file["decimal_year"]])
+        np.testing.assert_array_equal(file["x"], x)
+        assert file["within_domain"].all()
+    assert spclevelset.shape == (501, 3)
+    for column, front in enumerate([500, 600, 700]):
+        np.testing.assert_allclose(spclevelset[:-1, column], x - X - front, atol=0.01)
+    assert spclevelset[-1, 0] == pytest.approx(2004 + 170.5 / 366)
+
+
+def test_places_beyond_the_domain_have_the_value_of_its_border_and_say_so():
+    places = xr.Dataset(
+        {"map_x": ("vertex", [X + 300, X - 5000]), "map_y": ("vertex", [Y + 500.0] * 2)},
+        coords={"x": ("vertex", [X + 300, X - 5000]), "y": ("vertex", [Y + 500.0] * 2)},
+        attrs={"crs": "EPSG:3413"},
+    )
+    levels = level_set_at(level_set_series(polygons_of(fronts_of()), GRID), places)
+    assert levels["within_domain"].values.tolist() == [1, 0]
+    np.testing.assert_allclose(levels["ice_levelset"][0], [-200, -495], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x,y\n1.5,2\n3,4\n",
+        "y;x;name\n2;1.5;a\n4;3;b\n",
+        "# vertices\n  1.5e+00   2.0e+00\n  3.0e+00   4.0e+00\n",
+        "1.5,2\n3,4",
+    ],
+)
+def test_vertices_are_read_from_tables_of_text(tmp_path, text):
+    (tmp_path / "mesh.csv").write_text(text)
+    places = read_mesh(tmp_path / "mesh.csv", crs="EPSG:3413")
+    assert (places["x"].values.tolist(), places["y"].values.tolist()) == ([1.5, 3], [2, 4])
+    assert places["map_x"].dims == ("vertex",)
+
+
+@pytest.mark.parametrize(("engine", "format_"), [("h5netcdf", "NETCDF4"), ("scipy", "NETCDF3_64BIT")])
+def test_a_level_set_comes_on_any_grid_whatever_its_crs(tmp_path, engine, format_):
+    middle = gpd.GeoSeries.from_xy([X + 500], [Y + 500], crs=3413).to_crs(32624)[0]
+    grid = xr.Dataset(coords={"x": middle.x + np.arange(-100, 101, 50), "y": middle.y + np.array([60.0, -60.0])})
+    grid["x"].attrs["units"] = "m"
+    grid.to_netcdf(tmp_path / "grid.nc", engine=engine, format=format_)
+    places = read_mesh(tmp_path / "grid.nc", crs="EPSG:3413", mesh_crs="EPSG:32624")
+    levels = level_set_at(level_set_series(polygons_of(fronts_of()), GRID), places)
+    assert levels["ice_levelset"].dims == ("time", "y", "x")
+    nodes = gpd.GeoSeries.from_xy(*(v.ravel() for v in np.meshgrid(grid["x"], grid["y"])), crs=32624).to_crs(3413)
+    np.testing.assert_allclose(levels["ice_levelset"][0].values.ravel(), nodes.x - X - 500, atol=0.1)
+    assert levels.rio.crs.to_epsg() == 32624
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "neither NetCDF nor a table"),
+        (b"a mesh of Argus\n", "neither NetCDF nor a table"),
+        (b"x,y\n1,nan\n", "numbers only"),
+        (b"x,y\n", "got 0 x and 0 y, expected some"),
+        (b"\x89HDF and no more", "cannot be read as NetCDF"),
+    ],
+)
+def test_a_file_that_is_no_mesh_says_what_is_expected(tmp_path, content, words):
+    (tmp_path / "mesh").write_bytes(content)
+    with pytest.raises(ValueError, match=words) as told:
+        read_mesh(tmp_path / "mesh", crs="EPSG:3413")
+    assert "export_netCDF" in str(told.value)
+
+
+def test_a_netcdf_without_places_or_in_kilometres_is_refused(tmp_path):
+    xr.Dataset({"z": ("n", [1.0])}).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="no x and y"):
+        read_mesh(tmp_path / "a.nc", crs="EPSG:3413")
+    km = xr.Dataset({"x": ("n", [1.0, 2], {"units": "km"}), "y": ("n", [1.0, 2], {"units": "km"})})
+    km.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"in metres, got \['km'\]"):
+        read_mesh(tmp_path / "b.nc", crs="EPSG:3413")
+    flat = xr.Dataset({"x": (("a", "b"), np.ones((2, 2))), "y": (("a", "b"), np.ones((2, 2)))})
+    flat.to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="one dimension"):
+        read_mesh(tmp_path / "c.nc", crs="EPSG:3413")
 
 
 def test_a_domain_without_an_ocean_says_so():
@@ -232,6 +361,27 @@ def test_the_readme_of_an_export_says_what_made_it(exported):
     assert made["model"] in text
     assert "doi:10.5194/tc-15-1663-2021" in text
     assert "Me" in (exported / "out" / "CITATION.cff").read_text()
+
+
+def test_level_sets_of_a_store_come_on_a_mesh_given_on_the_command_line(exported, tmp_path, capsys):
+    store, out = str(exported / "store"), tmp_path / "out"
+    plain = xr.open_dataset(exported / "out" / "levelset" / "Painted-Glacier.nc", engine="h5netcdf")
+    x, y = plain["x"].values[::40], plain["y"].values[::40]
+    np.savetxt(tmp_path / "mesh.txt", np.c_[x, y])
+    assert main(["export", store, "--out", str(out), "--format", "levelset", "--mesh", str(tmp_path / "mesh.txt")]) == 0
+    with xr.open_dataset(out / "levelset" / "Painted-Glacier.nc", engine="h5netcdf") as made:
+        at_nodes = plain["ice_levelset"].values[:, np.arange(0, 400, 40), np.arange(0, 400, 40)]
+        np.testing.assert_allclose(made["ice_levelset"], at_nodes, rtol=1e-5)
+        assert meanings(made["doubtful"]) == ["not_flagged"] * made.sizes["time"]
+    issm_model(tmp_path / "elsewhere.nc", [0, 1, 1], [0, 0, 1])
+    more = ["--format", "levelset", "--mesh", str(tmp_path / "elsewhere.nc")]
+    assert main(["export", store, "--out", str(out), *more]) == 2
+    assert "--mesh-crs" in capsys.readouterr().err
+    for wrong, words in ((["gpkg", "--mesh", "x"], "add levelset"), (["icemask", "--carry", "-1"], "0 months or more")):
+        assert main(["export", store, "--out", str(out), "--format", *wrong]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["export", store, "--out", str(out), "--format", "levelset", "--mesh", str(tmp_path / "none")]) == 2
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_an_unknown_format_is_refused(exported, capsys):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from shapely.geometry import MultiPolygon, box
@@ -268,7 +268,6 @@ def test_a_contact_sheet_of_nothing_or_of_a_broken_picture_is_refused():
 
 
 @given(st.lists(st.sampled_from(STATES), max_size=12))
-@settings(deadline=None)
 def test_the_counts_of_the_report_add_up_to_the_scenes(states):
     html = report(table(states))
     assert counts_of(html) == {s: states.count(s) for s in STATES}

@@ -340,7 +340,7 @@ def test_very_long_edge_hits_no_recursion_limit():
 # --- what must not change a front -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0.02, 0.2), st.booleans(), st.booleans(), st.booleans())
 def test_tracing_commutes_with_flips_and_transposition(wave, up, left, turn):
     front, ice, line = paint((180, 220), wave=wave)
@@ -357,7 +357,7 @@ def test_tracing_commutes_with_flips_and_transposition(wave, up, left, turn):
     assert apart.max() < 4
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(-20, 20), st.integers(-20, 20))
 def test_moved_edge_gives_the_moved_front(down, right):
     front, ice, _ = paint((256, 256), part=(0.3, 0.7))

@@ -105,9 +105,9 @@ def test_lazy_masks_equal_eager_ones_however_many_scenes_share_a_batch(brightnes
 
 def test_windows_of_several_scenes_are_one_batch_of_the_network(brightness_network, monkeypatch):
     batches = []
-    tiles_of = inference.predict_tiles
+    tiles_of = inference.networks.predict_tiles
     monkeypatch.setattr(
-        inference, "predict_tiles", lambda net, tiles: batches.append(len(tiles)) or tiles_of(net, tiles)
+        inference.networks, "predict_tiles", lambda net, tiles: batches.append(len(tiles)) or tiles_of(net, tiles)
     )
     channels = np.stack([prepare_scene(scene_with_a_bright_line(row=row, width=7), 30.0) for row in (300, 600, 700)])
     overviews = overview_of(channels, network=brightness_network)

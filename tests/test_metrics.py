@@ -51,14 +51,14 @@ def test_distances_of_pixels_are_the_original_s(shared):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks, masks)
 def test_distances_of_pixels_equal_a_plain_loop(front, reference):
     front, reference = mask_of(front), mask_of(reference)
     np.testing.assert_allclose(pixel_distances(front, reference), loop_distances(front, reference))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks, masks)
 def test_distance_is_symmetric_and_zero_only_between_equals(front, reference):
     front, reference = mask_of(front), mask_of(reference)
@@ -93,7 +93,6 @@ def test_scene_without_a_front_has_no_distance():
 
 
 @given(st.floats(1, 500), st.floats(-1000, 1000))
-@settings(deadline=None)
 def test_parallel_lines_are_as_far_apart_as_they_were_moved(shift_m, x):
     front = LineString([(x, 0), (x, 3000)])
     moved = shapely.transform(front, lambda c: c + [shift_m, 0])  # noqa: RUF005
@@ -135,7 +134,7 @@ def test_overlap_of_fronts_is_that_of_lines_three_pixels_wide():
     assert front_iou(front, np.roll(front, 3, axis=0)) == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks, masks, masks)
 def test_overlap_of_ice_equals_counted_pixels_where_the_reference_is_known(ice, reference, known):
     ice, reference, known = (mask_of(points) for points in (ice, reference, known))
@@ -288,7 +287,7 @@ def test_a_front_is_false_where_most_of_it_is_far_from_the_reference():
     assert is_false(reference, np.zeros_like(reference), 1000)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.none(), st.lists(st.floats(0, 100), min_size=1, max_size=9)), min_size=1, max_size=8))
 def test_scenes_of_a_summary_are_all_counted_whatever_was_found(found):
     scenes = [None if f is None else np.array(f) for f in found]

@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from servers.files import serve_folder
 
@@ -191,7 +191,6 @@ def world(counts):
 
 
 @given(counts=counts_by_domain, n=st.integers(1, 20), seed=st.integers(0, 3))
-@settings(deadline=None)
 def test_scenes_are_counted_and_tried_at_most_once_and_as_many_as_asked_for(counts, n, seed):
     domains, find_some = world(counts)
     known = {"d0/a0", "d0/a1"}
@@ -211,7 +210,6 @@ def test_scenes_are_counted_and_tried_at_most_once_and_as_many_as_asked_for(coun
 
 
 @given(counts=counts_by_domain, n=st.integers(2, 20), seed=st.integers(0, 3))
-@settings(deadline=None)
 def test_every_domain_is_tried_by_its_number_of_scenes(counts, n, seed):
     domains, find_some = world(counts)
     rows, pool = _list_scenes(domains, find_some, set(), n, seed)

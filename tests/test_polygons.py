@@ -399,7 +399,7 @@ def fjords_with_a_front(draw):
 
 
 @given(case=fjords_with_a_front(), shift=st.tuples(st.integers(-40000, 40000), st.integers(-40000, 40000)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_polygons_of_any_front_are_valid_cover_the_fjord_do_not_overlap_and_move_with_the_grid(case, shift):
     mask, points, ice = case
     grid, front = grid_of(mask.shape), on_map(points)

@@ -37,7 +37,7 @@ def test_resized_stack_agrees_with_calfin_to_one_grey_level(parity):
     assert np.abs(resized - parity["stack256"]).max() <= 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(gain=st.floats(1e-3, 1e4), offset=st.floats(-1e3, 1e3))
 def test_unit_of_the_signal_does_not_matter(gain, offset):
     signal = scene().astype(np.float64)

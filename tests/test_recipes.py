@@ -49,7 +49,7 @@ def test_the_recipe_of_the_release_holds_the_constants_of_the_method():
     assert CALFIN.rate(0.0) == CALFIN.rate(0.5) == CALFIN.rate(1.0) == 1e-4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from(["before", "after"]))
 def test_the_labelled_front_stays_on_the_edge_of_the_ice_whatever_the_patch(seed, label):
     frame = squeeze(prepare(painted(seed=seed % 3)))
@@ -64,7 +64,7 @@ def test_the_labelled_front_stays_on_the_edge_of_the_ice_whatever_the_patch(seed
     assert front[edge].mean() > 0.9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_image_and_mask_are_moved_alike(seed):
     move = draw_move(np.random.default_rng(seed))

@@ -5,6 +5,7 @@ import json
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
@@ -14,6 +15,9 @@ from servers.browser import browser
 from calfin_cloud.cli import main
 from calfin_cloud.results import reviewed_fronts
 from calfin_cloud.sample import write_sample
+from calfin_cloud.storage import read_fronts, write_flags
+
+DOUBT = ["key", "branch", "flag", "detail"]
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,10 @@ def folder(tmp_path_factory):
     where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024"]
     catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
     assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
+    fronts = read_fronts(str(folder / "store"))
+    found = fronts[fronts["state"] == "front"]
+    doubt = pd.DataFrame([(found["key"].iloc[1], "box", "outlier", "far from its neighbours")], columns=DOUBT)
+    write_flags(str(folder / "store"), found, doubt)
     assert main(["report", str(folder / "store"), "--out", str(folder / "report"), "--title", "A </script> title"]) == 0
     return folder
 
@@ -74,6 +82,11 @@ def test_a_click_on_a_front_or_a_point_tells_about_it(page):
     assert page.execute_script("return $('picture').naturalWidth") > 100 or page.execute_script(
         "return new Promise(r => { $('picture').onload = () => r($('picture').naturalWidth > 100) })"
     )
+    facts = text(page, "factTable")
+    assert "outlier: far from its neighbours" in facts, "a doubt that the store keeps is told with its reason"
+    score = float(facts.split("score")[1].split()[0])
+    assert 0 < score <= 0.25, "and the score is lowered"
+    assert sum("doubtful" in c.text for c in page.find_elements(By.CSS_SELECTOR, "#sheet figcaption")) == 1
     page.execute_script("document.querySelector('#series circle').dispatchEvent(new Event('click'))")
     assert "satellite" in text(page, "factTable")
 

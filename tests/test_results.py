@@ -3,12 +3,27 @@
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pystac
 import pytest
-from shapely.geometry import LineString, box
+from shapely.geometry import LineString, MultiPolygon, box, mapping
+from storing import DOMAIN, LINE, PLACES, contents, item, new_store, polygon_rows, rejected_rows, rows
 
+from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.products import product_of, read_product
-from calfin_cloud.results import Lines, compare_products, measure_series, read_lines, summarise_pairs
+from calfin_cloud.results import (
+    Lines,
+    apply_verdicts,
+    compare_products,
+    lineage_of,
+    measure_series,
+    read_lines,
+    reporting,
+    reviewed_fronts,
+    store_product,
+    summarise_pairs,
+    usable_fronts,
+)
 
 
 def fronts_of(glaciers):
@@ -45,6 +60,128 @@ def test_a_front_that_leaves_the_fjord_of_its_glacier_is_flagged():
     flags = measure_series(fronts, lines).flags
     assert flags["flag"].tolist() == ["outside_fjord"]
     assert flags["key"].tolist() == [fronts["key"][0]]
+
+
+def outlier_store(kind, request):
+    """Twelve fronts of one glacier in a year, the sixth far ahead of its neighbours."""
+    store = new_store(kind, request)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a@1"})
+    storage.keep_domain(store, DOMAIN)
+    scenes = [f"s{i}" for i in range(12)]
+    places = [900.0 if i == 5 else 2000.0 + 10 * i for i in range(12)]
+    dates = pd.date_range("2020-01-01", periods=12, freq="24D", tz="UTC").as_unit("us")
+    fronts = rows(*scenes, line=LINE).assign(datetime=dates, sigma_m=10.0, score=0.8)
+    fronts["geometry"] = [LineString([(x, 100), (x, 2300)]) for x in places]
+    ice = MultiPolygon([box(2200, 0, 3000, 2400)])
+    polygons = polygon_rows(*scenes, kind="ice", polygon=ice).assign(datetime=dates)
+    tables = storage.Tables(fronts, rejected_rows(), polygons)
+    more = {"type": "Feature", "stac_version": "1.1.0", "geometry": None, "assets": {}}
+    items = {f"Store/{s}": item(s) | more for s in scenes}
+    storage.write_batch(store, tables, items, recipe={"masks": "a", "fronts": "b"})
+    return store
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_flags_of_a_series_are_kept_with_the_store_and_its_fronts_stay_as_they_are(kind, request, tmp_path, capsys):
+    store = outlier_store(kind, request)
+    before = contents(store)
+    assert main(["timeseries", store, "--out", str(tmp_path / "series")]) == 0
+    after = contents(store)
+    assert {path: after[path] for path in before} == before
+    assert set(after) - set(before) == {"flags/Store.json"}
+    told = usable_fronts(store).set_index("scene_id")
+    assert told.loc[told["flags"] != "", "flags"].to_dict() == {"s5": "outlier"}
+    assert "m from its neighbours" in told.loc["s5", "flag_details"]
+    assert (told.loc["s5", "score"], told.loc["s4", "score"]) == (0.2, 0.8)
+    assert main(["timeseries", store, "--out", str(tmp_path / "again")]) == 0
+    assert "the store has these flags already" in capsys.readouterr().out
+    assert contents(store) == after
+    assert (tmp_path / "again" / "fronts.parquet").read_bytes() == (tmp_path / "series" / "fronts.parquet").read_bytes()
+
+
+def test_a_flag_and_its_reason_reach_exports_and_lineage(request, tmp_path):
+    store = outlier_store("disk", request)
+    assert main(["timeseries", store, "--out", str(tmp_path / "series")]) == 0
+    assert main(["export", store, "--out", str(tmp_path / "out"), "--format", "gpkg", "stac"]) == 0
+    layer = gpd.read_file(tmp_path / "out" / "gpkg" / "calfin_cloud.gpkg", layer="fronts").set_index("scene_id")
+    assert (layer.loc["s5", "flags"], layer.loc["s5", "score"]) == ("outlier", 0.2)
+    assert len(layer) == 12
+    doubtful = pd.read_csv(tmp_path / "out" / "doubtful.csv")
+    assert doubtful["scene_id"].tolist() == ["s5"]
+    assert "1 of 1 domains" in (tmp_path / "out" / "README.md").read_text()
+    items = pystac.Collection.from_file(str(tmp_path / "out" / "stac" / "collection.json")).get_items(recursive=True)
+    flags = {item.properties["calfin:scene_id"]: item.properties["calfin:flags"] for item in items}
+    assert flags["s5"] == ["outlier"]
+    assert flags["s4"] == []
+    (front,) = lineage_of(store, "s5")["fronts"]
+    assert (front["flags"], front["score"]) == ("outlier", 0.2)
+
+
+def test_a_flag_is_of_the_line_it_was_found_on_and_not_of_the_one_a_person_drew(request, tmp_path):
+    store = outlier_store("disk", request)
+    assert main(["timeseries", store, "--out", str(tmp_path)]) == 0
+    line = mapping(LineString([(2050, 100), (2050, 2300)]))
+    said = {"key": "Store/s5", "front": 0, "author": "M", "time": "2026-01-31T12:00:00Z"}
+    apply_verdicts(store, [said | {"verdict": "accept"}])
+    assert usable_fronts(store)["flags"].tolist().count("outlier") == 1
+    apply_verdicts(store, [said | {"verdict": "redraw", "geometry": line, "time": "2026-02-01T12:00:00Z"}])
+    assert (usable_fronts(store)["flags"] == "").all()
+
+
+def test_the_flags_of_one_glacier_leave_those_of_another(request, tmp_path):
+    store = outlier_store("disk", request)
+    fronts = storage.read_fronts(store)
+    other = fronts.assign(domain="Other", key="Other/" + fronts["scene_id"])
+    told = pd.DataFrame([("Other/s1", "box", "outlier", "far")], columns=["key", "branch", "flag", "detail"])
+    assert storage.write_flags(store, other, told) == ["Other"]
+    assert main(["timeseries", store, "--out", str(tmp_path)]) == 0
+    assert storage.checked_domains(store) == ["Other", "Store"]
+    assert storage.read_flags(store, other)[["key", "front", "flag"]].to_numpy().tolist() == [
+        ["Other/s1", 0, "outlier"]
+    ]
+    assert storage.write_flags(store, other, told) == []
+
+
+def test_a_damaged_file_of_flags_says_what_to_do_and_a_new_series_mends_it(request, tmp_path):
+    store = outlier_store("disk", request)
+    arguments = ["timeseries", store, "--out", str(tmp_path / "series")]
+    assert main(arguments) == 0
+    path = tmp_path / "store" / "flags" / "Store.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"outlier", b"outline"))
+    with pytest.raises(ValueError, match="calfin timeseries"):
+        usable_fronts(store)
+    assert main(arguments) == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_report_checks_what_no_series_has_and_otherwise_tells_what_was_kept(request):
+    store = outlier_store("disk", request)
+    found = measure_series(*store_product(store)).flags
+    flagged = reporting._with_flags(store, reviewed_fronts(store), found).set_index("scene_id")
+    assert flagged.loc["s5", ["flags", "score"]].tolist() == ["outlier", 0.2]
+    storage.write_flags(store, storage.read_fronts(store), found.iloc[:0])
+    flagged = reporting._with_flags(store, reviewed_fronts(store), found)
+    assert (flagged["flags"] == "").all()
+    assert (flagged["score"] == 0.8).all()
+
+
+def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_path, capsys):
+    store = outlier_store("disk", request)
+    assert main(["timeseries", store, "--glaciers", "8", "--out", str(tmp_path / "series")]) == 2
+    assert "no front of ['8']; its glaciers are ['9']" in capsys.readouterr().err
+
+
+def test_a_store_that_may_only_be_read_is_measured_all_the_same(request, tmp_path, capsys, monkeypatch):
+    store = outlier_store("disk", request)
+
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(storage.flags, "write_whole", forbidden)
+    assert main(["timeseries", store, "--out", str(tmp_path / "series")]) == 0
+    assert "may not be written" in capsys.readouterr().err
+    assert (tmp_path / "series" / "flags.csv").read_text().count("outlier") == 2
 
 
 def test_fronts_in_longitude_and_latitude_are_refused():

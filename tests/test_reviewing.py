@@ -12,8 +12,10 @@ from shapely.geometry import mapping
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
 from calfin_cloud.results import apply_verdicts, lineage_of, reviewed_fronts, usable_fronts, write_training_pairs
+from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.sample import write_sample
-from calfin_cloud.storage import read_fronts
+from calfin_cloud.schema import check_polygons
+from calfin_cloud.storage import read_fronts, read_polygons
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -21,7 +23,7 @@ TIME = "2026-01-31T12:00:00Z"
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reviewed")
-    write_sample(folder / "scenes", scenes=3)
+    write_sample(folder / "scenes", scenes=4)
     where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024"]
     catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
     assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
@@ -48,7 +50,7 @@ def test_a_redrawn_front_has_the_drawn_line_and_the_flag_of_a_manual_one_and_the
     assert after["quality_flag"] == {10: 0, 13: 3}[first["quality_flag"]]
     assert (after["reviewer"], after["reviewed_at"], after["note"]) == ("M", TIME, "followed melange")
     assert np.isnan(after["sigma_m"])
-    assert read_fronts(store).geometry.geom_equals_exact(before.geometry, 0).all()
+    assert read_fronts(store).geometry.dropna().geom_equals_exact(before.geometry.dropna(), 0).all()
 
 
 def test_a_rejected_front_stays_in_the_table_but_is_not_used(store):
@@ -115,6 +117,7 @@ def test_every_front_tells_which_file_network_and_settings_made_it(store, tmp_pa
     told = lineage_of(store, first["scene_id"])
     assert told["read"]["item"] == first["scene_id"]
     assert told["read"]["files"][0]["address"].endswith(".tif")
+    assert told["read"]["files"][0]["checksum"] == "unknown", "the painted catalogue gives none"
     assert "sha256" in told["made_by"]["model"] or len(told["made_by"]["model"]) > 10
     assert told["made_by"]["settings"]["network"] == "calfin-small-2"
     assert main(["show", store, first["key"], "--picture", str(tmp_path / "p.png")]) == 0
@@ -134,3 +137,31 @@ def test_exports_leave_out_what_was_rejected_and_have_what_was_redrawn(store, tm
     table = gpd.read_file(path)
     assert len(table) == len(found) - 1
     assert table["QualFlag"].isin([0, 3]).sum() == 1
+    (closed,) = tmp_path.glob("calfin/*Greenland_closed_v1.0.shp")
+    ocean = gpd.read_file(closed).to_crs(fronts.crs)
+    assert rejected["scene_id"] not in set(ocean["ImageID"])
+    (anew,) = ocean[ocean["ImageID"] == redrawn["scene_id"]].geometry
+    assert line.difference(anew.boundary.buffer(1)).length < 0.05 * line.length
+
+
+def test_the_polygons_of_a_redrawn_front_are_closed_as_those_of_the_store_and_the_others_stay(store):
+    before, fronts = read_polygons(store), read_fronts(store)
+    found = fronts[fronts["state"] == "front"]
+    first = found.iloc[0]
+    assert reviewed_polygons(store, reviewed_fronts(store)).equals(before)
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(first["geometry"]))])  # the same line once more
+    after = check_polygons(reviewed_polygons(store, reviewed_fronts(store)))
+    assert sorted(after["key"]) == sorted(before["key"])
+    for (key, kind), row in before.set_index(["key", "kind"]).iterrows():
+        same = after.set_index(["key", "kind"]).loc[(key, kind)]
+        assert same["geometry"].symmetric_difference(row["geometry"]).area < 1e-6 * row["area_m2"]
+        assert (same["reason"], same["fjord"]) == (row["reason"], row["fjord"])
+
+
+def test_a_line_drawn_where_the_network_saw_nothing_says_why_it_closes_no_ocean(store):
+    fronts = read_fronts(store)
+    without, found = (fronts[fronts["state"] == state].iloc[0] for state in ("no_front", "front"))
+    apply_verdicts(store, [verdict(without, "redraw", geometry=mapping(found["geometry"]))])
+    made = reviewed_polygons(store, reviewed_fronts(store)).set_index("key").loc[[without["key"]]]
+    assert made["geometry"].isna().all()
+    assert (made["reason"] != "").all()

@@ -71,7 +71,7 @@ def walk_along(line: LineString, seaward: np.ndarray, n: int = 300) -> tuple[np.
 # One painted scene
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(["optical", "sar"]))
 def test_the_ice_mask_flips_across_the_front_and_nowhere_else_in_the_fjord(seed, kind):
     scene = paint_scene(np.random.default_rng(seed), SHAPE, kind=kind)

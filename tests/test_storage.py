@@ -34,7 +34,7 @@ def arrays_of(store):
 
 
 @given(arrays("float32", (2, 80, 100), elements=st.sampled_from([0, 0.1, 0.33, 0.5, 1, np.nan]), fill=st.just(0.25)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_masks_come_back_within_half_a_step_and_missing_stays_missing(tmp_path_factory, masks):
     store = str(tmp_path_factory.mktemp("s") / "store")
     storage.open_store(store, crs=DOMAIN.crs, made_by={})
@@ -81,7 +81,7 @@ def test_an_interrupted_lengthening_of_the_axis_is_mended(store):
 
 
 @given(arrays("int32", st.tuples(st.integers(0, 8), st.just(4)), elements=st.integers(0, 4000)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_candidates_come_back_and_a_second_write_leaves_nothing_of_the_first(tmp_path_factory, candidates):
     store = str(tmp_path_factory.mktemp("s") / "store")
     storage.open_store(store, crs=DOMAIN.crs, made_by={})

@@ -16,7 +16,7 @@ def test_256_px_give_the_nine_tiles_of_calfin_row_by_row():
     assert offsets.tolist() == [[r, c] for r in (0, 16, 32) for c in (0, 16, 32)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     height=st.integers(64, 200),
     width=st.integers(64, 200),

@@ -85,7 +85,7 @@ def test_a_front_that_misses_the_centreline_says_so():
 
 
 @given(st.floats(0, 360), st.floats(50, 950))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_place_of_a_straight_front_in_a_box_does_not_depend_on_the_direction_of_the_flow(angle, x):
     turned = rotate(EASTWARD.box, angle, origin=(0, 0))
     seaward = (float(np.cos(np.radians(angle))), float(np.sin(np.radians(angle))))
@@ -104,6 +104,16 @@ def test_the_box_gives_the_mean_place_of_a_curved_front():
 def test_a_front_that_stops_short_of_a_wall_is_drawn_on_to_it_a_little_but_not_half_the_width():
     assert box_position(front_at(300, y=(30, 400)), EASTWARD).position_m == pytest.approx(300)
     assert box_position(front_at(300, y=(200, 400)), EASTWARD).reason == "not_across"
+
+
+@given(st.floats(0, 360))
+@settings(max_examples=30)
+def test_a_front_that_ends_on_the_sides_of_the_box_but_for_rounding_is_across_it(angle):
+    fronts = [rotate(front_at(x, y=(100, 2300)), angle, origin=(0, 0)) for x in (900, *range(2000, 2120, 10))]
+    gate = derive_gate(fronts, (float(np.cos(np.radians(angle))), float(np.sin(np.radians(angle)))))
+    measured = [box_position(front, gate) for front in fronts]
+    assert [m.reason for m in measured] == [""] * len(fronts)
+    np.testing.assert_allclose(np.diff([m.position_m for m in measured]), [1100, *[10] * 11], atol=1e-3)
 
 
 def test_two_parts_of_a_front_beside_a_rock_both_count():
@@ -264,6 +274,15 @@ def test_a_flag_lowers_the_score_and_names_its_reason_but_keeps_the_front():
     assert flagged["flags"].tolist() == ["", "outlier"]
     assert flagged["score"].tolist() == [0.8, 0.2]
     assert len(flagged) == 2
+
+
+def test_a_flag_of_one_front_of_a_scene_is_not_that_of_the_other():
+    fronts = table_of([front_at(300), front_at(310)]).assign(key="g/0", front=[0, 1])
+    objection = pd.DataFrame({"key": ["g/0"], "front": [1], "branch": ["box"], "flag": ["outlier"], "detail": ["far"]})
+    flagged = flag_fronts(fronts, objection)
+    assert flagged["flags"].tolist() == ["", "outlier"]
+    assert flagged["score"].tolist() == [0.8, 0.2]
+    assert flag_fronts(fronts, objection.iloc[:0])["flags"].tolist() == ["", ""]
 
 
 def test_a_front_that_leaves_the_fjord_is_flagged():

@@ -97,7 +97,6 @@ def test_a_front_of_one_vertex_has_nothing_beside_it():
     assert not beside_fronts([np.array([[40.0, 64.0]])], (SIZE, SIZE)).any()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(30, 90), min_size=1, max_size=8), st.integers(10, 40))
 def test_the_fjord_of_mirrored_scenes_is_the_mirrored_fjord(rows, wall):
     dates = [scene(row + 0.3, wall=wall) for row in rows]
@@ -150,7 +149,7 @@ def test_the_fjord_of_a_painted_series_is_the_painted_one_wherever_a_front_has_b
     assert not derived[~fjord & ~swept].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ends=st.tuples(*[st.floats(8, 119)] * 4),
     bow=st.floats(-1, 1),

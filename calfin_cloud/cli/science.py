@@ -9,7 +9,7 @@ from typing import Any
 
 
 def timeseries(options: argparse.Namespace) -> int:
-    """Measure how fronts of a store or a vector file move: positions, rates, seasons, regions, doubtful fronts."""
+    """Measure how fronts of a store or a file move: positions, rates, seasons, regions; flag doubtful ones."""
     import geopandas as gpd
 
     from calfin_cloud.results import measure_series, read_lines, write_series
@@ -23,7 +23,11 @@ def timeseries(options: argparse.Namespace) -> int:
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
         print(f"{len(rows)} fronts without a position: {branch or 'no gate'}: {reason}", file=sys.stderr)
-    print(f"{len(series.positions)} positions, {len(series.flags)} doubtful: {options.out}")
+    for row in series.flags.drop_duplicates(["key", "flag"]).head(40).itertuples():
+        print(f"doubtful: {row.key}: {row.flag}: {row.detail}")
+    print(f"{len(series.positions)} positions, {series.flags['key'].nunique()} doubtful scenes: {options.out}")
+    if not Path(options.fronts).is_file():
+        _keep_flags(options, fronts, series.flags)
     return 0
 
 
@@ -53,7 +57,15 @@ def export(options: argparse.Namespace) -> int:
 
     names = pd.read_csv(options.names, dtype=str) if options.names else None
     paths = export_store(
-        options.store, options.out, options.format, author=options.author, names=names, version=options.version
+        options.store,
+        options.out,
+        options.format,
+        author=options.author,
+        names=names,
+        version=options.version,
+        carry_months=options.carry,
+        mesh=options.mesh,
+        mesh_crs=options.mesh_crs,
     )
     print(*paths, sep="\n")
     return 0
@@ -103,6 +115,19 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> None:  # noqa: ANN401 - tables
+    """Keep flags with the store, or say that one may not."""
+    from calfin_cloud.results import keep_flags
+
+    try:
+        news = keep_flags(options.fronts, fronts, flags)
+    except PermissionError as error:  # it is somebody else's store, which one may only read
+        print(f"the flags are in {options.out} only, since the store may not be written: {error}", file=sys.stderr)
+    else:
+        told = f"kept with the store: the flags of {', '.join(news[:5])}{', ...' if len(news) > 5 else ''}"
+        print(told if news else "the store has these flags already")
+
+
 def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """Fronts of a store, with the lines it knows, or of a vector file."""
     from calfin_cloud.products import read_product
@@ -112,14 +137,21 @@ def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
         fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
     else:
         fronts, lines = store_product(source)
+    known = sorted(fronts["glacier_id"].unique())
     if options.glaciers:
         fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
+    if fronts.empty:
+        raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
     return (fronts.to_crs(options.crs) if options.crs else fronts), lines
 
 
 def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin timeseries`."""
-    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or any vector file of fronts")
+    parser.add_argument(
+        "fronts",
+        metavar="STORE_OR_FILE",
+        help="store of `calfin map`, which keeps the flags, or a vector file of fronts",
+    )
     _add_common(parser)
     parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
     parser.add_argument("--boxes", metavar="FILE", help="boxes across the glaciers; one without an id serves all")
@@ -152,6 +184,20 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")
     parser.add_argument("--names", metavar="CSV", help="columns domain, GrnlndcN, OfficialN, AltName, RefName")
     parser.add_argument("--version", default="1.0", help="of the data, in file names (default 1.0)")
+    parser.add_argument(
+        "--carry",
+        type=int,
+        default=0,
+        metavar="MONTHS",
+        help="icemask: months without a scene take the ice of up to so many months before (default 0: they stay empty)",
+    )
+    parser.add_argument(
+        "--mesh",
+        type=Path,
+        metavar="FILE",
+        help="levelset: at its x and y, not on grids (NetCDF as of ISSM, or a table)",
+    )
+    parser.add_argument("--mesh-crs", metavar="CRS", help="CRS of the mesh (default that of the store)")
 
 
 def add_report(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

@@ -1,7 +1,8 @@
 """Fronts and polygons in formats of the community: tables of CALFIN and TermPicks, ISSM, ice-mask cubes, STAC."""
 
-from calfin_cloud.exports.cubes import level_set_on_mesh, level_set_series, monthly_ice
+from calfin_cloud.exports.cubes import level_set_at, level_set_series, monthly_ice
 from calfin_cloud.exports.issm import exp_text
+from calfin_cloud.exports.meshes import read_mesh
 from calfin_cloud.exports.stac import collection_of
 from calfin_cloud.exports.tables import calfin_lines, calfin_polygons, termpicks_lines, write_by_glacier
 
@@ -10,9 +11,10 @@ __all__ = [
     "calfin_polygons",
     "collection_of",
     "exp_text",
-    "level_set_on_mesh",
+    "level_set_at",
     "level_set_series",
     "monthly_ice",
+    "read_mesh",
     "termpicks_lines",
     "write_by_glacier",
 ]

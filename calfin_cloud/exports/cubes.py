@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import geopandas as gpd
@@ -9,15 +10,36 @@ import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401 - brings the accessor .rio
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from scipy.ndimage import distance_transform_edt
 
 UNKNOWN = 255
+ORIGINS = ("none", "observed", "carried")
+ICE = {
+    "long_name": "share of scenes that show ice",
+    "units": "percent",
+    "cell_methods": "time: mean (of the scenes of the month)",
+    "ancillary_variables": "origin n_scenes",
+}
+ORIGIN = {
+    "long_name": "where the ice of the month is from",
+    "flag_values": np.arange(len(ORIGINS), dtype=np.int8),
+    "flag_meanings": " ".join(ORIGINS),
+}
+LEVEL = {"long_name": "distance to the ocean, negative on ice and land", "units": "m"}
+WITHIN = {
+    "long_name": "whether the place lies within the domain",
+    "flag_values": np.array([0, 1], dtype=np.int8),
+    "flag_meanings": "beyond_with_value_of_nearest_border within",
+}
+SPCLEVELSET = "ISSM's md.levelset.spclevelset has a row a vertex, a column a time, and decimal_year as its last row."
+SOURCE = "calving fronts in satellite scenes; method: doi:10.5194/tc-15-1663-2021"
+TIME = {"standard_name": "time", "long_name": "time", "axis": "T", "units_metadata": "leap_seconds: none"}
 
 
-def monthly_ice(polygons: gpd.GeoDataFrame, grid: GeoBox) -> xr.Dataset:
+def monthly_ice(polygons: gpd.GeoDataFrame, grid: GeoBox, *, carry_months: int = 0) -> xr.Dataset:
     """Share of the scenes of each month that show ice, on the grid of one domain.
 
     Parameters
@@ -26,29 +48,42 @@ def monthly_ice(polygons: gpd.GeoDataFrame, grid: GeoBox) -> xr.Dataset:
         Ocean and ice of one domain (`storage.read_polygons`), in the grid's CRS.
     grid
         North-up, square pixels.
+    carry_months
+        A month without a scene takes the ice of the last one that has some, if that is at most so many months before.
 
     Returns
     -------
     Dataset
-        `ice` (time, y, x) uint8 in percent, 255 where no scene of the month knows; `n_scenes` (time). Months without a
-        scene are there, all unknown, so that the cube has no gaps. CF names, with the grid mapping.
+        `ice` (time, y, x) uint8 in percent, 255 where no scene knows; `origin` (time) of `ORIGINS`, which tells months
+        with scenes from carried ones and from those that nothing is known of; `n_scenes` (time). No month is missing
+        between the first and the last. CF names, with bounds of the months and the grid mapping.
     """
     scenes = _scenes_of(polygons)
     months = scenes["datetime"].dt.tz_localize(None).dt.to_period("M")
     span = pd.period_range(months.min(), months.max(), freq="M")
     ice = np.full((len(span), *grid.shape), UNKNOWN, dtype=np.uint8)
-    count = np.zeros(len(span), dtype=np.int32)
+    count, origin, last = np.zeros(len(span), dtype=np.int32), np.zeros(len(span), dtype=np.int8), 0
     for place, month in enumerate(span):
         of_month = scenes[months == month]
         count[place] = len(of_month)
         if len(of_month):
             ice[place] = _percent([_known_ice(row.ocean, row.ice, grid) for row in of_month.itertuples()])
+            origin[place], last = ORIGINS.index("observed"), place
+        elif place - last <= carry_months:
+            ice[place], origin[place] = ice[last], ORIGINS.index("carried")
     data: dict[str, Any] = {
-        "ice": (("time", "y", "x"), ice, {"long_name": "share of scenes that show ice", "units": "percent"}),
-        "n_scenes": ("time", count, {"long_name": "number of scenes"}),
+        "ice": (("time", "y", "x"), ice, ICE),
+        "origin": ("time", origin, ORIGIN),
+        "n_scenes": ("time", count, {"long_name": "number of scenes of the month", "units": "1"}),
+        "time_bnds": (("time", "bound"), np.stack([span.to_timestamp(), (span + 1).to_timestamp()], axis=1)),
     }
     cube = _on_grid(data, span.to_timestamp().to_numpy(), grid)
-    cube["ice"].encoding = {"_FillValue": np.uint8(UNKNOWN), "zlib": True}
+    cube["time"].attrs["bounds"] = "time_bnds"
+    cube["time"].encoding["units"] = "days since 1970-01-01"
+    carried = f"take the ice of the last one before, at most {carry_months} months back, and are marked as carried"
+    gaps = carried if carry_months else "are there, all unknown, and nothing is interpolated"
+    cube.attrs |= {"title": "Monthly ice mask of a glacier front", "comment": f"Months without a scene {gaps}."}
+    cube["ice"].encoding["_FillValue"] = np.uint8(UNKNOWN)
     return cube
 
 
@@ -64,26 +99,43 @@ def level_set_series(polygons: gpd.GeoDataFrame, grid: GeoBox) -> xr.Dataset:
     when = scenes["datetime"].dt.tz_localize(None)
     year = when.dt.year + (when.dt.dayofyear - 0.5) / when.dt.is_leap_year.map({True: 366, False: 365})
     data: dict[str, Any] = {
-        "ice_levelset": (
-            ("time", "y", "x"),
-            levels,
-            {"long_name": "distance to the ocean's edge", "units": "m"},
-        ),
-        "decimal_year": ("time", year.to_numpy(), {"units": "year"}),
-        "scene_id": ("time", scenes["scene_id"].to_numpy(dtype=str)),
+        "ice_levelset": (("time", "y", "x"), levels, LEVEL),
+        "decimal_year": ("time", year.to_numpy(), {"long_name": "time in years, as ISSM has it", "units": "1"}),
+        "scene_id": ("time", scenes["scene_id"].to_numpy(dtype=str), {"long_name": "scene of the front"}),
     }
-    return _on_grid(data, when.to_numpy(), grid)
+    made = _on_grid(data, when.to_numpy(), grid)
+    return made.assign_attrs(title="Ice level set of a glacier front", comment=SPCLEVELSET)
 
 
-def level_set_on_mesh(levels: xr.Dataset, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Level sets at the vertices of a mesh: (vertex + 1, time) float64, decimal years in the last row, as ISSM has it.
+def level_set_at(levels: xr.Dataset, places: xr.Dataset) -> xr.Dataset:
+    """Level sets at the vertices of a mesh, or on another grid.
 
-    Bilinear; vertices outside the grid take the nearest value of its border.
+    Parameters
+    ----------
+    levels
+        Of `level_set_series`.
+    places
+        Of `meshes.read_mesh`, in the CRS of the level sets.
+
+    Returns
+    -------
+    Dataset
+        As `levels`, on `vertex` or on `y`, `x` of the places: bilinear between pixels. Places beyond the domain have
+        the value of its border nearest to them, and 0 in `within_domain`.
     """
-    xs = xr.DataArray(np.clip(x, *_range(levels["x"])), dims="vertex")
-    ys = xr.DataArray(np.clip(y, *_range(levels["y"])), dims="vertex")
-    values = levels["ice_levelset"].interp(x=xs, y=ys).transpose("vertex", "time")
-    return np.vstack([values.to_numpy(), levels["decimal_year"].to_numpy()])
+    dims, (left, right), (low, high) = places["map_x"].dims, _range(levels["x"]), _range(levels["y"])
+    x, y = places["map_x"].to_numpy().ravel(), places["map_y"].to_numpy().ravel()
+    xs, ys = (xr.DataArray(v, dims="place") for v in (x.clip(left, right), y.clip(low, high)))
+    values = levels["ice_levelset"].interp(x=xs, y=ys).to_numpy().reshape(-1, *places["map_x"].shape)
+    half = float(abs(levels["x"][1] - levels["x"][0])) / 2
+    inside = (abs(x - xs.to_numpy()) <= half) & (abs(y - ys.to_numpy()) <= half)
+    data: dict[str, Any] = {
+        "ice_levelset": (("time", *dims), values.astype(np.float32), LEVEL | {"ancillary_variables": "within_domain"}),
+        "within_domain": (dims, inside.reshape(places["map_x"].shape).astype(np.int8), WITHIN),
+    }
+    made = levels.drop_dims(["x", "y"]).assign(data)
+    coords = {name: places[name].assign_attrs(_axis(name)) for name in ("x", "y")}
+    return _with_crs(made.assign_coords(coords), places.attrs["crs"])
 
 
 def _scenes_of(polygons: gpd.GeoDataFrame) -> pd.DataFrame:
@@ -124,11 +176,29 @@ def _signed_distance(ocean: object, grid: GeoBox) -> NDArray[np.float64]:
 
 def _on_grid(data: dict[str, Any], time: NDArray[np.datetime64], grid: GeoBox) -> xr.Dataset:
     coords = {
-        "time": ("time", time.astype("datetime64[ns]"), {"standard_name": "time"}),
-        "y": ("y", grid.coordinates["y"].values, {"units": "m", "standard_name": "projection_y_coordinate"}),
-        "x": ("x", grid.coordinates["x"].values, {"units": "m", "standard_name": "projection_x_coordinate"}),
+        "time": ("time", time.astype("datetime64[ns]"), TIME),
+        "y": ("y", grid.coordinates["y"].values, _axis("y") | {"axis": "Y"}),
+        "x": ("x", grid.coordinates["x"].values, _axis("x") | {"axis": "X"}),
     }
-    made: xr.Dataset = xr.Dataset(data, coords=coords, attrs={"Conventions": "CF-1.11"}).rio.write_crs(str(grid.crs))
+    attrs = {"Conventions": "CF-1.11", "source": SOURCE, "history": "calfin export"}
+    return _with_crs(xr.Dataset(data, coords=coords, attrs=attrs), str(grid.crs))
+
+
+def _axis(name: str) -> dict[str, str]:
+    return {"units": "m", "standard_name": f"projection_{name}_coordinate", "long_name": f"{name} on the map"}
+
+
+def _with_crs(dataset: xr.Dataset, crs: str) -> xr.Dataset:
+    """Say in which CRS x and y are, as CF does it."""
+    made: xr.Dataset = dataset.rio.write_crs(crs)
+    mapping = made["spatial_ref"].attrs
+    if mapping.get("grid_mapping_name") == "polar_stereographic":  # CF asks for it, PROJ does not say it
+        mapping["latitude_of_projection_origin"] = math.copysign(90.0, mapping["standard_parallel"])
+    for name in ("x", "y"):
+        made[name].encoding["_FillValue"] = None  # none is missing
+    for variable in made.data_vars.values():
+        if {"x", "y", "vertex"} & set(variable.dims):
+            variable.encoding["grid_mapping"] = "spatial_ref"
     return made
 
 

@@ -33,7 +33,7 @@ def collection_of(
     Parameters
     ----------
     fronts
-        Table of `storage.read_fronts`.
+        Table of `storage.read_fronts` with `flags` (`timeseries.flag_fronts`).
     footprints
         Polygon of each domain in longitude and latitude; a scene with a front has that as its geometry, another the
         domain.
@@ -73,6 +73,8 @@ def _item(rows: gpd.GeoDataFrame, footprint: shapely.Polygon, addresses: Address
             "calfin:reason": first["reason"],
             "calfin:quality_flag": int(first["quality_flag"]),
             "calfin:fronts": len(lines),
+            "calfin:score": None if rows["score"].isna().all() else float(rows["score"].min()),
+            "calfin:flags": sorted({flag for flags in rows["flags"] for flag in flags.split(",") if flag}),
             "calfin:model": first["model"],
             "calfin:code": first["code"],
         },

@@ -11,7 +11,15 @@ from calfin_cloud.results.reviewing import (
     usable_fronts,
     write_training_pairs,
 )
-from calfin_cloud.results.series import Lines, Series, measure_series, read_lines, store_product, write_series
+from calfin_cloud.results.series import (
+    Lines,
+    Series,
+    keep_flags,
+    measure_series,
+    read_lines,
+    store_product,
+    write_series,
+)
 
 __all__ = [
     "FORMATS",
@@ -20,6 +28,7 @@ __all__ = [
     "apply_verdicts",
     "compare_products",
     "export_store",
+    "keep_flags",
     "lineage_of",
     "measure_series",
     "read_lines",

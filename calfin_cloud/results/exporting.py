@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pystac
 import xarray as xr
@@ -18,17 +19,20 @@ from calfin_cloud.exports import (
     calfin_polygons,
     collection_of,
     exp_text,
+    level_set_at,
     level_set_series,
     monthly_ice,
+    read_mesh,
     termpicks_lines,
     write_by_glacier,
 )
+from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.schema import check_name
 from calfin_cloud.storage import (
+    checked_domains,
     masks_url,
     picture_path,
-    read_polygons,
     read_store,
     read_store_domains,
 )
@@ -45,7 +49,10 @@ README = """# Calving fronts
 {made_by}
 
 Every line has the id of its scene; `calfin show STORE SCENE` tells which file, network and settings made it. Fronts
-that people rejected are left out, redrawn ones are as drawn, and the polygons of both are left out.
+that people rejected are left out, redrawn ones are as drawn, and the polygons of their scenes are closed anew.
+
+`calfin timeseries` has checked the fronts of {checked} of {domains} domains in time. {doubtful} fronts are doubtful:
+`doubtful.csv` has them with the reason and a lowered score. They are in all files.
 
 ## Cite
 
@@ -71,6 +78,13 @@ references:
 """  # noqa: E501
 
 
+DOUBTFUL = {
+    "long_name": "whether time makes the front doubtful, see doubtful.csv",
+    "flag_values": np.array([0, 1], dtype=np.int8),
+    "flag_meanings": "not_flagged flagged",
+}
+
+
 class Stored(NamedTuple):
     """What an export needs of a store."""
 
@@ -82,6 +96,8 @@ class Stored(NamedTuple):
     author: str
     names: pd.DataFrame | None
     version: str
+    carry_months: int
+    places: xr.Dataset | None
 
 
 def export_store(
@@ -92,8 +108,13 @@ def export_store(
     author: str,
     names: pd.DataFrame | None = None,
     version: str = "1.0",
+    carry_months: int = 0,
+    mesh: Path | None = None,
+    mesh_crs: str | None = None,
 ) -> list[Path]:
     """Write the results of a store into a folder, each format into a folder of its own, and a README with the lineage.
+
+    Beside it lies `doubtful.csv`: the fronts that time makes doubtful, why, and their score.
 
     Parameters
     ----------
@@ -104,29 +125,45 @@ def export_store(
         Who answers for the lines: CALFIN's column `Author`.
     names
         Names of the glaciers, see `exports.calfin_lines`.
+    carry_months
+        For how long an ice mask stands for months without a scene, see `exports.monthly_ice`.
+    mesh, mesh_crs
+        Where level sets are wanted, and its CRS, see `exports.read_mesh`; the grids of the domains if it is not given.
     """
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise ValueError(f"got the unknown formats {unknown}, expected some of {list(FORMATS)}")
+    if mesh is not None and "levelset" not in formats:
+        raise ValueError(f"a mesh is for level sets, got the formats {list(formats)}: add levelset")
+    if carry_months < 0:
+        raise ValueError(f"an ice mask can be carried for 0 months or more, got {carry_months}")
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons = _reviewed(store)
-    stored = Stored(store, fronts, polygons, domains, read_store(store), author, names, version)
+    made_by = read_store(store)
+    places = None if mesh is None else read_mesh(mesh, crs=made_by["crs"], mesh_crs=mesh_crs)
+    stored = Stored(store, fronts, polygons, domains, made_by, author, names, version, carry_months, places)
     paths = []
     for name in formats:
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         paths += FORMATS[name](stored, target)
-    readme, citation = folder / "README.md", folder / "CITATION.cff"
+    readme, citation, doubtful = folder / "README.md", folder / "CITATION.cff", folder / "doubtful.csv"
+    _doubtful(fronts).to_csv(doubtful, index=False)
     readme.write_text(_readme(stored, formats), encoding="utf-8")
     citation.write_text(CITATION.format(version=version, author=json.dumps(author)), encoding="utf-8")
-    return [*paths, readme, citation]
+    return [*paths, readme, citation, doubtful]
 
 
 def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Fronts without those that people rejected, and polygons of the scenes whose fronts people left as they are."""
-    fronts, polygons = reviewed_fronts(store), read_polygons(store)
-    changed = fronts.loc[fronts["verdict"].isin(["reject", "redraw"]), "key"]
+    """Fronts without those that people rejected, and the polygons that they close."""
+    fronts = reviewed_fronts(store)
     kept = fronts[fronts["verdict"] != "reject"].drop(columns=list(REVIEW_COLUMNS)).reset_index(drop=True)
-    return kept, polygons[~polygons["key"].isin(changed)].reset_index(drop=True)
+    return kept, reviewed_polygons(store, fronts)
+
+
+def _doubtful(fronts: gpd.GeoDataFrame) -> pd.DataFrame:
+    """Fronts that have a flag, without their lines."""
+    columns = ["domain", "glacier_id", "scene_id", "front", "datetime", "score", "flags", "flag_details"]
+    return pd.DataFrame(fronts.loc[fronts["flags"] != "", columns])
 
 
 def _calfin(stored: Stored, folder: Path) -> list[Path]:
@@ -173,15 +210,32 @@ def _issm(stored: Stored, folder: Path) -> list[Path]:
 
 
 def _levelset(stored: Stored, folder: Path) -> list[Path]:
-    return _by_domain(stored, lambda part, domain: _netcdf(level_set_series(part, domain.grid), folder, domain))
+    """Write a file a domain; with a mesh, those on which it has a place."""
+    places, doubtful = stored.places, _doubtful(stored.fronts)
+
+    def write(part: gpd.GeoDataFrame, domain: Domain) -> Path | None:
+        if places is not None and not _touches(places, domain):
+            return None
+        levels = level_set_series(part, domain.grid)
+        flagged = doubtful.loc[doubtful["domain"] == domain.name, "scene_id"].to_numpy(dtype=str)
+        is_doubtful = np.isin(levels["scene_id"].to_numpy(), flagged).astype(np.int8)
+        levels["doubtful"] = ("time", is_doubtful, DOUBTFUL)
+        return _netcdf(levels if places is None else level_set_at(levels, places), folder, domain)
+
+    paths = _by_domain(stored, write)
+    if places is not None and not paths:
+        got = [f"{places[name].min():.0f} to {places[name].max():.0f}" for name in ("map_x", "map_y")]
+        raise ValueError(
+            f"the mesh has x {got[0]}, y {got[1]} in {stored.made_by['crs']}, and no place in a domain with polygons: "
+            "say in which CRS it is with --mesh-crs"
+        )
+    return paths
 
 
 def _icemask(stored: Stored, folder: Path) -> list[Path]:
     def write(part: gpd.GeoDataFrame, domain: Domain) -> Path:
-        cube = monthly_ice(part, domain.grid)
-        plain = cube.drop_encoding()
-        plain["ice"].attrs["_FillValue"] = cube["ice"].encoding["_FillValue"]
-        plain.to_zarr(folder / f"{domain.name}.zarr", mode="w", consolidated=False)
+        cube = monthly_ice(part, domain.grid, carry_months=stored.carry_months)
+        cube.to_zarr(folder / f"{domain.name}.zarr", mode="w", consolidated=False)
         return _netcdf(cube, folder, domain)
 
     return _by_domain(stored, write)
@@ -225,17 +279,28 @@ def _polar_crs(stored: Stored) -> str:
     return "EPSG:3031" if south else "EPSG:3413"
 
 
-def _by_domain(stored: Stored, write: Callable[[gpd.GeoDataFrame, Domain], Path]) -> list[Path]:
-    """Write a file for each domain that has ocean polygons."""
+def _by_domain(stored: Stored, write: Callable[[gpd.GeoDataFrame, Domain], Path | None]) -> list[Path]:
+    """Write a file for each domain that has ocean polygons, but those for which `write` has none."""
     ocean = stored.polygons[(stored.polygons["kind"] == "ocean") & stored.polygons.geometry.notna()]
-    return [
+    paths = (
         write(stored.polygons[stored.polygons["domain"] == name], stored.domains[str(name)])
         for name in sorted(ocean["domain"].unique())
-    ]
+    )
+    return [path for path in paths if path]
+
+
+def _touches(places: xr.Dataset, domain: Domain) -> bool:
+    """Whether one of the places lies in the domain."""
+    left, low, right, high = domain.grid.boundingbox
+    x, y = places["map_x"], places["map_y"]
+    return bool(((x >= left) & (x <= right) & (y >= low) & (y <= high)).any())
 
 
 def _netcdf(dataset: xr.Dataset, folder: Path, domain: Domain) -> Path:
     path = folder / f"{check_name(domain.name)}.nc"
+    for variable in dataset.data_vars.values():
+        if variable.ndim > 1:
+            variable.encoding["zlib"] = True
     dataset.to_netcdf(path, engine="h5netcdf")
     return path
 
@@ -258,4 +323,6 @@ def _readme(stored: Stored, formats: Sequence[str]) -> str:
         formats=", ".join(formats),
         made_by="\n".join(f"* {key}: {value}" for key, value in sorted(stored.made_by.items())),
         method=CALFIN,
+        checked=len(checked_domains(stored.store)),
+        doubtful=len(_doubtful(stored.fronts)),
     )

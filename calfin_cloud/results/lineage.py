@@ -12,11 +12,13 @@ from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import CATALOG_FIELD, band_of
 from calfin_cloud.storage import read_batches, read_items, read_store
 
+UNKNOWN = "unknown"
 SHOWN = (
     *("state", "reason", "detail", "datetime", "platform", "collection", "quality_flag"),
     *("cloud_fraction", "nodata_fraction", "slc_off_fraction", "resolution_m"),
 )
 SHOWN_FRONT = ("front", "length_m", "confidence", "sigma_m", "half95_m", "score", "score_reasons", "isolation")
+SHOWN_LATER = ("flags", "flag_details", *REVIEW_COLUMNS)
 
 
 def lineage_of(store: str, scene: str) -> dict[str, Any]:
@@ -30,8 +32,9 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        What is known of the scene; `fronts`, each with its measures and the verdict of a person; `read`: the STAC item,
-        its catalogue, and of the files that were read the address (unsigned) and the checksum that the item gives;
+        What is known of the scene; `fronts`, each with its measures, the doubts of `calfin timeseries` and the verdict
+        of a person; `read`: the STAC item, its catalogue, and of the files that were read the address (unsigned) and
+        the checksum and size that the item gives, else `unknown`, since nothing else was asked of the server;
         `made_by`: network with its sha256, code version and settings.
     """
     fronts = reviewed_fronts(store)
@@ -46,7 +49,7 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
     return {
         "key": keys[0],
         **{name: _plain(first[name]) for name in SHOWN},
-        "fronts": [{n: _plain(row[n]) for n in (*SHOWN_FRONT, *REVIEW_COLUMNS)} for _, row in found.iterrows()],
+        "fronts": [{n: _plain(row[n]) for n in (*SHOWN_FRONT, *SHOWN_LATER)} for _, row in found.iterrows()],
         "read": _read_from(_item_of(store, keys[0])),
         "made_by": {"model": first["model"], "code": first["code"], "settings": made_by.get("settings")},
     }
@@ -74,8 +77,9 @@ def _read_from(content: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _file(key: str, asset: pystac.Asset) -> dict[str, Any]:
-    checksum = asset.extra_fields.get("file:checksum") or asset.extra_fields.get("checksum:multihash")
-    return {"asset": key, "address": asset.href, "checksum": checksum, "size": asset.extra_fields.get("file:size")}
+    given = asset.extra_fields
+    checksum = given.get("file:checksum") or given.get("checksum:multihash") or UNKNOWN
+    return {"asset": key, "address": asset.href, "checksum": checksum, "size": given.get("file:size", UNKNOWN)}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table

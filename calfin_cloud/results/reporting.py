@@ -21,13 +21,21 @@ from calfin_cloud.figures import scene_png
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.results.series import Series, measure_series, store_product
 from calfin_cloud.schema import REASONS
-from calfin_cloud.storage import read_picture, read_places, read_scene_grey, read_store, read_store_domains
+from calfin_cloud.storage import (
+    checked_domains,
+    read_picture,
+    read_places,
+    read_scene_grey,
+    read_store,
+    read_store_domains,
+)
 from calfin_cloud.timeseries import flag_fronts
 
 MOST_PICTURES = 2000
 SIMPLIFY_PX = 0.3
 POINT = ("key", "datetime", "change_m", "sigma_m")
-FACTS = ("score", "sigma_m", "length_m", "quality_flag", "flags", "flag_details", "verdict", "score_reasons")
+FLAGGED = ("score", "flags", "flag_details")
+FACTS = (*FLAGGED, "sigma_m", "length_m", "quality_flag", "verdict", "score_reasons")
 
 
 def write_report(store: str, folder: Path, *, title: str = "", most_pictures: int = MOST_PICTURES) -> Path:
@@ -48,7 +56,7 @@ def write_report(store: str, folder: Path, *, title: str = "", most_pictures: in
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)
     series = measure_series(product, lines) if len(product) else None
-    flagged = fronts if series is None else flag_fronts(fronts, series.flags)
+    flagged = fronts if series is None else _with_flags(store, fronts, series.flags)
     names = _copy_pictures(store, fronts, folder / "pictures", most_pictures)
     domains = [_domain_data(store, domain, flagged, series, folder) for domain in read_store_domains(store)]
     data = {
@@ -65,6 +73,14 @@ def write_report(store: str, folder: Path, *, title: str = "", most_pictures: in
     for name in ("index.html", "report.js", "report.css"):
         shutil.copyfile(str(files("calfin_cloud.results") / "page" / name), folder / name)
     return folder / "index.html"
+
+
+def _with_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> gpd.GeoDataFrame:
+    """Flag the fronts of domains that `calfin timeseries` has not checked yet; what it found elsewhere stays."""
+    fresh = flag_fronts(fronts[~fronts["domain"].isin(checked_domains(store))], flags)
+    made = fronts.copy()
+    made.loc[fresh.index, list(FLAGGED)] = fresh[list(FLAGGED)]
+    return made
 
 
 def _domain_data(
@@ -160,8 +176,10 @@ def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Pa
     plain[plain["state"] == "front"].to_file(folder / "fronts.geojson", driver="GeoJSON")
     if series is None:
         return ["fronts.geojson", "scenes.csv"]
-    for name in ("positions", "rates", "yearly", "seasonal", "flags"):
+    for name in ("positions", "rates", "yearly", "seasonal"):
         getattr(series, name).to_csv(folder / f"{name}.csv", index=False)
+    doubtful = plain[plain["flags"] != ""]
+    doubtful[["key", "front", *FLAGGED]].to_csv(folder / "flags.csv", index=False)
     return ["fronts.geojson", "scenes.csv", "positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv"]
 
 

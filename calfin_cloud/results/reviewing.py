@@ -12,25 +12,23 @@ from typing import Any
 import cv2
 import geopandas as gpd
 import numpy as np
-import shapely
 from rasterio.features import rasterize
-from shapely.affinity import affine_transform
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports.tables import satellite_code
-from calfin_cloud.fronts import fjord_from_scenes
-from calfin_cloud.polygons import close_polygons
+from calfin_cloud.results.closing import close_scene
 from calfin_cloud.storage import (
+    read_flags,
     read_fronts,
     read_places,
     read_reviews,
     read_scene_grey,
-    read_scene_masks,
     read_store_domains,
     write_review,
 )
+from calfin_cloud.timeseries import flag_fronts
 
 VERDICTS = ("accept", "reject", "redraw")
 REVIEW_COLUMNS = ("verdict", "reviewer", "reviewed_at", "note")
@@ -68,11 +66,13 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
     return content
 
 
-def reviewed_fronts(store: str) -> gpd.GeoDataFrame:
+def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
     """Read the fronts of a store with the last verdict on each: `REVIEW_COLUMNS` are empty where nobody looked.
 
     A redrawn front has the drawn line and the quality flag of a manual one, and no uncertainty; a rejected one stays in
-    the table. What is stored of the automatic fronts does not change.
+    the table. Fronts that time makes doubtful have the `flags` and `flag_details` that `calfin timeseries` kept, and a
+    lower score (`timeseries.flag_fronts`), unless `flagged` is False. What is stored of the automatic fronts does not
+    change.
     """
     fronts = read_fronts(store)
     last = {(v["key"], int(v["front"])): v for v in read_reviews(store)}
@@ -89,12 +89,15 @@ def reviewed_fronts(store: str) -> gpd.GeoDataFrame:
             fronts.loc[row, "front"] = max(int(fronts.loc[row, "front"]), 0)
             fronts.loc[row, "quality_flag"] = MANUAL_FLAG.get(int(fronts.loc[row, "quality_flag"]), 0)
             fronts.loc[row, ["sigma_m", "half95_m", "score"]] = np.nan
-    return fronts
+    return flag_fronts(fronts, read_flags(store, fronts)) if flagged else fronts
 
 
-def usable_fronts(store: str) -> gpd.GeoDataFrame:
-    """Read the fronts of a store that no person has rejected, redrawn ones as drawn; scenes without a front are out."""
-    fronts = reviewed_fronts(store)
+def usable_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
+    """Read the fronts of a store that no person has rejected, redrawn ones as drawn; scenes without a front are out.
+
+    Doubtful ones are among them, with flags and a lower score, see `reviewed_fronts`.
+    """
+    fronts = reviewed_fronts(store, flagged=flagged)
     usable: gpd.GeoDataFrame = fronts[(fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     return usable.reset_index(drop=True)
 
@@ -127,14 +130,8 @@ def write_training_pairs(store: str, folder: Path) -> list[Path]:
 
 def _training_pair(store: str, domain: Domain, scene_id: str, scene: gpd.GeoDataFrame) -> tuple[Any, Any] | None:
     """Picture and mask of one scene, uint8 (y, x); None where its fronts close no ocean."""
-    place = read_places(store, domain.name)[scene_id]
-    grey = read_scene_grey(store, domain.name, place)
-    ice = read_scene_masks(store, domain.name, place)[1]
-    lines = list(scene.geometry)
-    to_pixel = (~domain.grid.transform).to_shapely()
-    in_pixels = [shapely.get_coordinates(affine_transform(line, to_pixel)) - 0.5 for line in lines]
-    fjord = domain.fjord_mask if domain.fjord_mask is not None else fjord_from_scenes([(ice, in_pixels)])
-    ocean = close_polygons(lines, ice, domain.grid, fjord_mask=fjord).ocean
+    grey = read_scene_grey(store, domain.name, read_places(store, domain.name)[scene_id])
+    ocean = close_scene(store, domain, scene_id, list(scene.geometry)).ocean
     if grey is None or ocean is None:
         return None
     wet = rasterize([(ocean, 1)], out_shape=domain.shape, transform=domain.grid.transform, dtype="uint8")

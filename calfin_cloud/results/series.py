@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from calfin_cloud.figures.series import regions_png, series_png
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of
 from calfin_cloud.results.reviewing import usable_fronts
-from calfin_cloud.storage import read_polygons, read_store_domains
+from calfin_cloud.storage import read_polygons, read_store_domains, write_flags
 from calfin_cloud.timeseries import (
     BOX,
     POSITION_COLUMNS,
@@ -66,7 +66,7 @@ class Lines(NamedTuple):
 
 def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
     """Read the usable fronts of a store as a product, and the centrelines and ice polygons of its domains."""
-    found = usable_fronts(store)
+    found = usable_fronts(store, flagged=False)
     fronts = product_of(found, source=store)
     polygons = read_polygons(store).dropna(subset="geometry")
     domains = read_store_domains(store)
@@ -79,6 +79,18 @@ def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
     drawn = {names[d.name]: {CENTER: d.centerline} for d in domains if d.centerline is not None and d.name in names}
     fjords = {names[d.name]: d.fjord_boundary for d in domains if d.fjord_boundary is not None and d.name in names}
     return fronts, Lines(drawn, {}, by_glacier, fjords)
+
+
+def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> list[str]:
+    """Keep the flags of a series with the store it was measured from; return the domains for which that is news.
+
+    Parameters
+    ----------
+    fronts
+        What was measured: fronts of `store_product`, or of some of its glaciers, whose domains alone are touched.
+    """
+    usable = usable_fronts(store, flagged=False)
+    return write_flags(store, usable[usable["key"].isin(fronts["key"])], flags)
 
 
 def read_lines(

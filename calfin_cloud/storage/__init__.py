@@ -3,11 +3,13 @@
 A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
 group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the same scenes
 `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`, and
-`pictures/<domain>/<scene>.png`; while a run writes, `lease-<n>.json`.
+`pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
+`flags/<domain>.json` (doubts in time); while a run writes, `lease-<n>.json`.
 """
 
 from calfin_cloud.storage.compaction import compact_store
 from calfin_cloud.storage.files import DamagedFileError
+from calfin_cloud.storage.flags import checked_domains, read_flags, write_flags
 from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder
 from calfin_cloud.storage.ledger import count_scenes
 from calfin_cloud.storage.masks import (
@@ -68,6 +70,7 @@ __all__ = [
     "add_scenes",
     "begin_change",
     "check_finished",
+    "checked_domains",
     "clear_masks",
     "compact_store",
     "count_scenes",
@@ -83,6 +86,7 @@ __all__ = [
     "picture_path",
     "read_batches",
     "read_candidates",
+    "read_flags",
     "read_fronts",
     "read_items",
     "read_masks",
@@ -99,6 +103,7 @@ __all__ = [
     "tidy",
     "write_batch",
     "write_document",
+    "write_flags",
     "write_masks",
     "write_picture",
     "write_review",

@@ -92,13 +92,16 @@ def check_fjord(
 def flag_fronts(
     fronts: gpd.GeoDataFrame, objections: pd.DataFrame, settings: PlausibilitySettings | None = None
 ) -> gpd.GeoDataFrame:
-    """Add the columns `flags` and `flag_details` to fronts, and lower the score of those that have one."""
+    """Add the columns `flags` and `flag_details` to fronts, and lower the score of those that have one.
+
+    Objections are to all fronts of a scene (`key`), or to one of them where they have its number (`front`).
+    """
     settings = settings or PlausibilitySettings()
-    by_key = objections.drop_duplicates(["key", "flag"]).groupby("key")
-    flags, details = by_key["flag"].agg(",".join), by_key["detail"].agg("; ".join)
-    flagged = fronts.assign(
-        flags=fronts["key"].map(flags).fillna(""), flag_details=fronts["key"].map(details).fillna("")
-    )
+    to = ["key", "front"] if "front" in objections else ["key"]
+    by_front = objections.drop_duplicates([*to, "flag"]).groupby(to)
+    told = pd.DataFrame({"flags": by_front["flag"].agg(",".join), "flag_details": by_front["detail"].agg("; ".join)})
+    mine = fronts[to].join(told, on=to).fillna("")
+    flagged = fronts.assign(flags=mine["flags"], flag_details=mine["flag_details"])
     count = flagged["flags"].str.count(",") + (flagged["flags"] != "")
     flagged["score"] = fronts["score"] * settings.lowered**count
     return flagged

@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry import LineString
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize
@@ -18,6 +19,7 @@ from calfin_cloud.timeseries.gates import Gate, length_scale
 BOX = "box"
 STEEPEST = 0.34  # sine of 20 degrees: a front that runs along a centreline says little of where they cross
 REACH = 0.15  # ends of a front are drawn on to the side of a box over so much of its width
+BEYOND = 1e-3  # and so much further, so that they cross it in spite of rounding
 
 POSITION_COLUMNS = (
     "key",
@@ -137,25 +139,25 @@ def _sine_between(front: BaseGeometry, centerline: LineString, place: float) -> 
 def _to_sides(line: LineString, gate: Gate) -> LineString:
     """Draw both ends of a line that lie in the box on to its nearer side, straight across the flow, if that is near."""
     coordinates = [tuple(c) for c in line.coords]
-    x, y = gate.seaward
-    across = np.array([-y, x])
-    for end in (0, -1):
-        point = shapely.Point(coordinates[end])
-        if not gate.box.contains(point):
+    first, last = (_beyond_side(np.asarray(coordinates[end]), gate) for end in (0, -1))
+    return LineString([*first, *coordinates, *last])
+
+
+def _beyond_side(end: NDArray[np.float64], gate: Gate) -> list[tuple[float, ...]]:
+    """Place a little beyond the nearer side of the box across the flow from an end; none if it is far or outside."""
+    if not gate.box.covers(shapely.Point(end)):
+        return []
+    found = []
+    for across in (np.array([gate.seaward[1], -gate.seaward[0]]), np.array([-gate.seaward[1], gate.seaward[0]])):
+        hit = LineString([end, end + REACH * gate.width_m * across]).intersection(gate.box.boundary)
+        if hit.is_empty:
             continue
-        rays = [
-            LineString([point, shapely.Point(np.asarray(point.coords[0]) + side * REACH * gate.width_m * across)])
-            for side in (-1, 1)
-        ]
-        hits = [hit for ray in rays if not (hit := ray.intersection(gate.box.boundary)).is_empty]
-        if not hits:
-            continue
-        nearest = min(hits, key=point.distance).centroid
-        beyond = tuple(
-            np.asarray(point.coords[0]) + 1.001 * (np.asarray(nearest.coords[0]) - np.asarray(point.coords[0]))
-        )
-        coordinates = [beyond, *coordinates] if end == 0 else [*coordinates, beyond]
-    return LineString(coordinates)
+        way = shapely.shortest_line(shapely.Point(end), hit)
+        # A fixed length, since an end that lies on the side but for rounding would not be led across it by a share.
+        beyond = np.asarray(way.coords[-1]) + BEYOND * gate.width_m * across
+        if not gate.box.contains(shapely.Point(beyond)):
+            found.append((way.length, tuple(beyond.tolist())))
+    return [min(found)[1]] if found else []
 
 
 def _fronts_behind(piece: BaseGeometry, fronts: BaseGeometry, gate: Gate) -> int:

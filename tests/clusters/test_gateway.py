@@ -45,6 +45,7 @@ def most_workers(gateway, run) -> int:
             with gateway.connect(report.name) as cluster, cluster.get_client(set_as_default=False) as client:
                 while run.poll() is None and client.status == "running":
                     most = max(most, len(client.scheduler_info(n_workers=-1)["workers"]))
+                    time.sleep(0.5)
     return most
 
 

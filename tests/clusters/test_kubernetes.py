@@ -45,7 +45,6 @@ def says(client):
     return sorted(str(w["resources"]) for w in client.scheduler_info(n_workers=-1)["workers"].values())
 
 
-@pytest.mark.slow  # minutes on two cores
 def test_a_cluster_of_cpu_and_gpu_workers_is_made_scaled_and_deleted(here):
     with connect("kubernetes", n_workers=1, name="glacier", gpu_workers=1, **NEVER_IDLE) as client:
         groups = here.get("DaskWorkerGroup")
@@ -60,7 +59,6 @@ def test_a_cluster_of_cpu_and_gpu_workers_is_made_scaled_and_deleted(here):
     assert not here.get("Deployment")
 
 
-@pytest.mark.slow  # the operator waits in vain for the scheduler's name, up to 200 s
 def test_two_numbers_of_workers_make_an_autoscaler_and_a_failing_run_deletes_all(here):
     class BrokenError(Exception):
         pass

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import kmock
+from jsonpatch import JsonPatchTestFailed
 from kmock import KubernetesEmulator, KubernetesError, ResourceInfo
 
 VERBS = {"list", "watch", "get", "create", "patch", "delete"}
@@ -43,7 +44,10 @@ class Api(KubernetesEmulator):
             _fill_in(request)
         if request.action in (kmock.action.CREATE, kmock.action.UPDATE):
             self._stamp(request.data)
-        return await super()._handle(request)
+        try:
+            return await super()._handle(request)
+        except JsonPatchTestFailed as error:  # someone was faster; as 500 the operator would try the same for a minute
+            raise KubernetesError(422, "Invalid", str(error)) from error
 
     def _stamp(self, change):
         """Give an object or a change of one the next version, by which the operator knows its own changes again."""
@@ -61,6 +65,11 @@ class Api(KubernetesEmulator):
             for rule in self.rules
         ):
             raise KubernetesError(403, "Forbidden", f"the starter may not {verb} {kind.plural}")
+
+    async def _serve_watch(self, request):
+        print(f"watched: {request.resource.plural}", flush=True)
+        async for event in super()._serve_watch(request):
+            yield event
 
     async def _serve_list(self, request):
         found = await super()._serve_list(request)

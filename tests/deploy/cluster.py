@@ -25,6 +25,7 @@ PATHS = {
     "Pod": "api/v1/namespaces/ice/pods",
     "Service": "api/v1/namespaces/ice/services",
 }
+DASK_KINDS = {"daskclusters", "daskworkergroups", "daskjobs", "daskautoscalers"}
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ def run_kubernetes(folder: Path, rules: Sequence[Mapping[str, Any]], *, operator
         processes.wait_for(lambda: listens(port))
         if operator:
             processes.start("kopf", "run", "-m", "dask_kubernetes.operator.controller", "--standalone", "-A")
+            # What it finds while it starts it may take up only a minute later.
+            processes.wait_for(lambda: set((folder / "python.log").read_text().split()) >= DASK_KINDS)
         yield kubernetes
 
 

@@ -1,10 +1,12 @@
 """The Helm chart: it renders what a strict API server takes, refuses wrong values, and keeps its promises of safety."""
 
+import json
 import re
 
 import pytest
 import yaml
 
+from calfin_cloud.domains import Domain, box_grid, write_domains
 from deploy.chart import CHART, PLACES, check, everything, helm, pods_in, render, runs_in, tool, values
 
 pytestmark = pytest.mark.usefixtures("_helm")
@@ -197,3 +199,19 @@ def test_the_network_is_closed_but_for_the_release_its_stores_and_the_operator()
     assert policies["calfin-scheduler"]["ingress"][0]["from"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "dask-operator"}}}
     ]
+
+
+def test_domains_of_all_greenland_fit_into_the_config_map_unchanged_and_too_many_are_refused(tmp_path):
+    for n_glaciers, fits in ((290, True), (1000, False)):
+        grids = [box_grid((0, 2e4 * n, 2e4, 2e4 * (n + 1)), 3413, 30.0) for n in range(n_glaciers)]
+        path = tmp_path / f"{n_glaciers}.geojson"
+        write_domains([Domain(f"glacier-{n}", grid) for n, grid in enumerate(grids)], path)
+        done = helm("template", "calfin", str(CHART), *values(["aws"]), "--set-file", f"domains.geojson={path}")
+        assert (done.returncode == 0) == fits
+        if fits:
+            assert path.stat().st_size > 1_000_000
+            maps = [r for r in yaml.load_all(done.stdout, yaml.CSafeLoader) if r and r["kind"] == "ConfigMap"]
+            (text,) = (m["data"]["domains.geojson"] for m in maps if "domains.geojson" in m["data"])
+            assert json.loads(text) == json.loads(path.read_text())
+        else:
+            assert "a ConfigMap holds 1,000,000 characters" in done.stderr

@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import dask
 import pytest
 import yaml
 
@@ -50,6 +51,16 @@ def test_the_image_holds_what_the_package_is_built_from_and_no_builder():
     assert not re.search(r"\b(uv|pip|gcc)\b (install|pip)", final)
     for command in re.findall(r"pip install (?:[^&]|\\\n)+", text):
         assert "--require-hashes" in command or "--no-deps --compile-bytecode /wheels" in command, command
+
+
+def test_dask_reads_from_the_image_that_workers_are_not_profiled():
+    text = (DEPLOY / "Dockerfile").read_text()
+    setting = re.compile(r"\b(DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED)=(\w+)")
+    assert dask.config.collect_env(dict(setting.findall(text[text.index("AS base") : text.index("AS gpu\n")]))) == {
+        "distributed": {"worker": {"profile": {"enabled": False}}}
+    }
+    others = [path for folder in ("deploy", "helm") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    assert [path.name for path in others if b"PROFILE__ENABLED" in path.read_bytes()] == ["Dockerfile"]
 
 
 @pytest.mark.parametrize("lock", LOCKS)

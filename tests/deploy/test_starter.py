@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -113,7 +112,7 @@ def test_a_second_try_waits_for_the_run_that_a_killed_one_left(kubernetes, manif
         first.wait()
         before = uid(kubernetes, "DaskJob", "killed")
         second = start(kubernetes, manifest, "killed")
-        time.sleep(2)
+        wait_until(lambda: "DaskJob killed is there" in said(kubernetes, "killed"))
         assert second.poll() is None
         kubernetes.end_driver("killed", 0)
         assert await_exit(kubernetes, second) == 0

@@ -162,8 +162,8 @@ def killed_workers(most: int) -> Harm:
     return harm
 
 
-def starved_workers(most: int, spare_mb: int = 8) -> Harm:
-    """Workers that get no more memory than they have: what they allocate next fails, and some die of it."""
+def starved_workers(most: int, spare_mb: int = -16) -> Harm:
+    """Workers that may have less memory than they have: what they ask for next fails, and some die of it."""
 
     @contextmanager
     def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:

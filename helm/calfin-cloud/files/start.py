@@ -62,6 +62,7 @@ def drop_finished(job: APIObject, beside: Sequence[APIObject]) -> None:
     """Delete the run of an earlier try, with all that belongs to it, unless it goes on."""
     if not job.exists():
         return
+    wanted = job.raw
     job.refresh()
     if status(job) not in ("Successful", "Failed"):
         return
@@ -71,9 +72,7 @@ def drop_finished(job: APIObject, beside: Sequence[APIObject]) -> None:
     )
     while any(resource.exists() for resource in (job, cluster, driver_of(job), *beside)):
         time.sleep(POLL_S)
-    for key in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
-        job.raw["metadata"].pop(key, None)
-    job.raw.pop("status", None)
+    job.raw = wanted  # without the operator's notes on the old one, by which it would take the new one for done
 
 
 def create(resource: APIObject) -> None:

@@ -1,0 +1,74 @@
+"""Ocean and ice of scenes whose fronts people rejected or redrew, closed anew from the stored masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from shapely.affinity import affine_transform
+from shapely.geometry import LineString
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.fronts import fjord_from_scenes
+from calfin_cloud.polygons import Polygons, PolygonSettings, close_polygons
+from calfin_cloud.schema import POLYGON_KINDS
+from calfin_cloud.storage import read_places, read_polygons, read_scene_masks, read_store, read_store_domains
+
+OF_SCENE = ("key", "domain", "scene_id", "glacier_id", "datetime", "platform")
+
+
+def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Read the polygons of a store; those of scenes whose fronts people changed are closed anew from what they left.
+
+    Parameters
+    ----------
+    fronts
+        Table of `reviewed_fronts`.
+
+    Returns
+    -------
+    GeoDataFrame
+        As `storage.read_polygons`. A scene with no front left has no row, one whose fronts do not close says why.
+    """
+    polygons = read_polygons(store)
+    changed = fronts.loc[fronts["verdict"].isin(["reject", "redraw"]), "key"]
+    left = fronts[fronts["key"].isin(changed) & (fronts["state"] == "front") & (fronts["verdict"] != "reject")]
+    domains = {d.name: d for d in read_store_domains(store)}
+    rows = [row for _, scene in left.groupby("key", sort=False) for row in _rows(store, domains, scene)]
+    kept = polygons[~polygons["key"].isin(changed)]
+    if not rows:
+        return kept.reset_index(drop=True)
+    anew = gpd.GeoDataFrame(rows, geometry="geometry", crs=polygons.crs)[list(polygons.columns)]
+    return pd.concat([kept, anew], ignore_index=True) if len(kept) else anew
+
+
+def close_scene(store: str, domain: Domain, scene_id: str, lines: Sequence[LineString]) -> Polygons:
+    """Close lines (in the domain's CRS) of a scene as the store closes its fronts, see `polygons.close_polygons`."""
+    place = read_places(store, domain.name).get(scene_id)
+    ice = np.full(domain.shape, np.nan) if place is None else read_scene_masks(store, domain.name, place)[1]
+    fjord = domain.fjord_mask
+    if fjord is None:
+        to_pixel = (~domain.grid.transform).to_shapely()
+        in_pixels = [shapely.get_coordinates(affine_transform(line, to_pixel)) - 0.5 for line in lines]
+        fjord = fjord_from_scenes([(ice, in_pixels)])
+    settings = PolygonSettings(**read_store(store).get("settings", {}).get("polygons", {}))
+    return close_polygons(lines, ice, domain.grid, fjord_mask=fjord, settings=settings)
+
+
+def _rows(store: str, domains: dict[str, Domain], scene: gpd.GeoDataFrame) -> list[dict[str, Any]]:
+    """Rows of `POLYGON_SCHEMA` of one scene."""
+    first = scene.iloc[0]
+    domain = domains[first["domain"]]
+    made = close_scene(store, domain, str(first["scene_id"]), list(scene.geometry))
+    same = {name: first[name] for name in OF_SCENE} | {"fjord": domain.fjord_source or "scene", "detail": made.detail}
+    rows = []
+    for kind in POLYGON_KINDS:
+        shape = getattr(made, kind)
+        reason = made.reason if made.reason or shape is not None else f"no_{kind}"
+        area = np.nan if shape is None else shape.area
+        rows.append(same | {"kind": kind, "reason": reason, "area_m2": area, "geometry": shape})
+    return rows
