@@ -212,6 +212,17 @@ def test_half_a_pair_of_keys_is_told_and_not_shown():
         assert PLANTED not in str(found)
 
 
+def test_certificates_of_ones_own_that_only_some_readers_know_are_told(tmp_path):
+    own = tmp_path / "own.pem"
+    own.write_text("-")
+    everywhere = dict.fromkeys(("GDAL_CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), str(own))
+    says(doctor.check_certificates({}), "ok")
+    says(doctor.check_certificates(everywhere), "ok")
+    says(doctor.check_certificates({"CURL_CA_BUNDLE": str(own)}), "warning", "not GDAL_CURL_CA_BUNDLE (scenes)", "all")
+    gone = everywhere | {"AWS_CA_BUNDLE": str(tmp_path / "gone.pem")}
+    says(doctor.check_certificates(gone), "problem", "no file where AWS_CA_BUNDLE says", "correct the path")
+
+
 def test_a_foreign_database_of_proj_is_told(tmp_path):
     code = "from calfin_cloud import doctor; found = doctor.check_libraries(); print(found.status, found.remedy)"
     environment = os.environ | {"PROJ_DATA": str(tmp_path), "PROJ_LIB": str(tmp_path)}

@@ -1,7 +1,15 @@
 """Looks for what would make a run fail, by trying it: findings in words, each with what to do."""
 
 from calfin_cloud.doctor.findings import Finding, problem, remedy_for, without_secrets
-from calfin_cloud.doctor.here import check_disk, check_gpu_here, check_keys, check_libraries, check_network, count_gpus
+from calfin_cloud.doctor.here import (
+    check_certificates,
+    check_disk,
+    check_gpu_here,
+    check_keys,
+    check_libraries,
+    check_network,
+    count_gpus,
+)
 from calfin_cloud.doctor.remote import (
     check_clock,
     check_domains,
@@ -14,6 +22,7 @@ from calfin_cloud.doctor.workers import check_gpus, check_memory, check_worker_c
 
 __all__ = [
     "Finding",
+    "check_certificates",
     "check_clock",
     "check_disk",
     "check_domains",

@@ -61,7 +61,7 @@ REMEDIES = (
     (
         r"WRONG_VERSION_NUMBER|wrong version number|SSLError|SSL routines|certificate|UNEXPECTED_EOF",
         "http and https, or the certificate, do not fit: a server without TLS needs http:// in AWS_ENDPOINT_URL and "
-        "AWS_HTTPS=NO, a private certificate CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE and AWS_CA_BUNDLE",
+        "AWS_HTTPS=NO, a private certificate GDAL_CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE and AWS_CA_BUNDLE",
     ),
     (
         r"AccessDenied|Forbidden|Permission|HTTP status 40[13]|HTTP response code: 40[13]|status 40[13]|\b40[13]\b",

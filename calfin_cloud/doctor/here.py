@@ -23,6 +23,8 @@ from calfin_cloud.sensors import IMAGE_DRIVERS
 
 LEAST_DISK, ENOUGH_DISK = 10**9, 10**10  # bytes; 3000 scenes of 400 px write 1 GB
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+BUNDLES = {"GDAL_CURL_CA_BUNDLE": "scenes", "REQUESTS_CA_BUNDLE": "catalogues", "AWS_CA_BUNDLE": "stores"}
+"""Variables that name a list of certificates, and what is read with it. `CURL_CA_BUNDLE` rasterio does not look at."""
 
 
 def check_libraries() -> Finding:
@@ -66,6 +68,21 @@ def check_keys(environment: Mapping[str, str] = os.environ) -> Finding:
         return Finding("credentials", "problem", f"AWS_SESSION_TOKEN is set without {' and '.join(KEYS)}", "set all")
     said = "keys of S3 are in the environment" if there else "no keys of S3 in the environment"
     return Finding("credentials", "ok", said)
+
+
+def check_certificates(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Whether certificates of one's own are known to all that read over https."""
+    own = [name for name in (*BUNDLES, "CURL_CA_BUNDLE", "SSL_CERT_FILE") if environment.get(name)]
+    if not own:
+        return Finding("certificates", "ok", "no list of certificates of your own")
+    lacking = [f"{name} ({what})" for name, what in BUNDLES.items() if not environment.get(name)]
+    if lacking:
+        said = f"{', '.join(own)} is set, and not {', '.join(lacking)}"
+        return Finding("certificates", "warning", said, "set all three to the same file, here and on the workers")
+    gone = [name for name in BUNDLES if not os.path.isfile(environment[name])]
+    if gone:
+        return Finding("certificates", "problem", f"there is no file where {', '.join(gone)} says", "correct the path")
+    return Finding("certificates", "ok", "one list of certificates for scenes, catalogues and stores")
 
 
 def check_disk(store: str | None) -> list[Finding]:
