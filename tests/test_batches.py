@@ -326,7 +326,7 @@ def check_readers(store):
 
 
 @given(st.lists(st.integers(0, 40), max_size=3), st.integers(1, 3))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_any_kills_at_any_step_leave_whole_batches_and_end_in_the_same_files(tmp_path_factory, kills, cut):
     folder = tmp_path_factory.mktemp("s")
     stores = [made(str(folder / name)) for name in ("disturbed", "undisturbed")]

@@ -106,6 +106,7 @@ def test_a_second_run_writes_nothing(painted, undisturbed):
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")} == before
 
 
+@pytest.mark.slow  # the next one has two
 def test_a_store_from_one_worker_equals_that_of_a_plain_loop(painted, undisturbed, tmp_path):
     with connect("local", n_workers=1) as client:
         run(painted, tmp_path / "store", client=client)

@@ -98,6 +98,7 @@ def test_two_accumulated_steps_move_the_weights_as_their_mean_gradient():
     assert not np.allclose(np.asarray(variable), [1.0, -2.0])
 
 
+@pytest.mark.slow  # tests/test_training.py has a smaller one
 @pytest.mark.usefixtures("eager")
 def test_a_training_with_accumulation_and_averaged_weights_resumes_to_the_same_weights(tmp_path, monkeypatch):
     how = replace(TINY, accumulate=2, ema=0.9, augmentation="release", label="before", sampling="rounds")

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -20,13 +21,18 @@ from servers.files import FileServer, serve_folder
 from calfin_cloud.sample import write_sample
 
 
-def calfin(*words: str) -> tuple[str, float]:
-    """Run a verb in a process of its own; return what it prints, and its seconds."""
-    began = time.monotonic()
+def calfin(*words: str) -> tuple[str, float, float]:
+    """Run a verb in a process of its own; return what it prints, its seconds, and those of the processor."""
+    began, processor_s = time.monotonic(), _of_children()
     done = subprocess.run([sys.executable, "-m", "calfin_cloud.cli", *words], capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr.decode())
-    return done.stdout.decode(), time.monotonic() - began
+    return done.stdout.decode(), time.monotonic() - began, _of_children() - processor_s
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def plan_and_run(folder: Path, server: FileServer, cluster: str, sample: int, n: int) -> dict[str, float | str]:
@@ -34,11 +40,11 @@ def plan_and_run(folder: Path, server: FileServer, cluster: str, sample: int, n:
     call = ["--catalog", f"{server.url}/catalog.json", "--domains", str(folder / "domains.geojson")]
     store = folder / f"store-{cluster}-{n}"
     call += ["--period", "1984/2030", "--cluster", cluster, "--store", str(store)]
-    text, plan_s = calfin("plan", *call, "--sample", str(sample), "--seed", str(n), "--json")
+    text, plan_s, _ = calfin("plan", *call, "--sample", str(sample), "--seed", str(n), "--json")
     told = json.loads(text)
     server.n_bytes.clear()
     server.requests.clear()
-    _, run_s = calfin("map", *call)
+    _, run_s, processor_s = calfin("map", *call)
     written = sum(path.stat().st_size for path in store.rglob("*") if path.is_file() and path.parent != store)
     low, high = told["range_s"]
     n_scenes, n_bytes, n_requests = told["to_do"], of_scenes(server.n_bytes), of_scenes(server.requests)
@@ -55,6 +61,7 @@ def plan_and_run(folder: Path, server: FileServer, cluster: str, sample: int, n:
         "requests": told["requests"] / n_requests,
         "bytes written": told["bytes_written"] / written,
         "s a scene": run_s / n_scenes,
+        "core s a scene": processor_s / n_scenes,
         "MB read": n_bytes / n_scenes / 1e6,
         "requests a scene": n_requests / n_scenes,
         "MB written": written / n_scenes / 1e6,
@@ -70,7 +77,7 @@ def of_scenes(counts: Counter[str]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--sample", type=int, default=6)
+    parser.add_argument("--sample", type=int, default=12)
     parser.add_argument("--clusters", nargs="+", default=["none", "local"])
     parser.add_argument(
         "--rounds", type=int, default=3, help="plans and runs in turn, since machines have other work too"

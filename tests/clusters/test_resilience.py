@@ -62,7 +62,7 @@ def test_a_lost_scheduler_ends_the_run_with_3_and_a_new_cluster_resumes_it(world
     assert tables(store) == tables(world.undisturbed)
 
 
-@pytest.mark.parametrize("cluster", ["none", "local"])
+@pytest.mark.parametrize("cluster", ["none", pytest.param("local", marks=pytest.mark.slow)])
 def test_sigterm_ends_a_run_within_seconds_and_leaves_no_process(world, tmp_path, cluster):
     store = str(tmp_path / "store")
     run = started(world, store, cluster=cluster)

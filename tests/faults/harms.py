@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from distributed import LocalCluster
+import numpy as np
+import psutil
+from distributed import Client, LocalCluster
 from servers.files import serve_folder
 from servers.processes import free_ports, listens
 from servers.proxy import FaultProxy, FlippingWire, Plan
@@ -162,23 +164,20 @@ def killed_workers(most: int) -> Harm:
     return harm
 
 
-def starved_workers(most: int, spare_mb: int = -16) -> Harm:
-    """Workers that may have less memory than they have: what they ask for next fails, and some die of it."""
+def starved_workers(most: int) -> Harm:
+    """Workers whose memory something else fills, until their nannies end them."""
 
     @contextmanager
     def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
         draw = stage.draw
 
         def starve() -> None:
-            for process in worker_ids(stage):
-                row.hit |= unfinished(stage, store)
-                row.injected["limit"] += limit_memory(process, spare_mb * 2**20)
+            row.hit |= unfinished(stage, store)
+            row.injected["out of memory"] += fill_memory_of_one(stage, draw)
 
-        with repeatedly(starve, most, lambda: draw.uniform(0.5, 3.0)):
+        with repeatedly(starve, most, lambda: draw.uniform(1.0, 6.0)):
             row.ended[stage.map(store)] += 1
         row.look(stage, store)
-        for process in worker_ids(stage):
-            limit_memory(process, None)
         yield stage
 
     return harm
@@ -450,15 +449,24 @@ def kill_one(processes: list[int], draw: random.Random) -> bool:
     return False
 
 
-def limit_memory(process: int, spare: int | None) -> bool:
-    """Let a process have so many bytes more than it has, None for no limit; say whether it lives."""
-    try:
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
-        most = resource.RLIM_INFINITY if spare is None else pages * resource.getpagesize() + spare
-        resource.prlimit(process, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
-    except (FileNotFoundError, ProcessLookupError):
+def fill_memory_of_one(stage: Stage, draw: random.Random) -> bool:
+    """Let a worker take more memory than it may have; say whether its nanny has ended it for that."""
+    assert stage.workers is not None, "this harm needs workers"
+    nanny = draw.choice(list(stage.workers.workers.values()))
+    if not (nanny.pid and psutil.pid_exists(nanny.pid)):
         return False
-    return True
+    process = psutil.Process(nanny.pid)
+    with Client(stage.workers, set_as_default=False) as client:
+        client.run(fill_memory, workers=[nanny.worker_address], on_error="ignore")  # it does not come back
+        return not psutil.wait_procs([process], timeout=20)[1]
+
+
+def fill_memory() -> None:
+    """Hold more memory than a worker of `matrix.WORKER_MEMORY` may have."""
+    _held.append(np.ones(2**31, dtype=np.uint8))
+
+
+_held: list[np.ndarray] = []
 
 
 def wait_for(is_so: Callable[[], Any], seconds: float = 240) -> None:

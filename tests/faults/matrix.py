@@ -59,7 +59,7 @@ ALONE: Faults = {
 ON_WORKERS: Faults = {
     "any of these at once, two workers": (http(*MIXED, rate=0.3, rounds=3), 1),
     "worker killed": (harms.killed_workers(8), 2),
-    "out of memory": (harms.starved_workers(10), 1),
+    "out of memory": (harms.starved_workers(6), 1),
     "driver killed": (harms.killed_drivers(4), 1),
     "scheduler killed": (harms.killed_schedulers(3), 1),
 }
@@ -79,6 +79,7 @@ IN_S3: Faults = {
 """The same for scenes and stores in a bucket."""
 
 TABLES = (ALONE, ON_WORKERS, ON_THE_WIRE, IN_S3)
+WORKER_MEMORY = "1600MiB"
 HEAD = (
     "fault | injected | scenes hit | lost | doubled | changed | tables in the end | second run writes | s | ended with"
 )
@@ -132,7 +133,7 @@ def staged(folder: Path, seed: int, *, n_scenes: int = N_SCENES, n_workers: int 
     folder.mkdir(parents=True, exist_ok=True)
     painted = paint_world(folder / "painted", n_scenes, seed)
     with serve_folder(painted) as server, listening(FaultProxy(server.url)) as proxy, ExitStack() as stack:
-        workers = stack.enter_context(local(n_workers)) if n_workers else None
+        workers = stack.enter_context(local(n_workers, worker_memory=WORKER_MEMORY)) if n_workers else None
         stage = Stage(World(painted, proxy.url, f"{folder}/undisturbed"), proxy, str(folder), seed, workers)
         map_undisturbed(stage)
         yield stage
