@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -79,6 +79,7 @@ IN_S3: Faults = {
 """The same for scenes and stores in a bucket."""
 
 TABLES = (ALONE, ON_WORKERS, ON_THE_WIRE, IN_S3)
+CLUSTER_LOST_OR_HELD = 3
 WORKER_MEMORY = "1600MiB"
 HEAD = (
     "fault | injected | scenes hit | lost | doubled | changed | tables in the end | second run writes | s | ended with"
@@ -90,7 +91,7 @@ def endure(stage: Stage, harm: Harm, row: Row) -> Row:
     """Map into a new store while a harm lasts, then without it until all is done, and compare; add it to the row."""
     store, start = f"{stage.stores}/store-{stage.seed}", time.monotonic()
     with harm(stage, store, row) as after:
-        after.map(store)
+        until_it_may(after.map, store)
         after.retry(store)
         row.look(after, store, finished=True)
         row.unlike |= unlike(tables(after.world.undisturbed), tables(store))
@@ -99,6 +100,12 @@ def endure(stage: Stage, harm: Harm, row: Row) -> Row:
         row.written |= unlike(before, listing(store))
     row.seconds += time.monotonic() - start
     return row
+
+
+def until_it_may(run: Callable[[str], int], store: str) -> None:
+    """Run again while the store is held: by one that was not let give it back, for 90 s."""
+    while run(store) == CLUSTER_LOST_OR_HELD:
+        time.sleep(15)
 
 
 def map_undisturbed(stage: Stage) -> None:
