@@ -101,7 +101,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     from calfin_cloud.pipeline import made_by
 
     yield doctor.check_libraries()
-    network = doctor.check_network(options.network or DEFAULT_NETWORK)
+    network = doctor.check_network(options.network or DEFAULT_NETWORK, options.engine)
     yield network
     yield doctor.check_gpu_here()
     yield doctor.check_keys()

@@ -192,8 +192,10 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import VARIANTS
 
+    variant = VARIANTS[options.variant]
     return replace(
-        VARIANTS[options.variant],
+        variant,
+        inference=replace(variant.inference, engine=options.engine),
         network=options.network or DEFAULT_NETWORK,
         max_cloud=options.max_cloud,
         max_nodata=options.max_nodata,

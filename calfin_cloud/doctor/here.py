@@ -18,7 +18,7 @@ import rasterio.warp
 from pyproj.exceptions import ProjError
 
 from calfin_cloud.doctor.findings import Finding, Status, problem
-from calfin_cloud.network import load_network, network_id
+from calfin_cloud.network import Engine, load_network, network_id
 from calfin_cloud.sensors import IMAGE_DRIVERS
 
 LEAST_DISK, ENOUGH_DISK = 10**9, 10**10  # bytes; 3000 scenes of 400 px write 1 GB
@@ -49,10 +49,10 @@ def check_libraries() -> Finding:
     return Finding("libraries", "ok", versions)
 
 
-def check_network(name: str) -> Finding:
-    """Whether the weights are whole, and the network can be made of them."""
+def check_network(name: str, engine: Engine = "keras") -> Finding:
+    """Whether the weights are whole, and the network can be made of them for its engine."""
     try:
-        load_network(name)
+        load_network(name, engine=engine)
     except (ValueError, OSError) as error:
         return problem("network", error, "fetch the weights again, or install calfin-cloud again")
     return Finding("network", "ok", network_id(name))

@@ -1,10 +1,12 @@
 from .calfin import TILE_SIZE, AlignCornersResize, Tensor, calfin_network, interpolation_matrix
+from .engines import OpenVinoNetwork
 from .files import (
     DEFAULT_NETWORK,
     PUBLISHED_GLACIERS,
     PUBLISHED_UNET,
     SHIPPED,
     WEIGHTS_FOLDER,
+    Engine,
     Shipped,
     network_id,
     training_glaciers,
@@ -32,6 +34,8 @@ __all__ = [
     "TILE_SIZE",
     "WEIGHTS_FOLDER",
     "AlignCornersResize",
+    "Engine",
+    "OpenVinoNetwork",
     "Shipped",
     "Tensor",
     "build_network",

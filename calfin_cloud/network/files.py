@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import h5py
+
+Engine = Literal["keras", "openvino"]
+"""What runs a network: the masks are the same up to rounding. OpenVINO is quicker on a CPU and comes with an extra."""
 
 
 class Shipped(NamedTuple):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import keras
@@ -15,7 +15,8 @@ from keras import layers
 from numpy.typing import NDArray
 
 from calfin_cloud.network.calfin import TILE_SIZE, calfin_network
-from calfin_cloud.network.files import PUBLISHED_UNET, noted, numbered_layers, weights_path
+from calfin_cloud.network.engines import OpenVinoNetwork, convert
+from calfin_cloud.network.files import PUBLISHED_UNET, Engine, noted, numbered_layers, weights_path
 from calfin_cloud.network.unet import unet_network
 from calfin_cloud.schema import SceneError
 
@@ -42,7 +43,9 @@ def build_network(architecture: str, *, width: float = 1.0, size: int = TILE_SIZ
     return ARCHITECTURES[architecture](width=width, size=size)
 
 
-def load_network(name_or_path: str | Path, *, sha256: str | None = None, size: int = TILE_SIZE) -> keras.Model:
+def load_network(
+    name_or_path: str | Path, *, sha256: str | None = None, size: int = TILE_SIZE, engine: Engine = "keras"
+) -> keras.Model | OpenVinoNetwork:
     """Load the network with its weights, once per process.
 
     Parameters
@@ -55,12 +58,16 @@ def load_network(name_or_path: str | Path, *, sha256: str | None = None, size: i
         Expected hash of the file in hexadecimal; checked before the file is opened. Shipped weights are checked always.
     size
         Side of the square input in px; a `.keras` model keeps its own.
+    engine
+        What runs it; in another than Keras the network predicts, and does nothing else.
     """
+    if engine not in get_args(Engine):
+        raise ValueError(f"engine must be one of {get_args(Engine)}, got {engine!r}: correct the name")
     with _loading:  # two threads of a worker that ask at once get one and the same network
-        return _load_network(str(name_or_path), sha256, size)
+        return _load_network(str(name_or_path), sha256, size, engine)
 
 
-def predict_tiles(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+def predict_tiles(network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
     """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1.
 
     A batch that does not fit into memory goes through in halves; `SceneError` if not even one tile fits.
@@ -76,7 +83,7 @@ def predict_tiles(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[n
     return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
 
 
-def _predict_batch(network: keras.Model, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+def _predict_batch(network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
     try:
         return np.asarray(network.predict_on_batch(tiles), dtype=np.float32)
     except Exception as error:
@@ -144,14 +151,14 @@ _loading = threading.Lock()
 
 
 @lru_cache(maxsize=2)
-def _load_network(name_or_path: str, sha256: str | None, size: int) -> keras.Model:
+def _load_network(name_or_path: str, sha256: str | None, size: int, engine: Engine) -> keras.Model | OpenVinoNetwork:
     path = weights_path(name_or_path, sha256=sha256)
     if path.suffix == ".keras":
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     else:
         network = read_weights(_empty_network(path, size), path)
     prepare_compilation(network)
-    return network
+    return convert(network) if engine == "openvino" else network
 
 
 def prepare_compilation(network: keras.Model) -> None:

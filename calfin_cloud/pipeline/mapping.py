@@ -74,7 +74,7 @@ def map_fronts(
         raise ValueError(
             f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
         )
-    check_network(settings.network, client)  # a wrong one ends the run here, not scene by scene
+    check_network(settings, client)  # a wrong one ends the run here, not scene by scene
     counts: Counter[str] = Counter(found=0, known=0, front=0, no_front=0, failed=0)
     with hold_lease(store, "map") as check:
         open_store(store, crs=crs.pop(), made_by=made_by(settings))

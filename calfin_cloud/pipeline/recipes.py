@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from calfin_cloud.domains import Domain, domains_json
 from calfin_cloud.network import network_id
-from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.settings import MapSettings, saved
 
 
 def made_by(settings: MapSettings) -> dict[str, Any]:
     """Return what a store is made with, as `store.json` keeps it: settings, model, version of the code."""
-    return {"settings": asdict(settings), "model": network_id(settings.network), "code": version("calfin-cloud")}
+    return {"settings": saved(settings), "model": network_id(settings.network), "code": version("calfin-cloud")}
 
 
 def recipe_of(domain: Domain, settings: MapSettings) -> dict[str, str]:
     """Digests of what decides the `masks` of a domain's scenes, and the `fronts` that are traced from them."""
-    saved = made_by(settings)
-    how = saved.pop("settings")
-    masks = [saved, how["max_cloud"], how["max_nodata"], how["inference"]]
+    made = made_by(settings)
+    how = made.pop("settings")
+    masks = [made, how["max_cloud"], how["max_nodata"], how["inference"]]
     fronts = [how["trace"], how["polygons"], domains_json([domain])]
     return {"masks": _digest(masks), "fronts": _digest(fronts)}
 

@@ -101,7 +101,7 @@ def recompute_changed(
     with hold_lease(store, RECOMPUTE) as check:
         check_finished(store, verb=RECOMPUTE)
         settings = settings or settings_from(read_store(store)["settings"])
-        check_network(settings.network, client)  # a wrong one ends the run here, before the store is touched
+        check_network(settings, client)  # a wrong one ends the run here, before the store is touched
         kept = {d.name: d for d in read_store_domains(store)}
         own = [d for d in domains if d.name in kept]
         batches = tidy(store)

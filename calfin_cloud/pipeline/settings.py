@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from calfin_cloud import fronts, inference
@@ -36,6 +36,13 @@ VARIANTS = {"default": MapSettings()} | {
 """Settings by name: ours, or those of the release for one of its four sets of scenes (6.1)."""
 
 
+def saved(settings: MapSettings) -> dict[str, Any]:
+    """Return settings as JSON values for `store.json`, without the engine: it decides no result."""
+    values = asdict(settings)
+    del values["inference"]["engine"]
+    return values
+
+
 def settings_from(saved: Mapping[str, Any]) -> MapSettings:
     """Read the settings that a store was made with (`store.json`)."""
     settings: MapSettings = _value(MapSettings, saved)
@@ -48,7 +55,7 @@ def _value(kind: Any, saved: Any) -> Any:  # noqa: ANN401 - any dataclass of set
     if not kinds or saved is None:
         return saved
     made: Any = kinds[0]
-    unknown = set(saved) ^ {f.name for f in fields(made)}
+    unknown = set(saved) ^ {f.name for f in fields(made) if f.compare}
     if unknown:
         raise ValueError(
             f"the store was made with other settings than this version knows: {sorted(unknown)} differ; "

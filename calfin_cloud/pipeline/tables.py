@@ -58,8 +58,14 @@ def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
 
 def scene_rows(items: Sequence[pystac.Item], domain: Domain, settings: MapSettings) -> list[Row]:
     """Columns that say which scenes these are and what maps them."""
-    by = {"model": network_id(settings.network), "code": version("calfin-cloud")}  # read from files: once a batch
+    by = {"model": network_id(settings.network), "code": code_of(settings)}  # read from files: once a batch
     return [_scene_row(item, domain) | by for item in items]
+
+
+def code_of(settings: MapSettings) -> str:
+    """Version of the code, and the engine of the network where it is not Keras: `0.1.0` or `0.1.0 openvino`."""
+    engine = settings.inference.engine
+    return version("calfin-cloud") + ("" if engine == "keras" else f" {engine}")
 
 
 def _scene_row(item: pystac.Item, domain: Domain) -> Row:

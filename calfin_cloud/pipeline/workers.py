@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from dask import delayed
 from dask.delayed import Delayed
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
 from calfin_cloud import network as networks  # Keras waits until a network is loaded
@@ -57,12 +57,17 @@ def places_of(client: Client) -> Places:
     return Places({"GPU": 1} if n_gpu else None, {"CPU": SHARE} if n_cpu else None, n_gpu or len(workers))
 
 
-def check_network(network: str, client: Client | None) -> None:
-    """Load the network where it will run; `ValueError` for a wrong name, hash or file."""
-    if client:
-        client.submit(load, network, resources=places_of(client).network, pure=False).result()
-    else:
-        load(network)
+def check_network(settings: MapSettings, client: Client | None) -> None:
+    """Load the network where it will run; `ValueError` for a wrong file, a missing engine, or too little memory."""
+    if client is None:
+        return load(settings)
+    try:
+        client.submit(load, settings, resources=places_of(client).network, pure=False).result()
+    except KilledWorker as error:
+        raise ValueError(
+            "workers end while they load the network, most likely for want of memory: give each 1.5 GB or more "
+            f"(--worker-memory 2GiB, or the limit of its pod), or see their logs ({error})"
+        ) from error
 
 
 def map_on(
@@ -183,9 +188,9 @@ def _chunk_of_each(array: xr.DataArray) -> list[tuple[Delayed, int]]:
 # Tasks
 
 
-def load(network: str) -> None:
-    """Load a network, which stays in this process."""
-    networks.load_network(network)
+def load(settings: MapSettings) -> None:
+    """Load the network, which stays in this process."""
+    networks.load_network(settings.network, engine=settings.inference.engine)
 
 
 def look_at_block(

@@ -35,7 +35,7 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
         What is known of the scene; `fronts`, each with its measures, the doubts of `calfin timeseries` and the verdict
         of a person; `read`: the STAC item, its catalogue, and of the files that were read the address (unsigned) and
         the checksum and size that the item gives, else `unknown`, since nothing else was asked of the server;
-        `made_by`: network with its sha256, code version and settings.
+        `made_by`: network with its sha256 and the engine that ran it, code version and settings.
     """
     fronts = reviewed_fronts(store)
     mine = fronts[(fronts["key"] == scene) | (fronts["scene_id"] == scene)]
@@ -46,12 +46,18 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
     first = mine.iloc[0]
     found = mine[mine["state"] == "front"]
     made_by = read_store(store)
+    code, _, engine = first["code"].partition(" ")
     return {
         "key": keys[0],
         **{name: _plain(first[name]) for name in SHOWN},
         "fronts": [{n: _plain(row[n]) for n in (*SHOWN_FRONT, *SHOWN_LATER)} for _, row in found.iterrows()],
         "read": _read_from(_item_of(store, keys[0])),
-        "made_by": {"model": first["model"], "code": first["code"], "settings": made_by.get("settings")},
+        "made_by": {
+            "model": first["model"],
+            "engine": engine or "keras",
+            "code": code,
+            "settings": made_by.get("settings"),
+        },
     }
 
 

@@ -33,8 +33,7 @@ from calfin_cloud import inference
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import loaders
-from calfin_cloud.network import DEFAULT_NETWORK
-from calfin_cloud.pipeline import map_fronts, scene
+from calfin_cloud.pipeline import MapSettings, map_fronts, scene
 from calfin_cloud.pipeline.batches import cut_batches, unknown_scenes
 from calfin_cloud.pipeline.workers import load
 from calfin_cloud.scenes import stream_scenes
@@ -111,7 +110,7 @@ def _measure(
     with tempfile.TemporaryDirectory() as folder, serve_catalogue(n_scenes // n_domains) as url:
         find = partial(stream_scenes, url, period="1985/..")
         with connect("local", n_workers=n_workers) as client:
-            client.run(load, DEFAULT_NETWORK)
+            client.run(load, MapSettings())
             client.run(replace_the_real_work)
             with serve_catalogue(64) as small:
                 warm_up = partial(stream_scenes, small, period="1985/..")

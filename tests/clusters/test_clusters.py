@@ -5,12 +5,15 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import LocalCluster
 
 from calfin_cloud import clusters
 from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
+from calfin_cloud.pipeline import MapSettings
+from calfin_cloud.pipeline.workers import check_network
 from clusters.farm import farm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -128,3 +131,12 @@ def test_flags_that_cannot_be_read_end_the_call_with_2(words, capsys):
         options(*words)
     assert end.value.code == 2
     assert words[0] in capsys.readouterr().err
+
+
+def test_workers_with_too_little_memory_for_the_network_are_told_with_a_remedy():
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        connect("local", n_workers=1, worker_memory="512MiB") as client,
+        pytest.raises(ValueError, match=r"want of memory: give each 1\.5 GB or more"),
+    ):
+        check_network(MapSettings(), client)
