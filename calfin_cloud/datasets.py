@@ -26,8 +26,8 @@ MOHAJERANI_PIXEL_M = {"Kangerlussuaq": 67.0, "Sverdrup": 62.0}
 OCEAN_REACH_PX = 40
 """How far seaward of a drawn front the mohajerani2019 images are surely ocean: further off the fjord bends."""
 
-CAFFE_NODATA, CAFFE_OCEAN = 1, 4
-"""Values of the zone masks; rock (2) and glacier (3) are both ice here."""
+CAFFE_NODATA, CAFFE_ROCK, CAFFE_OCEAN = 1, 2, 4
+"""Values of the zone masks; rock and glacier (3) are both ice here."""
 
 Sensor = Literal["optical", "sar"]
 
@@ -44,6 +44,8 @@ class Sample:
         (y, x) bool, the drawn calving front or coastline as a line.
     ice
         (y, x) uint8: 1 land or ice, 0 ocean or melange, 255 unknown.
+    rock
+        (y, x) uint8: 1 land that does not calve, 0 glacier or ocean, 255 unknown; None where nobody has drawn it.
     pixel_size_m
         Metres per pixel, or None where the scale is lost.
     datetime
@@ -60,16 +62,19 @@ class Sample:
     image: NDArray[np.float32]
     front: NDArray[np.bool_]
     ice: NDArray[np.uint8]
+    rock: NDArray[np.uint8] | None = None
     pixel_size_m: float | None = None
     datetime: dt.datetime | None = None
     platform: str = ""
     is_southern: bool = False
 
     def __post_init__(self) -> None:
-        if not self.image.shape == self.front.shape == self.ice.shape or self.image.ndim != 2:
+        masks = {"front": self.front, "ice": self.ice} | ({} if self.rock is None else {"rock": self.rock})
+        if self.image.ndim != 2 or any(mask.shape != self.image.shape for mask in masks.values()):
+            shapes = ", ".join(f"{name} {mask.shape}" for name, mask in masks.items())
             raise ValueError(
-                f"{self.name}: image {self.image.shape}, front {self.front.shape} and ice {self.ice.shape} "
-                "must share one (y, x) shape: give the masks the size of the image"
+                f"{self.name}: image {self.image.shape}, {shapes} must share one (y, x) shape: give the masks the size "
+                "of the image"
             )
 
 
@@ -131,6 +136,7 @@ def read_caffe256(folder: Path | str) -> Iterator[Sample]:
             values = np.unique(zones).tolist()
             raise ValueError(f"{name}_zones.png has the values {values}, expected 1 to 4: restore the file")
         ice = np.select([zones == CAFFE_NODATA, zones == CAFFE_OCEAN], [UNKNOWN, OCEAN], ICE).astype(np.uint8)
+        rock = np.select([zones == CAFFE_NODATA, zones == CAFFE_ROCK], [UNKNOWN, 1], 0).astype(np.uint8)
         missing = (zones == CAFFE_NODATA) & (image == 0)
         yield Sample(
             name,
@@ -139,6 +145,7 @@ def read_caffe256(folder: Path | str) -> Iterator[Sample]:
             np.where(missing, np.nan, image).astype(np.float32),
             front,
             ice,
+            rock,
             datetime=_date_in(row.get("date", name)),
             platform=row.get("sensor", ""),
             is_southern="Antarctic" in row.get("glacier_name", ""),

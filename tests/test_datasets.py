@@ -81,10 +81,11 @@ def test_optical_front_is_the_black_line_with_ice_below_and_ocean_above(optical)
     assert (sample.ice[:, [0, 4, 35, 39]] == UNKNOWN).all()
 
 
-def test_radar_zones_become_ice_ocean_and_unknown(radar):
+def test_radar_zones_become_ice_ocean_rock_and_unknown(radar):
     (sample,) = read_caffe256(radar)
     assert sample.sensor == "sar"
     np.testing.assert_array_equal(sample.ice[::16, 0], [UNKNOWN, ICE, ICE, OCEAN])
+    np.testing.assert_array_equal(sample.rock[::16, 0], [UNKNOWN, 1, 0, 0])
     assert np.isnan(sample.image[1:16]).all()
     assert sample.image[0, 0] == 9
     assert np.isfinite(sample.image[16:]).all()

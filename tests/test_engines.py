@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,17 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
+import geopandas as gpd
 import keras
 import numpy as np
 import psutil
 import pytest
 from distributed import Client, LocalCluster
+from PIL import Image
 from storing import contents
 
 from calfin_cloud import doctor, storage
+from calfin_cloud.cli import main
 from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.cli.stores import settings_of
 from calfin_cloud.domains import read_domains
@@ -30,11 +34,12 @@ from calfin_cloud.network import (
     predict_tiles,
     save_weights,
 )
-from calfin_cloud.pipeline import MapSettings, made_by, map_fronts, recompute_changed
+from calfin_cloud.pipeline import MapSettings, made_by, map_fronts, recompute_changed, retrace_fronts
 from calfin_cloud.pipeline.recipes import recipe_of
 from calfin_cloud.pipeline.settings import saved, settings_from
+from calfin_cloud.preprocess import to_eight_bit
 from calfin_cloud.results import lineage_of
-from calfin_cloud.sample import write_sample
+from calfin_cloud.sample import paint_scene, write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import SceneError
 
@@ -128,6 +133,27 @@ def test_a_store_is_gone_on_with_by_either_engine_and_each_scene_says_which_ran(
     made = [lineage_of(store, scene)["made_by"] for store in stores]
     assert [m.pop("engine") for m in made] == ["keras", "openvino"]
     assert made[0] == made[1]
+
+
+def test_a_retry_runs_the_engine_that_it_is_told(stores, tmp_path):
+    store = shutil.copytree(stores[0], tmp_path / "store")
+    next(iter(sorted(store.glob("masks/*/masks/c/*/0/0/0")))).unlink()
+    assert retrace_fronts(str(store))["failed"] == 1
+    assert main(["retry", str(store), "--engine", "openvino", "--cluster", "none"]) == 0
+    scenes = storage.read_fronts(str(store))["scene_id"].unique()
+    engines = [lineage_of(str(store), scene)["made_by"]["engine"] for scene in scenes]
+    assert sorted(engines) == ["keras"] * (N_SCENES - 1) + ["openvino"]
+
+
+def test_plain_images_are_traced_by_either_engine(tmp_path):
+    scene = paint_scene(np.random.default_rng(3), (256, 256))
+    image, lines = tmp_path / "painted.png", []
+    Image.fromarray(to_eight_bit(scene.signal)).save(image)
+    for engine in ("keras", "openvino"):
+        out = tmp_path / f"{engine}.geojson"
+        assert main(["trace", str(image), "--engine", engine, "--out", str(out)]) == 0
+        lines.append(gpd.read_file(out, engine="pyogrio").geometry[0])
+    assert lines[0].hausdorff_distance(lines[1]) < 0.01
 
 
 def test_stores_of_before_there_were_engines_are_read_as_they_are():

@@ -182,6 +182,8 @@ def test_noise_is_that_of_its_sigma_and_the_same_in_all_channels():
         {"sampling": "rounds", "batch": 64},
         {"warmup": 1.0},
         {"learning_rate": 0.0},
+        {"rock": True},
+        {"rock": True, "architecture": "efficient", "augmentation": "release"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):

@@ -12,11 +12,13 @@ import pytest
 
 from calfin_cloud.network import (
     ARCHITECTURES,
+    ENCODERS,
     PUBLISHED_GLACIERS,
     SHIPPED,
     AlignCornersResize,
     build_network,
     calfin_network,
+    efficient_network,
     interpolation_matrix,
     load_network,
     network_id,
@@ -28,10 +30,13 @@ from calfin_cloud.network import (
     training_glaciers,
     unet_network,
     weights,
+    weights_path,
 )
 from calfin_cloud.training import masks_loss
 
 NARROW = 0.03
+
+SOURCE_FEATURES = (-1.6392, -2.6081, 1.5429, -2.0508, 1.725, 5.0561)
 
 
 def seeded(layer, array, shape):
@@ -240,6 +245,51 @@ def test_shipped_weights_load_by_name(name):
     assert masks.max() <= 1
 
 
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_an_encoder_maps_nothing_for_want_of_the_rest(name):
+    with pytest.raises(ValueError, match="lacks the layer up0_conv1"):
+        load_network(name)
+
+
+def test_the_shipped_encoder_gives_the_features_of_its_source():
+    """The reference is the PyTorch port that the weights were taken from, on the same noise, before rounding."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, 224, 224)).astype("float32").transpose(0, 2, 3, 1)
+    network = read_weights(efficient_network(), weights_path("efficientnet-lite0"), is_part=True)
+    encoder = keras.Model(network.input, network.get_layer("block15_project_BN").output)
+    features = np.asarray(encoder.predict_on_batch(noise))
+    assert features.shape == (1, 7, 7, 320)
+    np.testing.assert_allclose(features[0, 3, 3, :6], SOURCE_FEATURES, atol=0.03)
+
+
+def test_an_encoder_leaves_the_other_layers_as_they_are():
+    network = efficient_network(size=64)
+    before = np.array(network.get_layer("up0_conv1_conv").kernel)
+    read_weights(network, weights_path("efficientnet-lite0"), is_part=True)
+    np.testing.assert_array_equal(np.asarray(network.get_layer("up0_conv1_conv").kernel), before)
+
+
+def test_layers_of_another_network_are_no_part_of_this_one(narrow_file):
+    with pytest.raises(ValueError, match="belong to another network"):
+        read_weights(efficient_network(size=64), narrow_file, is_part=True)
+
+
+def test_a_mask_of_rock_is_for_the_training_alone(tmp_path):
+    network = build_network("efficient", size=64, rock=True)
+    assert network.output_shape == (None, 64, 64, 3)
+    path = tmp_path / "rocky.weights.h5"
+    save_weights(network, path, width=1.0)
+    mapped = predict_tiles(load_network(path, size=64), tiles())
+    np.testing.assert_allclose(mapped, np.asarray(network.predict_on_batch(tiles()))[..., :2], atol=1e-2)
+
+
+def test_the_efficient_network_has_one_width_and_sizes_that_can_be_halved():
+    with pytest.raises(ValueError, match="as it was trained"):
+        efficient_network(width=0.5)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        efficient_network(size=200)
+    assert efficient_network(size=96).output_shape == (None, 96, 96, 2)
+
+
 def test_weights_of_keras_3_s_own_layout_are_refused_with_a_way_out(narrow, tmp_path):
     narrow.save_weights(tmp_path / "keras3.weights.h5")
     with pytest.raises(ValueError, match=r"Keras 3 itself wrote them; then save the whole model as \.keras"):
@@ -305,7 +355,7 @@ def test_preprocessing_of_the_published_unets_spreads_grey_over_the_whole_range(
     np.testing.assert_allclose(preprocess_grey((grey // 2).astype("uint8")).mean(), prepared.mean(), atol=0.05)
 
 
-@pytest.mark.parametrize(("architecture", "n"), [("unet", 104_244), ("unet-4", 1_948_596)])
+@pytest.mark.parametrize(("architecture", "n"), [("efficient", 4_019_826), ("unet", 104_244), ("unet-4", 1_948_596)])
 def test_every_architecture_takes_and_gives_the_same_and_is_read_again(architecture, n, tmp_path):
     network = build_network(architecture, size=64)
     assert network.count_params() == n
@@ -316,7 +366,7 @@ def test_every_architecture_takes_and_gives_the_same_and_is_read_again(architect
     masks = predict_tiles(again, tiles())
     assert masks.shape == (3, 64, 64, 2)
     np.testing.assert_allclose(masks, predict_tiles(network, tiles()), atol=1e-2)
-    assert set(ARCHITECTURES) == {"calfin", "unet", "unet-4"}
+    assert set(ARCHITECTURES) == {"calfin", "efficient", "unet", "unet-4"}
 
 
 def test_a_file_without_a_note_of_its_architecture_is_calfin_s(narrow, narrow_file):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
-from calfin_cloud.network import calfin_network, load_network, network_id, save_weights
+from calfin_cloud.network import calfin_network, load_network, network_id, save_weights, weights_path
 from calfin_cloud.training import (
     TrainingSettings,
     batches,
@@ -229,6 +229,40 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     assert about["validation"] == {"Crane": 1}
     assert not list(tmp_path.glob("*.npz"))
     assert load_network(out).output_shape == (None, 224, 224, 2)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_training_may_start_from_an_encoder_and_learn_rock(tmp_path):
+    settings = replace(
+        TINY, architecture="efficient", width=1.0, steps=1, learning_rate=1e-12, start="efficientnet-lite0", rock=True
+    )
+    sample = painted()
+    rocky = replace(sample, rock=(sample.ice == ICE).astype(np.uint8))
+    trained = stored(fit([rocky], tmp_path / "next.weights.h5", replace(settings, leave_out=None)))
+    encoder = stored(weights_path("efficientnet-lite0"))
+    for name, values in encoder.items():
+        if "kernel" in name:
+            np.testing.assert_allclose(trained[name], values, atol=1e-4, err_msg=name)
+    assert {"masks/masks/kernel:0", "rock/rock/kernel:0"} <= trained.keys() - encoder.keys()
+    assert load_network(tmp_path / "next.weights.h5").output_shape == (None, 224, 224, 2)
+
+
+def test_rock_follows_the_image_and_costs_only_where_it_is_known():
+    sample = painted()
+    rock = np.full_like(sample.ice, UNKNOWN)
+    rock[:, :50] = sample.ice[:, :50] == ICE
+    prepared = prepare(replace(sample, rock=rock))
+    window = whole_scene(prepared.grey.shape)
+    _, truth = cut_patch(np.zeros((120, 100, 3), np.float32), prepared, window, border=False)
+    assert truth[..., 4].mean() == pytest.approx(0.5, abs=0.1)
+    np.testing.assert_array_equal(truth[..., 3], truth[..., 1] * truth[..., 4])
+    masks = truth[None, ..., [0, 1, 3]].copy()
+    whole = float(masks_loss(truth[None], masks))
+    masks[..., 2][truth[None, ..., 4] == 0] = 1  # wrong, perhaps, where nobody knows
+    assert float(masks_loss(truth[None], masks)) == pytest.approx(whole)
+    masks[..., 2] = 1 - truth[..., 3]
+    assert float(masks_loss(truth[None], masks)) > whole + 0.1
+    assert float(masks_loss(truth[None], masks[..., :2])) == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.usefixtures("eager")

@@ -181,16 +181,25 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add what decides the results of a run, and their batches."""
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """Add the network, what runs it, and the variant."""
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    _add_engine(parser)
+    _add_variant(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         default="keras",
         choices=("keras", "openvino"),
         help="what runs the network (default keras); openvino is quicker on a CPU, the fronts are the same",
     )
-    _add_variant(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add what decides the results of a run, and their batches."""
+    _add_network(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="scenes that are written together (default 32)")
     parser.add_argument(
         "--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)"
@@ -298,6 +307,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def _add_retry(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
+    _add_engine(parser)
     _add_cluster(parser)
 
 
@@ -335,8 +345,7 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="GeoJSON in pixels: x column, y row")
-    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
-    _add_variant(parser)
+    _add_network(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -364,8 +373,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--architecture",
-        choices=("calfin", "unet", "unet-4"),
-        help="CALFIN-NN, or the U-Net of Mohajerani with two or four levels",
+        choices=("calfin", "efficient", "unet", "unet-4"),
+        help="CALFIN-NN, a U-Net on EfficientNet-Lite0, or the U-Net of Mohajerani with two or four levels",
     )
     parser.add_argument("--width", type=float, help="part of the network's filters")
     parser.add_argument("--steps", type=int, help="end after so many batches")
@@ -374,6 +383,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
     parser.add_argument("--learning-rate", type=float, help="highest learning rate")
     parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
+    parser.add_argument("--rock", action="store_true", help="learn a mask of rock too, which helps with fjord walls")
     parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=int, help="of weights and patches")
     _many(parser, "--leave-out", "validate on these glaciers in place of Kangerlussuaq and Crane", metavar="NAME")

@@ -132,7 +132,7 @@ def retry(options: argparse.Namespace) -> int:
     from calfin_cloud.pipeline import retry_failed
 
     with _workers(options, "scenes mapped") as (client, on_batch):
-        counts = retry_failed(options.store, client=client, on_batch=on_batch)
+        counts = retry_failed(options.store, engine=options.engine, client=client, on_batch=on_batch)
     _show_store(options.store, counts, None)
     return 1 if counts["failed"] else 0
 

@@ -59,9 +59,10 @@ def trace(options: argparse.Namespace) -> int:
     from calfin_cloud.pipeline import VARIANTS, trace_image, write_image_fronts
 
     settings = VARIANTS[options.variant]
+    inference = replace(settings.inference, engine=options.engine)
     network = options.network or DEFAULT_NETWORK
     traced = [
-        trace_image(path, network=network, settings=settings.inference, trace=settings.trace)
+        trace_image(path, network=network, settings=inference, trace=settings.trace)
         for path in tqdm(options.images, desc="images traced", unit="image")
     ]
     features = [feature for of_image in traced for feature in of_image]
@@ -83,7 +84,8 @@ def train(options: argparse.Namespace) -> int:
         changes |= {"steps": options.steps, "minutes": options.minutes}
     if options.leave_out:
         changes["leave_out"] = tuple(options.leave_out)
-    settings = replace(RECIPES[options.recipe], mixed_precision=options.mixed_precision, **changes)
+    switches = {"rock": options.rock, "mixed_precision": options.mixed_precision}
+    settings = replace(RECIPES[options.recipe], **switches, **changes)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
     print(f"weights: {weights}")

@@ -1,7 +1,9 @@
 from .calfin import TILE_SIZE, AlignCornersResize, Tensor, calfin_network, interpolation_matrix
+from .efficient import efficient_network
 from .engines import OpenVinoNetwork
 from .files import (
     DEFAULT_NETWORK,
+    ENCODERS,
     PUBLISHED_GLACIERS,
     PUBLISHED_UNET,
     SHIPPED,
@@ -28,6 +30,7 @@ __all__ = [
     "ARCHITECTURES",
     "CHUNK_TILES",
     "DEFAULT_NETWORK",
+    "ENCODERS",
     "PUBLISHED_GLACIERS",
     "PUBLISHED_UNET",
     "SHIPPED",
@@ -40,6 +43,7 @@ __all__ = [
     "Tensor",
     "build_network",
     "calfin_network",
+    "efficient_network",
     "interpolation_matrix",
     "load_network",
     "network_id",

@@ -30,6 +30,13 @@ SHIPPED = {
 }
 """Weights by name, the newest first; older ones stay, so that a store can be gone on with."""
 
+ENCODERS = {
+    "efficientnet-lite0": Shipped(
+        "efficientnet-lite0.weights.h5", "d62a48a7546799f1de8de40eae73573baf6a1ff1996a781346910e92bd3000ef"
+    ),
+}
+"""Encoders by name, from which a training may start; none maps a scene."""
+
 DEFAULT_NETWORK = "calfin-small-2"
 """Weights used where none are named."""
 
@@ -75,12 +82,11 @@ def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
 
 def _resolve(name_or_path: str) -> tuple[Path, str | None]:
     """Path of the weights, and their expected hash where the package knows it."""
-    if name_or_path in SHIPPED:
-        shipped = SHIPPED[name_or_path]
+    if shipped := SHIPPED.get(name_or_path) or ENCODERS.get(name_or_path):
         return WEIGHTS_FOLDER / shipped.file, shipped.sha256
     path = Path(name_or_path)
     if not path.is_file() or path.suffix not in {".keras", ".h5"}:
-        known = sorted(SHIPPED)
+        known = sorted(SHIPPED | ENCODERS)
         raise ValueError(
             f"weights must be one of {known} or a .keras or .h5 file, got {name_or_path!r}: correct the name"
         )

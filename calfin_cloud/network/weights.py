@@ -15,6 +15,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from calfin_cloud.network.calfin import TILE_SIZE, calfin_network
+from calfin_cloud.network.efficient import efficient_network
 from calfin_cloud.network.engines import OpenVinoNetwork, convert
 from calfin_cloud.network.files import PUBLISHED_UNET, Engine, noted, numbered_layers, weights_path
 from calfin_cloud.network.unet import unet_network
@@ -30,17 +31,21 @@ OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}  #
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "calfin": calfin_network,
+    "efficient": efficient_network,
     "unet": unet_network,
     "unet-4": partial(unet_network, levels=4),
 }
 """Networks of three channels and two masks by the name that their weights note: each takes `width` and `size`."""
 
 
-def build_network(architecture: str, *, width: float = 1.0, size: int = TILE_SIZE) -> keras.Model:
-    """Build a network of `ARCHITECTURES` with random weights: (n, size, size, 3) -> (n, size, size, 2)."""
+def build_network(architecture: str, *, width: float = 1.0, size: int = TILE_SIZE, rock: bool = False) -> keras.Model:
+    """Build a network of `ARCHITECTURES` with random weights: (n, size, size, 3) -> (n, size, size, 2), or 3 with rock.
+
+    Only `efficient` has the mask of rock, and only to train with.
+    """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, got {architecture!r}: correct the name")
-    return ARCHITECTURES[architecture](width=width, size=size)
+    return ARCHITECTURES[architecture](width=width, size=size, **({"rock": True} if rock else {}))
 
 
 def load_network(
@@ -123,18 +128,23 @@ def save_weights(network: keras.Model, path: Path | str, *, width: float) -> Non
                 file.create_dataset(f"{layer}/{layer}/{name}:0", data=stored)
 
 
-def read_weights(network: keras.Model, path: Path | str) -> keras.Model:
+def read_weights(network: keras.Model, path: Path | str, *, is_part: bool = False) -> keras.Model:
     """Fill a network from an h5 file by layer name, and return it; nothing in the file is executed.
 
     By name, not by order: the order of layers in a file differs between versions of Keras. The U-Nets of Mohajerani et
     al. (2019) number their layers, and by other numbers in each file: there the numbers give the order.
+    Where `is_part`, the file may hold some layers of the network and no other; the rest stays as it is.
     """
     with h5py.File(path, "r") as file:
         root = file.get("model_weights", file)
         variables = _arrays(network)
         numbered = numbered_layers(root)
+        if is_part and (others := sorted(set(root) - set(variables))):
+            raise ValueError(f"{path} holds {others[0]}, no layer of {network.name}: these belong to another network")
         names = dict(zip(variables, numbered, strict=False)) if len(numbered) == len(variables) else {}
         for layer, arrays in variables.items():
+            if is_part and layer not in root:
+                continue
             stored = _stored_arrays(root, names.get(layer, layer), path)
             for name, variable in arrays.items():
                 if name not in stored or tuple(stored[name].shape) != tuple(variable.shape):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import Batch, FindScenes, windowed
 from calfin_cloud.pipeline.mapping import map_batch
 from calfin_cloud.pipeline.recipes import made_by, recipe_of
@@ -62,7 +63,9 @@ class Job:
     retrace: bool = False
 
 
-def retry_failed(store: str, *, client: Client | None = None, on_batch: OnBatch | None = None) -> Counter[str]:
+def retry_failed(
+    store: str, *, engine: Engine = "keras", client: Client | None = None, on_batch: OnBatch | None = None
+) -> Counter[str]:
     """Map the failed scenes of a store once more, as they were mapped; count the states they ended in.
 
     Their items are those that the store has kept. A scene that fails again stays failed, with the new error.
@@ -70,6 +73,7 @@ def retry_failed(store: str, *, client: Client | None = None, on_batch: OnBatch 
     with hold_lease(store, "retry") as check:
         check_finished(store)
         settings = settings_from(read_store(store)["settings"])
+        settings = replace(settings, inference=replace(settings.inference, engine=engine))
         return _run(store, _failed_jobs(store), settings, client, on_batch, check)
 
 

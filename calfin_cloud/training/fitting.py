@@ -22,7 +22,15 @@ from keras import ops
 from numpy.typing import NDArray
 
 from calfin_cloud.datasets import Sample, Sensor, split_by_glacier
-from calfin_cloud.network import build_network, load_network, network_id, prepare_compilation, save_weights
+from calfin_cloud.network import (
+    build_network,
+    load_network,
+    network_id,
+    prepare_compilation,
+    read_weights,
+    save_weights,
+    weights_path,
+)
 from calfin_cloud.preprocess import eight_bit_channels, normalise
 from calfin_cloud.sample import paint_scene
 from calfin_cloud.schema import MASKS
@@ -75,7 +83,8 @@ def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
         front = np.zeros((rows, columns), np.uint8)
         cv2.polylines(front, [np.rint(scene.front).astype(np.int32)[:, None]], isClosed=False, color=1)
         ice = scene.ice.astype(np.uint8)
-        yield Sample(f"painted-{seed}-{i}", "painted", kind, scene.signal.astype(np.float32), front > 0, ice)
+        rock = (scene.ice & ~scene.fjord).astype(np.uint8)
+        yield Sample(f"painted-{seed}-{i}", "painted", kind, scene.signal.astype(np.float32), front > 0, ice, rock)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -86,19 +95,28 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     _assign(target.weights, _copies(source.weights))
 
 
+def start_from(network: keras.Model, start: str) -> None:
+    """Fill a network from weights by name or path: of the same network, or of a part of it, such as its encoder."""
+    path = weights_path(start)
+    if path.suffix == ".keras":
+        copy_weights(load_network(start), network)
+    else:
+        read_weights(network, path, is_part=True)
+
+
 def trainable_network(settings: TrainingSettings) -> keras.Model:
     """Build the network of the settings, from random weights or from theirs, with loss and optimiser."""
     policy = keras.config.dtype_policy()
     if settings.mixed_precision:
         keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        network = build_network(settings.architecture, width=settings.width)
+        network = build_network(settings.architecture, width=settings.width, rock=settings.rock)
     finally:
         keras.config.set_dtype_policy(policy)
     if settings.mixed_precision:  # bfloat16 rounds a probability above 0.998 to 1, whose log and gradient are none
         network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
     if settings.start:
-        copy_weights(load_network(settings.start), network)
+        start_from(network, settings.start)
     network.compile(optimizer=make_optimizer(settings), loss=partial(masks_loss, front_weight=settings.front_weight))
     prepare_compilation(network)
     network.optimizer.build(network.trainable_variables)

@@ -7,6 +7,9 @@ from keras import ops
 from calfin_cloud.network import Tensor
 from calfin_cloud.training.settings import FRONT_WEIGHT
 
+ROCK_WEIGHT = 0.1
+"""Weight of the rock mask beside the others, where it is learnt."""
+
 
 def masks_loss(truth: Tensor, masks: Tensor, *, front_weight: float = FRONT_WEIGHT) -> Tensor:
     """Cross-entropy minus the log of the soft Jaccard index, for front and ice mask (Cheng et al. 2021).
@@ -14,15 +17,19 @@ def masks_loss(truth: Tensor, masks: Tensor, *, front_weight: float = FRONT_WEIG
     Parameters
     ----------
     truth
-        (n, y, x, 3): front, ice, and 1 where the ice is known; elsewhere the ice terms are left out.
+        (n, y, x, 3): front, ice, and 1 where the ice is known; elsewhere the ice terms are left out. For a network that
+        learns rock too (n, y, x, 5), with rock, and 1 where that is known.
     masks
-        (n, y, x, 2): predicted probabilities.
+        (n, y, x, 2) or (n, y, x, 3): predicted probabilities of front, ice and rock.
     front_weight
         Weight of the front terms, 25/26 in the original; the ice terms have the rest.
     """
     front = _mask_loss(truth[..., 0], masks[..., 0], ops.ones_like(truth[..., 0]))
     ice = _mask_loss(truth[..., 1], masks[..., 1], truth[..., 2])
-    return front_weight * front + (1 - front_weight) * ice
+    loss = front_weight * front + (1 - front_weight) * ice
+    if masks.shape[-1] == 3:
+        loss = loss + ROCK_WEIGHT * _mask_loss(truth[..., 3], masks[..., 2], truth[..., 4])
+    return loss
 
 
 def _mask_loss(truth: Tensor, mask: Tensor, known: Tensor) -> Tensor:

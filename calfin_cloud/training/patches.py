@@ -25,12 +25,13 @@ FAR_PX = 1e4
 
 
 class Prepared(NamedTuple):
-    """A sample as patches are cut from it: 8-bit grey, px to the front, ice mask, front pixels (y, x)."""
+    """A sample as patches are cut from it: 8-bit grey, px to the front, ice and rock mask, front pixels (y, x)."""
 
     sample: Sample
     grey: NDArray[np.uint8]
     distance: NDArray[np.float32]
     ice: NDArray[np.uint8]
+    rock: NDArray[np.uint8]
     front_pixels: NDArray[np.intp]
 
 
@@ -38,13 +39,16 @@ def prepare(sample: Sample) -> Prepared:
     """Stretch a sample, and measure each pixel's distance to the front, from which it is drawn anew at any scale."""
     line = skeletonize(sample.front)
     distance = distance_transform_edt(~line) if line.any() else np.full(line.shape, FAR_PX)
-    return Prepared(sample, to_eight_bit(sample.image), distance.astype(np.float32), sample.ice, np.argwhere(line))
+    rock = np.full_like(sample.ice, UNKNOWN) if sample.rock is None else sample.rock
+    return Prepared(
+        sample, to_eight_bit(sample.image), distance.astype(np.float32), sample.ice, rock, np.argwhere(line)
+    )
 
 
 def random_patch(
     prepared: Prepared, rng: np.random.Generator, *, label: Label = "after"
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cut one augmented patch: channels (y, x, 3) in 0..255 and front, ice, known (y, x, 3).
+    """Cut one augmented patch: channels (y, x, 3) in 0..255 and its masks (y, x, 5), see `cut_patch`.
 
     The channels are made before the patch is cut, as for a scene that is mapped: there, too, they see the whole domain.
     """
@@ -69,6 +73,7 @@ def cut_patch(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Warp channels and masks by `window`, a (2, 3) affine from patch (x, y) to scene (x, y).
 
+    The masks are front, ice, 1 where the ice is known, rock, 1 where the rock is known.
     Outside the scene there is no data if `border`, else its mirror image. The front is 3 px wide in the patch, or,
     labelled `"before"`, in the whole scene squeezed to `FRAME_SIZE`.
     """
@@ -88,8 +93,9 @@ def cut_patch(
     else:
         drawn = prepared.distance <= FRONT_HALF_WIDTH_PX * frame_scale(prepared.grey.shape)
         front = warp(drawn.astype(np.uint8), cv2.INTER_NEAREST, 0) > 0
-    ice = warp(prepared.ice, cv2.INTER_NEAREST, UNKNOWN)
-    return patch, np.stack([front, ice == ICE, ice != UNKNOWN], axis=-1).astype(np.float32)
+    ice, rock = (warp(mask, cv2.INTER_NEAREST, UNKNOWN) for mask in (prepared.ice, prepared.rock))
+    masks = [front, ice == ICE, ice != UNKNOWN, rock == 1, rock != UNKNOWN]
+    return patch, np.stack(masks, axis=-1).astype(np.float32)
 
 
 def frame_scale(shape: tuple[int, ...]) -> float:

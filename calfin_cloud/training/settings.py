@@ -57,6 +57,9 @@ class TrainingSettings:
         patches each, shuffled, as in the original.
     leave_out
         Glaciers to validate on; None for `datasets.VALIDATION_GLACIERS`, as far as the samples show them.
+    rock
+        Learn a third mask, land that does not calve, where a sample knows it: it tells a front from a fjord wall. Only
+        the training has it; what is mapped are front and ice.
     painted
         Number of painted scenes that are added to the samples.
     start
@@ -82,6 +85,7 @@ class TrainingSettings:
     label: Label = "after"
     sampling: Sampling = "balanced"
     leave_out: tuple[str, ...] | None = None
+    rock: bool = False
     painted: int = 0
     start: str | None = None
     checkpoint_minutes: float = 6.0
@@ -120,6 +124,8 @@ class TrainingSettings:
             yield f"front_weight {self.front_weight}, expected in (0, 1]"
         if self.ema is not None and not 0 < self.ema < 1:
             yield f"ema {self.ema}, expected in (0, 1)"
+        if self.rock and (self.augmentation == "release" or self.architecture != "efficient"):
+            yield f"rock with {self.augmentation} and {self.architecture}, expected varied and efficient"
         if self.sampling == "rounds" and self.batch >= ROUND_SAMPLES * ROUND_COPIES:
             yield f"batch {self.batch} with rounds, expected below {ROUND_SAMPLES * ROUND_COPIES}"
 
