@@ -283,7 +283,7 @@ def test_a_missing_extra_is_named_before_any_scene_is_touched(small_file, find, 
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match=r"engine must be one of \('keras', 'openvino'\), got 'tensorrt'"):
+    with pytest.raises(ValueError, match=r"engine must be one of \('keras', .*\), got 'tensorrt'"):
         load_network(DEFAULT_NETWORK, engine="tensorrt")
 
 

@@ -3,6 +3,7 @@ import json
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import h5py
@@ -169,6 +170,35 @@ def test_many_tiles_go_through_in_chunks(narrow, monkeypatch):
     assert whole.shape == (5, 64, 64, 2)
     assert whole.dtype == np.float32
     assert predict_tiles(narrow, tiles(0)).shape == (0, 64, 64, 2)
+
+
+@pytest.mark.parametrize(("gpus", "n", "chunks"), [(0, 300, [8] * 38), (1, 300, [256] * 2), (1, 20, [32]), (1, 3, [8])])
+def test_a_gpu_takes_many_tiles_at_once_in_few_sizes(narrow, monkeypatch, gpus, n, chunks):
+    seen = []
+    watched = SimpleNamespace(
+        input_shape=narrow.input_shape,
+        predict_on_batch=lambda batch: seen.append(len(batch)) or np.zeros((*batch.shape[:3], 2), np.float32),
+    )
+    monkeypatch.setattr(weights, "count_gpus", lambda: gpus)
+    assert predict_tiles(watched, np.zeros((n, 64, 64, 3), np.float32)).shape == (n, 64, 64, 2)
+    assert seen == chunks
+
+
+@pytest.mark.parametrize("architecture", ["calfin", "efficient"])
+def test_in_bfloat16_the_masks_are_nearly_the_same(architecture, tmp_path):
+    path = tmp_path / "narrow.weights.h5"
+    width = 1.0 if architecture == "efficient" else 0.1
+    keras.utils.set_random_seed(4)
+    save_weights(build_network(architecture, width=width, size=64), path, width=width)
+    masks = predict_tiles(load_network(path, size=64), tiles())
+    rounded = load_network(path, size=64, engine="keras-bfloat16")
+    assert {layer.compute_dtype for layer in rounded.layers[:-1]} == {"bfloat16"}
+    half = predict_tiles(rounded, tiles())
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - masks).max() < 0.02
+    keras.Model(rounded.input, rounded.output).save(tmp_path / "whole.keras")
+    with pytest.raises(ValueError, match="keeps its own precision"):
+        load_network(tmp_path / "whole.keras", engine="keras-bfloat16")
 
 
 def test_masks_do_not_depend_on_the_number_of_tiles_asked_for_before(tmp_path):

@@ -8,7 +8,6 @@ from calfin_cloud.doctor.here import (
     check_keys,
     check_libraries,
     check_network,
-    count_gpus,
 )
 from calfin_cloud.doctor.remote import (
     check_clock,
@@ -37,7 +36,6 @@ __all__ = [
     "check_store",
     "check_worker_clocks",
     "check_workers",
-    "count_gpus",
     "find_examples",
     "problem",
     "remedy_for",

@@ -17,6 +17,7 @@ import rasterio
 import rasterio.warp
 from pyproj.exceptions import ProjError
 
+from calfin_cloud import network as networks  # Keras waits until it is needed
 from calfin_cloud.doctor.findings import Finding, Status, problem
 from calfin_cloud.network import Engine, load_network, network_id
 from calfin_cloud.sensors import IMAGE_DRIVERS
@@ -110,7 +111,7 @@ def check_gpu_here() -> Finding:
     """Whether a GPU is seen where the extra for it is installed."""
     if find_spec("dask_cuda") is None:
         return Finding("gpu", "ok", "the extra gpu is not installed: the network runs on the CPU")
-    if n := count_gpus():
+    if n := networks.count_gpus():
         return Finding("gpu", "ok", f"{n} GPUs")
     return Finding("gpu", "warning", "the extra gpu is installed, but no GPU is seen", GPU_REMEDY)
 
@@ -119,13 +120,3 @@ GPU_REMEDY = (
     "check nvidia-smi and CUDA_VISIBLE_DEVICES, and that TensorFlow is the one with CUDA "
     '(pip install "calfin-cloud[gpu]"); without a GPU --cluster local is right'
 )
-
-
-def count_gpus() -> int:
-    """Count the GPUs that the network's library sees."""
-    import keras  # noqa: PLC0415 - seconds, on a worker
-
-    try:
-        return len(keras.distribution.list_devices("gpu"))
-    except (RuntimeError, ValueError, NotImplementedError):
-        return 0

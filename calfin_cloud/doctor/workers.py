@@ -8,8 +8,9 @@ from typing import Any
 
 from distributed import Client
 
+from calfin_cloud import network as networks  # Keras waits until it is needed, on the workers
 from calfin_cloud.doctor.findings import Finding, Status, problem
-from calfin_cloud.doctor.here import GPU_REMEDY, count_gpus
+from calfin_cloud.doctor.here import GPU_REMEDY
 from calfin_cloud.doctor.remote import Scene, check_scene, check_store, skew
 
 LEAST_MEMORY, ENOUGH_MEMORY = 1.0 * 2**30, 1.5 * 2**30
@@ -50,12 +51,17 @@ def check_memory(workers: Mapping[str, Mapping[str, Any]]) -> Finding:
     return Finding("memory of workers", status, said, "give each thread 2 GiB (--worker-memory 2GiB), or start fewer")
 
 
+def gpus_here() -> int:
+    """Count the GPUs that the network's library sees on this worker."""
+    return networks.count_gpus()
+
+
 def check_gpus(client: Client, workers: Mapping[str, Mapping[str, Any]]) -> Finding:
     """Whether the workers that say GPU see one."""
     saying = [address for address, w in workers.items() if "GPU" in w["resources"]]
     if not saying:
         return Finding("gpu of workers", "ok", "no worker says GPU: the network runs on CPUs")
-    tasks = [client.submit(count_gpus, workers=[a], resources={"GPU": 1}, pure=False) for a in saying]
+    tasks = [client.submit(gpus_here, workers=[a], resources={"GPU": 1}, pure=False) for a in saying]
     blind = [a for a, n in zip(saying, client.gather(tasks), strict=True) if n == 0]
     if blind:
         return Finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, get_args
@@ -22,9 +23,12 @@ from calfin_cloud.network.unet import unet_network
 from calfin_cloud.schema import SceneError
 
 CHUNK_TILES = 8
-"""Tiles that go through the network at once, always so many: four of a picture and four of its transpose.
+"""Tiles that go through the network at once on a CPU, always so many: four of a picture and four of its transpose.
 
 One number is compiled once (another costs a second of compilation more), and it bounds the memory."""
+
+GPU_CHUNK_TILES = 256
+"""The most tiles at once on a GPU, which eight would leave idle; fewer are filled up to 8, 16, 32, ... of them."""
 
 
 OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}  # Python, TensorFlow, PyTorch
@@ -38,14 +42,34 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
 """Networks of three channels and two masks by the name that their weights note: each takes `width` and `size`."""
 
 
-def build_network(architecture: str, *, width: float = 1.0, size: int = TILE_SIZE, rock: bool = False) -> keras.Model:
+def build_network(
+    architecture: str,
+    *,
+    width: float = 1.0,
+    size: int = TILE_SIZE,
+    rock: bool = False,
+    mixed_precision: bool = False,
+) -> keras.Model:
     """Build a network of `ARCHITECTURES` with random weights: (n, size, size, 3) -> (n, size, size, 2), or 3 with rock.
 
-    Only `efficient` has the mask of rock, and only to train with.
+    Only `efficient` has the mask of rock, and only to train with. In mixed precision it computes in bfloat16; weights
+    and masks stay float32, since bfloat16 rounds a probability above 0.998 to 1, whose log and gradient are none.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, got {architecture!r}: correct the name")
-    return ARCHITECTURES[architecture](width=width, size=size, **({"rock": True} if rock else {}))
+    build = partial(ARCHITECTURES[architecture], width=width, size=size, **({"rock": True} if rock else {}))
+    return _in_mixed_precision(build) if mixed_precision else build()
+
+
+def _in_mixed_precision(build: Callable[[], keras.Model]) -> keras.Model:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = build()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
+    return network
 
 
 def load_network(
@@ -82,15 +106,33 @@ def predict_tiles(network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.floa
         raise ValueError(
             f"tiles must be (n, y, x, c) with (y, x, c) = {expected}, got {tiles.shape}: cut them to this size"
         )
-    padded = np.pad(tiles, [(0, -len(tiles) % CHUNK_TILES), (0, 0), (0, 0), (0, 0)])
-    starts = range(0, len(padded), CHUNK_TILES)
-    masks = [_predict_batch(network, padded[i : i + CHUNK_TILES]) for i in starts]
+    at_once = _tiles_at_once(len(tiles))
+    padded = np.pad(tiles, [(0, -len(tiles) % at_once), (0, 0), (0, 0), (0, 0)])
+    masks = [_predict_batch(network, padded[i : i + at_once]) for i in range(0, len(padded), at_once)]
     return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
+
+
+def _tiles_at_once(n: int) -> int:
+    """Tiles of a chunk: few sizes, of which each is compiled once."""
+    at_once = CHUNK_TILES
+    while at_once < min(n, GPU_CHUNK_TILES) and count_gpus():
+        at_once *= 2
+    return at_once
+
+
+@lru_cache(maxsize=1)
+def count_gpus() -> int:
+    """Count the GPUs that the library below Keras sees."""
+    try:
+        return len(keras.distribution.list_devices("gpu"))
+    except (RuntimeError, ValueError, NotImplementedError):
+        return 0
 
 
 def _predict_batch(network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
     try:
-        return np.asarray(network.predict_on_batch(tiles), dtype=np.float32)
+        with _on_device:
+            return np.asarray(network.predict_on_batch(tiles), dtype=np.float32)
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
@@ -159,14 +201,20 @@ def read_weights(network: keras.Model, path: Path | str, *, is_part: bool = Fals
 
 _loading = threading.Lock()
 
+_on_device = threading.Lock() if keras.backend.backend() == "jax" else nullcontext()
+"""Under JAX a prediction uses up the network's variables and puts them back: one thread at a time."""
+
 
 @lru_cache(maxsize=2)
 def _load_network(name_or_path: str, sha256: str | None, size: int, engine: Engine) -> keras.Model | OpenVinoNetwork:
     path = weights_path(name_or_path, sha256=sha256)
+    in_bfloat16 = engine == "keras-bfloat16"
     if path.suffix == ".keras":
+        if in_bfloat16:
+            raise ValueError(f"{path.name} keeps its own precision: take the engine keras, or weights in .h5")
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     else:
-        network = read_weights(_empty_network(path, size), path)
+        network = read_weights(_empty_network(path, size, mixed_precision=in_bfloat16), path)
     prepare_compilation(network)
     return convert(network) if engine == "openvino" else network
 
@@ -177,11 +225,11 @@ def prepare_compilation(network: keras.Model) -> None:
         network.jit_compile = False
 
 
-def _empty_network(path: Path, size: int) -> keras.Model:
+def _empty_network(path: Path, size: int, *, mixed_precision: bool) -> keras.Model:
     architecture, width = noted(path)
     if architecture == PUBLISHED_UNET:
         return unet_network(size=None, channels=1, masks=1)
-    return build_network(architecture, width=width, size=size)
+    return build_network(architecture, width=width, size=size, mixed_precision=mixed_precision)
 
 
 def _arrays(network: keras.Model) -> dict[str, dict[str, Any]]:

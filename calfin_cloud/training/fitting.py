@@ -106,15 +106,9 @@ def start_from(network: keras.Model, start: str) -> None:
 
 def trainable_network(settings: TrainingSettings) -> keras.Model:
     """Build the network of the settings, from random weights or from theirs, with loss and optimiser."""
-    policy = keras.config.dtype_policy()
-    if settings.mixed_precision:
-        keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        network = build_network(settings.architecture, width=settings.width, rock=settings.rock)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    if settings.mixed_precision:  # bfloat16 rounds a probability above 0.998 to 1, whose log and gradient are none
-        network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
+    network = build_network(
+        settings.architecture, width=settings.width, rock=settings.rock, mixed_precision=settings.mixed_precision
+    )
     if settings.start:
         start_from(network, settings.start)
     network.compile(optimizer=make_optimizer(settings), loss=partial(masks_loss, front_weight=settings.front_weight))
