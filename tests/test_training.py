@@ -21,6 +21,7 @@ from calfin_cloud.training import (
     fit,
     make_batch,
     masks_loss,
+    melange,
     painted_samples,
     prepare,
     random_patch,
@@ -141,6 +142,33 @@ def test_unknown_ice_stays_unknown():
     sample = painted()
     prepared = prepare(replace(sample, ice=np.full_like(sample.ice, UNKNOWN)))
     assert not random_patch(prepared, np.random.default_rng(0))[1][..., 1:].any()
+
+
+def test_melange_lies_on_the_known_sea_before_the_front_and_hides_no_front():
+    sample = painted(shape=(256, 256), row=160)
+    ice, image = sample.ice.copy(), sample.image.copy()
+    ice[:20], image[:, 200:] = UNKNOWN, np.nan
+    prepared = prepare(replace(sample, ice=ice, image=image))
+    steps = []
+    for seed in range(30):
+        grey = melange(prepared, np.random.default_rng(seed))
+        changed = grey != prepared.grey
+        assert not changed[prepared.ice != OCEAN].any()
+        assert not changed[prepared.grey == 0].any()
+        assert (grey[prepared.grey > 0] > 0).all()
+        assert np.array_equal(grey, melange(prepared, np.random.default_rng(seed)))
+        away = prepared.distance[changed]
+        assert away.size == 0 or away.max() < 60 * 3
+        steps.append(float(grey[161:180, :200].mean()) - float(grey[140:159, :200].mean()))
+    bare = float(prepared.grey[161:180, :200].mean()) - float(prepared.grey[140:159, :200].mean())
+    assert min(steps) > 0.1 * bare
+    assert np.median(steps) < 0.8 * bare
+
+
+def test_without_known_sea_there_is_no_melange():
+    sample = painted()
+    prepared = prepare(replace(sample, ice=np.full_like(sample.ice, UNKNOWN)))
+    np.testing.assert_array_equal(melange(prepared, np.random.default_rng(0)), prepared.grey)
 
 
 def test_missing_pixels_stay_missing_and_others_never_become_it():

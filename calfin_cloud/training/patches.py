@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
-from calfin_cloud.datasets import ICE, UNKNOWN, Sample
+from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
 from calfin_cloud.network import TILE_SIZE
 from calfin_cloud.preprocess import eight_bit_channels, to_eight_bit
 from calfin_cloud.training.settings import Label
@@ -22,6 +22,9 @@ FRONT_HALF_WIDTH_PX = 1.5
 """A front is drawn about 3 px wide in the patch, whatever the scale of the patch (Cheng et al. 2021)."""
 
 FAR_PX = 1e4
+
+MELANGE_SHARE, MELANGE_REACH_PX = 0.2, (8.0, 60.0)
+"""Share of the patches in whose sea ice is painted, and how far from the front it reaches, in px of a 256 px frame."""
 
 
 class Prepared(NamedTuple):
@@ -52,7 +55,8 @@ def random_patch(
 
     The channels are made before the patch is cut, as for a scene that is mapped: there, too, they see the whole domain.
     """
-    grey = vary_grey(prepared.grey, prepared.sample.sensor, rng)
+    grey = melange(prepared, rng) if rng.random() < MELANGE_SHARE else prepared.grey
+    grey = vary_grey(grey, prepared.sample.sensor, rng)
     if rng.random() < 0.25:  # as if the scene had more pixels: the shadow correction has a fixed radius
         zoom = rng.uniform(1.5, 2.5)
         large = eight_bit_channels(cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR))
@@ -136,6 +140,32 @@ def _window(
     middle = np.full(2, (TILE_SIZE - 1) / 2)
     offset = np.array([centre[1], centre[0]]) - 0.5 - linear @ middle
     return np.column_stack([linear, offset])
+
+
+def melange(prepared: Prepared, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Paint melange into the known ocean before the front: floes as bright as the ice beside it, never opaque.
+
+    -> 8-bit grey (y, x); missing pixels (0) stay missing. A front stays visible, as a step in texture and brightness.
+    """
+    grey, distance = prepared.grey.astype(np.float32), prepared.distance / frame_scale(prepared.grey.shape)
+    seen = prepared.grey > 0
+    beside = seen & (prepared.ice == ICE) & (distance < MELANGE_REACH_PX[0])
+    sea = seen & (prepared.ice == OCEAN)
+    if not beside.any() or not sea.any():
+        return prepared.grey
+    reach = rng.uniform(*MELANGE_REACH_PX) * (1 + 0.5 * _clouds(grey.shape, rng, cells=int(rng.integers(3, 8))))
+    floes = _clouds(grey.shape, rng, cells=int(max(grey.shape) / rng.uniform(2, 8)))
+    cover = 1 / (1 + np.exp(-4 * (floes + rng.uniform(-0.5, 1.5))))
+    cover *= rng.uniform(0.3, 0.8) * np.clip((reach - distance) / rng.uniform(2, 12), 0, 1) * sea
+    bright = np.median(grey[beside]) * rng.uniform(0.7, 1.1) + 15 * floes
+    painted = np.clip(np.round(grey + (bright - grey) * cover), 1, 255)
+    return np.where(seen, painted, 0).astype(np.uint8)
+
+
+def _clouds(shape: tuple[int, ...], rng: np.random.Generator, *, cells: int) -> NDArray[np.float32]:
+    """Smooth noise (y, x) of mean 0 and deviation about 1, so many cells a side."""
+    coarse = rng.normal(size=(cells + 1, cells + 1)).astype(np.float32)
+    return np.asarray(cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
 def vary_grey(grey: NDArray[np.uint8], sensor: str, rng: np.random.Generator) -> NDArray[np.uint8]:
