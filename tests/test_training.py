@@ -24,6 +24,7 @@ from calfin_cloud.training import (
     melange,
     painted_samples,
     prepare,
+    random_bend,
     random_patch,
     random_window,
     slc_off_gaps,
@@ -128,6 +129,21 @@ def test_masks_follow_the_image_through_every_window():
         away = (masks[..., 0] == 0) & (masks[..., 2] == 1) & (patch[..., 0] > 0)
         agree = (patch[..., 0] > 128) == (masks[..., 1] == 1)
         assert agree[away].mean() > 0.97
+
+
+def test_a_bent_patch_bends_image_and_masks_alike_and_folds_nothing():
+    prepared = prepare(painted(shape=(256, 256), row=130))
+    channels = np.repeat(prepared.grey[..., None], 3, axis=-1).astype(np.float32)
+    window = whole_scene((256, 256))
+    straight, _ = cut_patch(channels, prepared, window, border=True)
+    for seed in range(10):
+        bend = random_bend(np.random.default_rng(seed))
+        assert max(np.abs(np.diff(bend, axis=axis)).max() for axis in (1, 2)) < 1 / 3
+        patch, masks = cut_patch(channels, prepared, window, border=True, bend=bend)
+        assert np.abs(patch - straight).mean() > 1
+        away = (masks[..., 0] == 0) & (masks[..., 2] == 1) & (patch[..., 0] > 0)
+        assert ((patch[..., 0] > 128) == (masks[..., 1] == 1))[away].mean() > 0.97
+        assert set(masks[30:-30, 30:-30, 0].sum(axis=0)) <= {0, 1, 2, 3, 4, 5}
 
 
 def test_outside_the_scene_the_ice_is_unknown_and_no_front_is_drawn():

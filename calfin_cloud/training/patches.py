@@ -23,6 +23,9 @@ FRONT_HALF_WIDTH_PX = 1.5
 
 FAR_PX = 1e4
 
+BEND_SHARE = 0.5
+"""Share of the patches whose shapes are bent."""
+
 MELANGE_SHARE, MELANGE_REACH_PX = 0.2, (8.0, 60.0)
 """Share of the patches in whose sea ice is painted, and how far from the front it reaches, in px of a 256 px frame."""
 
@@ -64,7 +67,8 @@ def random_patch(
     else:
         channels = eight_bit_channels(grey)
     window = random_window(prepared, rng)
-    return cut_patch(channels, prepared, window, border=bool(rng.random() < 0.5), label=label)
+    bend = random_bend(rng) if rng.random() < BEND_SHARE else None
+    return cut_patch(channels, prepared, window, border=bool(rng.random() < 0.5), label=label, bend=bend)
 
 
 def cut_patch(
@@ -74,21 +78,19 @@ def cut_patch(
     *,
     border: bool,
     label: Label = "after",
+    bend: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Warp channels and masks by `window`, a (2, 3) affine from patch (x, y) to scene (x, y).
+    """Warp channels and masks by `window`, a (2, 3) affine from patch (x, y) to scene (x, y), and by a bend before it.
 
     The masks are front, ice, 1 where the ice is known, rock, 1 where the rock is known.
     Outside the scene there is no data if `border`, else its mirror image. The front is 3 px wide in the patch, or,
     labelled `"before"`, in the whole scene squeezed to `FRAME_SIZE`.
     """
     mode = cv2.BORDER_CONSTANT if border else cv2.BORDER_REFLECT_101
+    x, y = places_in_scene(window, bend)
 
-    def warp(values: NDArray[Any], flags: int, outside: float) -> NDArray[Any]:
-        inverse = flags | cv2.WARP_INVERSE_MAP
-        size = (TILE_SIZE, TILE_SIZE)
-        return np.asarray(
-            cv2.warpAffine(values, window, size, flags=inverse, borderMode=mode, borderValue=(outside,) * 3)
-        )
+    def warp(values: NDArray[Any], interpolation: int, outside: float) -> NDArray[Any]:
+        return np.asarray(cv2.remap(values, x, y, interpolation, borderMode=mode, borderValue=(outside,) * 3))
 
     patch = warp(channels, cv2.INTER_LINEAR, 0)
     if label == "after":
@@ -100,6 +102,25 @@ def cut_patch(
     ice, rock = (warp(mask, cv2.INTER_NEAREST, UNKNOWN) for mask in (prepared.ice, prepared.rock))
     masks = [front, ice == ICE, ice != UNKNOWN, rock == 1, rock != UNKNOWN]
     return patch, np.stack(masks, axis=-1).astype(np.float32)
+
+
+def places_in_scene(
+    window: NDArray[np.float64], bend: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the pixels of a patch lie in the scene, x and y each (y, x); a bend (2, y, x) moves them by px of it."""
+    y, x = np.mgrid[:TILE_SIZE, :TILE_SIZE].astype(np.float32)
+    if bend is not None:
+        x, y = x + bend[0], y + bend[1]
+    (xx, xy, x0), (yx, yy, y0) = window.astype(np.float32)
+    return xx * x + xy * y + x0, yx * x + yy * y + y0
+
+
+def random_bend(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw smooth shifts (2, y, x) in px that stretch by a third at most: no coast keeps its shape."""
+    cells = int(rng.integers(2, 5))
+    field = np.stack([_clouds((TILE_SIZE, TILE_SIZE), rng, cells=cells) for _ in range(2)])
+    steepest = max(np.abs(np.diff(field, axis=axis)).max() for axis in (1, 2))
+    return np.asarray(field * rng.uniform(0.05, 0.33) / steepest, dtype=np.float32)
 
 
 def frame_scale(shape: tuple[int, ...]) -> float:
@@ -175,6 +196,10 @@ def vary_grey(grey: NDArray[np.uint8], sensor: str, rng: np.random.Generator) ->
         values = np.clip(values, 0, 1) ** np.exp(rng.uniform(-0.6, 0.6))
     if rng.random() < 0.7:
         values = (values - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
+    if rng.random() < 0.3:
+        before = np.linspace(0, 1, 5)
+        after = np.concatenate([[0], (np.sort(rng.random(3)) + before[1:-1]) / 2, [1]])  # any curve that rises
+        values = np.interp(values, before, after)
     if rng.random() < 0.2:
         values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.4, 1.3))
     if rng.random() < 0.25:
