@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -41,7 +42,7 @@ class InferenceSettings:
     Attributes
     ----------
     stride
-        Pixels between tiles.
+        Pixels between tiles of 224 px; None shows the network the picture as a whole.
     transposed
         Average the masks with those of the transposed picture.
     square_pixels
@@ -51,13 +52,19 @@ class InferenceSettings:
         in nothing else are equal, and a store does not keep it.
     """
 
-    stride: int = 32
+    stride: int | None = 32
     transposed: bool = True
     square_pixels: bool = False
     engine: Engine = field(default="keras", compare=False)
 
 
 CALFIN = InferenceSettings(stride=16, transposed=False)
+
+
+def load_network(network: str, settings: InferenceSettings) -> Any:  # noqa: ANN401 - Keras waits until it is needed
+    """Load a network, given by name or path, for the size of the pictures or tiles that it is shown."""
+    size = INPUT_SIZE if settings.stride is None else networks.TILE_SIZE
+    return networks.load_network(network, size=size, engine=settings.engine)
 
 
 def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
@@ -271,9 +278,12 @@ def _predict_pictures(
     views = [v for i in inputs for v in (i, np.swapaxes(i, 0, 1))] if settings.transposed else inputs
     if not views:
         return []
-    cuts = [cut_tiles(view, stride=settings.stride) for view in views]
-    loaded = networks.load_network(network, engine=settings.engine)
-    predicted = networks.predict_tiles(loaded, np.concatenate([tiles for tiles, _ in cuts]))
+    loaded = load_network(network, settings)
+    size = loaded.input_shape[1]
+    cuts = [cut_tiles(view, size=size, stride=settings.stride or size) for view in views]
+    n_views = len(views) // len(inputs)
+    at_once = n_views if settings.stride is None else networks.CHUNK_TILES
+    predicted = networks.predict_tiles(loaded, np.concatenate([tiles for tiles, _ in cuts]), at_once=at_once)
     parts = np.split(predicted, np.cumsum([len(tiles) for tiles, _ in cuts])[:-1])
     masks = [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
     if settings.transposed:

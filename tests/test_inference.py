@@ -18,6 +18,7 @@ from calfin_cloud.inference import (
     prepare_scene,
     prepare_scenes,
 )
+from calfin_cloud.network import build_network, save_weights
 from calfin_cloud.schema import MOST_BOXES
 
 
@@ -107,7 +108,9 @@ def test_windows_of_several_scenes_are_one_batch_of_the_network(brightness_netwo
     batches = []
     tiles_of = inference.networks.predict_tiles
     monkeypatch.setattr(
-        inference.networks, "predict_tiles", lambda net, tiles: batches.append(len(tiles)) or tiles_of(net, tiles)
+        inference.networks,
+        "predict_tiles",
+        lambda net, tiles, **how: batches.append(len(tiles)) or tiles_of(net, tiles, **how),
     )
     channels = np.stack([prepare_scene(scene_with_a_bright_line(row=row, width=7), 30.0) for row in (300, 600, 700)])
     overviews = overview_of(channels, network=brightness_network)
@@ -118,6 +121,35 @@ def test_windows_of_several_scenes_are_one_batch_of_the_network(brightness_netwo
     assert batches == [3 * 8, 3 * 8]  # three first passes, three windows, eight tiles each
     untouched = masks_of(channels[1:2], overviews[1:2], boxes[1:2], network=brightness_network)
     np.testing.assert_array_equal(masks[1], untouched[0])
+
+
+def test_a_picture_shown_whole_has_the_masks_of_its_tiles_where_the_network_sees_no_border(tmp_path, monkeypatch):
+    """The U-Net sees 11 px around a pixel, so that only a border of that differs."""
+    path = tmp_path / "unet.weights.h5"
+    keras.utils.set_random_seed(2)
+    save_weights(build_network("unet", width=0.25, size=64), path, width=0.25)
+    channels = prepare_scene(scene_with_a_bright_line(256, 150)[:, :, :256], 30.0)[None]
+    in_tiles = overview_of(channels, network=str(path), settings=InferenceSettings(stride=32))
+    seen = []
+    tiles_of = inference.networks.predict_tiles
+    monkeypatch.setattr(
+        inference.networks,
+        "predict_tiles",
+        lambda net, tiles, **how: seen.append((tiles.shape, how)) or tiles_of(net, tiles, **how),
+    )
+    whole = overview_of(channels, network=str(path), settings=InferenceSettings(stride=None))
+    assert seen == [((2, 256, 256, 3), {"at_once": 2})]  # the picture and its transpose
+    inner = (slice(None), *[slice(44, 212)] * 2)  # tiles end at 32 and 224
+    np.testing.assert_allclose(whole[inner], in_tiles[inner], atol=1e-5)
+    assert np.ptp(whole[inner]) > 0.01
+
+
+def test_a_network_of_one_size_is_shown_a_picture_in_its_tiles(brightness_network):
+    channels = prepare_scene(scene_with_a_bright_line(256, 150)[:, :, :256], 30.0)[None]
+    whole, tiled = (
+        overview_of(channels, network=brightness_network, settings=InferenceSettings(stride=s)) for s in (None, 32)
+    )
+    np.testing.assert_allclose(whole, tiled, atol=1e-6)
 
 
 def test_one_front_a_window_leaves_the_window_as_it_was_predicted(brightness_network):

@@ -163,10 +163,9 @@ def test_threads_predict_what_one_thread_predicts(narrow):
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_many_tiles_go_through_in_chunks(narrow, monkeypatch):
+def test_many_tiles_go_through_in_chunks(narrow):
     whole = predict_tiles(narrow, tiles(5))
-    monkeypatch.setattr(weights, "CHUNK_TILES", 2)
-    np.testing.assert_allclose(predict_tiles(narrow, tiles(5)), whole, atol=1e-6)
+    np.testing.assert_allclose(predict_tiles(narrow, tiles(5), at_once=2), whole, atol=1e-6)
     assert whole.shape == (5, 64, 64, 2)
     assert whole.dtype == np.float32
     assert predict_tiles(narrow, tiles(0)).shape == (0, 64, 64, 2)

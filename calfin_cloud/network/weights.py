@@ -23,7 +23,7 @@ from calfin_cloud.network.unet import unet_network
 from calfin_cloud.schema import SceneError
 
 CHUNK_TILES = 8
-"""Tiles that go through the network at once on a CPU, always so many: four of a picture and four of its transpose.
+"""Tiles that go through the network at once on a CPU: four of a picture and four of its transpose.
 
 One number is compiled once (another costs a second of compilation more), and it bounds the memory."""
 
@@ -96,9 +96,12 @@ def load_network(
         return _load_network(str(name_or_path), sha256, size, engine)
 
 
-def predict_tiles(network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+def predict_tiles(
+    network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32], *, at_once: int = CHUNK_TILES
+) -> NDArray[np.float32]:
     """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1.
 
+    `at_once` go through the network together, or on a GPU a multiple of it. One number of tiles is compiled once.
     A batch that does not fit into memory goes through in halves; `SceneError` if not even one tile fits.
     """
     if tiles.ndim != 4 or tiles.shape[1:] != network.input_shape[1:]:
@@ -106,15 +109,14 @@ def predict_tiles(network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.floa
         raise ValueError(
             f"tiles must be (n, y, x, c) with (y, x, c) = {expected}, got {tiles.shape}: cut them to this size"
         )
-    at_once = _tiles_at_once(len(tiles))
+    at_once = _tiles_at_once(at_once, len(tiles))
     padded = np.pad(tiles, [(0, -len(tiles) % at_once), (0, 0), (0, 0), (0, 0)])
     masks = [_predict_batch(network, padded[i : i + at_once]) for i in range(0, len(padded), at_once)]
     return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
 
 
-def _tiles_at_once(n: int) -> int:
+def _tiles_at_once(at_once: int, n: int) -> int:
     """Tiles of a chunk: few sizes, of which each is compiled once."""
-    at_once = CHUNK_TILES
     while at_once < min(n, GPU_CHUNK_TILES) and count_gpus():
         at_once *= 2
     return at_once

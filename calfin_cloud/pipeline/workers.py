@@ -15,10 +15,9 @@ from dask.delayed import Delayed
 from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
-from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import Loader, stack_scenes
-from calfin_cloud.inference import find_candidates, predict_masks, predict_overviews
+from calfin_cloud.inference import find_candidates, load_network, predict_masks, predict_overviews
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, finish_scene, look_at_scene
 from calfin_cloud.pipeline.settings import MapSettings
@@ -190,7 +189,7 @@ def _chunk_of_each(array: xr.DataArray) -> list[tuple[Delayed, int]]:
 
 def load(settings: MapSettings) -> None:
     """Load the network, which stays in this process."""
-    networks.load_network(settings.network, engine=settings.inference.engine)
+    load_network(settings.network, settings.inference)
 
 
 def look_at_block(

@@ -48,7 +48,7 @@ def original_by(batch: int) -> Callable[[], object]:
 def tiles_of(channels: NDArray[np.uint8]) -> int:
     """Tiles that a scene takes through the network."""
     counts, real = [], networks.predict_tiles
-    networks.predict_tiles = lambda network, tiles: counts.append(len(tiles)) or real(network, tiles)
+    networks.predict_tiles = lambda network, tiles, **how: counts.append(len(tiles)) or real(network, tiles, **how)
     try:
         scene_by(channels, InferenceSettings())()
     finally:
