@@ -24,6 +24,9 @@ class Shipped(NamedTuple):
 
 
 SHIPPED = {
+    "calfin-efficient": Shipped(
+        "calfin-efficient.weights.h5", "cccee8e142d1f5c4ee63dbcda5afe99c659f7249ddf093445bcffaa5a4d7a1ba"
+    ),
     "calfin-small-2": Shipped(
         "calfin-small-2.weights.h5", "426ceb2929b675abd1ad623247c8258635177ddd0149c3c5c2f2d25c54d0bc13"
     ),
