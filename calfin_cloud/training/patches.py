@@ -26,9 +26,6 @@ FAR_PX = 1e4
 BEND_SHARE = 0.5
 """Share of the patches whose shapes are bent."""
 
-NEGATIVE_SHARE = 0.25
-"""Share of the patches shown as negatives: water may be dark or bright beside a coast, and neither is a front."""
-
 MELANGE_SHARE, MELANGE_REACH_PX = 0.2, (8.0, 60.0)
 """Share of the patches in whose sea ice is painted, and how far from the front it reaches, in px of a 256 px frame."""
 
@@ -199,8 +196,6 @@ def vary_grey(grey: NDArray[np.uint8], sensor: str, rng: np.random.Generator) ->
         values = np.clip(values, 0, 1) ** np.exp(rng.uniform(-0.6, 0.6))
     if rng.random() < 0.7:
         values = (values - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
-    if rng.random() < NEGATIVE_SHARE:
-        values = 1 - values
     if rng.random() < 0.3:
         before = np.linspace(0, 1, 5)
         after = np.concatenate([[0], (np.sort(rng.random(3)) + before[1:-1]) / 2, [1]])  # any curve that rises
