@@ -35,6 +35,11 @@ class StacServer:
             loader.load_collections(iter(collections), Methods.upsert)
             loader.load_items(iter(items), Methods.upsert)
 
+    def drop_items(self, collection: str) -> None:
+        """Delete all items of a collection."""
+        with _pgstac(self.database) as pgstac:
+            list(pgstac.query("DELETE FROM items WHERE collection = %s RETURNING id", (collection,)))
+
 
 @contextmanager
 def serve_pgstac() -> Iterator[StacServer]:
