@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import FJORD_SOURCES, Domain
@@ -26,10 +27,19 @@ from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import Engine
 from calfin_cloud.preprocess import input_channels, normalise, resize_channels
 from calfin_cloud.schema import MASKS, MOST_BOXES, check_masks, check_scenes
+from calfin_cloud.sensors import Kind
 from calfin_cloud.tiles import blend_tiles, cut_tiles
 
 INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
+
+NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
+"""Values of the last channel: no data, or data of a kind of sensor."""
+
+SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
+
+JUDGE_REACH_PX, JUDGE_LEAST = 15, 0.1
+"""A front counts in full where the judge sees this much of one so near, in px of the picture as the network sees it."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +80,17 @@ def load_network(network: str, settings: InferenceSettings) -> Any:  # noqa: ANN
 def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
     """Make the network's input lazily: scenes (time, band, y, x) -> (time, y, x, channel) uint8.
 
-    Channels: raw, contrast-equalised and shadow-corrected grey (calfin-method 2.3), then 255 where the scene has data.
+    Channels: raw, contrast-equalised and shadow-corrected grey (calfin-method 2.3), then where the scene has data the
+    kind of its sensor, by the coordinate `sensor_kind`, else `UNKNOWN`.
     """
     check_scenes(scenes)
     x = scenes["x"].values
+    unknown = xr.DataArray(["unknown"] * scenes.sizes["time"], dims="time")
     channels: xr.DataArray = xr.apply_ufunc(
         partial(_prepare_block, resolution_m=float(x[1] - x[0])),
         scenes,
-        input_core_dims=[["band", "y", "x"]],
+        scenes.coords.get("sensor_kind", unknown),
+        input_core_dims=[["band", "y", "x"], []],
         output_core_dims=[["y", "x", "channel"]],
         dask="parallelized",
         output_dtypes=[np.uint8],
@@ -148,15 +161,16 @@ def predict_masks(
     return check_masks(masks.assign_coords(mask=list(MASKS)))
 
 
-def prepare_scene(scene: NDArray[np.float32], resolution_m: float) -> NDArray[np.uint8]:
+def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = "unknown") -> NDArray[np.uint8]:
     """Make the input of one scene: (band, y, x) float32 with NaN = missing -> (y, x, 4) uint8.
 
-    The last channel is 255 where the scene has data; narrow SLC-off gaps count as data, for the network looks across.
+    The last channel is the kind of the sensor where the scene has data, see `SEEN_BY`, and 0 elsewhere; narrow SLC-off
+    gaps count as data, for the network looks across.
     """
     signal = scene[0]
     channels = np.rint(input_channels(signal)).astype("uint8")
     valid = ~wide_parts(np.isnan(signal), STRIPE_WIDTH_M / 2 / resolution_m)
-    return np.dstack([channels, np.where(valid, 255, 0).astype("uint8")])
+    return np.dstack([channels, np.where(valid, SEEN_BY[kind], NOT_SEEN).astype("uint8")])
 
 
 def predict_scene(
@@ -195,7 +209,7 @@ def overview_of(
     seen = channels[..., 3].any(axis=(1, 2))
     overviews = np.full((len(channels), INPUT_SIZE, INPUT_SIZE, len(MASKS)), np.nan, dtype=np.float32)
     if seen.any():
-        overviews[seen] = _predict_pictures([scene[..., :3] for scene in channels[seen]], network, settings)
+        overviews[seen] = _predict_pictures(list(channels[seen]), network, settings)
     return overviews
 
 
@@ -233,7 +247,7 @@ def masks_of(
         [w for w in _windows(boxes, shape, trace) if w != whole and scene[..., 3].any()]
         for boxes, scene in zip(candidates, channels, strict=True)
     ]
-    parts = [w.cut(scene[..., :3]) for scene, of_scene in zip(channels, windows, strict=True) for w in of_scene]
+    parts = [w.cut(scene) for scene, of_scene in zip(channels, windows, strict=True) for w in of_scene]
     predicted = iter(_predict_pictures(parts, network, settings))
     masks = np.empty((len(channels), len(MASKS), *shape), dtype=np.float32)
     for place, (overview, of_scene) in enumerate(zip(overviews, windows, strict=True)):
@@ -253,8 +267,8 @@ def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSetti
     return list(dict.fromkeys(window_around(box, shape, trace.window) for box in around))
 
 
-def _prepare_block(block: NDArray[np.float32], *, resolution_m: float) -> NDArray[np.uint8]:
-    return np.stack([prepare_scene(scene, resolution_m) for scene in block])
+def _prepare_block(block: NDArray[np.float32], kinds: NDArray[Any], *, resolution_m: float) -> NDArray[np.uint8]:
+    return np.stack([prepare_scene(scene, resolution_m, kind) for scene, kind in zip(block, kinds, strict=True)])
 
 
 def _candidate_block(block: NDArray[np.float32], *, domain: Domain, trace: TraceSettings) -> NDArray[np.int32]:
@@ -269,8 +283,26 @@ def _candidate_block(block: NDArray[np.float32], *, domain: Domain, trace: Trace
 def _predict_pictures(
     pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings | None
 ) -> list[NDArray[np.float32]]:
-    """Masks (256, 256, 2) of each picture (y, x, 3), the tiles of all in one batch."""
+    """Masks (256, 256, 2) of each picture (y, x, 4), the tiles of all in one batch; those of light are judged."""
     settings = settings or InferenceSettings()
+    masks = _masks_of_pictures([picture[..., :3] for picture in pictures], network, settings)
+    if judge := networks.judge_of(network):
+        by_light = [i for i, picture in enumerate(pictures) if picture[..., 3].max(initial=NOT_SEEN) == OPTICAL]
+        seen = _masks_of_pictures([pictures[i][..., :3] for i in by_light], judge, replace(settings, stride=None))
+        for i, seen_by_judge in zip(by_light, seen, strict=True):
+            masks[i][..., 0] *= agreement(seen_by_judge[..., 0])
+    return masks
+
+
+def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far a front is believed, 0 to 1, where a judge sees this front mask (y, x)."""
+    return np.asarray(np.minimum(maximum_filter(front, 2 * JUDGE_REACH_PX + 1) / JUDGE_LEAST, 1), dtype=np.float32)
+
+
+def _masks_of_pictures(
+    pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
+) -> list[NDArray[np.float32]]:
+    """Masks (256, 256, 2) of each picture (y, x, 3) by one network."""
     shape = (INPUT_SIZE, INPUT_SIZE)
     shown = [_mirrored(p) for p in pictures] if settings.square_pixels else pictures
     inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in shown]

@@ -13,11 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from calfin_cloud.schema import SceneError
 
+Kind = Literal["optical", "sar", "unknown"]
+
 IMAGE_DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
 """GDAL formats that are opened: none of them can refer to another file, as a VRT can whatever its name."""
 
 CATALOG_FIELD = "calfin:catalog"
 """Field of an item that names the catalogue it came from; `scenes` sets it, and it decides what `imagery` may open."""
+
+RADAR = (
+    r"sentinel[-_ ]?1|s1|terrasar|tandem|tsx|tdx|ers|envisat|radarsat|rcm|alos-2|palsar|cosmo|iceye|capella|saocom|paz"
+)
+"""How the names of satellites with a radar begin."""
 
 SLC_OFF_SINCE = datetime(2003, 5, 31, 23, 59, 59, tzinfo=UTC)
 """Landsat 7 scenes after this day may have stripes without data (CALFIN's rule, method section 8)."""
@@ -61,7 +68,7 @@ class Sensor:
     id_pattern: str
     assets: tuple[str, ...]
     instruments: tuple[str, ...] = ()
-    kind: Literal["optical", "sar"] = "optical"
+    kind: Kind = "optical"
     nodata: float = 0.0
     scale: float = 1.0
     offset: float = 0.0
@@ -109,11 +116,7 @@ class Band:
     quality_asset: str | None
     quality: Quality | None
     slc_off_possible: bool
-
-    @property
-    def kind(self) -> str:
-        """Either `optical` or `sar`."""
-        return self.sensor.kind
+    kind: Kind
 
     @property
     def nodata(self) -> float | None:
@@ -156,7 +159,17 @@ def band_of(item: pystac.Item) -> Band:
     scale, offset = _scale_offset(item, item.assets[asset], sensor)
     platform = "landsat-7" if _landsat_code(item) == "LE07" else str(item.properties.get("platform"))
     moment = item.datetime or item.common_metadata.start_datetime
-    return Band(asset, sensor, scale, offset, quality_asset, quality, may_be_slc_off(platform, moment))
+    # A file that the user names is of the kind that its satellite has; where none is named, of light.
+    kind = "sar" if re.match(RADAR, platform.lower()) else sensor.kind
+    return Band(asset, sensor, scale, offset, quality_asset, quality, may_be_slc_off(platform, moment), kind)
+
+
+def kind_of(item: pystac.Item) -> Kind:
+    """Whether `item` was seen by light or by radar; `unknown` where the table does not tell its sensor."""
+    try:
+        return band_of(item).kind
+    except SceneError:
+        return "unknown"
 
 
 def may_be_slc_off(platform: str, moment: datetime | None) -> bool:

@@ -75,6 +75,50 @@ def test_missing_data_is_missing_in_the_masks_but_narrow_stripes_are_looked_acro
     assert np.isfinite(masks[:, :, 210:]).all()
 
 
+@pytest.fixture
+def blind_on_the_right(tmp_path, monkeypatch) -> None:
+    """A judge of all networks that sees a front wherever it looks, but not in the right half of a tile."""
+    inputs = keras.Input((224, 224, 3))
+    place = np.where(np.arange(224) < 112, 1.0, 0.0)[None, None, :, None]
+    masks = keras.layers.Conv2D(2, 1, activation="sigmoid", kernel_initializer="zeros")(inputs)
+    path = tmp_path / "judge.keras"
+    keras.Model(inputs, keras.layers.Multiply()([masks, keras.ops.convert_to_tensor(place, "float32")])).save(path)
+    monkeypatch.setattr(inference.networks, "judge_of", lambda network: None if network == str(path) else str(path))
+
+
+@pytest.mark.usefixtures("blind_on_the_right")
+def test_in_optical_scenes_a_front_counts_only_near_what_the_judge_sees(brightness_network):
+    scene = scene_with_a_bright_line(side=256, row=200)
+    scene[0, 196:205] = 1.0
+    alone, judged, by_radar = (
+        overview_of(prepare_scene(scene, 30.0, kind)[None], network=brightness_network)[0]
+        for kind in ("unknown", "optical", "sar")
+    )
+    np.testing.assert_array_equal(by_radar, alone)
+    np.testing.assert_array_equal(judged[..., 1], alone[..., 1])
+    assert alone[200, :, 0].min() > 0.9
+    np.testing.assert_array_equal(judged[:, :140, 0], alone[:, :140, 0])
+    assert (judged[200, 170:, 0] == 0).all()
+
+
+def test_what_a_judge_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tenth():
+    seen = np.zeros((64, 64), "float32")
+    seen[30, 20], seen[30, 50] = 0.9, 0.05
+    believed = inference.agreement(seen)
+    assert (believed[15:46, 5:36] == 1).all()
+    assert (believed[15:46, 36:64] == 0.5).all()
+    assert believed.sum() == 31 * 31 + 31 * 28 / 2
+
+
+def test_lazy_scenes_tell_the_network_which_kind_of_sensor_saw_them():
+    values = np.stack([scene_with_a_bright_line(side=100, row=60)] * 3)
+    scenes = lazy_scenes(values)
+    assert set(np.unique(prepare_scenes(scenes)[..., 3])) == {inference.UNKNOWN}
+    told = prepare_scenes(scenes.assign_coords(sensor_kind=("time", ["optical", "sar", "unknown"])))
+    seen = told[..., 3].max(("y", "x")).values.tolist()
+    assert seen == [inference.OPTICAL, inference.SAR, inference.UNKNOWN]
+
+
 def lazy_scenes(values: np.ndarray) -> xr.DataArray:
     """Scenes (time, band, y, x) as `stack_scenes` gives them, one a chunk."""
     n, _, rows, columns = values.shape

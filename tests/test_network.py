@@ -267,7 +267,8 @@ def test_a_width_of_nothing_is_refused():
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_shipped_weights_load_by_name(name):
-    assert network_id(name) == f"{name}@{SHIPPED[name].sha256[:12]}"
+    parts = [name, SHIPPED[name].judge] if SHIPPED[name].judge else [name]
+    assert network_id(name) == "+".join(f"{part}@{SHIPPED[part].sha256[:12]}" for part in parts)
     masks = predict_tiles(load_network(name), tiles(1, size=224))
     assert np.isfinite(masks).all()
     assert masks.min() >= 0

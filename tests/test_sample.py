@@ -72,9 +72,9 @@ def walk_along(line: LineString, seaward: np.ndarray, n: int = 300) -> tuple[np.
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["optical", "sar"]))
-def test_the_ice_mask_flips_across_the_front_and_nowhere_else_in_the_fjord(seed, kind):
-    scene = paint_scene(np.random.default_rng(seed), SHAPE, kind=kind)
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["optical", "sar"]), bare=st.booleans())
+def test_the_ice_mask_flips_across_the_front_and_nowhere_else_in_the_fjord(seed, kind, bare):
+    scene = paint_scene(np.random.default_rng(seed), SHAPE, kind=kind, bare=bare)
     line = LineString(scene.front + 0.5)  # rasterio counts from the pixel's corner
     near = rasterize([line.buffer(1.0)], out_shape=SHAPE, all_touched=True).astype(bool)
     fjord, ice = scene.fjord, scene.ice
@@ -129,6 +129,14 @@ def test_stripes_are_missing_where_asked_for_and_wider_on_one_side():
     missing = np.isnan(paint_scene(rng, (512, 512), slc_off=True).signal)
     assert 0.12 < missing.mean() < 0.26
     assert missing[:, -128:].mean() > 1.3 * missing[:, :128].mean()
+
+
+def test_the_brightness_of_bare_coasts_does_not_tell_them_from_ice():
+    def contrast(bare):
+        scenes = [paint_scene(np.random.default_rng(seed), SHAPE, bare=bare) for seed in range(12)]
+        return np.median([abs(np.median(s.signal[~s.fjord]) - np.median(s.signal[s.fjord & s.ice])) for s in scenes])
+
+    assert contrast(bare=True) < 0.5 * contrast(bare=False)
 
 
 @pytest.mark.parametrize(

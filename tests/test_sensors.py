@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import BQA, QA_PIXEL, SCL, SENSORS, Band, band_of, cloud_from_quality, may_be_slc_off
+from calfin_cloud.sensors import (
+    BQA,
+    QA_PIXEL,
+    SCL,
+    SENSORS,
+    Band,
+    band_of,
+    cloud_from_quality,
+    kind_of,
+    may_be_slc_off,
+)
 
 MSS, L2 = "stactools-landsat/examples/landsat-c2-l1", "stactools-landsat/examples/landsat-c2-l2"
 OLD, S2 = "stactools-landsat/tests/data-files", "stactools-sentinel2/tests/data-files"
@@ -108,6 +118,28 @@ def test_landsat_without_its_usual_id_is_known_by_platform_and_instrument(platfo
     keys = [f"B{n}" for n in range(1, 8)]
     item = make_item("my-scene", keys, collection="landsat-c2-l1", platform=platform, **more)
     assert band_of(item).asset == expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind"),
+    [
+        ("Sentinel-1A", "sar"),
+        ("sentinel-2b", "optical"),
+        ("TSX", "sar"),
+        ("ERS-2", "sar"),
+        ("landsat-8", "optical"),
+        ("planetscope", "optical"),
+        ("unknown", "optical"),
+        (None, "optical"),
+    ],
+)
+def test_a_file_of_the_user_is_of_the_kind_of_its_satellite(platform, kind):
+    assert kind_of(make_item("x", ["image"], collection="images", platform=platform)) == kind
+
+
+def test_the_kind_of_an_item_of_no_known_sensor_is_unknown():
+    assert kind_of(make_item("x", ["vv"], collection="weather")) == "unknown"
+    assert kind_of(make_item("x", ["vv"], collection="sentinel-1-grd")) == "sar"
 
 
 def test_horizontal_polarisation_goes_before_vertical():

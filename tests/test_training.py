@@ -11,10 +11,19 @@ import tensorflow as tf
 from keras import ops
 
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
-from calfin_cloud.network import calfin_network, load_network, network_id, save_weights, weights_path
+from calfin_cloud.network import (
+    calfin_network,
+    load_network,
+    network_id,
+    save_weights,
+    training_glaciers,
+    weights_path,
+)
 from calfin_cloud.training import (
     TrainingSettings,
+    average_weights,
     batches,
+    coarsen,
     copy_weights,
     cut_patch,
     draw_sample,
@@ -27,6 +36,7 @@ from calfin_cloud.training import (
     random_bend,
     random_patch,
     random_window,
+    sea_state,
     slc_off_gaps,
     vary_grey,
     whole_scene,
@@ -181,6 +191,34 @@ def test_melange_lies_on_the_known_sea_before_the_front_and_hides_no_front():
     assert np.median(steps) < 0.8 * bare
 
 
+def test_the_sea_of_another_day_is_darker_or_brighter_and_nothing_else_changes():
+    sample = painted(shape=(256, 256), row=160)
+    image = sample.image.copy()
+    image[:, 200:] = np.nan
+    prepared = prepare(replace(sample, image=image, rock=np.zeros_like(sample.ice)))
+    sea = (prepared.ice == OCEAN) & (prepared.grey > 0)
+    levels = []
+    for seed in range(20):
+        grey = sea_state(prepared, np.random.default_rng(seed))
+        assert np.array_equal(grey[~sea], prepared.grey[~sea])
+        assert (grey[sea] > 0).all()
+        levels.append(float(np.median(grey[sea])))
+    assert min(levels) < 30
+    assert max(levels) > 100
+    undrawn = prepared._replace(sample=sample)
+    np.testing.assert_array_equal(sea_state(undrawn, np.random.default_rng(0)), prepared.grey)
+
+
+def test_coarser_pixels_keep_the_mean_and_what_is_missing():
+    rng = np.random.default_rng(0)
+    grey = rng.integers(1, 256, (120, 90)).astype(np.uint8)
+    grey[:, :10] = 0
+    coarse = coarsen(grey, 3.0)
+    np.testing.assert_array_equal(coarse == 0, grey == 0)
+    assert abs(coarse[:, 20:].mean() - grey[:, 20:].mean()) < 3
+    assert coarse[:, 20:].std() < 0.5 * grey[:, 20:].std()
+
+
 def test_without_known_sea_there_is_no_melange():
     sample = painted()
     prepared = prepare(replace(sample, ice=np.full_like(sample.ice, UNKNOWN)))
@@ -322,6 +360,35 @@ def test_a_training_may_start_from_weights_and_add_painted_scenes(tmp_path):
     about = json.loads((tmp_path / "next.json").read_text())
     assert about["training"] == {"Rink": 1, "painted": 2}
     assert about["settings"]["start"] == network_id(start)
+
+
+def test_the_mean_of_two_trainings_is_their_mean_and_notes_what_both_saw(tmp_path):
+    network = calfin_network(width=0.03, size=64)
+    for name, value, glacier in (("a", 1.0, "Rink"), ("b", 3.0, "Store")):
+        for weight in network.weights:
+            weight.assign(np.full(weight.shape, value))
+        save_weights(network, tmp_path / f"{name}.weights.h5", width=0.03)
+        (tmp_path / f"{name}.json").write_text(json.dumps({"training": {glacier: 1}}))
+    files = [tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"]
+    mean = load_network(average_weights(files, tmp_path / "c.weights.h5"), size=64)
+    assert {float(value) for weight in mean.weights for value in np.unique(weight)} == {2.0}
+    assert training_glaciers(tmp_path / "c.weights.h5") == {"Rink", "Store"}
+    assert sorted(json.loads((tmp_path / "c.json").read_text())["mean_of"]) == [network_id(file) for file in files]
+
+
+def test_other_networks_and_weights_of_unknown_origin_have_no_mean(tmp_path):
+    for name, width in (("a", 0.03), ("b", 0.1)):
+        save_weights(calfin_network(width=width, size=64), tmp_path / f"{name}.weights.h5", width=width)
+    a, b, out = (tmp_path / f"{name}.weights.h5" for name in "abc")
+    with pytest.raises(ValueError, match=r"a\.json must lie beside"):
+        average_weights([a, b], out)
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text("{}")
+    with pytest.raises(ValueError, match="must hold the network of"):
+        average_weights([a, b], out)
+    with pytest.raises(ValueError, match="two or more weights"):
+        average_weights([a], out)
+    assert not out.exists()
 
 
 def test_weights_of_another_width_are_no_start():

@@ -99,7 +99,7 @@ def _weights_method(name: str, trace: TraceSettings) -> Method:
 
 
 def _prepared(sample: Sample) -> NDArray[np.uint8]:
-    return prepare_scene(np.stack([sample.image, np.full_like(sample.image, np.nan)]), RESOLUTION_M)
+    return prepare_scene(np.stack([sample.image, np.full_like(sample.image, np.nan)]), RESOLUTION_M, sample.sensor)
 
 
 def _without_ice(front: NDArray[np.floating], sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

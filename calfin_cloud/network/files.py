@@ -17,10 +17,14 @@ OpenVINO is quicker on a CPU and comes with an extra; bfloat16 is quicker on a G
 
 
 class Shipped(NamedTuple):
-    """Weights that come with the package."""
+    """Weights that come with the package.
+
+    In optical scenes a front must be seen by the `judge` too, other weights by name (see `inference`).
+    """
 
     file: str
     sha256: str
+    judge: str | None = None
 
 
 SHIPPED = {
@@ -66,10 +70,17 @@ def weights_path(name_or_path: str | Path, *, sha256: str | None = None) -> Path
     return path
 
 
+def judge_of(name_or_path: str | Path) -> str | None:
+    """Name of the weights that judge the fronts of these in optical scenes; None where nobody does."""
+    shipped = SHIPPED.get(str(name_or_path))
+    return shipped.judge if shipped else None
+
+
 def network_id(name_or_path: str | Path) -> str:
-    """Return `name@sha256[:12]` of the weights in use, which goes into the results as `model`."""
+    """Return `name@sha256[:12]` of the weights in use, and `+` that of their judge: the `model` of the results."""
     path, _ = _resolve(str(name_or_path))
-    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}"
+    judge = judge_of(name_or_path)
+    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}" + (f"+{network_id(judge)}" if judge else "")
 
 
 def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:

@@ -24,6 +24,7 @@ from calfin_cloud.pipeline.scene import Facts, Result, Target, finish_scene, loo
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import is_slc_off, scene_rows, tables_of
 from calfin_cloud.pipeline.workers import check_network, map_on
+from calfin_cloud.sensors import kind_of
 from calfin_cloud.storage import Tables, hold_lease, open_store, tidy, write_batch
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,13 @@ def _read(item: pystac.Item, domain: Domain, loader: Loader) -> NDArray[np.float
 
 def _map_scene(scene: NDArray[np.float32], item: pystac.Item, target: Target, settings: MapSettings) -> Facts:
     domain = target.domain
-    look = look_at_scene(scene, resolution_m=domain.resolution_m, slc_off_possible=is_slc_off(item), settings=settings)
+    look = look_at_scene(
+        scene,
+        resolution_m=domain.resolution_m,
+        slc_off_possible=is_slc_off(item),
+        settings=settings,
+        kind=kind_of(item),
+    )
     if look.channels is None:
         return look.facts
     masks, candidates = predict_scene(

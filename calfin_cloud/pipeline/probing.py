@@ -27,6 +27,7 @@ from calfin_cloud.pipeline.tables import is_slc_off, utc
 from calfin_cloud.pipeline.traffic import Traffic, start_counting, stop_counting
 from calfin_cloud.pipeline.workers import places_of
 from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import kind_of
 from calfin_cloud.storage import add_scenes, keep_domain, open_store
 
 Item = dict[str, Any]
@@ -173,6 +174,7 @@ def read_scene(item: Item, domain: Domain, settings: MapSettings) -> TimedLook:
             resolution_m=domain.resolution_m,
             slc_off_possible=is_slc_off(scene_item),
             settings=settings,
+            kind=kind_of(scene_item),
         )
     except SceneError as error:
         look = Look({"reason": error.reason, "detail": error.message}, None)
@@ -228,7 +230,9 @@ def rehearse(settings: MapSettings) -> float:
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        look = look_at_scene(scene, resolution_m=domain.resolution_m, slc_off_possible=False, settings=settings)
+        look = look_at_scene(
+            scene, resolution_m=domain.resolution_m, slc_off_possible=False, settings=settings, kind="optical"
+        )
         timed = TimedLook(0.0, look)
         trace(timed, predict(timed, domain, settings), item, domain, settings, None)
         seconds = time.perf_counter() - began

@@ -27,6 +27,7 @@ from calfin_cloud.inference import prepare_scene, tracing_mask
 from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.polygons import Polygons, close_polygons
+from calfin_cloud.sensors import Kind
 from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
 
 Facts = dict[str, Any]
@@ -52,12 +53,17 @@ class Target(NamedTuple):
 
 
 def look_at_scene(
-    scene: NDArray[np.float32], *, resolution_m: float, slc_off_possible: bool, settings: MapSettings
+    scene: NDArray[np.float32],
+    *,
+    resolution_m: float,
+    slc_off_possible: bool,
+    settings: MapSettings,
+    kind: Kind = "unknown",
 ) -> Look:
-    """Measure a scene (band, y, x), and prepare it for the network if it is worth that."""
+    """Measure a scene (band, y, x) of a kind of sensor, and prepare it for the network if it is worth that."""
     fractions = scene_fractions(scene, resolution_m=resolution_m, slc_off_possible=slc_off_possible)
     facts = fractions | verdict(fractions, settings)
-    return Look(facts, None if "reason" in facts else prepare_scene(scene, resolution_m))
+    return Look(facts, None if "reason" in facts else prepare_scene(scene, resolution_m, kind))
 
 
 def verdict(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]:

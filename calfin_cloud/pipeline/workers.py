@@ -22,6 +22,7 @@ from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, finish_scene, look_at_scene
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import is_slc_off
+from calfin_cloud.sensors import Kind, kind_of
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ def _look(client: Client, batch: Batch, settings: MapSettings, places: Places, l
     looks = stack_scenes(batch.items, batch.domain, loader=loader).data.map_blocks(
         look_at_block,
         slc_off=tuple(is_slc_off(item) for item in batch.items),
+        kinds=tuple(kind_of(item) for item in batch.items),
         resolution_m=batch.domain.resolution_m,
         settings=settings,
         drop_axis=(1, 2, 3),
@@ -196,13 +198,14 @@ def look_at_block(
     block: NDArray[np.float32],
     *,
     slc_off: Sequence[bool],
+    kinds: Sequence[Kind],
     resolution_m: float,
     settings: MapSettings,
     block_id: tuple[int, ...] = (0,),
 ) -> Look:
     """Look at the scene of one chunk (1, band, y, x)."""
-    is_striped = slc_off[block_id[0]]
-    return look_at_scene(block[0], resolution_m=resolution_m, slc_off_possible=is_striped, settings=settings)
+    is_striped, kind = slc_off[block_id[0]], kinds[block_id[0]]
+    return look_at_scene(block[0], resolution_m=resolution_m, slc_off_possible=is_striped, settings=settings, kind=kind)
 
 
 def network_input(looks: Sequence[Look], shape: tuple[int, int]) -> NDArray[np.uint8]:

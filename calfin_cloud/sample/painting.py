@@ -82,6 +82,7 @@ class Look:
     cloud_above: float  # level of the cloud texture; above is cloud
     slc_off: bool
     noise: float
+    mottle: float = 0.35  # contrast of bare land
 
 
 def paint_scene(
@@ -91,6 +92,7 @@ def paint_scene(
     kind: Kind = "optical",
     cloudy: bool = False,
     slc_off: bool = False,
+    bare: bool = False,
     pixel_m: float = 30.0,
 ) -> PaintedScene:
     """Paint a random glacier as a satellite sees it; the same generator state gives the same bytes.
@@ -103,6 +105,9 @@ def paint_scene(
         `optical` gives near-infrared reflectance, 0 to 1; `sar` backscatter in dB with speckle.
     cloudy, slc_off
         Cover 15 to 60 % with clouds, leave out stripes as Landsat 7 does since 2003 (both optical only).
+    bare
+        Give the fjord bare coasts as bright as the ice, and a wide mouth of mostly open water: brightness alone does
+        not tell the front from a coast there.
     pixel_m
         Pixel side in metres: how fine crevasses and icebergs appear.
     """
@@ -119,6 +124,8 @@ def paint_scene(
         position_m=extent * rng.uniform(-0.2, 0.2),
         slc_off=slc_off,
     )
+    if bare:
+        glacier, look = with_bare_coast(glacier, look, rng)
     if cloudy:
         look = with_clouds(look, x, y, rng.uniform(0.15, 0.6))
     scene = paint(glacier, look, x, y, rng)
@@ -170,6 +177,17 @@ def draw_look(rng: np.random.Generator, kind: Kind, half_width_m: float) -> Look
         noise=rng.uniform(0.003, 0.02),
     )
     return look if kind == "optical" else _as_radar(look, rng)
+
+
+def with_bare_coast(glacier: Glacier, look: Look, rng: np.random.Generator) -> tuple[Glacier, Look]:
+    """Give a glacier a wide mouth and coasts that are as bright and as smooth as its ice, mostly beside open water."""
+    wide = replace(glacier, opening=rng.uniform(0, 3), land_ice=rng.uniform(0.5, 2.0))
+    bare = replace(look, snow_cover=rng.uniform(0, 0.3), mottle=rng.uniform(0.02, 0.35))
+    if rng.random() < 0.7:
+        bare = replace(bare, melange_m=0.0, bergs=rng.choice([0.0, rng.uniform(0, 0.1)]))
+    if look.kind == "sar":
+        return wide, replace(bare, rock=look.ice + rng.uniform(-4, 3), relief=rng.uniform(0.3, 3))
+    return wide, replace(bare, rock=look.ice * rng.uniform(0.5, 1.3), relief=rng.uniform(0.05, 0.8))
 
 
 def _as_radar(look: Look, rng: np.random.Generator) -> Look:
@@ -326,7 +344,7 @@ def _lit_terrain(glacier: Glacier, look: Look, x: Points, y: Points, t: Points, 
     if look.kind == "sar":
         level = np.where(icy | snowy, look.snow, look.rock + 0.8 * rough) + np.clip(3 * shade, -16, 9)
         return np.asarray(np.where(shade < -2.2, look.water - 4, level), dtype=np.float32)
-    albedo = np.where(icy | snowy, look.snow * (1 + 0.03 * rough), look.rock * (1 + 0.35 * rough))
+    albedo = np.where(icy | snowy, look.snow * (1 + 0.03 * rough), look.rock * (1 + look.mottle * rough))
     return np.asarray(albedo * np.clip(1 + np.where(icy, 0.3, 1) * shade, 0.12, 2.2), dtype=np.float32)
 
 

@@ -1,5 +1,6 @@
 """Labelled samples go in, trained weights come out, with settings and learning curves; a stopped run resumes."""
 
+from calfin_cloud.training.averaging import average_weights
 from calfin_cloud.training.batches import draw_sample, make_batch, prefetched_batches
 from calfin_cloud.training.fitting import copy_weights, fit, painted_samples, validate
 from calfin_cloud.training.losses import masks_loss, soft_jaccard
@@ -8,12 +9,14 @@ from calfin_cloud.training.patches import (
     FRAME_SIZE,
     FRONT_HALF_WIDTH_PX,
     Prepared,
+    coarsen,
     cut_patch,
     melange,
     prepare,
     random_bend,
     random_patch,
     random_window,
+    sea_state,
     shade,
     slc_off_gaps,
     vary_grey,
@@ -32,6 +35,8 @@ __all__ = [
     "Frame",
     "Prepared",
     "TrainingSettings",
+    "average_weights",
+    "coarsen",
     "copy_weights",
     "cut_patch",
     "draw_sample",
@@ -46,6 +51,7 @@ __all__ = [
     "random_patch",
     "random_window",
     "release_patch",
+    "sea_state",
     "shade",
     "slc_off_gaps",
     "soft_jaccard",

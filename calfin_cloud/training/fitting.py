@@ -73,13 +73,14 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
 
 
 def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
-    """Paint `n` scenes of random glaciers, optical and SAR in turn; some have stripes of Landsat 7."""
+    """Paint `n` scenes of random glaciers, optical and SAR in turn; half have bare coasts, some stripes."""
     for i in range(n):
         rng = np.random.default_rng((seed, i))
         kind: Sensor = "optical" if i % 2 == 0 else "sar"
         rows, columns = (int(n) for n in rng.integers(240, 420, 2))
         slc_off = bool(kind == "optical" and rng.random() < 0.2)
-        scene = paint_scene(rng, (rows, columns), kind=kind, slc_off=slc_off, pixel_m=float(rng.uniform(15, 60)))
+        pixel_m, bare = float(rng.uniform(15, 60)), i % 4 > 1
+        scene = paint_scene(rng, (rows, columns), kind=kind, slc_off=slc_off, bare=bare, pixel_m=pixel_m)
         front = np.zeros((rows, columns), np.uint8)
         cv2.polylines(front, [np.rint(scene.front).astype(np.int32)[:, None]], isClosed=False, color=1)
         ice = scene.ice.astype(np.uint8)

@@ -29,6 +29,9 @@ BEND_SHARE = 0.5
 MELANGE_SHARE, MELANGE_REACH_PX = 0.2, (8.0, 60.0)
 """Share of the patches in whose sea ice is painted, and how far from the front it reaches, in px of a 256 px frame."""
 
+SEA_SHARE, COARSE_SHARE = 0.25, 0.25
+"""Shares of the patches whose sea is as bright as in another sea state, and that are seen in coarser pixels."""
+
 
 class Prepared(NamedTuple):
     """A sample as patches are cut from it: 8-bit grey, px to the front, ice and rock mask, front pixels (y, x)."""
@@ -58,8 +61,12 @@ def random_patch(
 
     The channels are made before the patch is cut, as for a scene that is mapped: there, too, they see the whole domain.
     """
-    grey = melange(prepared, rng) if rng.random() < MELANGE_SHARE else prepared.grey
+    grey = sea_state(prepared, rng) if rng.random() < SEA_SHARE else prepared.grey
+    if rng.random() < MELANGE_SHARE:
+        grey = melange(prepared._replace(grey=grey), rng)
     grey = vary_grey(grey, prepared.sample.sensor, rng)
+    if rng.random() < COARSE_SHARE:
+        grey = coarsen(grey, rng.uniform(1.5, 4))
     if rng.random() < 0.25:  # as if the scene had more pixels: the shadow correction has a fixed radius
         zoom = rng.uniform(1.5, 2.5)
         large = eight_bit_channels(cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR))
@@ -181,6 +188,29 @@ def melange(prepared: Prepared, rng: np.random.Generator) -> NDArray[np.uint8]:
     bright = np.median(grey[beside]) * rng.uniform(0.7, 1.1) + 15 * floes
     painted = np.clip(np.round(grey + (bright - grey) * cover), 1, 255)
     return np.where(seen, painted, 0).astype(np.uint8)
+
+
+def sea_state(prepared: Prepared, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Show the sea as bright and as rough as on another day, where all zones are drawn: 8-bit grey (y, x).
+
+    A dark sea lies beside the coasts then as beside the front. Missing pixels (0) stay missing.
+    """
+    seen, sea = prepared.grey > 0, prepared.ice == OCEAN
+    if prepared.sample.rock is None or not (seen & sea).any():
+        return prepared.grey
+    grey = prepared.grey.astype(np.float32)
+    mean = grey[seen & sea].mean()
+    level = rng.uniform(5, 130) + rng.uniform(0, 15) * _clouds(grey.shape, rng, cells=int(rng.integers(2, 8)))
+    edge = cv2.GaussianBlur(sea.astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))
+    other = level + (grey - mean) * rng.uniform(0.1, 1.0)
+    return np.where(seen, np.clip(np.round(grey + (other - grey) * edge * sea), 1, 255), 0).astype(np.uint8)
+
+
+def coarsen(grey: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """Show 8-bit grey (y, x) in pixels that are larger by `factor`; missing pixels (0) stay missing."""
+    coarse = cv2.resize(grey, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    fine = cv2.resize(coarse, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.where(grey == 0, 0, np.maximum(fine, 1)).astype(np.uint8)
 
 
 def _clouds(shape: tuple[int, ...], rng: np.random.Generator, *, cells: int) -> NDArray[np.float32]:
