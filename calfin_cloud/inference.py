@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import maximum_filter, uniform_filter
 
 from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import FJORD_SOURCES, Domain
@@ -40,6 +40,9 @@ SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
 
 JUDGE_REACH_PX, JUDGE_LEAST = 15, 0.1
 """A front counts in full where the judge sees this much of one so near, in px of the picture as the network sees it."""
+
+ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
+"""A front counts in full up to the first share of rock in the land around it, from the second not at all."""
 
 
 @dataclass(frozen=True)
@@ -283,15 +286,21 @@ def _candidate_block(block: NDArray[np.float32], *, domain: Domain, trace: Trace
 def _predict_pictures(
     pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings | None
 ) -> list[NDArray[np.float32]]:
-    """Masks (256, 256, 2) of each picture (y, x, 4), the tiles of all in one batch; those of light are judged."""
+    """Masks (256, 256, 2) of each picture (y, x, 4), the tiles of all in one batch; a second opinion weakens fronts.
+
+    In pictures of light it is that of the network's judge, in others that of its own mask of rock, where it has them.
+    """
     settings = settings or InferenceSettings()
     masks = _masks_of_pictures([picture[..., :3] for picture in pictures], network, settings)
+    by_light = [picture[..., 3].max(initial=NOT_SEEN) == OPTICAL for picture in pictures]
+    for of_picture in (m for m, is_light in zip(masks, by_light, strict=True) if not is_light and m.shape[-1] > 2):
+        of_picture[..., 0] *= beside_glaciers(of_picture[..., 1], of_picture[..., 2])
     if judge := networks.judge_of(network):
-        by_light = [i for i, picture in enumerate(pictures) if picture[..., 3].max(initial=NOT_SEEN) == OPTICAL]
-        seen = _masks_of_pictures([pictures[i][..., :3] for i in by_light], judge, replace(settings, stride=None))
-        for i, seen_by_judge in zip(by_light, seen, strict=True):
+        judged = [i for i, is_light in enumerate(by_light) if is_light]
+        seen = _masks_of_pictures([pictures[i][..., :3] for i in judged], judge, replace(settings, stride=None))
+        for i, seen_by_judge in zip(judged, seen, strict=True):
             masks[i][..., 0] *= agreement(seen_by_judge[..., 0])
-    return masks
+    return [of_picture[..., : len(MASKS)] for of_picture in masks]
 
 
 def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -299,10 +308,17 @@ def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.minimum(maximum_filter(front, 2 * JUDGE_REACH_PX + 1) / JUDGE_LEAST, 1), dtype=np.float32)
 
 
+def beside_glaciers(ice: NDArray[np.float32], rock: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far a front is believed, 0 to 1, from the land around it, all (y, x): rock does not calve."""
+    land, rocky = (uniform_filter(mask, ROCK_WINDOW_PX) for mask in (ice, ice * rock))
+    full, none = ROCK_SHARES
+    return np.asarray(np.clip((none - rocky / (land + 1e-3)) / (none - full), 0, 1), dtype=np.float32)
+
+
 def _masks_of_pictures(
     pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
 ) -> list[NDArray[np.float32]]:
-    """Masks (256, 256, 2) of each picture (y, x, 3) by one network."""
+    """Masks (256, 256, mask) of each picture (y, x, 3) by one network."""
     shape = (INPUT_SIZE, INPUT_SIZE)
     shown = [_mirrored(p) for p in pictures] if settings.square_pixels else pictures
     inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in shown]

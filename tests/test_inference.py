@@ -101,6 +101,37 @@ def test_in_optical_scenes_a_front_counts_only_near_what_the_judge_sees(brightne
     assert (judged[200, 170:, 0] == 0).all()
 
 
+def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_judge_alone_says_so(tmp_path):
+    inputs = keras.Input((224, 224, 3))
+    bright = keras.layers.Conv2D(3, 1, activation="sigmoid")
+    path = tmp_path / "rocky.keras"
+    model = keras.Model(inputs, bright(inputs))
+    kernel = np.zeros((1, 1, 3, 3), "float32")
+    kernel[0, 0, 0, 0] = 20
+    bright.set_weights([kernel, np.array([-8, 4, 4], "float32")])  # all is ice, and all of it rock
+    model.save(path)
+    scene = scene_with_a_bright_line(side=256, row=200)
+    scene[0, 196:205] = 1.0
+    light, radar, unknown = (
+        overview_of(prepare_scene(scene, 30.0, kind)[None], network=str(path))[0]
+        for kind in ("optical", "sar", "unknown")
+    )
+    assert light.shape == (256, 256, 2)
+    assert light[200, :, 0].min() > 0.9
+    assert radar[..., 0].max() == unknown[..., 0].max() == 0
+    np.testing.assert_array_equal(radar[..., 1], light[..., 1])
+
+
+def test_a_front_fades_as_the_land_around_it_becomes_rock():
+    ice, rock = np.ones((60, 300), "float32"), np.tile(np.linspace(0, 1, 300, dtype="float32"), (60, 1))
+    ice[:30] = 0  # the sea counts for neither
+    believed = inference.beside_glaciers(ice, rock)[30]
+    assert (believed[:50] == 1).all()
+    assert (believed[200:] == 0).all()
+    assert (np.diff(believed) <= 1e-6).all()
+    assert believed[120] == pytest.approx(0.5, abs=0.02)
+
+
 def test_what_a_judge_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tenth():
     seen = np.zeros((64, 64), "float32")
     seen[30, 20], seen[30, 50] = 0.9, 0.05

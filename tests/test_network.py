@@ -303,13 +303,22 @@ def test_layers_of_another_network_are_no_part_of_this_one(narrow_file):
         read_weights(efficient_network(size=64), narrow_file, is_part=True)
 
 
-def test_a_mask_of_rock_is_for_the_training_alone(tmp_path):
+def test_a_mask_of_rock_is_there_where_it_was_learnt(tmp_path):
     network = build_network("efficient", size=64, rock=True)
     assert network.output_shape == (None, 64, 64, 3)
     path = tmp_path / "rocky.weights.h5"
     save_weights(network, path, width=1.0)
     mapped = predict_tiles(load_network(path, size=64), tiles())
-    np.testing.assert_allclose(mapped, np.asarray(network.predict_on_batch(tiles()))[..., :2], atol=1e-2)
+    np.testing.assert_allclose(mapped, np.asarray(network.predict_on_batch(tiles())), atol=1e-2)
+    plain = tmp_path / "plain.weights.h5"
+    save_weights(build_network("efficient", size=64), plain, width=1.0)
+    assert predict_tiles(load_network(plain, size=64), tiles()).shape[-1] == 2
+
+
+def test_masks_stay_float32_in_mixed_precision():
+    network = build_network("efficient", size=64, rock=True, mixed_precision=True)
+    assert {network.get_layer(name).compute_dtype for name in ("masks", "rock")} == {"float32"}
+    assert network.get_layer("stem_conv").compute_dtype == "bfloat16"
 
 
 def test_the_efficient_network_has_one_width_and_sizes_that_can_be_halved():

@@ -346,6 +346,12 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="GeoJSON in pixels: x column, y row")
+    parser.add_argument(
+        "--sensor",
+        default="unknown",
+        choices=("optical", "sar", "unknown"),
+        help="what took the images, which decides how fronts along coasts are doubted (default unknown)",
+    )
     _add_network(parser)
 
 

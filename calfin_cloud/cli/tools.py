@@ -62,7 +62,7 @@ def trace(options: argparse.Namespace) -> int:
     inference = replace(settings.inference, engine=options.engine)
     network = options.network or DEFAULT_NETWORK
     traced = [
-        trace_image(path, network=network, settings=inference, trace=settings.trace)
+        trace_image(path, network=network, settings=inference, trace=settings.trace, kind=options.sensor)
         for path in tqdm(options.images, desc="images traced", unit="image")
     ]
     features = [feature for of_image in traced for feature in of_image]

@@ -209,7 +209,7 @@ DEFAULT = TraceSettings(
     window=replace(CALFIN.window, square=False, one_front=False),
     filter=None,
     candidate=CandidateSettings(
-        min_length_px=16.0, min_border_px=6.0, min_confidence=0.6, min_contrast=0.2, min_share=0.3
+        min_length_px=12.0, min_border_px=6.0, min_confidence=0.55, min_contrast=0.2, min_share=0.2
     ),
     vertex=VertexSettings(fill_gaps=True, at_corner=False),
 )

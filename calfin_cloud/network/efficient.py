@@ -53,12 +53,12 @@ def efficient_network(*, width: float = 1.0, size: int = TILE_SIZE, rock: bool =
     size
         Side of the square input in px, a multiple of 32; weights fit every size.
     rock
-        Give a third mask, land that does not calve, for the training alone: its layer is in the file, and not read.
+        Give a third mask: land that does not calve.
 
     Returns
     -------
     keras.Model
-        (n, size, size, 3) in -1..1 -> (n, size, size, 2) in 0..1: the front mask and the ice mask.
+        (n, size, size, 3) in -1..1 -> (n, size, size, 2) in 0..1: the front mask and the ice mask; 3 with rock.
     """
     if size % 32 or size < 64:
         raise ValueError(f"size must be a multiple of 32, at least 64 (the network halves it five times), got {size}")

@@ -29,7 +29,9 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
     "calfin-efficient": Shipped(
-        "calfin-efficient.weights.h5", "cccee8e142d1f5c4ee63dbcda5afe99c659f7249ddf093445bcffaa5a4d7a1ba"
+        "calfin-efficient.weights.h5",
+        "a14aaa41c80e0133316820f50af8e3634abcd2181c4198c43afeb4d0c9018abc",
+        judge="calfin-small-2",
     ),
     "calfin-small-2": Shipped(
         "calfin-small-2.weights.h5", "426ceb2929b675abd1ad623247c8258635177ddd0149c3c5c2f2d25c54d0bc13"
@@ -47,7 +49,7 @@ ENCODERS = {
 }
 """Encoders by name, from which a training may start; none maps a scene."""
 
-DEFAULT_NETWORK = "calfin-small-2"
+DEFAULT_NETWORK = "calfin-efficient"
 """Weights used where none are named."""
 
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
@@ -93,7 +95,7 @@ def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
     if note.is_file():
         about = json.loads(note.read_text(encoding="utf-8"))
         return frozenset(about.get("training", {})) | frozenset(about.get("started_from", {}).get("training", {}))
-    is_published = path.suffix == ".h5" and noted(path)[0] == PUBLISHED_UNET
+    is_published = path.suffix == ".h5" and noted(path).architecture == PUBLISHED_UNET
     return PUBLISHED_GLACIERS if is_published else None
 
 
@@ -115,13 +117,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def noted(path: Path) -> tuple[str, float]:
-    """Architecture and width that a file notes; one without a note holds a published U-Net, or the original."""
+class Note(NamedTuple):
+    """What a file of weights says of its network."""
+
+    architecture: str
+    width: float
+    rock: bool
+
+
+def noted(path: Path) -> Note:
+    """Read what a file notes of its network; one without a note holds a published U-Net, or the original."""
     try:
         with h5py.File(path, "r") as file:
             numbered = numbered_layers(file.get("model_weights", file))
             architecture = file.attrs.get("architecture", PUBLISHED_UNET if numbered else "calfin")
-            return str(architecture), float(file.attrs.get("width", 1.0))
+            return Note(str(architecture), float(file.attrs.get("width", 1.0)), "rock" in file)
     except OSError as error:
         raise ValueError(f"{path} is no HDF5 file ({error}): fetch the weights again") from error
 

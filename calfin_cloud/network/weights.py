@@ -52,8 +52,8 @@ def build_network(
 ) -> keras.Model:
     """Build a network of `ARCHITECTURES` with random weights: (n, size, size, 3) -> (n, size, size, 2), or 3 with rock.
 
-    Only `efficient` has the mask of rock, and only to train with. In mixed precision it computes in bfloat16; weights
-    and masks stay float32, since bfloat16 rounds a probability above 0.998 to 1, whose log and gradient are none.
+    Only `efficient` has the mask of rock. In mixed precision it computes in bfloat16; weights and masks stay float32,
+    since bfloat16 rounds a probability above 0.998 to 1, whose log and gradient are none.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, got {architecture!r}: correct the name")
@@ -68,7 +68,9 @@ def _in_mixed_precision(build: Callable[[], keras.Model]) -> keras.Model:
         network = build()
     finally:
         keras.config.set_dtype_policy(policy)
-    network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
+    for layer in network.layers:
+        if getattr(layer, "activation", None) is keras.activations.sigmoid or layer is network.layers[-1]:
+            layer.dtype_policy = keras.DTypePolicy("float32")
     return network
 
 
@@ -99,7 +101,7 @@ def load_network(
 def predict_tiles(
     network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32], *, at_once: int = CHUNK_TILES
 ) -> NDArray[np.float32]:
-    """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1.
+    """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1, or 3 with rock.
 
     `at_once` go through the network together, or on a GPU a multiple of it. One number of tiles is compiled once.
     A batch that does not fit into memory goes through in halves; `SceneError` if not even one tile fits.
@@ -207,7 +209,7 @@ _on_device = threading.Lock() if keras.backend.backend() == "jax" else nullconte
 """Under JAX a prediction uses up the network's variables and puts them back: one thread at a time."""
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # two with their judges
 def _load_network(name_or_path: str, sha256: str | None, size: int, engine: Engine) -> keras.Model | OpenVinoNetwork:
     path = weights_path(name_or_path, sha256=sha256)
     in_bfloat16 = engine == "keras-bfloat16"
@@ -228,10 +230,12 @@ def prepare_compilation(network: keras.Model) -> None:
 
 
 def _empty_network(path: Path, size: int, *, mixed_precision: bool) -> keras.Model:
-    architecture, width = noted(path)
-    if architecture == PUBLISHED_UNET:
+    note = noted(path)
+    if note.architecture == PUBLISHED_UNET:
         return unet_network(size=None, channels=1, masks=1)
-    return build_network(architecture, width=width, size=size, mixed_precision=mixed_precision)
+    return build_network(
+        note.architecture, width=note.width, size=size, rock=note.rock, mixed_precision=mixed_precision
+    )
 
 
 def _arrays(network: keras.Model) -> dict[str, dict[str, Any]]:

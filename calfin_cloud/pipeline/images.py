@@ -17,6 +17,7 @@ from calfin_cloud.inference import InferenceSettings, predict_scene, prepare_sce
 from calfin_cloud.network import DEFAULT_NETWORK
 from calfin_cloud.pipeline.scene import calibration_of
 from calfin_cloud.schema import FAILURES, SceneError
+from calfin_cloud.sensors import Kind
 
 PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
 
@@ -31,9 +32,11 @@ def trace_image(
     network: str = DEFAULT_NETWORK,
     settings: InferenceSettings | None = None,
     trace: TraceSettings = DEFAULT,
+    kind: Kind = "unknown",
 ) -> list[Feature]:
     """Trace the fronts of a plain image, without a domain: a GeoJSON feature a front, at least one an image.
 
+    `kind` is that of the sensor, and decides which second opinion fronts get (see `inference`).
     Properties `image, front, state, reason, detail, confidence`, and `sigma_px, half95_px, score, score_reasons` (see
     `fronts.Uncertainty`); geometry a LineString or None in pixel coordinates: x = column, y = row, the centre of the
     first pixel at (0, 0).
@@ -41,7 +44,7 @@ def trace_image(
     sure: list[Uncertainty] = []
     try:
         grey = read_image(path)
-        channels = prepare_scene(np.stack([grey, np.full_like(grey, np.nan)]), PLAIN_RESOLUTION_M)
+        channels = prepare_scene(np.stack([grey, np.full_like(grey, np.nan)]), PLAIN_RESOLUTION_M, kind)
         (front, ice), boxes = predict_scene(channels, network=network, settings=settings, trace=trace)
         traced = trace_fronts(front, ice, boxes=boxes, settings=trace)
         sure = [uncertainty_of(f.line, front, ice, calibration_of(network)) for f in traced.fronts]

@@ -19,14 +19,14 @@ from calfin_cloud.inference import InferenceSettings, predict_scene, prepare_sce
 from calfin_cloud.sample import paint_scene
 
 PASSES = 18
-TILES = 16  # of ours for a scene with one front: two passes of eight
+TILES = 20  # of ours for an optical scene with one front: two passes of eight, and twice two views by the judge
 
 
 def painted_channels(side: int) -> NDArray[np.uint8]:
     """Network input (y, x, 4) of the first painted scene in which the default network looks at one front twice."""
     for seed in range(100):
         painted = paint_scene(np.random.default_rng(seed), (side, side))
-        channels = prepare_scene(np.stack([painted.signal, np.zeros_like(painted.signal)]), 30.0)
+        channels = prepare_scene(np.stack([painted.signal, np.zeros_like(painted.signal)]), 30.0, "optical")
         if tiles_of(channels) == TILES:
             return channels
     raise SystemExit(f"no painted scene takes {TILES} tiles: choose another --side")
