@@ -259,10 +259,10 @@ def test_faint_edge_is_of_low_confidence_and_the_detail_says_by_how_much():
     front, ice, _ = paint((256, 256))
     trace = trace_fronts(0.55 * front, ice)
     assert trace.reason == "low_confidence"
-    assert "0.6 is needed" in trace.detail
+    assert "0.55 is needed" in trace.detail
     objection = trace.rejected[0].objection
-    assert (objection.filter, objection.reason, objection.limit) == ("confidence", "low_confidence", 0.6)
-    assert 0.4 < objection.value < 0.6
+    assert (objection.filter, objection.reason, objection.limit) == ("confidence", "low_confidence", 0.55)
+    assert 0.4 < objection.value < 0.55
     assert trace.rejected[0].line.shape[1] == 2
 
 

@@ -11,6 +11,7 @@ from shapely.geometry import mapping
 
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
+from calfin_cloud.network import DEFAULT_NETWORK
 from calfin_cloud.results import apply_verdicts, lineage_of, reviewed_fronts, usable_fronts, write_training_pairs
 from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.sample import write_sample
@@ -119,7 +120,7 @@ def test_every_front_tells_which_file_network_and_settings_made_it(store, tmp_pa
     assert told["read"]["files"][0]["address"].endswith(".tif")
     assert told["read"]["files"][0]["checksum"] == "unknown", "the painted catalogue gives none"
     assert "sha256" in told["made_by"]["model"] or len(told["made_by"]["model"]) > 10
-    assert told["made_by"]["settings"]["network"] == "calfin-small-2"
+    assert told["made_by"]["settings"]["network"] == DEFAULT_NETWORK
     assert main(["show", store, first["key"], "--picture", str(tmp_path / "p.png")]) == 0
     assert json.loads(capsys.readouterr().out)["key"] == first["key"]
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -310,7 +310,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     assert about["training"] == {"JAC": 1, "Rink": 2}
     assert about["validation"] == {"Crane": 1}
     assert not list(tmp_path.glob("*.npz"))
-    assert load_network(out).output_shape == (None, 224, 224, 2)
+    assert load_network(out).output_shape == (None, 224, 224, 3)
 
 
 @pytest.mark.usefixtures("eager")
