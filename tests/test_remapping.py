@@ -26,7 +26,7 @@ from calfin_cloud.scenes import search_scenes
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 5
 OTHER_MODEL = MapSettings(inference=InferenceSettings(transposed=False))
-OTHER_TRACE = MapSettings(trace=replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=1.1)))
+OTHER_TRACE = MapSettings(trace=replace(DEFAULT, vertex=replace(DEFAULT.vertex, smooth_px=15.0)))
 ONLY_CLEAR = MapSettings(max_cloud=-1.0)
 
 

@@ -310,7 +310,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     assert about["training"] == {"JAC": 1, "Rink": 2}
     assert about["validation"] == {"Crane": 1}
     assert not list(tmp_path.glob("*.npz"))
-    assert load_network(out).output_shape == (None, 224, 224, 3)
+    assert load_network(out).output_shape == (None, 224, 224, 2)
 
 
 @pytest.mark.usefixtures("eager")
@@ -326,7 +326,7 @@ def test_a_training_may_start_from_an_encoder_and_learn_rock(tmp_path):
         if "kernel" in name:
             np.testing.assert_allclose(trained[name], values, atol=1e-4, err_msg=name)
     assert {"masks/masks/kernel:0", "rock/rock/kernel:0"} <= trained.keys() - encoder.keys()
-    assert load_network(tmp_path / "next.weights.h5").output_shape == (None, 224, 224, 2)
+    assert load_network(tmp_path / "next.weights.h5").output_shape == (None, 224, 224, 3)
 
 
 def test_rock_follows_the_image_and_costs_only_where_it_is_known():
