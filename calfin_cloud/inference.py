@@ -41,6 +41,9 @@ SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
 JUDGE_REACH_PX, JUDGE_LEAST = 15, 0.1
 """A front counts in full where the judge sees this much of one so near, in px of the picture as the network sees it."""
 
+MAGNIFIED = 2
+"""A picture that is shown to the network so many times as large goes to the judge too, whatever its sensor."""
+
 ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
 """A front counts in full up to the first share of rock in the land around it, from the second not at all."""
 
@@ -288,7 +291,8 @@ def _predict_pictures(
 ) -> list[NDArray[np.float32]]:
     """Masks (256, 256, 2) of each picture (y, x, 4), the tiles of all in one batch; a second opinion weakens fronts.
 
-    In pictures of light it is that of the network's judge, in others that of its own mask of rock, where it has them.
+    In pictures of light it is that of the network's judge, in others that of its own mask of rock, where it has them;
+    in coarse pictures, of few pixels, that of the judge too.
     """
     settings = settings or InferenceSettings()
     masks = _masks_of_pictures([picture[..., :3] for picture in pictures], network, settings)
@@ -296,7 +300,7 @@ def _predict_pictures(
     for of_picture in (m for m, is_light in zip(masks, by_light, strict=True) if not is_light and m.shape[-1] > 2):
         of_picture[..., 0] *= beside_glaciers(of_picture[..., 1], of_picture[..., 2])
     if judge := networks.judge_of(network):
-        judged = [i for i, is_light in enumerate(by_light) if is_light]
+        judged = [i for i, p in enumerate(pictures) if by_light[i] or MAGNIFIED * max(p.shape[:2]) <= INPUT_SIZE]
         seen = _masks_of_pictures([pictures[i][..., :3] for i in judged], judge, replace(settings, stride=None))
         for i, seen_by_judge in zip(judged, seen, strict=True):
             masks[i][..., 0] *= agreement(seen_by_judge[..., 0])

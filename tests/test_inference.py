@@ -101,6 +101,20 @@ def test_in_optical_scenes_a_front_counts_only_near_what_the_judge_sees(brightne
     assert (judged[200, 170:, 0] == 0).all()
 
 
+@pytest.mark.usefixtures("blind_on_the_right")
+@pytest.mark.parametrize(("side", "is_judged"), [(128, True), (129, False)])
+def test_a_picture_that_is_magnified_twice_goes_to_the_judge_whatever_its_sensor(brightness_network, side, is_judged):
+    scene = scene_with_a_bright_line(side=side, row=100)
+    scene[0, 98:103] = 1.0
+    light, radar = (
+        overview_of(prepare_scene(scene, 100.0, kind)[None], network=brightness_network)[0]
+        for kind in ("optical", "sar")
+    )
+    assert radar[200, :80, 0].min() > 0.9
+    assert (radar[200, 170:, 0].max() == 0) == is_judged
+    assert (light == radar).all() == is_judged
+
+
 def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_judge_alone_says_so(tmp_path):
     inputs = keras.Input((224, 224, 3))
     bright = keras.layers.Conv2D(3, 1, activation="sigmoid")

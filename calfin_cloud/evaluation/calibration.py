@@ -26,7 +26,7 @@ GOOD_PX = 2.5
 
 NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the truth is not known better
 SHRINK = 0.02  # of the ridge that lets correlated features share an effect, instead of one taking it all
-N_VERTEX_BINS, N_FRONT_BINS, N_CURVE_BINS, N_FOLDS = 12, 6, 10, 5
+N_VERTEX_BINS, N_FRONT_BINS, N_CURVE_BINS, N_FOLDS = 12, 4, 10, 5
 WORST = 0.2  # share of the fronts that are dropped by their score
 
 Floats = NDArray[np.float64]
@@ -83,9 +83,9 @@ def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings
 def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     """Fit doubt and half-widths to traced fronts.
 
-    The weights of the features come from all cases, each glacier counting alike. How far a doubt reaches comes from
-    glaciers that the network was not trained on, if there are any, each front counting alike whatever its length: on
-    other glaciers the network errs less than it will elsewhere.
+    The weights of the features come from all cases. How far a doubt reaches comes from glaciers that the network was
+    not trained on, if there are any: on other glaciers the network errs less than it will elsewhere. In both each
+    glacier counts alike, however many images it has, for the next one will be a glacier, not an image.
 
     Parameters
     ----------
@@ -95,11 +95,10 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     unseen = [case for case in cases if not case.seen] or list(cases)
     if len(unseen) < N_FRONT_BINS:
         raise ValueError(f"at least {N_FRONT_BINS} traced fronts are needed, got {len(unseen)}: give more scenes")
-    alike = _glaciers_alike(cases)
-    vertex = _fit_level(_vertices(cases, alike), _vertices(unseen), N_VERTEX_BINS)
-    front = _fit_level(_fronts(cases, alike), _fronts(unseen), N_FRONT_BINS)
     truths = _fronts(unseen)
-    slope, offset = _fit_score(front.doubt(truths.features), truths.distances < GOOD_PX)
+    vertex = _fit_level(_vertices(cases), _vertices(unseen), N_VERTEX_BINS)
+    front = _fit_level(_fronts(cases), truths, N_FRONT_BINS)
+    slope, offset = _fit_score(front.doubt(truths.features), truths)
     about = {"weights_from": _counted(cases), "half_widths_from": _counted(unseen)}
     return Calibration(network_id(network) if network else "", vertex, front, GOOD_PX, slope, offset, about)
 
@@ -196,25 +195,24 @@ def _bins(stated: pd.DataFrame, n_bins: int) -> list[pd.DataFrame]:
     return [stated.iloc[place] for place in places if len(place)]
 
 
-def _vertices(cases: Sequence[Case], weights: Floats | None = None) -> Truths:
-    """Features, distances and weights of all vertices, those of a front weighing as much together as it does."""
-    weights = np.ones(len(cases)) if weights is None else weights
-    n = np.array([len(case.distances) for case in cases])
+def _vertices(cases: Sequence[Case]) -> Truths:
+    """Features, distances and weights of all vertices."""
+    glaciers = np.repeat([case.glacier for case in cases], [len(case.distances) for case in cases])
     features = np.concatenate([case.features for case in cases])
-    return Truths(features, np.concatenate([case.distances for case in cases]), np.repeat(weights / n, n))
+    return Truths(features, np.concatenate([case.distances for case in cases]), _glaciers_alike(glaciers))
 
 
-def _fronts(cases: Sequence[Case], weights: Floats | None = None) -> Truths:
+def _fronts(cases: Sequence[Case]) -> Truths:
     """Mean features, mean distances and weights of fronts."""
-    weights = np.ones(len(cases)) if weights is None else weights
     features = np.array([case.features.mean(axis=0) for case in cases])
-    return Truths(features, np.array([case.distances.mean() for case in cases]), weights)
+    distances = np.array([case.distances.mean() for case in cases])
+    return Truths(features, distances, _glaciers_alike([case.glacier for case in cases]))
 
 
-def _glaciers_alike(cases: Sequence[Case]) -> Floats:
-    """Weights of fronts, those of a glacier weighing 1 together."""
-    n_fronts = _counted(cases)
-    return np.array([1 / n_fronts[case.glacier] for case in cases])
+def _glaciers_alike(glaciers: Sequence[str] | NDArray[np.str_]) -> Floats:
+    """Weights of vertices or fronts of `glaciers`, those of a glacier weighing 1 together."""
+    _, which, n = np.unique(np.asarray(glaciers), return_inverse=True, return_counts=True)
+    return np.asarray(1 / n[which])
 
 
 def _fit_level(every: Truths, unseen: Truths, n_bins: int) -> Level:
@@ -246,12 +244,13 @@ def _half_widths(doubt: Floats, distances: Floats, share: Floats, n_bins: int) -
     return np.array([np.average(doubt[p], weights=share[p]) for p in bins]), rising
 
 
-def _fit_score(doubt: Floats, is_good: NDArray[np.bool_]) -> tuple[float, float]:
+def _fit_score(doubt: Floats, truths: Truths) -> tuple[float, float]:
     """Slope, not negative, and offset of the logistic curve of good fronts by doubt; likelihood with a weak prior."""
-    sign = np.where(is_good, 1.0, -1.0)
+    sign = np.where(truths.distances < GOOD_PX, 1.0, -1.0)
+    weights = truths.weights / truths.weights.mean()
 
     def cost(p: Floats) -> float:
-        return float(np.logaddexp(0, -sign * (p[1] - p[0] * doubt)).sum() + SHRINK * p[0] ** 2)
+        return float(weights @ np.logaddexp(0, -sign * (p[1] - p[0] * doubt)) + SHRINK * p[0] ** 2)
 
     slope, offset = minimize(cost, np.array([1.0, 0.0]), bounds=[(0, None), (None, None)]).x
     return round(float(slope), 6), round(float(offset), 6)
