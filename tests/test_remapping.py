@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 5
 OTHER_MODEL = MapSettings(inference=InferenceSettings(transposed=False))
 OTHER_TRACE = MapSettings(trace=replace(DEFAULT, vertex=replace(DEFAULT.vertex, smooth_px=15.0)))
+NO_FRONTS = MapSettings(trace=replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=0.999)))
 ONLY_CLEAR = MapSettings(max_cloud=-1.0)
 
 
@@ -135,6 +136,14 @@ def test_other_settings_of_the_tracing_ask_no_network(find, domains, store, undi
     retrace_fronts(retraced, settings=OTHER_TRACE)
     assert contents(store) == contents(retraced)
     assert not storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
+
+
+@pytest.mark.parametrize("settings", [NO_FRONTS, replace(OTHER_MODEL, trace=NO_FRONTS.trace)], ids=["trace", "map"])
+def test_scenes_that_lose_all_fronts_lose_their_polygons_too(find, domains, store, tmp_path, settings):
+    assert len(storage.read_polygons(store))
+    recompute_changed(store, domains, find, settings=settings)
+    assert len(storage.read_polygons(store)) == 0
+    assert contents(store) == contents(Path(mapped(find, domains, tmp_path / "direct", settings=settings)))
 
 
 def test_another_boundary_retraces_its_domain(find, domains, store, monkeypatch):

@@ -51,7 +51,7 @@ def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
     merged = []
     for before, after in zip(old, new, strict=True):
         parts = [before[~before["key"].isin(fresh)], after]
-        table = pd.concat([part for part in parts if len(part)] or [before], ignore_index=True)
+        table = pd.concat([part for part in parts if len(part)] or [after], ignore_index=True)
         merged.append(table.sort_values("key", key=lambda k: k.map(order), kind="stable", ignore_index=True))
     return Tables(*merged)
 
