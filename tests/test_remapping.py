@@ -17,8 +17,9 @@ from storing import contents, new_store
 from calfin_cloud import pipeline, storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import box_grid, read_domains, write_domains
-from calfin_cloud.fronts import DEFAULT
+from calfin_cloud.fronts import DEFAULT, calibration_beside
 from calfin_cloud.inference import InferenceSettings
+from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
@@ -136,6 +137,25 @@ def test_other_settings_of_the_tracing_ask_no_network(find, domains, store, undi
     retrace_fronts(retraced, settings=OTHER_TRACE)
     assert contents(store) == contents(retraced)
     assert not storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
+
+
+def test_another_calibration_is_told_and_states_half_widths_without_the_network(find, domains, tmp_path, monkeypatch):
+    weights = shutil.copy(weights_path("calfin-small-2"), tmp_path / "own.weights.h5")
+    settings = MapSettings(network=str(weights))
+    store = mapped(find, domains, tmp_path / "store", settings=settings)
+    uncalibrated = storage.read_fronts(store).query("state == 'front'")
+    made = json.loads(calibration_beside(weights_path("calfin-small-2")).read_text())
+    calibration_beside(weights).write_text(json.dumps(made | {"network": network_id(weights)}))
+    with pytest.raises(ValueError, match=r"calibration.*--recompute"):
+        mapped(find, domains, store, settings=settings)
+    again = counting(monkeypatch)
+    assert sum(recompute_changed(store, domains, find, settings=settings).values()) == N_SCENES
+    assert again == []
+    calibrated = storage.read_fronts(store).query("state == 'front'")
+    assert uncalibrated["half95_m"].isna().all()
+    assert calibrated["half95_m"].gt(0).all()
+    assert list(calibrated.geometry) == list(uncalibrated.geometry)
+    assert contents(store) == contents(Path(mapped(find, domains, tmp_path / "direct", settings=settings)))
 
 
 @pytest.mark.parametrize("settings", [NO_FRONTS, replace(OTHER_MODEL, trace=NO_FRONTS.trace)], ids=["trace", "map"])

@@ -89,9 +89,10 @@ def recompute_changed(
     """Bring a store up to date with the catalogue, the domains and the settings; count the scenes by state.
 
     Mapped again are the scenes whose item in the catalogue differs from the one they were mapped from, and all scenes
-    where model, code, or settings before the tracing differ; where only settings of the tracing or a fjord boundary do,
-    scenes are traced again from their masks, as `retrace_fronts` does. All else stays as it is, and so does a store
-    that does not exist yet. After an interruption the store is unfinished: call it again, it goes on where it stopped.
+    where model, code, or settings before the tracing differ; where only settings of the tracing, the calibration
+    or a fjord boundary do, scenes are traced again from their masks, as `retrace_fronts` does. All else stays as it is,
+    and so does a store that does not exist yet. After an interruption the store is unfinished: call it again, it goes
+    on where it stopped.
 
     Parameters
     ----------

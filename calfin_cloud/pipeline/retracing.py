@@ -13,7 +13,7 @@ from dask import compute, delayed
 from distributed import Client
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.pipeline.recipes import recipe_of
+from calfin_cloud.pipeline.recipes import calibration_id, recipe_of
 from calfin_cloud.pipeline.scene import Result, Target, trace_stored
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import tables_of
@@ -73,7 +73,8 @@ def retrace_fronts(
             raise ValueError(
                 f"{store} has {sorted(by_name)}, got {sorted(d.name for d in domains)}: give its own domains"
             )
-        begin_change(store, "retrace", settings=_settings(made, settings))
+        calibration = calibration_id(settings.network)
+        begin_change(store, "retrace", settings=_settings(made, settings), calibration=calibration)
         for domain in (d for d in domains if d.name in by_name):
             keep_domain(store, domain, replace=True)
             by_name[domain.name] = domain

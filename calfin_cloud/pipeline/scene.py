@@ -25,6 +25,7 @@ from calfin_cloud.fronts import (
 from calfin_cloud.imagery import scene_fractions
 from calfin_cloud.inference import prepare_scene, tracing_mask
 from calfin_cloud.network import network_id, weights_path
+from calfin_cloud.pipeline.recipes import calibration_id
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.sensors import Kind
@@ -145,9 +146,13 @@ def _how_sure(
     }
 
 
-@lru_cache(maxsize=4)
 def calibration_of(network: str) -> Calibration | None:
     """Read the calibration beside weights given by name or path; None where there is none."""
+    return _calibration(network, calibration_id(network))
+
+
+@lru_cache(maxsize=4)
+def _calibration(network: str, _: str) -> Calibration | None:
     return read_calibration(calibration_beside(weights_path(network)), network=network_id(network))
 
 
