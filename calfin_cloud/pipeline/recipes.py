@@ -14,7 +14,7 @@ from calfin_cloud.pipeline.settings import MapSettings, saved
 
 
 def made_by(settings: MapSettings) -> dict[str, Any]:
-    """Return what a store is made with, as `store.json` keeps it: settings, model, its calibration, version of the code."""
+    """Return what a store is made with, as `store.json` keeps it: settings, model, calibration, version of the code."""
     return {
         "settings": saved(settings),
         "model": network_id(settings.network),
