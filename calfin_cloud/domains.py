@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -244,7 +245,7 @@ def domains_from_termini(
     name_column = next((c for c in NAME_COLUMNS if c in termini.columns), None)
     domains = []
     for glacier_id, lines in termini.groupby(column, sort=True):
-        glacier = _id_text(glacier_id)
+        glacier = id_text(glacier_id)
         named = str(lines[name_column].iloc[0] or "") if name_column else ""
         grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
         domains.append(Domain(named.replace(" ", "-") or f"glacier-{glacier}", grid, glacier))
@@ -258,8 +259,10 @@ def _square_around(lines: gpd.GeoSeries, crs: str, resolution_m: float, margin: 
     return box_grid((x - half, y - half, x + half, y + half), crs, resolution_m)
 
 
-def _id_text(value: object) -> str:
-    """Id as text; whole numbers lose the `.0` that a column with gaps gives them."""
+def id_text(value: Any) -> str:  # noqa: ANN401 - a value of a table
+    """Id as text, empty where there is none; whole numbers lose the `.0` that a column with gaps gives them."""
+    if pd.isna(value):
+        return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -280,5 +283,5 @@ def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
         if isinstance(row.get(key), str) and row[key]
     }
     resolution = float(row.get("resolution_m") or DEFAULT_RESOLUTION_M)
-    glacier_id, source = _id_text(row.get("glacier_id") or ""), str(row.get("fjord_source") or "")
+    glacier_id, source = id_text(row.get("glacier_id") or ""), str(row.get("fjord_source") or "")
     return Domain(str(name), box_grid(bounds, crs, resolution), glacier_id, **geometries, fjord_source=source)

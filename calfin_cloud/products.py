@@ -10,6 +10,8 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
+from calfin_cloud.domains import id_text
+
 PRODUCT_COLUMNS = {
     "key": ("key",),
     "scene_id": ("scene_id", "ImageID", "Image_ID", "src", "image_id"),
@@ -47,7 +49,7 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     Raises
     ------
     ValueError
-        No CRS, no date, no such column.
+        No CRS, no such column, or rows without a date.
     """
     table = gpd.read_parquet(path) if str(path).endswith("parquet") else gpd.read_file(path)
     return product_of(table, columns, source=str(path))
@@ -65,8 +67,10 @@ def product_of(
     table = table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
     made = gpd.GeoDataFrame(geometry=table.geometry)
     made["datetime"] = _dates(table, found["datetime"], found["scene_id"], source)
+    if undated := int(made["datetime"].isna().sum()):
+        raise ValueError(f"{source}: {undated} of {len(made)} fronts have no date: give them one, or leave them out")
     for ours in ("scene_id", "glacier_id", "sensor", "author"):
-        made[ours] = table[found[ours]].fillna("").astype(str) if found[ours] else ""
+        made[ours] = table[found[ours]].map(id_text) if found[ours] else ""
     named = made["scene_id"].str.extract(CALFIN_NAME).fillna("")
     for ours in ("glacier_id", "sensor"):
         made[ours] = made[ours] if found[ours] else named[ours]
@@ -74,6 +78,7 @@ def product_of(
         made[ours] = pd.to_numeric(table[found[ours]], errors="coerce") if found[ours] else np.nan
     days = made["datetime"].dt.strftime("%Y-%m-%d")
     fallback = made["glacier_id"] + "/" + made["scene_id"].where(made["scene_id"] != "", days)
+    fallback += ("/" + made["author"]).where(made["author"] != "", "")  # who else drew the scene drew another front
     made["key"] = table[found["key"]].astype(str) if found["key"] else fallback
     return made[[*PRODUCT_COLUMNS, "geometry"]]
 

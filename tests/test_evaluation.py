@@ -55,6 +55,17 @@ def test_a_reference_with_scene_ids_is_matched_by_them(tmp_path):
     assert compare_fronts(mapped(), reference)["distance_m"].tolist() == pytest.approx([20])
 
 
+def test_of_a_scene_with_several_glaciers_only_its_own_is_the_reference(tmp_path):
+    both = drawn(tmp_path, ["2014-10-31"] * 2, [7, 8], ys=[50.0, 60_000.0], scene_id=["s", "s"])
+    assert compare_fronts(mapped(), both)["distance_m"].tolist() == pytest.approx([50])
+
+
+def test_a_scene_that_the_reference_does_not_name_is_matched_by_its_date(tmp_path):
+    scenes = pd.concat([mapped(), mapped().assign(key="a/t", scene_id="t")])
+    reference = drawn(tmp_path, ["2014-10-31"], [7], scene_id=["s"])
+    assert compare_fronts(scenes, reference)["key"].tolist() == ["a/s", "a/t"]
+
+
 def test_a_reference_without_a_date_is_refused(tmp_path):
     gpd.GeoDataFrame({"a": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=3413).to_file(tmp_path / "x.gpkg")
     with pytest.raises(ValueError, match="has no date"):

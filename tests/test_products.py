@@ -41,7 +41,7 @@ def test_the_columns_of_known_products_are_recognised(layout):
     first = product.iloc[0]
     assert (first["glacier_id"], first["sensor"], first["scene_id"]) == ("3", "LC08", "LC08_X")
     assert first["datetime"].strftime("%Y-%m-%d") == "2015-07-01"
-    assert first["key"] == "3/LC08_X"
+    assert first["key"] == "3/LC08_X" + ("/Cheng_D" if "Author" in LAYOUTS[layout] else "")
     assert list(product.columns) == [*PRODUCT_COLUMNS, "geometry"]
 
 
@@ -63,6 +63,18 @@ def test_other_columns_are_named_by_the_caller():
 def test_a_file_that_cannot_be_understood_says_what_is_missing(wrong, words):
     with pytest.raises(ValueError, match=words):
         product_of(wrong)
+
+
+def test_two_who_drew_the_same_scene_drew_two_fronts_and_pieces_by_one_are_one():
+    columns = {"GlacierID": [3.0] * 3, "Date": ["2015-07-01"] * 3, "ImageID": ["X"] * 3, "Author": ["A", "B", "A"]}
+    product = product_of(gpd.GeoDataFrame(columns, geometry=[LINE] * 3, crs=3413))
+    assert product["key"].tolist() == ["3/X/A", "3/X/B", "3/X/A"]
+
+
+def test_a_front_without_a_date_among_others_is_refused_with_the_count():
+    dates = {"Date": ["2015-07-01", None]}
+    with pytest.raises(ValueError, match="1 of 2 fronts have no date"):
+        product_of(gpd.GeoDataFrame(dates, geometry=[LINE] * 2, crs=3413))
 
 
 def test_rows_without_a_line_are_left_out_and_files_of_any_format_are_read(tmp_path):

@@ -54,6 +54,27 @@ def test_the_rate_of_a_retreat_of_fifty_metres_a_year_is_measured_on_the_ground(
     assert series.rates["rate_m_a"].to_numpy() == pytest.approx(np.full(2, -50 * scale), rel=5e-3)
 
 
+@pytest.mark.parametrize("upstream", [900, 5000, 60_000])
+@pytest.mark.parametrize("turned", [False, True], ids=["given", "turned"])
+def test_a_centreline_runs_from_ice_to_sea_however_far_upstream_it_starts(upstream, turned):
+    line = LineString([(-upstream, 250), (4000, 250)])
+    lines = Lines(centerlines={"g": {"center": line.reverse() if turned else line}}, ice={"g": box(-1000, 0, 800, 500)})
+    rate = measure_series(fronts_of({"g": 1000}), lines).rates.set_index("branch")["rate_m_a"]
+    assert rate["center"] == pytest.approx(rate["box"], rel=1e-3)
+
+
+def test_centrelines_belong_to_the_glacier_of_their_id_or_to_all_and_none_is_lost(tmp_path):
+    line = LineString([(-5000, 250), (5000, 250)])
+    fronts = fronts_of({"3": 1000, "4": 1000})
+    columns = {"GlacierID": [3, 3, None], "BranchName": ["N", None, None]}
+    gpd.GeoDataFrame(columns, geometry=[line] * 3, crs=3413).to_file(tmp_path / "lines.gpkg")
+    found = read_lines(None, fronts, centerlines=str(tmp_path / "lines.gpkg")).centerlines
+    assert {glacier: sorted(named) for glacier, named in found.items()} == {
+        "3": ["N", "center", "center-2"],
+        "4": ["center"],
+    }
+
+
 def test_a_front_that_leaves_the_fjord_of_its_glacier_is_flagged():
     fronts = fronts_of({"g": 1000})
     lines = Lines(ice={"g": box(-9000, -9000, 800, 9000)}, fjords={"g": box(0, 0, 960, 500)})

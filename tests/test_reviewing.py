@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
@@ -11,7 +12,9 @@ from shapely.geometry import mapping
 
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
+from calfin_cloud.fronts import DEFAULT
 from calfin_cloud.network import DEFAULT_NETWORK
+from calfin_cloud.pipeline import MapSettings, retrace_fronts
 from calfin_cloud.results import apply_verdicts, lineage_of, reviewed_fronts, usable_fronts, write_training_pairs
 from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.sample import write_sample
@@ -60,6 +63,26 @@ def test_a_rejected_front_stays_in_the_table_but_is_not_used(store):
     apply_verdicts(store, [verdict(first, "reject")])
     assert len(reviewed_fronts(store)) == len(fronts)
     assert len(usable_fronts(store)) == (fronts["state"] == "front").sum() - 1
+
+
+def test_a_verdict_on_a_line_that_has_changed_since_is_void_but_a_redrawn_line_stays(store):
+    fronts = read_fronts(store)
+    judged = fronts[fronts["state"] == "front"]
+    drawn = mapping(judged.iloc[1]["geometry"])
+    apply_verdicts(store, [verdict(judged.iloc[0], "reject"), verdict(judged.iloc[1], "redraw", geometry=drawn)])
+    retrace_fronts(store, settings=MapSettings(trace=replace(DEFAULT, vertex=replace(DEFAULT.vertex, smooth_px=15.0))))
+    after = reviewed_fronts(store).set_index(["key", "front"])
+    assert after.loc[(judged.iloc[0]["key"], judged.iloc[0]["front"]), "verdict"] == ""
+    assert after.loc[(judged.iloc[1]["key"], judged.iloc[1]["front"]), "verdict"] == "redraw"
+    assert len(after.loc[(judged.iloc[1]["key"], judged.iloc[1]["front"]), "vertex_sigma_m"]) == 0
+
+
+def test_a_store_whose_fronts_were_all_rejected_says_that_there_is_nothing_to_measure(store, tmp_path, capsys):
+    fronts = read_fronts(store)
+    apply_verdicts(store, [verdict(row, "reject") for _, row in fronts[fronts["state"] == "front"].iterrows()])
+    assert main(["report", store, "--out", str(tmp_path / "report")]) == 0
+    assert main(["timeseries", store, "--out", str(tmp_path / "series")]) == 2
+    assert "no front" in capsys.readouterr().err
 
 
 def test_the_last_verdict_counts_whatever_the_order_in_which_files_are_applied(store):

@@ -209,6 +209,18 @@ def test_a_glacier_left_out_is_not_held_by_the_intervals_of_an_easier_one():
     assert by_scene.loc["all", "front_n"] == 200
 
 
+def test_one_glacier_alone_is_calibrated_but_cannot_be_checked_without_itself():
+    cases = [case for case in noisy_cases() if case.glacier == "Crane"]
+    assert check_left_out(cases, by="glacier").empty
+    assert len(check_left_out(cases, by="scene"))
+    assert check_left_out(cases[:3], by="scene").empty
+
+
+def test_a_network_trained_on_all_glaciers_is_checked_on_them():
+    cases = [case._replace(seen=True) for case in noisy_cases()]
+    assert check_left_out(cases, by="scene").loc["all", "front_n"] == 200
+
+
 def test_too_few_fronts_are_refused():
     with pytest.raises(ValueError, match="at least 4 traced fronts are needed, got 2"):
         fit_calibration(noisy_cases(2))

@@ -126,7 +126,14 @@ def calibrate(options: argparse.Namespace) -> int:
     """Calibrate the uncertainty of a network's fronts on labelled scenes, and check it on glaciers left out."""
     from tqdm import tqdm
 
-    from calfin_cloud.evaluation import check_calibration, check_left_out, fit_calibration, make_cases, reliability
+    from calfin_cloud.evaluation import (
+        check_calibration,
+        check_left_out,
+        fit_calibration,
+        make_cases,
+        reliability,
+        unseen_of,
+    )
     from calfin_cloud.figures.reliability import reliability_png
     from calfin_cloud.fronts import calibration_beside, write_calibration
     from calfin_cloud.network import DEFAULT_NETWORK, network_id, weights_path
@@ -136,7 +143,7 @@ def calibrate(options: argparse.Namespace) -> int:
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)
-    unseen = [case for case in cases if not case.seen]
+    unseen = unseen_of(cases)
     picture = path.with_suffix(".png")
     picture.write_bytes(reliability_png(reliability(unseen, calibration), title=network_id(network)))
     for title, table in (
@@ -144,7 +151,7 @@ def calibrate(options: argparse.Namespace) -> int:
         ("scenes left out", check_left_out(cases, by="scene")),
         ("glaciers left out", check_left_out(cases, by="glacier")),
     ):
-        print(title, table.round(3).to_string(), sep="\n")
+        print(title, "too few fronts" if table.empty else table.round(3).to_string(), sep="\n")
     print(f"calibration: {path}, {picture}")
     return 0
 

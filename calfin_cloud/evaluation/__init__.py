@@ -6,6 +6,7 @@ from calfin_cloud.evaluation.calibration import (
     fit_calibration,
     make_cases,
     reliability,
+    unseen_of,
 )
 from calfin_cloud.evaluation.methods import (
     Method,
@@ -37,5 +38,6 @@ __all__ = [
     "score",
     "summarise_scores",
     "unet_method",
+    "unseen_of",
     "write_scores",
 ]

@@ -80,6 +80,11 @@ def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings
         yield Case(sample.name, sample.glacier, seen, vertex_features(found.line, front, ice), distances)
 
 
+def unseen_of(cases: Sequence[Case]) -> list[Case]:
+    """Cases of glaciers that the network was not trained on; all where there are none."""
+    return [case for case in cases if not case.seen] or list(cases)
+
+
 def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     """Fit doubt and half-widths to traced fronts.
 
@@ -92,7 +97,7 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     network
         By name or path, for the hash that ties the calibration to its weights; without it, to none.
     """
-    unseen = [case for case in cases if not case.seen] or list(cases)
+    unseen = unseen_of(cases)
     if len(unseen) < N_FRONT_BINS:
         raise ValueError(f"at least {N_FRONT_BINS} traced fronts are needed, got {len(unseen)}: give more scenes")
     truths = _fronts(unseen)
@@ -116,15 +121,18 @@ def check_calibration(cases: Sequence[Case], calibration: Calibration) -> pd.Dat
 def check_left_out(cases: Sequence[Case], *, by: Literal["glacier", "scene"] = "glacier") -> pd.DataFrame:
     """Check a calibration on glaciers it was not made with, or on a fifth of the scenes at a time; rows as above.
 
-    Only glaciers are checked that the network was not trained on.
+    Only glaciers are checked that the network was not trained on, if there are any. Left out of the table is what
+    leaves too few fronts for a calibration without it: with one glacier, all.
     """
-    unseen = [case for case in cases if not case.seen]
+    unseen = unseen_of(cases)
     names = sorted({getattr(case, by) for case in unseen})
     folds = [{name} for name in names] if by == "glacier" else [set(names[i::N_FOLDS]) for i in range(N_FOLDS)]
     parts = []
-    for fold in folds:
-        calibration = fit_calibration([case for case in cases if getattr(case, by) not in fold])
-        parts.append(_stated([case for case in unseen if getattr(case, by) in fold], calibration))
+    for fold in filter(None, folds):
+        others = [case for case in cases if getattr(case, by) not in fold]
+        if len(unseen_of(others)) >= N_FRONT_BINS:
+            held_out = [case for case in unseen if getattr(case, by) in fold]
+            parts.append(_stated(held_out, fit_calibration(others)))
     return _table(parts)
 
 
@@ -166,6 +174,8 @@ def _stated(cases: Sequence[Case], calibration: Calibration) -> dict[str, pd.Dat
 
 
 def _table(parts: Sequence[dict[str, pd.DataFrame]]) -> pd.DataFrame:
+    if not parts:
+        return pd.DataFrame()
     tables = []
     for what in ("vertex", "front"):
         stated = pd.concat([part[what] for part in parts], ignore_index=True)

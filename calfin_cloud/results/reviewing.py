@@ -15,11 +15,13 @@ import numpy as np
 from rasterio.features import rasterize
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports.tables import satellite_code
 from calfin_cloud.results.closing import close_scene
 from calfin_cloud.storage import (
+    digest,
     read_flags,
     read_fronts,
     read_places,
@@ -51,7 +53,8 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
     for place, verdict in enumerate(verdicts):
         if trouble := _trouble(verdict, known):
             raise ValueError(f"verdict {place + 1} of {len(verdicts)}: {trouble}")
-    write_review(store, verdicts)
+    lines = {(row.key, row.front): _line_id(row.geometry) for row in fronts.itertuples()}
+    write_review(store, [{**v, "line": lines[v["key"], v["front"]]} for v in verdicts])
     return Counter(str(v["verdict"]) for v in verdicts)
 
 
@@ -69,6 +72,7 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
 def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
     """Read the fronts of a store with the last verdict on each: `REVIEW_COLUMNS` are empty where nobody looked.
 
+    A verdict on a line that has changed since, by a retrace or another network, is void, unless it is a redrawn line.
     A redrawn front has the drawn line and the quality flag of a manual one, and no uncertainty; a rejected one stays in
     the table. Fronts that time makes doubtful have the `flags` and `flag_details` that `calfin timeseries` kept, and a
     lower score (`timeseries.flag_fronts`), unless `flagged` is False. What is stored of the automatic fronts does not
@@ -78,7 +82,8 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
     last = {(v["key"], int(v["front"])): v for v in read_reviews(store)}
     fronts = fronts.assign(**dict.fromkeys(REVIEW_COLUMNS, ""))
     for row, place in zip(fronts.index, zip(fronts["key"], fronts["front"], strict=True), strict=True):
-        if (verdict := last.get(place)) is None:
+        verdict = last.get(place)
+        if verdict is None or not _is_valid(verdict, fronts.loc[row, "geometry"]):
             continue
         told = (verdict["verdict"], verdict["author"], verdict["time"], verdict.get("note", ""))
         fronts.loc[row, list(REVIEW_COLUMNS)] = told
@@ -89,6 +94,7 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
             fronts.loc[row, "front"] = max(int(fronts.loc[row, "front"]), 0)
             fronts.loc[row, "quality_flag"] = MANUAL_FLAG.get(int(fronts.loc[row, "quality_flag"]), 0)
             fronts.loc[row, ["sigma_m", "half95_m", "score"]] = np.nan
+            fronts.at[row, "vertex_sigma_m"] = []
     return flag_fronts(fronts, read_flags(store, fronts)) if flagged else fronts
 
 
@@ -136,6 +142,14 @@ def _training_pair(store: str, domain: Domain, scene_id: str, scene: gpd.GeoData
         return None
     wet = rasterize([(ocean, 1)], out_shape=domain.shape, transform=domain.grid.transform, dtype="uint8")
     return grey, np.where(wet > 0, 0, 255).astype(np.uint8)
+
+
+def _is_valid(verdict: Mapping[str, Any], line: BaseGeometry | None) -> bool:
+    return bool(verdict["verdict"] == "redraw" or verdict.get("line", _line_id(line)) == _line_id(line))
+
+
+def _line_id(line: BaseGeometry | None) -> str:
+    return "" if line is None else digest(line.wkb)
 
 
 def _trouble(verdict: Mapping[str, Any], known: set[tuple[str, int]]) -> str:

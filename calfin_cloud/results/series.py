@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -14,6 +15,7 @@ import shapely
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from calfin_cloud.domains import id_text
 from calfin_cloud.figures.series import regions_png, series_png
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of
 from calfin_cloud.results.reviewing import usable_fronts
@@ -38,8 +40,11 @@ from calfin_cloud.timeseries import (
 )
 
 CENTER = "center"
+BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
 MOST_PICTURES = 300
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
+
+Vector = tuple[float, float]
 
 
 class Series(NamedTuple):
@@ -73,9 +78,9 @@ def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
     names = dict(
         zip(found["domain"], found["glacier_id"].where(found["glacier_id"] != "", found["domain"]), strict=True)
     )
-    fronts["glacier_id"] = fronts["key"].str.partition("/")[0].map(names)
+    fronts["glacier_id"] = fronts["key"].str.split("/").str[0].map(names)
     ice = polygons[polygons["kind"] == "ice"]
-    by_glacier = {names[domain]: part.geometry.union_all() for domain, part in ice.groupby("domain")}
+    by_glacier = {names[domain]: part.geometry.union_all() for domain, part in ice.groupby("domain") if domain in names}
     drawn = {names[d.name]: {CENTER: d.centerline} for d in domains if d.centerline is not None and d.name in names}
     fjords = {names[d.name]: d.fjord_boundary for d in domains if d.fjord_boundary is not None and d.name in names}
     return fronts, Lines(drawn, {}, by_glacier, fjords)
@@ -103,18 +108,21 @@ def read_lines(
 ) -> Lines:
     """Add to what is known the centrelines, boxes and ice of files, in the CRS of the fronts.
 
-    Centrelines and boxes belong to the glacier of their id column, those without one to every glacier. Of ice, such as
-    basins, each glacier gets what lies within 30 km of its fronts.
+    Centrelines and boxes belong to the glacier of their id column, those without an id to every glacier. Centrelines of
+    one glacier are told apart by `BRANCH_COLUMNS`, or numbered. Of ice, such as basins, each glacier gets what lies
+    within 30 km of its fronts.
     """
     known = known or Lines()
     if fronts is None:
         return known
     glaciers = {str(g): part for g, part in fronts.groupby("glacier_id")}
-    lines, shapes, covers = dict(known.centerlines), dict(known.boxes), dict(known.ice)
+    shapes, covers = dict(known.boxes), dict(known.ice)
+    drawn: dict[str, dict[str, LineString]] = {}
     for row in _rows(centerlines, fronts):
         for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
-            branch = str(row.get("branch") or CENTER)
-            lines[glacier] = {**lines.get(glacier, {}), branch: LineString(row["geometry"].coords)}
+            own = drawn.setdefault(glacier, {})
+            own[_free_name(_branch_of(row), own)] = LineString(row["geometry"].coords)
+    lines = {g: {**known.centerlines.get(g, {}), **drawn.get(g, {})} for g in {*known.centerlines, *drawn}}
     for row in _rows(boxes, fronts):
         shapes |= {glacier: row["geometry"] for glacier in ([row["glacier_id"]] if row["glacier_id"] else glaciers)}
     if ice:
@@ -159,8 +167,10 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")
     parts, gates = [], []
     for glacier, of_glacier in fronts.groupby("glacier_id", sort=True):
-        gate, reason = _gate_of(str(glacier), of_glacier, lines)
-        centerlines = _outward(lines.centerlines.get(str(glacier), {}), lines.ice.get(str(glacier)))
+        seaward = _seaward(of_glacier, lines.ice.get(str(glacier)))
+        gate, reason = _gate_of(of_glacier, seaward, lines.boxes.get(str(glacier)))
+        drawn = lines.centerlines.get(str(glacier), {})
+        centerlines = {branch: _outward(line, of_glacier, seaward) for branch, line in drawn.items()}
         if gate is not None:
             centerlines = centerlines or {CENTER: gate.centerline}
             gates.append({"glacier_id": glacier, "width_m": gate.width_m, "geometry": gate.box})
@@ -184,14 +194,22 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
 
 
 def _rows(path: str | None, fronts: gpd.GeoDataFrame) -> list[dict[str, Any]]:
-    """Rows of a vector file in the CRS of the fronts, with `glacier_id`, empty where the file has none."""
+    """Rows of a vector file in the CRS of the fronts, with `glacier_id`, empty where a row has none."""
     if path is None:
         return []
     table = gpd.read_file(path).to_crs(fronts.crs).explode(index_parts=False)
     column = next((c for c in PRODUCT_COLUMNS["glacier_id"][:4] if c in table.columns), None)
-    ids = table[column].astype(str) if column else ""
+    ids = table[column].map(id_text) if column else ""
     rows: list[dict[str, Any]] = table.assign(glacier_id=ids).to_dict("records")
     return rows
+
+
+def _branch_of(row: Mapping[str, Any]) -> str:
+    return next((name for column in BRANCH_COLUMNS if (name := id_text(row.get(column)))), CENTER)
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    return next(n for n in chain([name], (f"{name}-{k}" for k in count(2))) if n not in taken)
 
 
 def _flags(fronts: gpd.GeoDataFrame, positions: pd.DataFrame, lines: Lines) -> pd.DataFrame:
@@ -202,30 +220,31 @@ def _flags(fronts: gpd.GeoDataFrame, positions: pd.DataFrame, lines: Lines) -> p
     return pd.concat(found, ignore_index=True) if found else check_series(positions)
 
 
-def _gate_of(glacier: str, fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, str]:
-    """Gate of a glacier, given or derived, or why it has none."""
-    shapes = list(fronts.geometry)
+def _seaward(fronts: gpd.GeoDataFrame, ice: BaseGeometry | None) -> Vector | None:
     near = shapely.box(*fronts.total_bounds).buffer(REACH_M)
-    ice = lines.ice.get(glacier)
-    seaward = seaward_of(shapes, None if ice is None else ice.intersection(near))
+    return seaward_of(list(fronts.geometry), None if ice is None else ice.intersection(near))
+
+
+def _gate_of(fronts: gpd.GeoDataFrame, seaward: Vector | None, box: Polygon | None) -> tuple[Gate | None, str]:
+    """Gate of a glacier, given or derived, or why it has none."""
     if seaward is None:
         return None, "no_seaward"
-    if glacier in lines.boxes:
-        return gate_around(lines.boxes[glacier], seaward), ""
+    if box is not None:
+        return gate_around(box, seaward), ""
     try:
-        return derive_gate(shapes, seaward), ""
+        return derive_gate(list(fronts.geometry), seaward), ""
     except ValueError:
         return None, "no_box"
 
 
-def _outward(centerlines: Mapping[str, LineString], ice: BaseGeometry | None) -> dict[str, LineString]:
-    """Let centrelines run from ice to sea: the end that is nearer to the ice is their start."""
-    turned = {}
-    for branch, line in centerlines.items():
-        first, last = (shapely.Point(line.coords[end]) for end in (0, -1))
-        is_inward = ice is not None and ice.distance(last) < ice.distance(first)
-        turned[branch] = LineString(line.reverse().coords) if is_inward else line
-    return turned
+def _outward(line: LineString, fronts: gpd.GeoDataFrame, seaward: Vector | None) -> LineString:
+    """Let a centreline run from ice to sea, by its direction at the fronts; as given where nobody knows the sea."""
+    if seaward is None:
+        return line
+    place, reach = line.project(fronts.union_all().centroid), float(fronts.length.median())
+    (x, y), (x_next, y_next) = (line.interpolate(max(place + side * reach, 0)).coords[0] for side in (-1, 1))
+    is_inward = (x_next - x) * seaward[0] + (y_next - y) * seaward[1] < 0
+    return LineString(line.reverse().coords) if is_inward else line
 
 
 def _unmeasured(fronts: gpd.GeoDataFrame, reason: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the l
 """
 
 from calfin_cloud.storage.compaction import compact_store
-from calfin_cloud.storage.files import DamagedFileError
+from calfin_cloud.storage.files import DamagedFileError, digest
 from calfin_cloud.storage.flags import checked_domains, read_flags, write_flags
 from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder
 from calfin_cloud.storage.ledger import count_scenes
@@ -74,6 +74,7 @@ __all__ = [
     "clear_masks",
     "compact_store",
     "count_scenes",
+    "digest",
     "end_change",
     "finished_keys",
     "hold_lease",
