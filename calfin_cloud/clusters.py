@@ -111,7 +111,8 @@ def kubernetes(
     Parameters
     ----------
     n_workers
-        Workers of the group `default`, which read, trace and write: 1 where nothing is said.
+        Workers of the group `default`, which read, trace and write: 1 where nothing is said. A fixed number where there
+        are GPU workers: the operator's autoscaler asks Dask which workers may go, and Dask may name one with a GPU.
     image
         Container image with calfin-cloud, for scheduler and workers; else `kubernetes.image` of Dask's configuration.
     namespace
@@ -127,6 +128,11 @@ def kubernetes(
     idle_timeout
         Seconds without work after which the operator deletes the cluster, in case nobody is left to do so.
     """
+    if gpu_workers and isinstance(n_workers, tuple):
+        raise ValueError(
+            f"with GPU workers the number of other workers on Kubernetes is fixed, got {n_workers} with {gpu_workers} "
+            "GPU workers: scaling down would end those too, for good; give one number (--workers N), or no gpu_workers"
+        )
     operator = _extra("dask_kubernetes.operator", "kubernetes")
     image = image or dask.config.get("kubernetes.image")
     if not image or image.startswith("ghcr.io/dask/dask:"):  # the default of dask-kubernetes, without calfin-cloud

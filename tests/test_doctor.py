@@ -9,6 +9,7 @@ from email.utils import formatdate
 from http.server import ThreadingHTTPServer
 from types import SimpleNamespace
 
+import dask
 import pytest
 import s3fs
 from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
@@ -236,6 +237,13 @@ def test_a_disk_without_room_is_told(tmp_path, monkeypatch):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         for found in doctor.check_disk(str(tmp_path / "not" / "yet")):
             says(found, status)
+
+
+def test_a_folder_of_workers_that_is_relative_and_not_yet_there_is_looked_for_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with dask.config.set({"temporary-directory": "scratch/of-dask"}):
+        (found,) = doctor.check_disk(None)
+    assert found.detail.endswith(f"free for temporary files in {tmp_path}")
 
 
 # --- stores -----------------------------------------------------------------------------------------------------------

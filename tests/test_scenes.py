@@ -18,8 +18,9 @@ from servers.files import serve_folder
 from servers.stac_api import serve_api
 from shapely.geometry import mapping
 
-from calfin_cloud.domains import Domain
-from calfin_cloud.scenes import CATALOGS, images_of, items_from_images, period_bounds, search_scenes
+from calfin_cloud.cli import main
+from calfin_cloud.domains import Domain, write_domains
+from calfin_cloud.scenes import CATALOGS, catalogs, images_of, items_from_images, period_bounds, search_scenes
 from calfin_cloud.sensors import CATALOG_FIELD
 
 
@@ -276,6 +277,40 @@ def test_unreadable_catalogue_is_named_with_what_was_expected(tmp_path, domain, 
 def test_catalogue_that_is_not_served_is_named(tmp_path, domain):
     with serve_folder(tmp_path) as server, pytest.raises(ValueError, match=r"nothing\.json.*404"):
         search_scenes(f"{server.url}/nothing.json", domain, "2020")
+
+
+@pytest.fixture
+def search_call(tmp_path, domain, monkeypatch):
+    """Run `calfin search` on an address, with a single repeat of what a server refuses; return its exit code."""
+    monkeypatch.setattr(catalogs, "RETRY", catalogs.RETRY.new(total=1, backoff_factor=0, backoff_jitter=0))
+    path = str(tmp_path / "domains.geojson")
+    write_domains([domain], path)
+    return lambda url: main(["search", "--catalog", url, "--domains", path, "--period", "2020"])
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, 3), (500, 3), (503, 3), (400, 2), (403, 2), (404, 2)])
+def test_a_catalogue_that_stays_busy_ends_the_call_with_3_and_one_that_refuses_it_with_2(
+    search_call, capsys, status, code
+):
+    with serve_api(ITEMS, n_busy=99, busy=status) as api:
+        assert search_call(api.url) == code
+    said = capsys.readouterr().err
+    assert f"cannot read the catalogue {api.url}" in said
+    assert str(status) in said
+    assert ("make the same call again later" in said) == (code == 3)
+
+
+def test_a_catalogue_whose_server_is_gone_ends_the_call_with_3(search_call, capsys):
+    with serve_api(ITEMS) as api:
+        pass
+    assert search_call(api.url) == 3
+    assert "Connection refused" in capsys.readouterr().err
+
+
+def test_a_catalogue_whose_answers_always_break_off_ends_the_call_with_3(search_call, tmp_path):
+    write_collection(tmp_path)
+    with serve_folder(tmp_path) as server:
+        assert search_call(f"{server.url}/cut/items.json") == 3
 
 
 def test_broken_link_of_a_static_catalogue_is_an_error_and_no_item_is_lost_in_silence(tmp_path, domain):

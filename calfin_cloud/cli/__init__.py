@@ -17,8 +17,8 @@ from calfin_cloud.cli.parser import make_parser
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 if all went well, 1 if scenes failed, 2 for a mistake in the call.
 
-    A run whose cluster is lost, or whose store another run holds, exits with 3, one that is told to end with 128 and
-    the number of the signal: the same call resumes them.
+    A run whose cluster is lost, whose catalogue cannot be reached, or whose store another run holds, exits with 3, one
+    that is told to end with 128 and the number of the signal: the same call resumes them.
     """
     options = make_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")

@@ -97,6 +97,7 @@ def check_disk(store: str | None) -> list[Finding]:
 
 
 def _check_room(what: str, place: str) -> Finding:
+    place = os.path.abspath(place)
     while not os.path.exists(place):
         place = os.path.dirname(place)
     free = shutil.disk_usage(place).free

@@ -1,11 +1,13 @@
 """Catalogue, domain and period in; sorted, unique STAC items that touch the domain out. Also items of plain images."""
 
+from calfin_cloud.scenes.catalogs import CatalogUnreachableError
 from calfin_cloud.scenes.images import images_of, items_from_images
 from calfin_cloud.scenes.periods import period_bounds
 from calfin_cloud.scenes.search import CATALOGS, PublicCatalog, search_scenes, stream_scenes
 
 __all__ = [
     "CATALOGS",
+    "CatalogUnreachableError",
     "PublicCatalog",
     "images_of",
     "items_from_images",

@@ -41,6 +41,20 @@ LARGEST_DOCUMENT = 128 * 2**20  # bytes of one page or file; 100 items of the la
 PAGE_SIZE = 100  # items; what public APIs allow
 MOST_PAGES = 100_000  # a catalogue that never ends is told after ten million items
 
+PASSING = (
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.RetryError,
+)
+"""What may be over by the next call."""
+
+
+class CatalogUnreachableError(OSError):
+    """The server of a catalogue is silent, busy or broken."""
+
+    exit_code = 3  # of the command line: the same call may succeed later
+
 
 class Wanted(NamedTuple):
     """What is searched for: an area in longitude and latitude, a period, and collections (none: all)."""
@@ -54,7 +68,8 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     """Read the items of a catalogue: from an API those that are wanted, else all that there are.
 
     Every item has an absolute self link or none, absolute asset addresses, `properties.datetime` in UTC, and the mark
-    of its catalogue. Raises `ValueError` for what cannot be read, at the page or file where that shows.
+    of its catalogue. Raises `ValueError` for what cannot be read, `CatalogUnreachableError` for what may be read later,
+    at the page or file where that shows.
     """
     reader = _Reader()
     known: set[str] = set()
@@ -72,9 +87,11 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     except _KnownError as error:
         raise ValueError(str(error)) from error
     except Exception as error:
+        said = f"cannot read the catalogue {shown(address)}: {_told(error)}"
+        if _may_pass(error):
+            raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
         raise ValueError(
-            f"cannot read the catalogue {shown(address)}: {_told(error)}; expected a STAC API, a catalog.json, items "
-            "as GeoJSON, or the name of a public catalogue"
+            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON, or the name of a public catalogue"
         ) from error
     if unknown := set(wanted.collections) - known if n_items and not is_api else None:
         raise ValueError(_unknown_collections(address, unknown, known))
@@ -93,6 +110,14 @@ def shown(address: str) -> str:
 
 class _KnownError(Exception):
     """A mistake already told in the user's words."""
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the server failed, or the way to it, and not what was asked; no certificate gets better by waiting."""
+    if status := getattr(error, "status_code", None):
+        return bool(status == 429 or status >= 500)
+    why = error.__context__  # pystac-client raises its own error while it handles that of requests
+    return isinstance(why, PASSING) and not isinstance(why, requests.exceptions.SSLError)
 
 
 def _told(error: BaseException) -> str:

@@ -61,6 +61,13 @@ def search_scenes(
         Ids of the collections to search; by default those of the named catalogue, or all that there are.
     max_cloud
         Highest `eo:cloud_cover` of a whole scene, in percent.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        When the catalogue's server cannot be reached, or stays busy: the same call may succeed later.
+    ValueError
+        When the catalogue cannot be read, or has none of a collection.
     """
     return list(stream_scenes(catalog, domain, period, collections=collections, max_cloud=max_cloud))
 

@@ -103,6 +103,14 @@ def test_a_place_that_is_none_is_refused():
         pass
 
 
+def test_a_number_of_workers_that_follows_the_work_is_refused_beside_gpu_workers_on_kubernetes():
+    with (
+        pytest.raises(ValueError, match=r"is fixed, got \(2, 100\) with 3 GPU workers: .*give one number"),
+        connect("kubernetes", n_workers=(2, 100), gpu_workers=3, image="example.org/calfin:0"),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("cluster", ["none", "tcp://127.0.0.1:1"])
 def test_workers_of_a_cluster_that_is_not_started_here_are_not_asked_for(cluster):
     with pytest.raises(ValueError, match="leave them out"), connect(cluster, n_workers=2):

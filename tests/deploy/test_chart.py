@@ -70,8 +70,9 @@ def test_wrong_values_are_refused_by_name(setting, complaint):
     assert complaint in done.stderr
 
 
-def test_gpu_workers_refuse_an_autoscaler_which_could_not_tell_them_from_others():
-    done = helm("template", "calfin", str(CHART), *values(["gpu", "aws"]))  # aws.yaml last: its maximum wins
+@pytest.mark.parametrize("files", [["gpu", "aws"], ["aws", "gpu", "greenland"]])  # gpu.yaml not last: its 0 is lost
+def test_gpu_workers_refuse_an_autoscaler_which_could_not_tell_them_from_others(files):
+    done = helm("template", "calfin", str(CHART), *values(files))
     assert "/workers/cpu/maximum" in done.stderr
 
 
@@ -142,6 +143,16 @@ def test_gpu_workers_say_gpu_on_nodes_with_one_and_the_others_say_cpu():
                 assert ("gpu" in container["image"]) == (role == "gpu worker")
                 assert any(t["key"] == "nvidia.com/gpu" for t in pod.get("tolerations", [])) == (role == "gpu worker")
     assert said == {"worker": "CPU=1", "gpu worker": "GPU=1"}
+
+
+def test_a_worker_may_use_the_memory_of_its_pod_however_many_cores_the_node_has(place):
+    limits = ["workers.cpu.resources.limits.memory=5Gi", "workers.gpu.resources.limits.memory=20Gi"]
+    found = [pod for resource in everything(place, *limits) for pod in pods_in(resource)]
+    workers = {role: pod["containers"][0] for role, pod in found if "worker" in role}
+    may = {role: worker["args"][worker["args"].index("--memory-limit") + 1] for role, worker in workers.items()}
+    assert may == {role: worker["resources"]["limits"]["memory"] for role, worker in workers.items()}
+    expected = {"worker": "5Gi", "gpu worker": "20Gi"} if "gpu" in place else {"worker": "5Gi"}
+    assert may == expected
 
 
 def test_secrets_are_referred_to_and_only_where_they_are_used():

@@ -89,6 +89,9 @@ def test_an_example_is_what_a_strict_api_server_takes(name):
             assert pod["securityContext"]["runAsNonRoot"]
             for container in pod["containers"]:
                 assert container["securityContext"]["readOnlyRootFilesystem"]
+                if "worker" in container["args"]:
+                    limit = container["args"][container["args"].index("--memory-limit") + 1]
+                    assert limit == container["resources"]["limits"]["memory"]
 
 
 def test_the_hub_image_has_the_python_and_the_extras_of_the_workers():

@@ -18,13 +18,13 @@ CONFORMS = [
 
 
 class StacApi(ThreadingHTTPServer):
-    """Serves items given as dictionaries, `page_size` a page; answers 503 to the first `n_busy` searches."""
+    """Serves items given as dictionaries, `page_size` a page; answers `busy` to the first `n_busy` searches."""
 
     daemon_threads = True
 
-    def __init__(self, items: Sequence[dict[str, Any]], page_size: int, n_busy: int) -> None:
+    def __init__(self, items: Sequence[dict[str, Any]], page_size: int, n_busy: int, busy: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.items, self.page_size, self.n_busy = list(items), page_size, n_busy
+        self.items, self.page_size, self.n_busy, self.busy = list(items), page_size, n_busy, busy
         self.searches: list[dict[str, Any]] = []
 
     @property
@@ -60,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.searches.append(body)
         if len(self.server.searches) <= self.server.n_busy:
-            return self._send({"code": "Busy"}, status=503)
+            return self._send({"code": "Busy"}, status=self.server.busy)
         if body.get("datetime") == "../..":  # as pgstac does
             return self._send({"code": "BadRequest", "description": "at least one end must be given"}, status=400)
         first = int(body.get("token", 0))
@@ -93,7 +93,9 @@ def _matches(item: dict[str, Any], body: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def serve_api(items: Sequence[dict[str, Any]], *, page_size: int = 100, n_busy: int = 0) -> Iterator[StacApi]:
+def serve_api(
+    items: Sequence[dict[str, Any]], *, page_size: int = 100, n_busy: int = 0, busy: int = 503
+) -> Iterator[StacApi]:
     """Serve a STAC API on a free loopback port until the block ends."""
-    with StacApi(items, page_size, n_busy) as server, running(server):
+    with StacApi(items, page_size, n_busy, busy) as server, running(server):
         yield server

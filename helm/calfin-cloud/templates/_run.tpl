@@ -195,7 +195,8 @@ containers:
   - name: worker
     {{- include "calfin.image" (list .root .image) | nindent 4 }}
     {{- include "calfin.containerSecurity" .root | nindent 4 }}
-    # calfin places the network by what workers say of themselves.
+    # calfin places the network by what workers say of themselves. Without --memory-limit Dask would give this one
+    # thread the share of the pod's memory that one core is of the node's.
     args:
       - dask
       - worker
@@ -203,6 +204,8 @@ containers:
       - $(DASK_WORKER_NAME)
       - --nthreads
       - "1"
+      - --memory-limit
+      - {{ .group.resources.limits.memory | quote }}
       - --resources
       - {{ .says }}
       - --dashboard-address
