@@ -241,8 +241,8 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _read_grey(path: Path) -> NDArray[np.uint8]:
-    """First channel of a PNG as it is stored, (y, x) uint8 or uint16."""
+    """First channel of a PNG as it is stored, (y, x) uint8 or uint16: of CALFIN's layers the raw one (2.2)."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError(f"{path} is missing or no image: the image set is incomplete, fetch it again")
-    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., 0])
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., 2])  # OpenCV turns red, green, blue around

@@ -44,6 +44,9 @@ JUDGE_REACH_PX, JUDGE_LEAST = 15, 0.1
 MAGNIFIED = 2
 """A picture that is shown to the network so many times as large goes to the judge too, whatever its sensor."""
 
+PICTURES_AT_ONCE = 32
+"""Pictures whose tiles are held together: 256 of ours, what a GPU takes at once, and 150 MB."""
+
 ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
 """A front counts in full up to the first share of rock in the land around it, from the second not at all."""
 
@@ -323,13 +326,18 @@ def _masks_of_pictures(
     pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
 ) -> list[NDArray[np.float32]]:
     """Masks (256, 256, mask) of each picture (y, x, 3) by one network."""
+    groups = [pictures[i : i + PICTURES_AT_ONCE] for i in range(0, len(pictures), PICTURES_AT_ONCE)]
+    return [masks for group in groups for masks in _masks_of_group(group, network, settings)]
+
+
+def _masks_of_group(
+    pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
+) -> list[NDArray[np.float32]]:
     shape = (INPUT_SIZE, INPUT_SIZE)
     shown = [_mirrored(p) for p in pictures] if settings.square_pixels else pictures
     inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in shown]
     # A picture's tiles lie together, so that the same ones share a batch whatever the scenes beside it.
     views = [v for i in inputs for v in (i, np.swapaxes(i, 0, 1))] if settings.transposed else inputs
-    if not views:
-        return []
     loaded = load_network(network, settings)
     size = loaded.input_shape[1]
     cuts = [cut_tiles(view, size=size, stride=settings.stride or size) for view in views]

@@ -127,6 +127,14 @@ def test_calfin_pairs_get_the_edge_of_the_mask_about_three_pixels_wide(pairs):
     assert np.flatnonzero(sample.front[:, 35]).tolist() in ([38, 39, 40], [39, 40, 41])
 
 
+def test_of_calfins_layers_the_raw_one_is_read(pairs):
+    path = pairs / "Rink_LC08_L1TP_2015-07-03.png"
+    raw, hdr, shadows = 10, 20, 30
+    cv2.imwrite(str(path), np.full((80, 70, 3), (shadows, hdr, raw), np.uint8))  # blue, green, red
+    samples = {sample.glacier: sample for sample in read_calfin_folder(pairs)}
+    assert (samples["Rink"].image == raw).all()
+
+
 def test_an_empty_or_full_mask_has_no_coastline():
     assert not coastline(np.zeros((64, 64), bool)).any()
     assert not coastline(np.ones((64, 64), bool)).any()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,9 @@ from calfin_cloud import doctor
 from calfin_cloud.cli import main
 from calfin_cloud.doctor import remote
 from calfin_cloud.domains import write_domains
+from calfin_cloud.fronts import calibration_beside
 from calfin_cloud.imagery import patience
+from calfin_cloud.network import weights_path
 from calfin_cloud.pipeline import MapSettings, made_by
 from calfin_cloud.storage import hold_lease, open_store
 
@@ -202,6 +205,12 @@ def test_a_server_with_another_time_is_told(ahead_s, status):
 def test_a_damaged_file_of_weights_is_told(tmp_path):
     (tmp_path / "my.weights.h5").write_bytes(b"cut")
     says(doctor.check_network(str(tmp_path / "my.weights.h5")), "problem", "no HDF5 file", "fetch the weights again")
+
+
+def test_a_calibration_of_other_weights_is_told(tmp_path):
+    weights = shutil.copy(weights_path("calfin-small-2"), tmp_path / "my.weights.h5")
+    shutil.copy(calibration_beside(weights_path("calfin-small-2")), calibration_beside(weights))
+    says(doctor.check_network(str(weights)), "problem", "must be made for my@", "calibrate")
 
 
 def test_half_a_pair_of_keys_is_told_and_not_shown():

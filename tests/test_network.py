@@ -444,6 +444,12 @@ def test_unets_of_sides_that_cannot_be_halved_are_refused(wrong):
         unet_network(**wrong)
 
 
+def test_weights_that_were_replaced_are_loaded_anew(narrow_file):
+    before = predict_tiles(load_network(narrow_file, size=64), tiles())
+    save_weights(calfin_network(width=NARROW, size=64), narrow_file, width=NARROW)
+    assert np.abs(predict_tiles(load_network(narrow_file, size=64), tiles()) - before).max() > 1e-3
+
+
 def test_glaciers_of_the_training_are_those_noted_beside_the_weights_or_published(narrow_file, shared):
     assert training_glaciers(narrow_file) is None
     note = {"training": {"SI": 121}, "started_from": {"training": {"JAC": 2}}}

@@ -148,6 +148,13 @@ def test_another_calibration_is_told_and_states_half_widths_without_the_network(
     calibration_beside(weights).write_text(json.dumps(made | {"network": network_id(weights)}))
     with pytest.raises(ValueError, match=r"calibration.*--recompute"):
         mapped(find, domains, store, settings=settings)
+    other = calibration_beside(weights)
+    fitting, wrong = other.read_text(), json.dumps(made)
+    other.write_text(wrong)
+    with pytest.raises(ValueError, match="must be made for own@"):  # before the network has run for anything
+        mapped(find, domains, tmp_path / "wrong", settings=settings)
+    assert not (tmp_path / "wrong").exists()
+    other.write_text(fitting)
     again = counting(monkeypatch)
     assert sum(recompute_changed(store, domains, find, settings=settings).values()) == N_SCENES
     assert again == []

@@ -297,6 +297,8 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
         fit(samples, out, TINY)
     assert out.is_file()  # what was learned so far is usable
     monkeypatch.setattr(batches, "make_batch", real)
+    with pytest.raises(ValueError, match="belongs to other samples"):
+        fit([*samples, painted(seed=9)], out, TINY)
     parts = stored(fit(samples, out, TINY))
     assert parts.keys() == whole.keys()
     for name, values in whole.items():
@@ -352,6 +354,7 @@ def test_a_training_may_start_from_weights_and_add_painted_scenes(tmp_path):
     keras.utils.set_random_seed(8)
     start = tmp_path / "start.weights.h5"
     save_weights(calfin_network(width=0.03), start, width=0.03)
+    (tmp_path / "start.json").write_text(json.dumps({"training": {"Jorge": 3}}))
     settings = replace(TINY, steps=1, learning_rate=1e-12, start=str(start), painted=2, leave_out=None)
     trained = stored(fit([painted()], tmp_path / "next.weights.h5", settings))
     kernels = {name: values for name, values in stored(start).items() if "kernel" in name}
@@ -360,6 +363,7 @@ def test_a_training_may_start_from_weights_and_add_painted_scenes(tmp_path):
     about = json.loads((tmp_path / "next.json").read_text())
     assert about["training"] == {"Rink": 1, "painted": 2}
     assert about["settings"]["start"] == network_id(start)
+    assert training_glaciers(tmp_path / "next.weights.h5") == {"Rink", "painted", "Jorge"}
 
 
 def test_the_mean_of_two_trainings_is_their_mean_and_notes_what_both_saw(tmp_path):
@@ -368,11 +372,12 @@ def test_the_mean_of_two_trainings_is_their_mean_and_notes_what_both_saw(tmp_pat
         for weight in network.weights:
             weight.assign(np.full(weight.shape, value))
         save_weights(network, tmp_path / f"{name}.weights.h5", width=0.03)
-        (tmp_path / f"{name}.json").write_text(json.dumps({"training": {glacier: 1}}))
+        before = {"started_from": {"training": ["Jorge"]}} if name == "b" else {}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"training": {glacier: 1}} | before))
     files = [tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"]
     mean = load_network(average_weights(files, tmp_path / "c.weights.h5"), size=64)
     assert {float(value) for weight in mean.weights for value in np.unique(weight)} == {2.0}
-    assert training_glaciers(tmp_path / "c.weights.h5") == {"Rink", "Store"}
+    assert training_glaciers(tmp_path / "c.weights.h5") == {"Rink", "Store", "Jorge"}
     assert sorted(json.loads((tmp_path / "c.json").read_text())["mean_of"]) == [network_id(file) for file in files]
 
 

@@ -19,7 +19,8 @@ from pyproj.exceptions import ProjError
 
 from calfin_cloud import network as networks  # Keras waits until it is needed
 from calfin_cloud.doctor.findings import Finding, Status, problem
-from calfin_cloud.network import Engine, load_network, network_id
+from calfin_cloud.fronts import calibration_beside, read_calibration
+from calfin_cloud.network import Engine, load_network, network_id, weights_path
 from calfin_cloud.sensors import IMAGE_DRIVERS
 
 LEAST_DISK, ENOUGH_DISK = 10**9, 10**10  # bytes; 3000 scenes of 400 px write 1 GB
@@ -51,11 +52,12 @@ def check_libraries() -> Finding:
 
 
 def check_network(name: str, engine: Engine = "keras") -> Finding:
-    """Whether the weights are whole, and the network can be made of them for its engine."""
+    """Whether the weights are whole, the network can be made of them for its engine, and the calibration is theirs."""
     try:
         load_network(name, engine=engine)
+        read_calibration(calibration_beside(weights_path(name)), network=network_id(name))
     except (ValueError, OSError) as error:
-        return problem("network", error, "fetch the weights again, or install calfin-cloud again")
+        return problem("network", error, "fetch the weights again, calibrate them, or install calfin-cloud again")
     return Finding("network", "ok", network_id(name))
 
 

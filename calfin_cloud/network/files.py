@@ -72,6 +72,12 @@ def weights_path(name_or_path: str | Path, *, sha256: str | None = None) -> Path
     return path
 
 
+def fingerprint(name_or_path: str | Path) -> tuple[int, int]:
+    """Time and size of the file of weights given by name or path, which tell cheaply that it was replaced."""
+    about = _resolve(str(name_or_path))[0].stat()
+    return about.st_mtime_ns, about.st_size
+
+
 def judge_of(name_or_path: str | Path) -> str | None:
     """Name of the weights that judge the fronts of these in optical scenes; None where nobody does."""
     shipped = SHIPPED.get(str(name_or_path))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from calfin_cloud.network.calfin import TILE_SIZE, calfin_network
 from calfin_cloud.network.efficient import efficient_network
 from calfin_cloud.network.engines import OpenVinoNetwork, convert
-from calfin_cloud.network.files import PUBLISHED_UNET, Engine, noted, numbered_layers, weights_path
+from calfin_cloud.network.files import PUBLISHED_UNET, Engine, fingerprint, noted, numbered_layers, weights_path
 from calfin_cloud.network.unet import unet_network
 from calfin_cloud.schema import SceneError
 
@@ -77,7 +77,7 @@ def _in_mixed_precision(build: Callable[[], keras.Model]) -> keras.Model:
 def load_network(
     name_or_path: str | Path, *, sha256: str | None = None, size: int = TILE_SIZE, engine: Engine = "keras"
 ) -> keras.Model | OpenVinoNetwork:
-    """Load the network with its weights, once per process.
+    """Load the network with its weights, once per process, and again when the file has changed.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def load_network(
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {get_args(Engine)}, got {engine!r}: correct the name")
     with _loading:  # two threads of a worker that ask at once get one and the same network
-        return _load_network(str(name_or_path), sha256, size, engine)
+        return _load_network(str(name_or_path), sha256, size, engine, fingerprint(name_or_path))
 
 
 def predict_tiles(
@@ -112,8 +112,8 @@ def predict_tiles(
             f"tiles must be (n, y, x, c) with (y, x, c) = {expected}, got {tiles.shape}: cut them to this size"
         )
     at_once = _tiles_at_once(at_once, len(tiles))
-    padded = np.pad(tiles, [(0, -len(tiles) % at_once), (0, 0), (0, 0), (0, 0)])
-    masks = [_predict_batch(network, padded[i : i + at_once]) for i in range(0, len(padded), at_once)]
+    chunks = [tiles[i : i + at_once] for i in range(0, len(tiles), at_once)]
+    masks = [_predict_batch(network, np.pad(c, [(0, at_once - len(c)), (0, 0), (0, 0), (0, 0)])) for c in chunks]
     return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
 
 
@@ -210,7 +210,9 @@ _on_device = threading.Lock() if keras.backend.backend() == "jax" else nullconte
 
 
 @lru_cache(maxsize=4)  # two with their judges
-def _load_network(name_or_path: str, sha256: str | None, size: int, engine: Engine) -> keras.Model | OpenVinoNetwork:
+def _load_network(
+    name_or_path: str, sha256: str | None, size: int, engine: Engine, _: tuple[int, int]
+) -> keras.Model | OpenVinoNetwork:
     path = weights_path(name_or_path, sha256=sha256)
     in_bfloat16 = engine == "keras-bfloat16"
     if path.suffix == ".keras":

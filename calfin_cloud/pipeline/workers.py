@@ -19,7 +19,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import Loader, stack_scenes
 from calfin_cloud.inference import find_candidates, load_network, predict_masks, predict_overviews
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, finish_scene, look_at_scene
+from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, calibration_of, finish_scene, look_at_scene
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import is_slc_off
 from calfin_cloud.sensors import Kind, kind_of
@@ -190,8 +190,9 @@ def _chunk_of_each(array: xr.DataArray) -> list[tuple[Delayed, int]]:
 
 
 def load(settings: MapSettings) -> None:
-    """Load the network, which stays in this process."""
+    """Load the network, which stays in this process, and the calibration beside it."""
     load_network(settings.network, settings.inference)
+    calibration_of(settings.network)  # one of other weights would fail every scene
 
 
 def look_at_block(

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from calfin_cloud.network import network_id, weights_path
+from calfin_cloud.network import network_id, training_glaciers, weights_path
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -45,9 +45,10 @@ def average_weights(names_or_paths: Sequence[str | Path], out: Path | str) -> Pa
             mean = np.mean([values, *(arrays[name] for arrays, _ in others)], axis=0, dtype=np.float64)
             file.create_dataset(name, data=mean.astype(values.dtype))
     training = {glacier: n for note in notes.values() for glacier, n in note.get("training", {}).items()}
+    before = {glacier for path in sources for glacier in training_glaciers(path) or ()} - training.keys()
     name = out.name.removesuffix(".weights.h5")
-    note = json.dumps({"name": name, "mean_of": notes, "training": training}, indent=2)
-    out.with_name(f"{name}.json").write_text(note + "\n", encoding="utf-8")
+    note = {"name": name, "mean_of": notes, "training": training, "started_from": {"training": sorted(before)}}
+    out.with_name(f"{name}.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ from calfin_cloud.network import (
     prepare_compilation,
     read_weights,
     save_weights,
+    training_glaciers,
     weights_path,
 )
 from calfin_cloud.preprocess import eight_bit_channels, normalise
@@ -199,7 +201,8 @@ class _Run:
         self._write_settings()
         self._append_curve(row)
         arrays: dict[str, Any] = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(self._variables)}
-        arrays |= {"step": self.step, "elapsed_s": self.elapsed_s, "settings": self._settings_json()}
+        arrays |= {"step": self.step, "elapsed_s": self.elapsed_s}
+        arrays |= {"settings": self._settings_json(), "samples": self._samples_id()}
         unfinished = self._checkpoint.with_suffix(".unfinished.npz")
         np.savez(unfinished, **arrays)
         os.replace(unfinished, self._checkpoint)
@@ -217,6 +220,10 @@ class _Run:
     def _settings_json(self) -> str:
         return json.dumps(asdict(self.settings), sort_keys=True)
 
+    def _samples_id(self) -> str:
+        names = [p.sample.name for p in (*self.training, *self.validation)]
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
     def _restore(self) -> None:
         if not self._checkpoint.is_file():
             self.out.with_name(f"{self.name}.csv").unlink(missing_ok=True)
@@ -226,6 +233,8 @@ class _Run:
                 raise ValueError(
                     f"{self._checkpoint} belongs to other settings, {stored['settings']}: remove it, or change out"
                 )
+            if str(stored.get("samples")) != self._samples_id():
+                raise ValueError(f"{self._checkpoint} belongs to other samples: remove it, give those, or change out")
             for i, variable in enumerate(self._variables):
                 variable.assign(stored[f"v{i}"])
             self.step, self.elapsed_s = int(stored["step"]), float(stored["elapsed_s"])
@@ -238,11 +247,16 @@ class _Run:
             | {"start": network_id(self.settings.start) if self.settings.start else None},
             "done": {"steps": self.step, "minutes": round(self.elapsed_s / 60, 2)},
             "training": dict(sorted(Counter(p.sample.glacier for p in self.training).items())),
+            "started_from": {"training": sorted(self._seen_before())},
             "validation": dict(sorted(Counter(p.sample.glacier for p in self.validation).items())),
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
         }
         self.out.with_name(f"{self.name}.json").write_text(json.dumps(about, indent=2) + "\n")
+
+    def _seen_before(self) -> frozenset[str]:
+        """Glaciers that the weights to start from have seen, as far as anybody has noted them."""
+        return training_glaciers(self.settings.start) or frozenset() if self.settings.start else frozenset()
 
     def _append_curve(self, row: dict[str, float]) -> None:
         path = self.out.with_name(f"{self.name}.csv")
