@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -85,6 +86,10 @@ FRONT_SCHEMA = pa.schema(
     ]
 )
 """Columns of the fronts table before its geometry (LineString in the domain CRS, or None)."""
+
+NO_FRONT: dict[str, Any] = {"front": -1, "isolation": "", "vertex_sigma_m": [], "score_reasons": "", "geometry": None}
+NO_FRONT |= dict.fromkeys(("length_m", "confidence", "sigma_m", "half95_m", "score"), np.nan)
+"""What the row of a scene without a front has in the columns that tell of one."""
 
 REJECTED_SCHEMA = pa.schema(
     [

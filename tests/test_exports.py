@@ -108,6 +108,14 @@ def test_names_are_taken_where_they_are_known():
     assert (row["GrnlndcN"], row["RefName"], row["AltName"]) == ("Sermeq", "The Glacier", "")
 
 
+@pytest.mark.parametrize("same", ["Upper-Fjord", "Greenland"])
+def test_names_whose_files_would_overwrite_each_other_are_refused(tmp_path, same):
+    table = calfin_lines(fronts_of(), author="x").assign(RefName=["Upper Fjord", same, "Third"])
+    with pytest.raises(ValueError, match=f"the RefName '{same}' would overwrite"):
+        write_by_glacier(table, tmp_path, region="Greenland", closed=False, version="1.0")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_ocean_with_an_island_is_one_closed_polygon_with_a_hole():
     fronts = fronts_of()
     polygons = polygons_of(fronts)
@@ -117,6 +125,8 @@ def test_an_ocean_with_an_island_is_one_closed_polygon_with_a_hole():
     of_first = table[table["ImageID"] == polygons["scene_id"][0]]
     assert len(of_first) == 2
     assert sorted(len(p.interiors) for p in of_first.geometry) == [0, 1]
+    inside = of_first["Center_X"].between(of_first.bounds["minx"], of_first.bounds["maxx"])
+    assert inside.all()  # each its own, not one for all of the scene
     assert table["QualFlag"].eq(13).all()
 
 

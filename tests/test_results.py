@@ -266,6 +266,14 @@ def test_authors_of_one_product_are_compared_once_a_pair():
     assert summarise_pairs(pairs).set_index(["by", "group"]).loc[("authors", "A - B"), "distance_m"] == 0
 
 
+def test_seasons_of_pairs_are_turned_in_the_south():
+    a = fronts_of({"g": 1000})
+    there = a.set_crs(3031, allow_override=True)
+    north, south = (compare_products(p, p.copy())["season"].unique().tolist() for p in (a, there))
+    turned = {"winter": "summer", "spring": "autumn", "summer": "winter", "autumn": "spring"}
+    assert south == [turned[s] for s in north]
+
+
 def test_without_ice_the_side_of_the_sea_is_unknown_and_so_is_the_bias():
     a = fronts_of({"g": 1000})
     assert compare_products(a, a.copy())["advance_m"].isna().all()

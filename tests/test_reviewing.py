@@ -168,6 +168,24 @@ def test_exports_leave_out_what_was_rejected_and_have_what_was_redrawn(store, tm
     assert line.difference(anew.boundary.buffer(1)).length < 0.05 * line.length
 
 
+def test_a_scene_whose_front_was_rejected_is_still_told_of_in_exports(store, tmp_path):
+    fronts = read_fronts(store)
+    rejected = fronts[fronts["state"] == "front"].iloc[0]
+    apply_verdicts(store, [verdict(rejected, "reject")])
+    assert main(["export", store, "--out", str(tmp_path), "--format", "stac", "gpkg"]) == 0
+    items = [json.loads(p.read_text())["properties"] for p in (tmp_path / "stac").glob("*/*.json")]
+    assert {(i["calfin:domain"], i["calfin:scene_id"]) for i in items} == {
+        (d, s) for d, s in zip(fronts["domain"], fronts["scene_id"], strict=True)
+    }
+    (told,) = [i for i in items if i["calfin:reason"] == "rejected"]
+    assert (told["calfin:scene_id"], told["calfin:state"]) == (rejected["scene_id"], "no_front")
+    assert (told["calfin:fronts"], told["calfin:score"]) == (0, None)
+    table = gpd.read_file(tmp_path / "gpkg" / "calfin_cloud.gpkg", layer="fronts")
+    (row,) = table[table["reason"] == "rejected"].itertuples()
+    assert (row.front, row.geometry) == (-1, None)
+    assert f"{fronts['key'].nunique()} scenes" in (tmp_path / "README.md").read_text()
+
+
 def test_the_polygons_of_a_redrawn_front_are_closed_as_those_of_the_store_and_the_others_stay(store):
     before, fronts = read_polygons(store), read_fronts(store)
     found = fronts[fronts["state"] == "front"]

@@ -23,7 +23,6 @@ from calfin_cloud.evaluation import (
 )
 from calfin_cloud.evaluation.methods import eight_bit
 from calfin_cloud.evaluation.report import worst_scenes
-from calfin_cloud.evaluation.scores import season_of
 from calfin_cloud.figures.scores import Picture, mask_segments, scores_png
 from calfin_cloud.fronts import CALFIN
 from calfin_cloud.schema import SceneError
@@ -183,16 +182,6 @@ def test_groups_are_glacier_sensor_platform_season_slc_off_and_seen_in_training(
     }
     assert summary["n_seen"].iloc[0] == 1
     assert np.isnan(summarise_scores(score(samples, {"m": blind}))["n_seen"].iloc[0])
-
-
-@pytest.mark.parametrize(
-    ("month", "north", "south"),
-    [(12, "winter", "summer"), (2, "winter", "summer"), (3, "spring", "autumn"), (8, "summer", "winter")],
-)
-def test_seasons_are_turned_in_the_south(month, north, south):
-    assert season_of(DAY(2015, month, 7), is_southern=False) == north
-    assert season_of(DAY(2015, month, 7), is_southern=True) == south
-    assert season_of(None, is_southern=True) == ""
 
 
 def test_the_first_method_is_compared_with_every_other_by_glacier_too():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shapely.affinity import rotate, translate
 from shapely.geometry import LineString, MultiLineString, Point, box
 
+from calfin_cloud.figures.series import series_png
 from calfin_cloud.timeseries import (
     Gate,
     box_position,
@@ -27,6 +28,7 @@ from calfin_cloud.timeseries import (
     rates,
     regional_mean,
     relative_change,
+    season_of,
     seasonal_cycle,
     seaward_of,
     yearly_positions,
@@ -237,6 +239,15 @@ def test_months_are_interpolated_between_fronts_never_beyond_them_nor_over_long_
     assert monthly.index[-1] == pd.Timestamp("2022-03-01", tz="UTC")
 
 
+@pytest.mark.parametrize(
+    ("month", "north", "south"),
+    [(12, "winter", "summer"), (2, "winter", "summer"), (3, "spring", "autumn"), (8, "summer", "winter")],
+)
+def test_seasons_are_turned_in_the_south(month, north, south):
+    assert season_of(pd.Timestamp(2015, month, 7), is_southern=False) == north
+    assert season_of(pd.Timestamp(2015, month, 7), is_southern=True) == south
+
+
 def test_a_glacier_that_enters_late_does_not_make_the_regional_mean_jump():
     months = pd.date_range("2020-01-01", periods=6, freq="MS", tz="UTC")
     early = pd.DataFrame({"glacier_id": "a", "branch": "box", "month": months, "position_m": np.arange(6) * -10.0})
@@ -246,6 +257,43 @@ def test_a_glacier_that_enters_late_does_not_make_the_regional_mean_jump():
     mean = regional_mean(pd.concat([early, late]), {"a": "NW", "b": "NW"})
     assert mean[mean["region"] == "NW"]["change_m"].tolist() == [-10, -20, -30, -50, -70]
     assert mean[mean["region"] == "all"]["n"].tolist() == [1, 1, 1, 2, 2]
+
+
+def test_a_front_that_is_doubtful_whatever_the_branch_is_ringed():
+    dates = pd.date_range("2020-01-01", periods=6, freq="30D", tz="UTC")
+    positions = relative_change(positions_of(np.arange(6) * -20.0, dates))
+    flags = pd.DataFrame({"key": ["g/3"], "branch": [""], "flag": ["outside_fjord"]})
+    plain, ringed = (series_png(positions, seasonal_cycle(positions), f) for f in (flags.iloc[:0], flags))
+    assert plain != ringed
+
+
+def steady(glacier, months, rate):
+    positions = rate * np.arange(len(months))
+    return pd.DataFrame({"glacier_id": glacier, "branch": "box", "month": months, "position_m": positions})
+
+
+def test_the_error_of_a_regional_mean_is_that_of_the_change_in_all_over_glaciers():
+    months = pd.date_range("2015-01-01", periods=61, freq="MS", tz="UTC")
+    rates = [-30.0, -10, 0, 20]
+    mean = regional_mean(pd.concat([steady(str(i), months, rate) for i, rate in enumerate(rates)]), {})
+    in_all = 60 * np.array(rates)
+    assert mean["change_m"].iloc[-1] == pytest.approx(in_all.mean())
+    assert mean["sigma_m"].iloc[-1] == pytest.approx(in_all.std(ddof=1) / 2)
+    alone = regional_mean(steady("a", months, -5), {})
+    assert alone["sigma_m"].isna().all()
+    assert alone["change_m"].iloc[-1] == -300
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_a_glacier_changed_in_a_gap_is_part_of_the_regional_mean(beside):
+    months = pd.date_range("2015-01-01", periods=61, freq="MS", tz="UTC")
+    gap = steady("a", months, -10)
+    gap.loc[20:40, "position_m"] = np.nan
+    both = pd.concat([gap, steady("b", months, 0)]) if beside else gap
+    mean = regional_mean(both, {})
+    assert mean["change_m"].iloc[-1] == pytest.approx(-300 if beside else -600)
+    assert mean["month"].tolist() == months[1:].tolist()
+    assert np.allclose(mean["change_m"].diff().dropna(), -5 if beside else -10)
 
 
 def test_a_lone_outlier_is_flagged_and_a_real_retreat_is_not():

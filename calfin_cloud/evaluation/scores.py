@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,11 @@ from calfin_cloud.metrics import (
 )
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import may_be_slc_off
+from calfin_cloud.timeseries import season_of
 
 REACH_PX = 10.0
 """A front is false if most of it lies further than this from the reference, in px of a 256 px frame."""
 
-SEASONS = ("winter", "spring", "summer", "autumn")
 GROUPS = ("glacier", "sensor", "platform", "season", "slc_off", "seen")
 IN_METRES = ("mean", "median", "hd95")
 AVERAGED = ("front_iou", "ice_iou", "soft_ice_iou", "equidistant", "between_ends")
@@ -141,13 +140,6 @@ def compare_methods(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def season_of(when: datetime | None, *, is_southern: bool) -> str:
-    """Season of a day, by months: December to February is winter in the north and summer in the south."""
-    if when is None:
-        return ""
-    return SEASONS[(when.month % 12 // 3 + 2 * is_southern) % 4]
-
-
 def _score_sample(
     sample: Sample, name: str, method: Method, trace: TraceSettings
 ) -> tuple[dict[str, Any], NDArray[np.float64] | None, list[Line]]:
@@ -197,7 +189,7 @@ def _conditions(sample: Sample) -> dict[str, Any]:
         "sensor": sample.sensor,
         "platform": sample.platform,
         "date": when.date().isoformat() if when else "",
-        "season": season_of(when, is_southern=sample.is_southern),
+        "season": season_of(when, is_southern=sample.is_southern) if when else "",
         "slc_off": slc_off,
         "pixel_size_m": np.nan if sample.pixel_size_m is None else sample.pixel_size_m,
     }

@@ -65,7 +65,7 @@ def calfin_polygons(
     """Bring the ocean polygons of a store to the closed ones of CALFIN's level 1, a row a polygon with its holes."""
     ocean = polygons[(polygons["kind"] == "ocean") & polygons.geometry.notna()]
     flags = fronts.drop_duplicates("key").set_index("key")["quality_flag"]
-    parts = ocean.assign(quality_flag=ocean["key"].map(flags)).explode(index_parts=False)
+    parts = ocean.assign(quality_flag=ocean["key"].map(flags)).explode(ignore_index=True)
     return _calfin_table(parts, author, names, crs)
 
 
@@ -80,12 +80,23 @@ def termpicks_lines(fronts: gpd.GeoDataFrame, *, author: str, crs: str = "EPSG:3
 
 
 def write_by_glacier(table: gpd.GeoDataFrame, folder: Path, *, region: str, closed: bool, version: str) -> list[Path]:
-    """Write a CALFIN table as Shapefiles, named as CALFIN names them: all glaciers together, and each by `RefName`."""
+    """Write a CALFIN table as Shapefiles, named as CALFIN names them: all glaciers together, and each by `RefName`.
+
+    Raises
+    ------
+    ValueError
+        Two names would be one file, or one of them is that of all together.
+    """
     if table.empty:
         return []
     years = table["Date"].str[:4]
     stem, ending = f"termini_{years.min()}-{years.max()}", f"{'_closed' if closed else ''}_v{version}.shp"
-    parts = {region: table} | {re.sub(r"[^\w\-]+", "-", name): part for name, part in table.groupby("RefName")}
+    parts = {region: table}
+    for name, part in table.groupby("RefName"):
+        in_file = re.sub(r"[^\w\-]+", "-", name)
+        if in_file.lower() in map(str.lower, parts):
+            raise ValueError(f"the RefName {name!r} would overwrite the file of another, {in_file!r}: rename it")
+        parts[in_file] = part
     paths = []
     for name, part in parts.items():
         paths.append(folder / f"{stem}_{name}{ending}")

@@ -35,7 +35,10 @@ def series_png(
     for colour, (branch, part) in zip(_colours(), positions.groupby("branch"), strict=False):
         _draw_branch(series, part.dropna(subset="change_m"), str(branch), colour)
         _draw_season(season, seasonal[seasonal["branch"] == branch], colour)
-    odd = positions.merge(flags[["key", "branch"]].drop_duplicates(), on=["key", "branch"])
+    of_all = flags.loc[flags["branch"] == "", "key"]  # a front that is odd as a whole, whatever the branch
+    pairs = pd.MultiIndex.from_frame(flags[["key", "branch"]])
+    is_odd = positions["key"].isin(of_all) | pd.MultiIndex.from_frame(positions[["key", "branch"]]).isin(pairs)
+    odd = positions[is_odd]
     if len(odd):
         series.plot(
             odd["datetime"], odd["change_m"] / KILOMETRE, "o", ms=9, mfc="none", mec="#d55e00", label="doubtful"

@@ -20,6 +20,7 @@ from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.schema import (
     FAILURES,
     FRONT_SCHEMA,
+    NO_FRONT,
     POLYGON_KINDS,
     POLYGON_SCHEMA,
     REJECTED_SCHEMA,
@@ -30,9 +31,6 @@ from calfin_cloud.sensors import may_be_slc_off
 from calfin_cloud.storage import Tables
 
 Row = dict[str, Any]
-
-NO_FRONT: Row = {"front": -1, "isolation": "", "vertex_sigma_m": [], "score_reasons": "", "geometry": None}
-NO_FRONT |= dict.fromkeys(("length_m", "confidence", "sigma_m", "half95_m", "score"), np.nan)
 
 
 def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) -> Tables:

@@ -15,14 +15,12 @@ from shapely.geometry.base import BaseGeometry
 from calfin_cloud.figures.comparison import comparison_png
 from calfin_cloud.metrics import bootstrap_interval, common_distances, line_distances
 from calfin_cloud.results.series import REACH_M, Lines
-from calfin_cloud.timeseries import box_position, derive_gate, length_scale, seaward_of
+from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of, seaward_of
 
 PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair keeps
-PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", *(f"{name}_{side}" for name in PAIRED for side in "ab"))
+PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", "season", *(f"{name}_{side}" for name in PAIRED for side in "ab"))
 MEASURES = ("days", "distance_m", "common_m", "hd95_m", "advance_m")
 GROUPS = ("all", "sensor", "season", "authors", "year")
-SEASONS = {12: "winter", 1: "winter", 2: "winter", 3: "spring", 4: "spring", 5: "spring"}
-SEASONS |= {6: "summer", 7: "summer", 8: "summer", 9: "autumn", 10: "autumn", 11: "autumn"}
 FAR_M = 5000.0
 
 
@@ -62,6 +60,7 @@ def compare_products(
     of_authors = b is None
     others = a if b is None else b.to_crs(a.crs)
     mine, theirs = _whole(a), _whole(others)
+    mine = mine.assign(is_southern=mine.to_crs(4326).bounds["maxy"] < 0)
     rows = []
     for row in mine.itertuples():
         candidates = _candidates(row, theirs, by_place)
@@ -83,7 +82,6 @@ def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         all="all",
         sensor=_both(pairs, "sensor"),
         authors=_both(pairs, "author"),
-        season=pairs["datetime_a"].dt.month.map(SEASONS),
         year=pairs["datetime_a"].dt.year.astype(str),
     )
     rows = [_summary(by, str(group), part) for by in GROUPS for group, part in named.groupby(by)]
@@ -131,6 +129,7 @@ def _pair(a: Any, b: Any, crs: Any, lines: Lines | None) -> dict[str, Any]:  # n
     scale = length_scale(crs, a.geometry)
     distances = line_distances(a.geometry, b.geometry) / scale
     row = {"key_a": a.key, "key_b": b.key, "glacier_id": a.glacier_id}
+    row |= {"season": season_of(a.datetime, is_southern=a.is_southern)}
     row |= {f"{name}_{side}": getattr(front, name) for name in PAIRED for side, front in (("a", a), ("b", b))}
     row |= {"days": (a.datetime - b.datetime) / pd.Timedelta(days=1), "distance_m": distances.mean()}
     common = common_distances(a.geometry, b.geometry) / scale

@@ -28,7 +28,7 @@ from calfin_cloud.exports import (
 )
 from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
-from calfin_cloud.schema import check_name
+from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import (
     checked_domains,
     masks_url,
@@ -49,7 +49,8 @@ README = """# Calving fronts
 {made_by}
 
 Every line has the id of its scene; `calfin show STORE SCENE` tells which file, network and settings made it. Fronts
-that people rejected are left out, redrawn ones are as drawn, and the polygons of their scenes are closed anew.
+that people rejected are left out (scenes that have no other count as `no_front` for the reason `rejected`), redrawn
+ones are as drawn, and the polygons of their scenes are closed anew.
 
 `calfin timeseries` has checked the fronts of {checked} of {domains} domains in time. {doubtful} fronts are doubtful:
 `doubtful.csv` has them with the reason and a lowered score. They are in all files.
@@ -77,6 +78,10 @@ references:
     doi: 10.5194/tc-15-1663-2021
 """  # noqa: E501
 
+
+REJECTED = {"state": "no_front", "reason": "rejected", "detail": "people rejected all its fronts"}
+REJECTED |= {"flags": "", "flag_details": ""}
+"""What the row of a scene has of whose fronts none is left."""
 
 DOUBTFUL = {
     "long_name": "whether time makes the front doubtful, see doubtful.csv",
@@ -154,10 +159,15 @@ def export_store(
 
 
 def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Fronts without those that people rejected, and the polygons that they close."""
+    """Fronts without those that people rejected, and the polygons that they close; every scene keeps a row."""
     fronts = reviewed_fronts(store)
-    kept = fronts[fronts["verdict"] != "reject"].drop(columns=list(REVIEW_COLUMNS)).reset_index(drop=True)
-    return kept, reviewed_polygons(store, fronts)
+    polygons = reviewed_polygons(store, fronts)
+    is_rejected = fronts["verdict"] == "reject"
+    kept = fronts[~is_rejected]
+    lost = fronts[is_rejected & ~fronts["key"].isin(kept["key"])].drop_duplicates("key")
+    lost = lost.assign(**{column: [value] * len(lost) for column, value in (NO_FRONT | REJECTED).items()})
+    kept = pd.concat([kept, lost]).sort_index().drop(columns=list(REVIEW_COLUMNS))
+    return kept.reset_index(drop=True), polygons
 
 
 def _doubtful(fronts: gpd.GeoDataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from calfin_cloud.timeseries.trends import (
     rates,
     regional_mean,
     relative_change,
+    season_of,
     seasonal_cycle,
     yearly_positions,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "rates",
     "regional_mean",
     "relative_change",
+    "season_of",
     "seasonal_cycle",
     "seaward_of",
     "yearly_positions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,13 @@ from numpy.typing import NDArray
 
 DAYS_A_YEAR = 365.25
 LEAST_SIGMA_M = 1.0  # what no uncertainty is below, so that a front without one does not outweigh all others
+SEASONS = ("winter", "spring", "summer", "autumn")
 SERIES = ["glacier_id", "branch"]
+
+
+def season_of(when: datetime, *, is_southern: bool) -> str:
+    """Season of a day, by months: December to February is winter in the north and summer in the south."""
+    return SEASONS[(when.month % 12 // 3 + 2 * is_southern) % 4]
 
 
 def relative_change(positions: pd.DataFrame) -> pd.DataFrame:
@@ -100,21 +107,32 @@ def regional_mean(monthly: pd.DataFrame, region_of: Mapping[str, str], *, whole:
     """Mean change over glaciers by region and month, and over all under the name `whole`, since each glacier's start.
 
     Branches of a glacier are averaged first. A glacier that enters later enters at the mean of the others, because only
-    its changes from month to month are averaged: so nothing jumps. Columns: `region`, `month`, `change_m`, `sigma_m`
-    (standard error over glaciers, from their steps), `n` glaciers.
+    its changes from month to month are averaged: so nothing jumps. What changed in a gap is spread over its months.
+
+    Columns: `region`, `month`, `change_m`, `sigma_m`, `n` glaciers. `sigma_m` is the standard error over glaciers of
+    all that changed since the start, months of a glacier not being independent (clustered by glacier); NaN in months of
+    one glacier, which add nothing to it either, as one tells nothing of the others.
     """
     by_glacier = monthly.pivot_table(index="month", columns="glacier_id", values="position_m", aggfunc="mean")
-    steps = by_glacier.diff()
+    steps = by_glacier.resample("MS").mean().interpolate(limit_area="inside").diff() if len(by_glacier) else by_glacier
     regions = {g: region_of.get(str(g), "") for g in steps.columns}
     rows = []
     for region in [*sorted(set(regions.values()) - {""}), whole]:
         of_region = steps[[g for g, name in regions.items() if region in (name, whole)]].dropna(how="all")
-        n = of_region.notna().sum(axis=1)
-        error = (of_region.var(axis=1, ddof=1) / n).fillna(0.0)
-        table = pd.DataFrame({"change_m": of_region.mean(axis=1).cumsum(), "sigma_m": np.sqrt(error.cumsum()), "n": n})
+        mean, n = of_region.mean(axis=1), of_region.notna().sum(axis=1)
+        table = pd.DataFrame({"change_m": mean.cumsum(), "sigma_m": _clustered_error(of_region), "n": n})
         rows.append(table.reset_index().assign(region=region))
     columns = ["region", "month", "change_m", "sigma_m", "n"]
     return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+
+
+def _clustered_error(steps: pd.DataFrame) -> pd.Series:
+    """Compute the standard error of the cumulated mean of steps (month, glacier), each glacier being one draw."""
+    n = steps.notna().sum(axis=1)
+    shares = steps.sub(steps.mean(axis=1), axis=0).div(n, axis=0).fillna(0.0).cumsum()
+    seen = (steps.notna().cumsum() > 0).sum(axis=1)
+    error = ((shares**2).sum(axis=1) * seen / (seen - 1)) ** 0.5
+    return error.where(n > 1)
 
 
 def _sigmas(sigma: pd.Series) -> NDArray[np.float64]:
