@@ -148,6 +148,8 @@ def test_another_calibration_is_told_and_states_half_widths_without_the_network(
     calibration_beside(weights).write_text(json.dumps(made | {"network": network_id(weights)}))
     with pytest.raises(ValueError, match=r"calibration.*--recompute"):
         mapped(find, domains, store, settings=settings)
+    with pytest.raises(ValueError, match=r"calibration.*--recompute"):
+        retry_failed(store)
     other = calibration_beside(weights)
     fitting, wrong = other.read_text(), json.dumps(made)
     other.write_text(wrong)

@@ -307,6 +307,16 @@ def test_a_catalogue_whose_server_is_gone_ends_the_call_with_3(search_call, caps
     assert "Connection refused" in capsys.readouterr().err
 
 
+def test_a_catalogue_in_a_bucket_whose_server_is_gone_ends_the_call_with_3(search_call, monkeypatch):
+    with serve_api(ITEMS) as api:
+        pass
+    monkeypatch.setenv("AWS_ENDPOINT_URL", api.url)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    assert search_call("s3://bucket/catalog.json") == 3
+
+
 def test_a_catalogue_whose_answers_always_break_off_ends_the_call_with_3(search_call, tmp_path):
     write_collection(tmp_path)
     with serve_folder(tmp_path) as server:

@@ -34,6 +34,7 @@ from calfin_cloud.storage import (
     is_store,
     item_digest,
     keep_domain,
+    open_store,
     read_items,
     read_places,
     read_store,
@@ -68,11 +69,13 @@ def retry_failed(
 ) -> Counter[str]:
     """Map the failed scenes of a store once more, as they were mapped; count the states they ended in.
 
-    Their items are those that the store has kept. A scene that fails again stays failed, with the new error.
+    Their items are those that the store has kept. A scene that fails again stays failed, with the new error. Raises
+    `ValueError` where model, calibration or code are no longer those of the store.
     """
     with hold_lease(store, "retry") as check:
-        check_finished(store)
-        settings = settings_from(read_store(store)["settings"])
+        found = read_store(store)
+        settings = settings_from(found["settings"])
+        open_store(store, crs=found["crs"], made_by=made_by(settings))
         settings = replace(settings, inference=replace(settings.inference, engine=engine))
         return _run(store, _failed_jobs(store), settings, client, on_batch, check)
 

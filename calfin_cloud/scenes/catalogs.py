@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,8 @@ PASSING = (
     requests.exceptions.Timeout,
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.RetryError,
+    ConnectionError,
+    TimeoutError,
 )
 """What may be over by the next call."""
 
@@ -116,8 +119,15 @@ def _may_pass(error: BaseException) -> bool:
     """Whether the server failed, or the way to it, and not what was asked; no certificate gets better by waiting."""
     if status := getattr(error, "status_code", None):
         return bool(status == 429 or status >= 500)
-    why = error.__context__  # pystac-client raises its own error while it handles that of requests
-    return isinstance(why, PASSING) and not isinstance(why, requests.exceptions.SSLError)
+    chain = list(_chain(error))  # pystac-client and s3fs raise errors of their own while they handle others
+    is_refused = any(isinstance(e, requests.exceptions.SSLError | ssl.SSLError) for e in chain)
+    return not is_refused and any(isinstance(e, PASSING) for e in chain)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _told(error: BaseException) -> str:

@@ -13,7 +13,7 @@ let drawn = null; // points of a line being drawn, px of the picture
 let playing = null;
 let nShown = SHEET_STEP;
 const image = new Image();
-const stored = "verdicts " + DATA.title;
+const stored = `verdicts ${location.pathname} ${DATA.title}`; // pages of other stores have domains of the same name
 const verdicts = new Map(JSON.parse(remembered() || "[]"));
 
 function remembered() {
