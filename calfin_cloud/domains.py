@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from odc.geo.geom import BoundingBox
 from pyproj import CRS
 from rasterio.features import rasterize, shapes
 from shapely.geometry import LineString, MultiPolygon, Polygon, mapping, shape
+from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.schema import check_name
 
@@ -88,10 +89,22 @@ class Domain:
         return Polygon(shapely.box(*self.grid.boundingbox.bbox))
 
     @property
-    def polygon_lonlat(self) -> Polygon:
-        """The rectangle in longitude and latitude (EPSG:4326), its sides densified to follow the map's curves."""
-        dense = shapely.segmentize(self.polygon, max(self.grid.boundingbox.span_x, self.grid.boundingbox.span_y) / 16)
-        return Polygon(gpd.GeoSeries([dense], crs=self.crs).to_crs(4326).iloc[0])
+    def area_lonlat(self) -> BaseGeometry:
+        """The rectangle in longitude and latitude (EPSG:4326), its sides densified to follow the map's curves.
+
+        It is cut in two at the antimeridian, as GeoJSON wants it; around a pole it is all longitudes up to the farthest
+        point.
+        """
+        box = self.grid.boundingbox
+        dense = gpd.GeoSeries([shapely.segmentize(self.polygon, max(box.span_x, box.span_y) / 16)], crs=self.crs)
+        lonlat = unwrapped(dense.to_crs(4326).iloc[0])
+        _, lowest, _, highest = lonlat.bounds
+        poles = gpd.GeoSeries(gpd.points_from_xy([0, 0], [90, -90]), crs=4326).to_crs(self.crs)
+        has_north, has_south = self.polygon.contains(poles.to_numpy())
+        if has_north or has_south:
+            return Polygon(shapely.box(-180, lowest if has_north else -90, 180, 90 if has_north else highest))
+        east, beyond = (lonlat.intersection(shapely.box(left, -90, left + 360, 90)) for left in (-180, 180))
+        return lonlat if beyond.is_empty else shapely.union_all([east, shapely.transform(beyond, shifted(-360))])
 
     @cached_property
     def fjord_mask(self) -> NDArray[np.bool_] | None:
@@ -102,6 +115,19 @@ class Domain:
             [(self.fjord_boundary, 1)], out_shape=self.shape, transform=self.grid.transform, dtype="uint8"
         )
         return np.asarray(burnt, dtype=bool)
+
+
+def unwrapped(lonlat: BaseGeometry) -> BaseGeometry:
+    """Take longitudes 0 to 360 where a polygon spans half the globe but not all of it: it crosses the antimeridian."""
+    left, _, right, _ = lonlat.bounds
+    if lonlat.geom_type != "Polygon" or right - left <= 180 or right - left >= 360:
+        return lonlat
+    return shapely.transform(lonlat, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+
+
+def shifted(degrees: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Give what moves longitudes and latitudes (n, 2) to the east, for `shapely.transform`."""
+    return lambda lonlat: lonlat + np.array([degrees, 0.0])
 
 
 def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float = DEFAULT_RESOLUTION_M) -> GeoBox:
@@ -140,7 +166,7 @@ def domains_json(domains: Sequence[Domain]) -> str:
     features = [
         {
             "type": "Feature",
-            "geometry": mapping(shapely.set_precision(d.polygon_lonlat, 1e-7)),
+            "geometry": mapping(shapely.set_precision(d.area_lonlat, 1e-7)),
             "properties": {
                 "name": d.name,
                 "glacier_id": d.glacier_id,

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Geod
 from shapely.geometry import LineString, Polygon, box
 
 from calfin_cloud.domains import (
@@ -44,7 +45,20 @@ def test_any_polygon_file_with_names_makes_domains(tmp_path):
     (domain,) = read_domains(tmp_path / "drawn.gpkg")
     assert domain.crs == "EPSG:3413"
     assert domain.resolution_m == 30
-    assert domain.polygon_lonlat.buffer(1e-6).covers(box(-51.2, 70.3, -50.5, 70.5))
+    assert domain.area_lonlat.buffer(1e-6).covers(box(-51.2, 70.3, -50.5, 70.5))
+
+
+@pytest.mark.parametrize("low_left", [(-100_000, -1_400_000), (-100_000, -100_000)], ids=["antimeridian", "pole"])
+def test_a_domain_at_the_antimeridian_or_a_pole_is_written_and_read_back(tmp_path, low_left):
+    x, y = low_left
+    domain = Domain("far-south", box_grid((x, y, x + 200_000, y + 200_000), 3031, 1000.0))
+    (back,) = read_domains(write_domains([domain], tmp_path / "domains.geojson"))
+    assert back == domain
+    assert domain.area_lonlat.is_valid
+    assert domain.area_lonlat.bounds[::2] == (-180, 180)
+    if low_left[1] != -100_000:  # around the pole it is a cap
+        areas = [abs(Geod(ellps="WGS84").geometry_area_perimeter(part)[0]) for part in domain.area_lonlat.geoms]
+        assert areas == pytest.approx([0.517 * 200_000**2] * 2, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import pystac
 import pytest
-from shapely.geometry import LineString, MultiPolygon, box, mapping
+from shapely.geometry import LineString, MultiPolygon, box, mapping, shape
 from storing import DOMAIN, LINE, PLACES, contents, item, new_store, polygon_rows, rejected_rows, rows
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
+from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.products import product_of, read_product
 from calfin_cloud.results import (
     Lines,
@@ -100,6 +101,23 @@ def outlier_store(kind, request):
     items = {f"Store/{s}": item(s) | more for s in scenes}
     storage.write_batch(store, tables, items, recipe={"masks": "a", "fronts": "b"})
     return store
+
+
+def test_a_scene_at_the_antimeridian_is_exported_on_either_side_of_it_and_not_around_the_globe(request, tmp_path):
+    store = new_store("disk", request)
+    ross = Domain("Store", box_grid((-100_000, -1_400_000, 100_000, -1_200_000), 3031, 1000.0))
+    storage.open_store(store, crs=ross.crs, made_by={"model": "a@1"})
+    storage.keep_domain(store, ross)
+    fronts, polygons = (table("s0").set_crs(3031, allow_override=True) for table in (rows, polygon_rows))
+    items = {"Store/s0": item("s0") | {"type": "Feature", "stac_version": "1.1.0", "geometry": None, "assets": {}}}
+    tables = storage.Tables(fronts, rejected_rows().set_crs(3031, allow_override=True), polygons)
+    storage.write_batch(store, tables, items, recipe={"masks": "a", "fronts": "b"})
+    assert main(["export", store, "--out", str(tmp_path / "out"), "--format", "stac"]) == 0
+    collection = pystac.Collection.from_file(str(tmp_path / "out" / "stac" / "collection.json"))
+    (told,) = collection.get_items(recursive=True)
+    west, east = sorted(shape(told.geometry).geoms, key=lambda part: part.bounds[0])
+    assert west.bounds[2] < -170
+    assert east.bounds[0] > 170
 
 
 @pytest.mark.parametrize("kind", PLACES)

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import geopandas as gpd
 import pystac
-import shapely
 from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
 
 PARQUET, ZARR = "application/vnd.apache.parquet", "application/vnd+zarr"
 LICENSE = "other"
@@ -21,7 +21,7 @@ Addresses = Callable[[str, str], Mapping[str, str]]
 
 def collection_of(
     fronts: gpd.GeoDataFrame,
-    footprints: Mapping[str, shapely.Polygon],
+    footprints: Mapping[str, BaseGeometry],
     addresses: Addresses,
     *,
     id_: str,
@@ -35,8 +35,8 @@ def collection_of(
     fronts
         Table of `storage.read_fronts` with `flags` (`timeseries.flag_fronts`).
     footprints
-        Polygon of each domain in longitude and latitude; a scene with a front has that as its geometry, another the
-        domain.
+        Area of each domain in longitude and latitude, in two parts at the antimeridian; a scene with a front has that
+        as its geometry, another the domain.
     made_by
         Model, code and settings, which become fields `calfin:...` of the collection.
     """
@@ -56,7 +56,7 @@ def collection_of(
     return collection
 
 
-def _item(rows: gpd.GeoDataFrame, footprint: shapely.Polygon, addresses: Addresses) -> pystac.Item:
+def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses) -> pystac.Item:
     first = rows.iloc[0]
     lines = rows.geometry[rows.geometry.notna()]
     shape = lines.union_all() if len(lines) else footprint

@@ -261,7 +261,7 @@ def _stac(stored: Stored, folder: Path) -> list[Path]:
 
     collection = collection_of(
         stored.fronts,
-        {name: domain.polygon_lonlat for name, domain in stored.domains.items()},
+        {name: domain.area_lonlat for name, domain in stored.domains.items()},
         addresses,
         id_="calfin-cloud-fronts",
         description="Calving fronts mapped by calfin_cloud, every scene with its state.",
@@ -285,7 +285,7 @@ FORMATS: dict[str, Callable[[Stored, Path], list[Path]]] = {
 
 def _polar_crs(stored: Stored) -> str:
     """CRS of the community's tables: polar stereographic of the hemisphere."""
-    south = any(d.polygon_lonlat.centroid.y < 0 for d in stored.domains.values())
+    south = any(d.area_lonlat.centroid.y < 0 for d in stored.domains.values())
     return "EPSG:3031" if south else "EPSG:3413"
 
 

@@ -18,7 +18,7 @@ from shapely.geometry import mapping
 from calfin_cloud.domains import Domain
 from calfin_cloud.scenes.catalogs import absolute
 from calfin_cloud.scenes.periods import date_range, in_utc
-from calfin_cloud.scenes.places import footprint_touches, lonlat_area
+from calfin_cloud.scenes.places import footprint_touches
 from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS
 
 
@@ -44,7 +44,7 @@ def items_from_images(
 
 def images_of(items: Sequence[pystac.Item], domain: Domain) -> list[pystac.Item]:
     """Keep the items that touch the domain, in their order."""
-    area = lonlat_area(domain)
+    area = domain.area_lonlat
     return [item for item in items if footprint_touches(item.id, item.geometry, item.bbox, area)]
 
 

@@ -13,7 +13,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, shown
 from calfin_cloud.scenes.listing import sort_unique
 from calfin_cloud.scenes.periods import period_bounds
-from calfin_cloud.scenes.places import footprint_touches, lonlat_area
+from calfin_cloud.scenes.places import footprint_touches
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def stream_scenes(
     if isinstance(collections, str):
         collections = [collections]
     wanted = Wanted(
-        lonlat_area(domain), period_bounds(period), list(collections or (named.collections if named else ()))
+        domain.area_lonlat, period_bounds(period), list(collections or (named.collections if named else ()))
     )
     kept = (feature for feature in read_features(address, wanted) if _is_wanted(feature, wanted, max_cloud))
     return map(_parsed, sort_unique(kept, name=shown(address)))

@@ -25,7 +25,7 @@ def ids(items):
 @pytest.fixture(scope="module")
 def many(api, cloud):
     """A collection of items an hour apart, all over the northern domain."""
-    footprint = cloud.north.polygon_lonlat.buffer(0.5)
+    footprint = cloud.north.area_lonlat.buffer(0.5)
     first = datetime(2001, 1, 1, tzinfo=UTC)
     items = [
         {
