@@ -97,14 +97,13 @@ class Domain:
         """
         box = self.grid.boundingbox
         dense = gpd.GeoSeries([shapely.segmentize(self.polygon, max(box.span_x, box.span_y) / 16)], crs=self.crs)
-        lonlat = unwrapped(dense.to_crs(4326).iloc[0])
+        lonlat = dense.to_crs(4326).iloc[0]
         _, lowest, _, highest = lonlat.bounds
         poles = gpd.GeoSeries(gpd.points_from_xy([0, 0], [90, -90]), crs=4326).to_crs(self.crs)
         has_north, has_south = self.polygon.contains(poles.to_numpy())
         if has_north or has_south:
             return Polygon(shapely.box(-180, lowest if has_north else -90, 180, 90 if has_north else highest))
-        east, beyond = (lonlat.intersection(shapely.box(left, -90, left + 360, 90)) for left in (-180, 180))
-        return lonlat if beyond.is_empty else shapely.union_all([east, shapely.transform(beyond, shifted(-360))])
+        return cut_at_antimeridian(lonlat)
 
     @cached_property
     def fjord_mask(self) -> NDArray[np.bool_] | None:
@@ -117,10 +116,17 @@ class Domain:
         return np.asarray(burnt, dtype=bool)
 
 
+def cut_at_antimeridian(lonlat: BaseGeometry) -> BaseGeometry:
+    """Cut a polygon or line in longitude and latitude in two where it crosses the antimeridian, as GeoJSON wants it."""
+    whole = unwrapped(lonlat)
+    east, beyond = (whole.intersection(shapely.box(left, -90, left + 360, 90)) for left in (-180, 180))
+    return whole if beyond.is_empty else shapely.union_all([east, shapely.transform(beyond, shifted(-360))])
+
+
 def unwrapped(lonlat: BaseGeometry) -> BaseGeometry:
-    """Take longitudes 0 to 360 where a polygon spans half the globe but not all of it: it crosses the antimeridian."""
+    """Take longitudes 0 to 360 where one part spans half the globe but not all of it: it crosses the antimeridian."""
     left, _, right, _ = lonlat.bounds
-    if lonlat.geom_type != "Polygon" or right - left <= 180 or right - left >= 360:
+    if lonlat.geom_type not in ("Polygon", "LineString") or right - left <= 180 or right - left >= 360:
         return lonlat
     return shapely.transform(lonlat, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
 

@@ -108,16 +108,22 @@ def test_a_scene_at_the_antimeridian_is_exported_on_either_side_of_it_and_not_ar
     ross = Domain("Store", box_grid((-100_000, -1_400_000, 100_000, -1_200_000), 3031, 1000.0))
     storage.open_store(store, crs=ross.crs, made_by={"model": "a@1"})
     storage.keep_domain(store, ross)
-    fronts, polygons = (table("s0").set_crs(3031, allow_override=True) for table in (rows, polygon_rows))
-    items = {"Store/s0": item("s0") | {"type": "Feature", "stac_version": "1.1.0", "geometry": None, "assets": {}}}
+    across = LineString([(-90_000, -1_300_000), (90_000, -1_300_000)])
+    parts = [rows("s0"), rows("s1", line=LINE).assign(geometry=[across])]
+    fronts = pd.concat([part.set_crs(3031, allow_override=True) for part in parts], ignore_index=True)
+    polygons = polygon_rows("s0", "s1").set_crs(3031, allow_override=True)
+    more = {"type": "Feature", "stac_version": "1.1.0", "geometry": None, "assets": {}}
+    items = {f"Store/{name}": item(name) | more for name in ("s0", "s1")}
     tables = storage.Tables(fronts, rejected_rows().set_crs(3031, allow_override=True), polygons)
     storage.write_batch(store, tables, items, recipe={"masks": "a", "fronts": "b"})
     assert main(["export", store, "--out", str(tmp_path / "out"), "--format", "stac"]) == 0
     collection = pystac.Collection.from_file(str(tmp_path / "out" / "stac" / "collection.json"))
-    (told,) = collection.get_items(recursive=True)
-    west, east = sorted(shape(told.geometry).geoms, key=lambda part: part.bounds[0])
-    assert west.bounds[2] < -170
-    assert east.bounds[0] > 170
+    told = list(collection.get_items(recursive=True))
+    assert len(told) == 2
+    for geometry in (shape(scene.geometry) for scene in told):
+        west, east = sorted(geometry.geoms, key=lambda part: part.bounds[0])
+        assert west.bounds[2] < -170
+        assert east.bounds[0] > 170
 
 
 @pytest.mark.parametrize("kind", PLACES)

@@ -9,8 +9,11 @@ from urllib.parse import quote
 
 import geopandas as gpd
 import pystac
-from shapely.geometry import mapping
+import shapely
+from shapely.geometry import MultiLineString, mapping
 from shapely.geometry.base import BaseGeometry
+
+from calfin_cloud.domains import cut_at_antimeridian
 
 PARQUET, ZARR = "application/vnd.apache.parquet", "application/vnd+zarr"
 LICENSE = "other"
@@ -59,7 +62,8 @@ def collection_of(
 def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses) -> pystac.Item:
     first = rows.iloc[0]
     lines = rows.geometry[rows.geometry.notna()]
-    shape = lines.union_all() if len(lines) else footprint
+    parts = [part for line in lines for part in shapely.get_parts(cut_at_antimeridian(line))]
+    shape = footprint if not parts else parts[0] if len(parts) == 1 else MultiLineString(parts)
     item = pystac.Item(
         f"{first['domain']}-{quote(first['scene_id'], safe='')}",
         mapping(shape),
