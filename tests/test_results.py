@@ -1,10 +1,13 @@
 """From fronts to tables and pictures in one call, on real series and on a store."""
 
+from dataclasses import replace
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pystac
 import pytest
+from shapely.affinity import translate
 from shapely.geometry import LineString, MultiPolygon, box, mapping, shape
 from storing import DOMAIN, LINE, PLACES, contents, item, new_store, polygon_rows, rejected_rows, rows
 
@@ -124,6 +127,26 @@ def test_a_scene_at_the_antimeridian_is_exported_on_either_side_of_it_and_not_ar
         west, east = sorted(geometry.geoms, key=lambda part: part.bounds[0])
         assert west.bounds[2] < -170
         assert east.bounds[0] > 170
+
+
+def test_a_glacier_of_two_domains_has_the_ice_the_centrelines_and_the_fjord_of_both(request):
+    store = new_store("disk", request)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a@1"})
+    line, fjord, ice = LineString([(0, 0), (3000, 0)]), box(0, 0, 900, 900), MultiPolygon([box(0, 0, 90, 90)])
+    domains = [replace(DOMAIN, fjord_boundary=fjord, centerline=line)]
+    domains += [replace(DOMAIN, name="Next", grid=box_grid((9000, 0, 12_000, 2400), 3413, 30.0), centerline=line)]
+    for shift, domain in zip((0, 9000), domains, strict=True):
+        storage.keep_domain(store, domain)
+        scene = f"s{shift}"
+        its = {"key": f"{domain.name}/{scene}", "domain": domain.name}
+        polygons = polygon_rows(scene, kind="ice", polygon=translate(ice, shift)).assign(**its)
+        tables = storage.Tables(rows(scene, line=LINE).assign(**its), rejected_rows(), polygons)
+        storage.write_batch(store, tables, {its["key"]: item(scene)}, recipe={"masks": "a", "fronts": "b"})
+    fronts, lines = store_product(store)
+    assert fronts["glacier_id"].tolist() == ["9", "9"]
+    assert sorted(lines.centerlines["9"]) == ["center", "center-2"]
+    assert lines.ice["9"].bounds == (0, 0, 9090, 90)
+    assert lines.fjords["9"].bounds == (0, 0, 12_000, 2400)  # all of the domain whose boundary nobody drew
 
 
 @pytest.mark.parametrize("kind", PLACES)

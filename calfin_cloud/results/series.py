@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import shapely
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.domains import id_text
+from calfin_cloud.domains import Domain, id_text
 from calfin_cloud.figures.series import regions_png, series_png
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of
 from calfin_cloud.results.reviewing import usable_fronts
@@ -74,16 +74,21 @@ def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
     found = usable_fronts(store, flagged=False)
     fronts = product_of(found, source=store)
     polygons = read_polygons(store).dropna(subset="geometry")
-    domains = read_store_domains(store)
     names = dict(
         zip(found["domain"], found["glacier_id"].where(found["glacier_id"] != "", found["domain"]), strict=True)
     )
     fronts["glacier_id"] = fronts["key"].str.split("/").str[0].map(names)
     ice = polygons[polygons["kind"] == "ice"]
-    by_glacier = {names[domain]: part.geometry.union_all() for domain, part in ice.groupby("domain") if domain in names}
-    drawn = {names[d.name]: {CENTER: d.centerline} for d in domains if d.centerline is not None and d.name in names}
-    fjords = {names[d.name]: d.fjord_boundary for d in domains if d.fjord_boundary is not None and d.name in names}
-    return fronts, Lines(drawn, {}, by_glacier, fjords)
+    by_glacier = ice.groupby(ice["domain"].map(names)).geometry
+    drawn: dict[str, dict[str, LineString]] = {}
+    around: dict[str, list[Domain]] = {}
+    for domain in (d for d in read_store_domains(store) if d.name in names):
+        around.setdefault(names[domain.name], []).append(domain)
+        if domain.centerline is not None:
+            own = drawn.setdefault(names[domain.name], {})
+            own[_free_name(CENTER, own)] = domain.centerline
+    fjords = {glacier: fjord for glacier, domains in around.items() if (fjord := _fjord_of(domains)) is not None}
+    return fronts, Lines(drawn, {}, {str(g): part.union_all() for g, part in by_glacier}, fjords)
 
 
 def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> list[str]:
@@ -191,6 +196,13 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         _flags(fronts, positions, lines),
         boxes,
     )
+
+
+def _fjord_of(domains: Sequence[Domain]) -> BaseGeometry | None:
+    """Where the fronts of a glacier may lie: all of a domain without a boundary, if others of the glacier have one."""
+    if all(d.fjord_boundary is None for d in domains):
+        return None
+    return shapely.union_all([d.polygon if d.fjord_boundary is None else d.fjord_boundary for d in domains])
 
 
 def _rows(path: str | None, fronts: gpd.GeoDataFrame) -> list[dict[str, Any]]:
