@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pystac
 from numpy.typing import ArrayLike, NDArray
 
@@ -177,6 +178,20 @@ def may_be_slc_off(platform: str, moment: datetime | None) -> bool:
     if moment is None or not re.fullmatch(r"landsat[-_ ]?7|le07", platform.lower()):
         return False
     return moment.replace(tzinfo=moment.tzinfo or UTC) > SLC_OFF_SINCE
+
+
+def acquired(item: pystac.Item) -> pd.Timestamp:
+    """When the scene was taken, in UTC."""
+    when = item.datetime or item.common_metadata.start_datetime
+    if when is None:
+        raise ValueError(f"item {item.id} has neither datetime nor start_datetime")
+    stamp = pd.Timestamp(when)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+
+
+def is_slc_off(item: pystac.Item) -> bool:
+    """Whether the scene may have the stripes of Landsat 7 without its scan-line corrector."""
+    return may_be_slc_off(str(item.properties.get("platform") or ""), acquired(item))
 
 
 def cloud_from_quality(values: ArrayLike, spec: Quality) -> NDArray[np.float32]:

@@ -10,11 +10,12 @@ from .files import (
     WEIGHTS_FOLDER,
     Engine,
     Shipped,
-    judge_of,
     network_id,
     training_glaciers,
+    verifier_of,
     weights_path,
 )
+from .pictures import InferenceSettings, predict_pictures
 from .unet import predict_front, preprocess_grey, unet_network
 from .weights import (
     ARCHITECTURES,
@@ -40,6 +41,7 @@ __all__ = [
     "WEIGHTS_FOLDER",
     "AlignCornersResize",
     "Engine",
+    "InferenceSettings",
     "OpenVinoNetwork",
     "Shipped",
     "Tensor",
@@ -48,10 +50,10 @@ __all__ = [
     "count_gpus",
     "efficient_network",
     "interpolation_matrix",
-    "judge_of",
     "load_network",
     "network_id",
     "predict_front",
+    "predict_pictures",
     "predict_tiles",
     "prepare_compilation",
     "preprocess_grey",
@@ -59,5 +61,6 @@ __all__ = [
     "save_weights",
     "training_glaciers",
     "unet_network",
+    "verifier_of",
     "weights_path",
 ]

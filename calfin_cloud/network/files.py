@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,19 +20,19 @@ OpenVINO is quicker on a CPU and comes with an extra; bfloat16 is quicker on a G
 class Shipped(NamedTuple):
     """Weights that come with the package.
 
-    In optical scenes a front must be seen by the `judge` too, other weights by name (see `inference`).
+    In optical scenes a front must be seen by the `verifier` too, other weights by name (see `inference`).
     """
 
     file: str
     sha256: str
-    judge: str | None = None
+    verifier: str | None = None
 
 
 SHIPPED = {
     "calfin-efficient": Shipped(
         "calfin-efficient.weights.h5",
         "a14aaa41c80e0133316820f50af8e3634abcd2181c4198c43afeb4d0c9018abc",
-        judge="calfin-small-2",
+        verifier="calfin-small-2",
     ),
     "calfin-small-2": Shipped(
         "calfin-small-2.weights.h5", "426ceb2929b675abd1ad623247c8258635177ddd0149c3c5c2f2d25c54d0bc13"
@@ -78,17 +79,17 @@ def fingerprint(name_or_path: str | Path) -> tuple[int, int]:
     return about.st_mtime_ns, about.st_size
 
 
-def judge_of(name_or_path: str | Path) -> str | None:
-    """Name of the weights that judge the fronts of these in optical scenes; None where nobody does."""
+def verifier_of(name_or_path: str | Path) -> str | None:
+    """Name of the weights that verify the fronts of these in optical scenes; None where none do."""
     shipped = SHIPPED.get(str(name_or_path))
-    return shipped.judge if shipped else None
+    return shipped.verifier if shipped else None
 
 
 def network_id(name_or_path: str | Path) -> str:
-    """Return `name@sha256[:12]` of the weights in use, and `+` that of their judge: the `model` of the results."""
+    """Return `name@sha256[:12]` of the weights in use, and `+` that of their verifier: the `model` of the results."""
     path, _ = _resolve(str(name_or_path))
-    judge = judge_of(name_or_path)
-    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}" + (f"+{network_id(judge)}" if judge else "")
+    verifier = verifier_of(name_or_path)
+    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}" + (f"+{network_id(verifier)}" if verifier else "")
 
 
 def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
@@ -119,6 +120,13 @@ def _resolve(name_or_path: str) -> tuple[Path, str | None]:
 
 
 def _sha256(path: Path) -> str:
+    about = path.stat()
+    return _sha256_of(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=16)
+def _sha256_of(path: Path, *_: int) -> str:
+    """Hash a file once, and again when its time or size changes: 8.5 MB of weights take 6 ms, for each front."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

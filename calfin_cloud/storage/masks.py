@@ -26,7 +26,7 @@ NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 OF_SCENES = ("masks", "candidates", "grey")
 CODECS = (ZstdCodec(level=0), Crc32cCodec())
 """The checksum is of the compressed bytes: a flipped bit raises in every reader of Zarr, and never makes a mask."""
-REMEDY = "delete it and run `calfin retrace`, then `calfin retry`, which maps its scene once more"
+REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scene once more"
 
 
 def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) -> dict[str, int]:

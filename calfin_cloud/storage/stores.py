@@ -141,7 +141,7 @@ def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
         with Image.open(io.BytesIO(data)) as picture:
             picture.verify()  # a PNG has a checksum in each of its parts
     except (OSError, SyntaxError, ValueError) as error:
-        raise DamagedFileError(path, str(error), "delete it; `calfin retrace` draws it anew") from None
+        raise DamagedFileError(path, str(error), "delete it; `calfin retrace --all` draws it anew") from None
     return data
 
 

@@ -13,7 +13,7 @@ from calfin_cloud import clusters
 from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
 from calfin_cloud.pipeline import MapSettings
-from calfin_cloud.pipeline.workers import check_network
+from calfin_cloud.pipeline.runners import check_network
 from clusters.farm import farm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -15,9 +15,8 @@ from calfin_cloud.pipeline import map_fronts
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import SceneError
 
-# Words in the names of tasks; those that only rearrange arrays on the way (transpose, rechunk) are named by Dask.
-NETWORK_TASKS = ("overview_of", "masks_of", "load")
-OTHER_TASKS = ("look_at_block", "candidate_block", "trace_block")
+NETWORK_TASKS = ("predict_pictures", "load")
+OTHER_TASKS = ("look", "first_pictures", "second_pictures", "lay_windows", "finish")
 
 
 def workers_saying(*words):
