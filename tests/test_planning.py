@@ -219,7 +219,9 @@ def test_every_domain_is_tried_by_its_number_of_scenes(counts, n, seed):
 
 def probe_of(*, cloudy=0, read_s=0.5, busy_s=0.5, interval_s=0.1, network_s=2.0, trace_s=1.0, n=8) -> Probe:
     mapped = [Mapped(network_s, trace_s, 1000, 4)] * min(n - cloudy, 3)
-    return Probe([read_s] * n, busy_s, interval_s, {"": n - cloudy, "cloudy": cloudy}, NetworkStatistics(8, 800), mapped, 0.0)
+    return Probe(
+        [read_s] * n, busy_s, interval_s, {"": n - cloudy, "cloudy": cloudy}, NetworkStatistics(8, 800), mapped, 0.0
+    )
 
 
 def test_scenes_without_need_of_the_network_take_no_longer_than_to_be_read():
@@ -267,7 +269,9 @@ def test_the_range_holds_nine_times_of_ten(seed):
         useful = read[needs[read]]
         mapped = [Mapped(s, 0.0, 1, 1) for s in seconds[useful[:6]]]
         reasons = {"": len(useful), "cloudy": 24 - len(useful)}
-        work_s, off_s = _work_seconds(Probe([0.3] * 24, 0.3, 0.1, reasons, NetworkStatistics(0, 0), mapped, 0.0), Slots(), 5000)
+        work_s, off_s = _work_seconds(
+            Probe([0.3] * 24, 0.3, 0.1, reasons, NetworkStatistics(0, 0), mapped, 0.0), Slots(), 5000
+        )
         held += abs(work_s / 5000 - truth) <= off_s / 5000
     assert held / 200 > 0.85
 

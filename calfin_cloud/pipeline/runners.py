@@ -270,8 +270,8 @@ class _Tasks:
         The resource restriction reaches all network tasks and no others only because what they need is there before,
         and they alone are persisted (dask#7036).
         """
-        flags = self.client.gather(self.each(_flags, pictures))
-        arrays = self.each(_array, pictures)
+        flags = self.client.gather(self.each(verify_flags, pictures))
+        arrays = self.each(only_pictures, pictures)
         tasks = _together([len(of_group) for of_group in flags], self.placement.pictures_a_task)
         if not tasks:
             return [_no_masks() for _ in pictures]
@@ -282,13 +282,13 @@ class _Tasks:
         for of, lengths, block in zip(tasks, sizes, masks, strict=True):
             ends = list(accumulate(lengths))
             parts = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
-            blocks = [block] if len(of) == 1 else self.each(_part, [block] * len(of), parts)
+            blocks = [block] if len(of) == 1 else self.each(part_of, [block] * len(of), parts)
             for i, part in zip(of, blocks, strict=True):
                 found[i] = part
         return found
 
     def _joined(self, arrays: Sequence[Future]) -> Future:
-        return self.each(_join, [list(arrays)])[0]
+        return self.each(join, [list(arrays)])[0]
 
     def _masks(self, inputs: Sequence[Future], lengths: Sequence[int], verify: Sequence[np.bool_]) -> list[Future]:
         """Persist the masks of pictures, a block of `map_blocks` a task."""
@@ -296,7 +296,9 @@ class _Tasks:
         blocks = [
             da.from_delayed(delayed(future), (n, *side, 3), np.uint8) for future, n in zip(inputs, lengths, strict=True)
         ]
-        flags = da.from_array(np.array(verify, dtype=bool)[:, None, None, None], chunks=(tuple(lengths), 1, 1, 1))
+        flags = da.fromonly_pictures(
+            np.array(verify, dtype=bool)[:, None, None, None], chunks=(tuple(lengths), 1, 1, 1)
+        )
         masks = da.map_blocks(
             partial(predict_pictures, network=self.settings.network, settings=self.settings.inference),
             da.concatenate(blocks),
@@ -336,19 +338,23 @@ def _together(lengths: Sequence[int], fewest: int) -> list[list[int]]:
 # Tasks beside the steps
 
 
-def _flags(pictures: Pictures) -> NDArray[np.bool_]:
+def verify_flags(pictures: Pictures) -> NDArray[np.bool_]:
+    """Which pictures the verifier sees, and so how many there are: all that the driver hears of them."""
     return pictures.verify
 
 
-def _array(pictures: Pictures) -> NDArray[np.uint8]:
+def only_pictures(pictures: Pictures) -> NDArray[np.uint8]:
+    """Pictures without the flags, (n, 256, 256, 3)."""
     return pictures.pictures
 
 
-def _join(arrays: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def join(arrays: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures of several groups, for one task of the network."""
     return np.concatenate(arrays)
 
 
-def _part(masks: NDArray[np.uint8], which: slice) -> NDArray[np.uint8]:
+def part_of(masks: NDArray[np.uint8], which: slice) -> NDArray[np.uint8]:
+    """Masks of one of the groups that shared a task."""
     return masks[which]
 
 
