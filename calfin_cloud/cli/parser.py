@@ -173,12 +173,6 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
     )
-    parser.add_argument(
-        "--loader",
-        default="stackstac",
-        choices=("stackstac", "odc-stac"),
-        help="what stacks the scenes (default stackstac); the fronts are the same",
-    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

@@ -65,7 +65,6 @@ def map_(options: argparse.Namespace) -> int:
             settings=settings,
             client=client,
             batch_size=options.batch_size,
-            loader=options.loader,
             on_batch=on_batch,
         )
         counts["failed"] += again.get("failed", 0)

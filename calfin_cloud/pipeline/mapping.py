@@ -16,7 +16,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads d
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery import Loader, stack_scenes
+from calfin_cloud.imagery import read_scene
 from calfin_cloud.inference import predict_scene, tracing_mask
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes, windowed
 from calfin_cloud.pipeline.recipes import made_by, recipe_of
@@ -40,7 +40,6 @@ def map_fronts(
     settings: MapSettings | None = None,
     client: Client | None = None,
     batch_size: int = 32,
-    loader: Loader = "stackstac",
     on_batch: Callable[[gpd.GeoDataFrame], None] | None = None,
 ) -> Counter[str]:
     """Map the calving fronts of all scenes of the domains into a store and count the states they ended in.
@@ -60,8 +59,6 @@ def map_fronts(
         A Dask client; without one, scenes are mapped one after the other in this process, and read ahead.
     batch_size
         Scenes that are written together; a killed run repeats at most the batches that were under way.
-    loader
-        What stacks the scenes, `stackstac` or `odc-stac`; the fronts are the same.
 
     Returns
     -------
@@ -81,9 +78,7 @@ def map_fronts(
         open_store(store, crs=crs.pop(), made_by=made_by(settings))
         batches = _plan(domains, find_scenes, store, batch_size, counts, check)
         recipe = lru_cache(maxsize=4)(partial(recipe_of, settings=settings))  # 30 ms, the same for all of a domain
-        run = partial(
-            _map_batch, store=store, settings=settings, client=client, recipe=recipe, check=check, loader=loader
-        )
+        run = partial(_map_batch, store=store, settings=settings, client=client, recipe=recipe, check=check)
         for fronts in windowed(run, batches, client) if client else map(run, batches):
             counts.update(fronts.drop_duplicates("key")["state"].tolist())
             log.info("%s: %d scenes, so far %s", fronts["domain"].iloc[0], fronts["key"].nunique(), dict(counts))
@@ -115,31 +110,25 @@ def _map_batch(
     client: Client | None,
     recipe: Callable[[Domain], dict[str, str]],
     check: Callable[[], None],
-    loader: Loader,
 ) -> gpd.GeoDataFrame:
     """Map one batch and write its tables: its scenes appear in the store all at once."""
-    tables = map_batch(batch, store, settings, client, loader)
+    tables = map_batch(batch, store, settings, client)
     items = {key: item.to_dict(transform_hrefs=False) for key, item in zip(batch.keys, batch.items, strict=True)}
     check()
     write_batch(store, tables, items, recipe=recipe(batch.domain))
     return tables.fronts
 
 
-def map_batch(
-    batch: Batch, store: str, settings: MapSettings, client: Client | None, loader: Loader = "stackstac"
-) -> Tables:
+def map_batch(batch: Batch, store: str, settings: MapSettings, client: Client | None) -> Tables:
     """Map one batch; its masks and pictures are written, its tables are returned."""
-    if client is None:
-        results = _map_here(batch, store, settings, loader)
-    else:
-        results = map_on(client, batch, store, settings, loader=loader)
+    results = _map_here(batch, store, settings) if client is None else map_on(client, batch, store, settings)
     return tables_of(scene_rows(batch.items, batch.domain, settings), results, batch.domain)
 
 
-def _map_here(batch: Batch, store: str, settings: MapSettings, loader: Loader) -> list[Result]:
+def _map_here(batch: Batch, store: str, settings: MapSettings) -> list[Result]:
     """Map the scenes one after the other in this process, without a Dask cluster; read some ahead meanwhile."""
     results: list[Result] = []
-    scenes = _read_ahead(batch, loader)
+    scenes = _read_ahead(batch)
     for item, place, scene in zip(batch.items, batch.places, scenes, strict=True):
         try:
             results.append(_map_scene(scene.result(), item, Target(store, batch.domain, place, item.id), settings))
@@ -148,24 +137,19 @@ def _map_here(batch: Batch, store: str, settings: MapSettings, loader: Loader) -
     return results
 
 
-def _read_ahead(batch: Batch, loader: Loader) -> Iterator[Future[NDArray[np.float32]]]:
+def _read_ahead(batch: Batch) -> Iterator[Future[NDArray[np.float32]]]:
     """Read the scenes of a batch in threads, some ahead of the one that is asked for."""
     pool = ThreadPoolExecutor(SCENES_AHEAD)
     reading: deque[Future[NDArray[np.float32]]] = deque()
     try:
         for item in batch.items:
-            reading.append(pool.submit(_read, item, batch.domain, loader))
+            reading.append(pool.submit(read_scene, item, batch.domain))
             if len(reading) > SCENES_AHEAD:
                 yield reading.popleft()
         while reading:
             yield reading.popleft()
     finally:
         pool.shutdown(wait=False)
-
-
-def _read(item: pystac.Item, domain: Domain, loader: Loader) -> NDArray[np.float32]:
-    scene: NDArray[np.float32] = stack_scenes([item], domain, loader=loader).data[0].compute(scheduler="synchronous")
-    return scene
 
 
 def _map_scene(scene: NDArray[np.float32], item: pystac.Item, target: Target, settings: MapSettings) -> Facts:

@@ -16,7 +16,7 @@ from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery import Loader, stack_scenes
+from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.inference import find_candidates, load_network, predict_masks, predict_overviews
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, calibration_of, finish_scene, look_at_scene
@@ -70,9 +70,7 @@ def check_network(settings: MapSettings, client: Client | None) -> None:
         ) from error
 
 
-def map_on(
-    client: Client, batch: Batch, store: str, settings: MapSettings, *, loader: Loader = "stackstac"
-) -> list[Result]:
+def map_on(client: Client, batch: Batch, store: str, settings: MapSettings) -> list[Result]:
     """Map the scenes of a batch on a cluster.
 
     A scene is two tasks: it is read, measured and prepared; it is stored and traced. Between them the network takes
@@ -80,7 +78,7 @@ def map_on(
     nothing but errors leaves the workers.
     """
     places = places_of(client)
-    looks = _look(client, batch, settings, places, loader)
+    looks = _look(client, batch, settings, places)
     results: list[Result] = [error or {} for error in _errors(looks)]
     run = partial(_predict_and_trace, client, batch, looks, store=store, settings=settings, places=places)
     use = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
@@ -120,9 +118,9 @@ def scenes_together(n_scenes: int, domain: Domain, places: Places) -> int:
     return max(1, min(-(-n_scenes // max(places.n_network, 1)), MOST_PIXELS // (domain.shape[0] * domain.shape[1])))
 
 
-def _look(client: Client, batch: Batch, settings: MapSettings, places: Places, loader: Loader) -> list[Future]:
+def _look(client: Client, batch: Batch, settings: MapSettings, places: Places) -> list[Future]:
     """Start to read the scenes and look at them, a task a scene."""
-    looks = stack_scenes(batch.items, batch.domain, loader=loader).data.map_blocks(
+    looks = stack_scenes(batch.items, batch.domain).data.map_blocks(
         look_at_block,
         slc_off=tuple(is_slc_off(item) for item in batch.items),
         kinds=tuple(kind_of(item) for item in batch.items),
