@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from servers.files import serve_folder
 from servers.rasters import HERE, compute, make_item, ramp, write_tif
 
-from calfin_cloud.imagery import access, addresses, check_address, patience, stack_scenes
+from calfin_cloud.imagery import addresses, check_address, files, retries, stack_scenes
 from calfin_cloud.imagery.addresses import check_resolved
 from calfin_cloud.schema import SceneError
 
@@ -224,8 +224,8 @@ SECRET = "PLANTED-5ecret"
 
 @pytest.mark.parametrize("name", ["a.tif", "nothing.tif", "text.tif", "cut/a.tif", "busy.tif", "torn.tif"])
 def test_signatures_are_in_no_message_log_or_traceback(tmp_path, monkeypatch, caplog, capfd, name):
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setitem(access.GDAL_SETTINGS, "GDAL_HTTP_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setitem(files.GDAL_SETTINGS, "GDAL_HTTP_RETRY_DELAY", 0.01)
     caplog.set_level(logging.DEBUG)
     write_tif(tmp_path / "a.tif", ramp())
     (tmp_path / "text.tif").write_text("<html>log in</html>" * 99)
@@ -254,10 +254,9 @@ def test_credentials_of_the_environment_are_in_no_graph(tmp_path, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PC_SDK_SUBSCRIPTION_KEY"):
         monkeypatch.setenv(name, SECRET)
     blob = f"https://account.blob.core.windows.net/container/a.tif?sig={SECRET}"
-    for loader in ("stackstac", "odc-stac"):
-        items = [
-            make_item("https://planetarycomputer.microsoft.com/api/stac/v1", {"nir08": blob}),
-            make_item(REMOTE, {"nir08": "s3://usgs-landsat/a.TIF"}),
-        ]
-        scenes = stack_scenes(items, HERE, loader=loader)
-        assert SECRET.encode() not in pickle.dumps(dict(scenes.data.dask))
+    items = [
+        make_item("https://planetarycomputer.microsoft.com/api/stac/v1", {"nir08": blob}),
+        make_item(REMOTE, {"nir08": "s3://usgs-landsat/a.TIF"}),
+    ]
+    scenes = stack_scenes(items, HERE)
+    assert SECRET.encode() not in pickle.dumps(dict(scenes.data.dask))

@@ -21,7 +21,7 @@ from calfin_cloud.sensors import (
     band_of,
     cloud_from_quality,
     kind_of,
-    may_be_slc_off,
+    is_slc_off,
 )
 
 MSS, L2 = "stactools-landsat/examples/landsat-c2-l1", "stactools-landsat/examples/landsat-c2-l2"
@@ -186,7 +186,7 @@ def test_each_collection_and_instrument_has_one_row():
     ],
 )
 def test_stripes_are_possible_in_landsat_7_after_may_2003(platform, moment, expected):
-    assert may_be_slc_off(platform, moment) is expected
+    assert is_slc_off(platform, moment) is expected
 
 
 def test_real_collection_1_band_counts_its_cloud_bit(shared):

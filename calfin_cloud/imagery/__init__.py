@@ -3,14 +3,13 @@
 from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.imagery.fractions import STRIPE_WIDTH_M, scene_fractions, wide_parts
 from calfin_cloud.imagery.images import read_image
-from calfin_cloud.imagery.loaders import LOADERS, Loader, stack_scenes
+from calfin_cloud.imagery.stack import read_scene, stack_scenes
 
 __all__ = [
-    "LOADERS",
     "STRIPE_WIDTH_M",
-    "Loader",
     "check_address",
     "read_image",
+    "read_scene",
     "scene_fractions",
     "stack_scenes",
     "wide_parts",

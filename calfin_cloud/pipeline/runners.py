@@ -296,9 +296,7 @@ class _Tasks:
         blocks = [
             da.from_delayed(delayed(future), (n, *side, 3), np.uint8) for future, n in zip(inputs, lengths, strict=True)
         ]
-        flags = da.fromonly_pictures(
-            np.array(verify, dtype=bool)[:, None, None, None], chunks=(tuple(lengths), 1, 1, 1)
-        )
+        flags = da.from_array(np.array(verify, dtype=bool)[:, None, None, None], chunks=(tuple(lengths), 1, 1, 1))
         masks = da.map_blocks(
             partial(predict_pictures, network=self.settings.network, settings=self.settings.inference),
             da.concatenate(blocks),

@@ -6,10 +6,12 @@ A step takes the scenes of a group (some scenes of one domain), and a scene that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import distributed
 import numpy as np
 import pystac
 from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
@@ -116,6 +118,8 @@ def look(group: Group, *, settings: MapSettings) -> Looks:
         except Exception as error:
             return Look(error, None)
 
+    with suppress(ValueError, KeyError):  # no task of a worker
+        distributed.secede()  # reading is mostly waiting: others may run meanwhile
     with ThreadPoolExecutor(min(READ_AT_ONCE, len(items))) as pool:
         looked = list(pool.map(read_and_look, range(len(items))))
     walls = tracing_mask(group.domain, settings.trace)

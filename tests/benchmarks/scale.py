@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from calfin_cloud import inference
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.imagery import loaders
+from calfin_cloud.imagery import reader
 from calfin_cloud.pipeline import MapSettings, map_fronts, scene
 from calfin_cloud.pipeline.batches import cut_batches, unknown_scenes
 from calfin_cloud.pipeline.workers import load
@@ -161,7 +161,7 @@ def make_domains(n: int) -> list[Domain]:
 def replace_the_real_work() -> None:
     """Replace what a worker spends its time on: reading, preparing, both passes of the network, writing and tracing."""
     facts = {"reason": "no_edge", "detail": "", "isolation": "", "fronts": [], "rejected": [], "polygons": None}
-    loaders.read_scene = lambda plan, grid: np.zeros((2, *grid.shape), dtype=np.float32)
+    reader.read_layer = lambda layer, grid: np.zeros(grid.shape, dtype=np.float32)
     scene.prepare_scene = lambda image, resolution_m: np.zeros((*image.shape[1:], 4), dtype=np.uint8)
     scene.store_and_trace = lambda masks, candidates, channels, target, settings: facts | {"fjord": "scene"}
     inference.overview_of = lambda channels, **_: np.zeros((len(channels), 256, 256, 2), dtype=np.float32)
