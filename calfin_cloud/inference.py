@@ -19,7 +19,7 @@ from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import DEFAULT, TraceSettings, Window, candidate_boxes, whole_box, window_around
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import InferenceSettings
-from calfin_cloud.preprocess import input_channels, resize_channels
+from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import resize
 from calfin_cloud.schema import MASKS, MISSING, from_levels, to_levels
 from calfin_cloud.sensors import Kind
@@ -168,7 +168,7 @@ def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = 
     missing = np.isnan(signal)
     valid = ~wide_parts(missing, STRIPE_WIDTH_M / 2 / resolution_m) if missing.any() else ~missing
     seen = np.where(valid, SEEN_BY[kind], NOT_SEEN)
-    return np.dstack([np.rint(input_channels(signal)).astype(np.uint8), seen.astype(np.uint8)])
+    return np.dstack([eight_bit_channels(to_eight_bit(signal)), seen.astype(np.uint8)])
 
 
 def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | None:

@@ -38,7 +38,7 @@ def input_channels(signal: NDArray[np.floating], *, stretch: Stretch = "percenti
     ndarray
         (y, x, 3) float32 in 0..255, whole grey levels.
     """
-    return eight_bit_channels(to_eight_bit(signal, stretch=stretch))
+    return eight_bit_channels(to_eight_bit(signal, stretch=stretch)).astype(np.float32)
 
 
 def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile") -> NDArray[np.uint8]:
@@ -68,10 +68,10 @@ def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile
     return np.where(valid, grey(np.asarray(signal, dtype=np.float64), valid), 0).astype(np.uint8)
 
 
-def eight_bit_channels(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Stack 8-bit grey (y, x), its CLAHE and its shadow correction: (y, x, 3) float32 in 0..255."""
+def eight_bit_channels(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Stack 8-bit grey (y, x), its CLAHE and its shadow correction: (y, x, 3) uint8."""
     clahe = cv2.createCLAHE(clipLimit=CLAHE_CLIP, tileGridSize=CLAHE_TILES).apply(np.ascontiguousarray(grey))
-    return np.stack([grey, clahe, lift_shadows(grey)], axis=-1).astype(np.float32)
+    return np.dstack([grey, clahe, lift_shadows(grey)])
 
 
 def lift_shadows(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, map_coordinates
-from skimage.transform import downscale_local_mean
 
 from calfin_cloud.fronts.lines import scale_of
 from calfin_cloud.resampling import gaussian_gradient
@@ -64,4 +64,5 @@ def _block_means(image: NDArray[np.float64], factor: int) -> NDArray[np.float64]
     if factor == 1:
         return image
     whole = np.pad(image, [(0, -n % factor) for n in image.shape], mode="edge")
-    return np.asarray(downscale_local_mean(whole, (factor, factor)))
+    rows, columns = (n // factor for n in whole.shape)
+    return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
