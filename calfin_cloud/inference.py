@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, uniform_filter
 
-from calfin_cloud import network as networks  # Keras waits until a network is loaded
+from calfin_cloud import network as networks  # what runs a network waits until one is loaded
 from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import (
     DEFAULT,
@@ -24,13 +24,14 @@ from calfin_cloud.fronts import (
     window_around,
 )
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
-from calfin_cloud.network import Engine
-from calfin_cloud.preprocess import input_channels, normalise, resize_channels
+from calfin_cloud.network import CALFIN as CALFIN  # noqa: PLC0414 - named from here too, as the next
+from calfin_cloud.network import LEVELS
+from calfin_cloud.network import PICTURE_SIZE as INPUT_SIZE
+from calfin_cloud.network import InferenceSettings as InferenceSettings  # noqa: PLC0414
+from calfin_cloud.preprocess import input_channels, resize_channels
 from calfin_cloud.schema import MASKS, MOST_BOXES, check_masks, check_scenes
 from calfin_cloud.sensors import Kind
-from calfin_cloud.tiles import blend_tiles, cut_tiles
 
-INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
 
 NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
@@ -38,52 +39,21 @@ NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
 
 SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
 
-JUDGE_REACH_PX, JUDGE_LEAST = 15, 0.1
-"""A front counts in full where the judge sees this much of one so near, in px of the picture as the network sees it."""
+VERIFIER_REACH_PX, VERIFIER_LEAST = 15, 0.1
+"""A front counts in full where the verifier sees this much of one so near, in px of what the network sees."""
 
 MAGNIFIED = 2
-"""A picture that is shown to the network so many times as large goes to the judge too, whatever its sensor."""
-
-PICTURES_AT_ONCE = 32
-"""Pictures whose tiles are held together: 256 of ours, what a GPU takes at once, and 150 MB."""
+"""A picture that is shown to the network so many times as large goes to the verifier too, whatever its sensor."""
 
 ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
 """A front counts in full up to the first share of rock in the land around it, from the second not at all."""
 
 
-@dataclass(frozen=True)
-class InferenceSettings:
-    """How a picture of 256 px is cut for the network, and what runs that.
-
-    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles of the picture and four of its transpose cost as
-    much and gave better fronts on the validation glaciers Kangerlussuaq and Crane (model card of calfin-small).
-
-    Attributes
-    ----------
-    stride
-        Pixels between tiles of 224 px; None shows the network the picture as a whole.
-    transposed
-        Average the masks with those of the transposed picture.
-    square_pixels
-        Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
-    engine
-        `keras`, or `openvino`, which is quicker on a CPU. The masks are the same up to rounding: settings that differ
-        in nothing else are equal, and a store does not keep it.
-    """
-
-    stride: int | None = 32
-    transposed: bool = True
-    square_pixels: bool = False
-    engine: Engine = field(default="keras", compare=False)
-
-
-CALFIN = InferenceSettings(stride=16, transposed=False)
-
-
-def load_network(network: str, settings: InferenceSettings) -> Any:  # noqa: ANN401 - Keras waits until it is needed
-    """Load a network, given by name or path, for the size of the pictures or tiles that it is shown."""
-    size = INPUT_SIZE if settings.stride is None else networks.TILE_SIZE
-    return networks.load_network(network, size=size, engine=settings.engine)
+def load_network(network: str, settings: InferenceSettings) -> None:
+    """Load a network, given by name or path, and its verifier; they stay in this process."""
+    networks.load_predictor(network, settings)
+    if verifier := networks.verifier_of(network):
+        networks.load_predictor(verifier, replace(settings, stride=None))
 
 
 def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
@@ -292,27 +262,29 @@ def _candidate_block(block: NDArray[np.float32], *, domain: Domain, trace: Trace
 def _predict_pictures(
     pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings | None
 ) -> list[NDArray[np.float32]]:
-    """Masks (256, 256, 2) of each picture (y, x, 4), the tiles of all in one batch; a second opinion weakens fronts.
+    """Masks (256, 256, 2) of each picture (y, x, 4), all in one batch; a second opinion weakens fronts.
 
-    In pictures of light it is that of the network's judge, in others that of its own mask of rock, where it has them;
-    in coarse pictures, of few pixels, that of the judge too.
+    In pictures of light it is that of the network's verifier, in others that of its own mask of rock, where it has
+    them; in coarse pictures, of few pixels, that of the verifier too.
     """
     settings = settings or InferenceSettings()
     masks = _masks_of_pictures([picture[..., :3] for picture in pictures], network, settings)
     by_light = [picture[..., 3].max(initial=NOT_SEEN) == OPTICAL for picture in pictures]
     for of_picture in (m for m, is_light in zip(masks, by_light, strict=True) if not is_light and m.shape[-1] > 2):
         of_picture[..., 0] *= beside_glaciers(of_picture[..., 1], of_picture[..., 2])
-    if judge := networks.judge_of(network):
-        judged = [i for i, p in enumerate(pictures) if by_light[i] or MAGNIFIED * max(p.shape[:2]) <= INPUT_SIZE]
-        seen = _masks_of_pictures([pictures[i][..., :3] for i in judged], judge, replace(settings, stride=None))
-        for i, seen_by_judge in zip(judged, seen, strict=True):
-            masks[i][..., 0] *= agreement(seen_by_judge[..., 0])
+    if verifier := networks.verifier_of(network):
+        verified = [i for i, p in enumerate(pictures) if by_light[i] or MAGNIFIED * max(p.shape[:2]) <= INPUT_SIZE]
+        seen = _masks_of_pictures([pictures[i][..., :3] for i in verified], verifier, replace(settings, stride=None))
+        for i, seen_by_verifier in zip(verified, seen, strict=True):
+            masks[i][..., 0] *= agreement(seen_by_verifier[..., 0])
     return [of_picture[..., : len(MASKS)] for of_picture in masks]
 
 
 def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far a front is believed, 0 to 1, where a judge sees this front mask (y, x)."""
-    return np.asarray(np.minimum(maximum_filter(front, 2 * JUDGE_REACH_PX + 1) / JUDGE_LEAST, 1), dtype=np.float32)
+    """How far a front is believed, 0 to 1, where a verifier sees this front mask (y, x)."""
+    return np.asarray(
+        np.minimum(maximum_filter(front, 2 * VERIFIER_REACH_PX + 1) / VERIFIER_LEAST, 1), dtype=np.float32
+    )
 
 
 def beside_glaciers(ice: NDArray[np.float32], rock: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -326,29 +298,12 @@ def _masks_of_pictures(
     pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
 ) -> list[NDArray[np.float32]]:
     """Masks (256, 256, mask) of each picture (y, x, 3) by one network."""
-    groups = [pictures[i : i + PICTURES_AT_ONCE] for i in range(0, len(pictures), PICTURES_AT_ONCE)]
-    return [masks for group in groups for masks in _masks_of_group(group, network, settings)]
-
-
-def _masks_of_group(
-    pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
-) -> list[NDArray[np.float32]]:
     shape = (INPUT_SIZE, INPUT_SIZE)
     shown = [_mirrored(p) for p in pictures] if settings.square_pixels else pictures
-    inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in shown]
-    # A picture's tiles lie together, so that the same ones share a batch whatever the scenes beside it.
-    views = [v for i in inputs for v in (i, np.swapaxes(i, 0, 1))] if settings.transposed else inputs
-    loaded = load_network(network, settings)
-    size = loaded.input_shape[1]
-    cuts = [cut_tiles(view, size=size, stride=settings.stride or size) for view in views]
-    n_views = len(views) // len(inputs)
-    at_once = n_views if settings.stride is None else networks.CHUNK_TILES
-    predicted = networks.predict_tiles(loaded, np.concatenate([tiles for tiles, _ in cuts]), at_once=at_once)
-    parts = np.split(predicted, np.cumsum([len(tiles) for tiles, _ in cuts])[:-1])
-    masks = [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
-    if settings.transposed:
-        pairs = zip(masks[::2], masks[1::2], strict=True)
-        masks = [np.asarray((m + np.swapaxes(t, 0, 1)) / 2, "float32") for m, t in pairs]
+    resized = [np.rint(resize_channels(p.astype("float32"), shape)).astype("uint8") for p in shown]
+    batch = np.stack(resized) if resized else np.empty((0, *shape, 3), "uint8")
+    predicted = networks.predict_pictures(batch, network=network, settings=settings).astype("float32")
+    masks = list(predicted / np.float32(LEVELS))
     return [_unmirrored(m, p.shape) for m, p in zip(masks, pictures, strict=True)] if settings.square_pixels else masks
 
 

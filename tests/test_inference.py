@@ -77,33 +77,35 @@ def test_missing_data_is_missing_in_the_masks_but_narrow_stripes_are_looked_acro
 
 @pytest.fixture
 def blind_on_the_right(tmp_path, monkeypatch) -> None:
-    """A judge of all networks that sees a front wherever it looks, but not in the right half of a tile."""
+    """A verifier of all networks that sees a front wherever it looks, but not in the right half of a tile."""
     inputs = keras.Input((224, 224, 3))
     place = np.where(np.arange(224) < 112, 1.0, 0.0)[None, None, :, None]
     masks = keras.layers.Conv2D(2, 1, activation="sigmoid", kernel_initializer="zeros")(inputs)
-    path = tmp_path / "judge.keras"
-    keras.Model(inputs, keras.layers.Multiply()([masks, keras.ops.convert_to_tensor(place, "float32")])).save(path)
-    monkeypatch.setattr(inference.networks, "judge_of", lambda network: None if network == str(path) else str(path))
+    path = tmp_path / "verifier.keras"
+    keras.Model(inputs, masks * keras.ops.convert_to_tensor(place, "float32")).save(path)
+    monkeypatch.setattr(inference.networks, "verifier_of", lambda network: None if network == str(path) else str(path))
 
 
 @pytest.mark.usefixtures("blind_on_the_right")
-def test_in_optical_scenes_a_front_counts_only_near_what_the_judge_sees(brightness_network):
+def test_in_optical_scenes_a_front_counts_only_near_what_the_verifier_sees(brightness_network):
     scene = scene_with_a_bright_line(side=256, row=200)
     scene[0, 196:205] = 1.0
-    alone, judged, by_radar = (
+    alone, verified, by_radar = (
         overview_of(prepare_scene(scene, 30.0, kind)[None], network=brightness_network)[0]
         for kind in ("unknown", "optical", "sar")
     )
     np.testing.assert_array_equal(by_radar, alone)
-    np.testing.assert_array_equal(judged[..., 1], alone[..., 1])
+    np.testing.assert_array_equal(verified[..., 1], alone[..., 1])
     assert alone[200, :, 0].min() > 0.9
-    np.testing.assert_array_equal(judged[:, :140, 0], alone[:, :140, 0])
-    assert (judged[200, 170:, 0] == 0).all()
+    np.testing.assert_array_equal(verified[:, :140, 0], alone[:, :140, 0])
+    assert (verified[200, 170:, 0] == 0).all()
 
 
 @pytest.mark.usefixtures("blind_on_the_right")
-@pytest.mark.parametrize(("side", "is_judged"), [(128, True), (129, False)])
-def test_a_picture_that_is_magnified_twice_goes_to_the_judge_whatever_its_sensor(brightness_network, side, is_judged):
+@pytest.mark.parametrize(("side", "is_verified"), [(128, True), (129, False)])
+def test_a_picture_that_is_magnified_twice_goes_to_the_verifier_whatever_its_sensor(
+    brightness_network, side, is_verified
+):
     scene = scene_with_a_bright_line(side=side, row=100)
     scene[0, 98:103] = 1.0
     light, radar = (
@@ -111,11 +113,11 @@ def test_a_picture_that_is_magnified_twice_goes_to_the_judge_whatever_its_sensor
         for kind in ("optical", "sar")
     )
     assert radar[200, :80, 0].min() > 0.9
-    assert (radar[200, 170:, 0].max() == 0) == is_judged
-    assert (light == radar).all() == is_judged
+    assert (radar[200, 170:, 0].max() == 0) == is_verified
+    assert (light == radar).all() == is_verified
 
 
-def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_judge_alone_says_so(tmp_path):
+def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_verifier_alone_says_so(tmp_path):
     inputs = keras.Input((224, 224, 3))
     bright = keras.layers.Conv2D(3, 1, activation="sigmoid")
     path = tmp_path / "rocky.keras"
@@ -146,7 +148,7 @@ def test_a_front_fades_as_the_land_around_it_becomes_rock():
     assert believed[120] == pytest.approx(0.5, abs=0.02)
 
 
-def test_what_a_judge_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tenth():
+def test_what_a_verifier_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tenth():
     seen = np.zeros((64, 64), "float32")
     seen[30, 20], seen[30, 50] = 0.9, 0.05
     believed = inference.agreement(seen)
@@ -195,11 +197,11 @@ def test_lazy_masks_equal_eager_ones_however_many_scenes_share_a_batch(brightnes
 
 def test_windows_of_several_scenes_are_one_batch_of_the_network(brightness_network, monkeypatch):
     batches = []
-    tiles_of = inference.networks.predict_tiles
+    predict = inference.networks.predict_pictures
     monkeypatch.setattr(
         inference.networks,
-        "predict_tiles",
-        lambda net, tiles, **how: batches.append(len(tiles)) or tiles_of(net, tiles, **how),
+        "predict_pictures",
+        lambda pictures, **how: batches.append(len(pictures)) or predict(pictures, **how),
     )
     channels = np.stack([prepare_scene(scene_with_a_bright_line(row=row, width=7), 30.0) for row in (300, 600, 700)])
     overviews = overview_of(channels, network=brightness_network)
@@ -207,27 +209,19 @@ def test_windows_of_several_scenes_are_one_batch_of_the_network(brightness_netwo
     boxes[0, :2] = [[280, 320, 100, 250], [280, 320, 600, 750]]
     boxes[2, 0] = [690, 710, 300, 420]
     masks = masks_of(channels, overviews, boxes, network=brightness_network)
-    assert batches == [3 * 8, 3 * 8]  # three first passes, three windows, eight tiles each
+    assert batches == [3, 3]  # three first passes, three windows
     untouched = masks_of(channels[1:2], overviews[1:2], boxes[1:2], network=brightness_network)
     np.testing.assert_array_equal(masks[1], untouched[0])
 
 
-def test_a_picture_shown_whole_has_the_masks_of_its_tiles_where_the_network_sees_no_border(tmp_path, monkeypatch):
+def test_a_picture_shown_whole_has_the_masks_of_its_tiles_where_the_network_sees_no_border(tmp_path):
     """The U-Net sees 11 px around a pixel, so that only a border of that differs."""
     path = tmp_path / "unet.weights.h5"
     keras.utils.set_random_seed(2)
     save_weights(build_network("unet", width=0.25, size=64), path, width=0.25)
     channels = prepare_scene(scene_with_a_bright_line(256, 150)[:, :, :256], 30.0)[None]
     in_tiles = overview_of(channels, network=str(path), settings=InferenceSettings(stride=32))
-    seen = []
-    tiles_of = inference.networks.predict_tiles
-    monkeypatch.setattr(
-        inference.networks,
-        "predict_tiles",
-        lambda net, tiles, **how: seen.append((tiles.shape, how)) or tiles_of(net, tiles, **how),
-    )
     whole = overview_of(channels, network=str(path), settings=InferenceSettings(stride=None))
-    assert seen == [((2, 256, 256, 3), {"at_once": 2})]  # the picture and its transpose
     inner = (slice(None), *[slice(44, 212)] * 2)  # tiles end at 32 and 224
     np.testing.assert_allclose(whole[inner], in_tiles[inner], atol=1e-5)
     assert np.ptp(whole[inner]) > 0.01

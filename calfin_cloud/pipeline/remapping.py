@@ -65,7 +65,7 @@ class Job:
 
 
 def retry_failed(
-    store: str, *, engine: Engine = "keras", client: Client | None = None, on_batch: OnBatch | None = None
+    store: str, *, engine: Engine = "auto", client: Client | None = None, on_batch: OnBatch | None = None
 ) -> Counter[str]:
     """Map the failed scenes of a store once more, as they were mapped; count the states they ended in.
 

@@ -14,7 +14,7 @@ import pystac
 from distributed.scheduler import KilledWorker
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.network import network_id
+from calfin_cloud.network import engine_of, network_id
 from calfin_cloud.pipeline.scene import Result
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.schema import (
@@ -62,7 +62,7 @@ def scene_rows(items: Sequence[pystac.Item], domain: Domain, settings: MapSettin
 
 def code_of(settings: MapSettings) -> str:
     """Version of the code, and the engine of the network where it is not Keras: `0.1.0` or `0.1.0 openvino`."""
-    engine = settings.inference.engine
+    engine = engine_of(settings.network, settings.inference)
     return version("calfin-cloud") + ("" if engine == "keras" else f" {engine}")
 
 

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from calfin_cloud.datasets import Sample, Sensor, split_by_glacier
@@ -33,6 +31,7 @@ from calfin_cloud.network import (
     training_glaciers,
     weights_path,
 )
+from calfin_cloud.network.backend import keras, ops
 from calfin_cloud.preprocess import eight_bit_channels, normalise
 from calfin_cloud.sample import paint_scene
 from calfin_cloud.schema import MASKS
