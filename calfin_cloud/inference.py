@@ -6,7 +6,7 @@ The steps are plain functions over the scenes of one group (some scenes of one d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -18,13 +18,12 @@ from calfin_cloud import network as networks  # Keras waits until a network is l
 from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import DEFAULT, TraceSettings, Window, candidate_boxes, whole_box, window_around
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
-from calfin_cloud.network import InferenceSettings
+from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import resize
 from calfin_cloud.schema import MASKS, MISSING, from_levels, to_levels
 from calfin_cloud.sensors import Kind
 
-INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
 
 NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
@@ -43,9 +42,6 @@ MAGNIFIED = 2
 
 ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
 """A front counts in full up to the first share of rock in the land around it, from the second not at all."""
-
-CALFIN = InferenceSettings(stride=16, transposed=False)
-"""How the release cuts a picture: nine tiles, 16 px apart."""
 
 
 @dataclass(frozen=True)
@@ -266,12 +262,7 @@ def lay_windows(
 
 def verifying(settings: InferenceSettings) -> InferenceSettings:
     """Return the settings of the verifier: it sees the whole picture, at a third of the price of its tiles."""
-    return InferenceSettings(
-        stride=None,
-        transposed=settings.transposed,
-        square_pixels=settings.square_pixels,
-        engine=settings.engine,
-    )
+    return replace(settings, stride=None)
 
 
 def candidates_of(
@@ -319,10 +310,10 @@ def beside_glaciers(ice: NDArray[np.float32], rock: NDArray[np.float32]) -> NDAr
 
 def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -> Pictures:
     """Resize scenes or parts of them, each (y, x, 4), to the network's size."""
-    pictures = np.empty((len(shown), INPUT_SIZE, INPUT_SIZE, 3), dtype=np.uint8)
+    pictures = np.empty((len(shown), PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
     for place, part in enumerate(shown):
         view = _mirrored(part[..., :3]) if settings.square_pixels else part[..., :3]
-        pictures[place] = np.rint(resize_channels(view.astype(np.float32), (INPUT_SIZE, INPUT_SIZE)))
+        pictures[place] = np.rint(resize_channels(view, (PICTURE_SIZE, PICTURE_SIZE)))
     return Pictures(pictures, np.array([_needs_verifier(part) for part in shown], dtype=bool))
 
 
@@ -331,7 +322,7 @@ def _is_optical(shown: NDArray[np.uint8]) -> bool:
 
 
 def _needs_verifier(shown: NDArray[np.uint8]) -> bool:
-    return _is_optical(shown) or MAGNIFIED * max(shown.shape[:2]) <= INPUT_SIZE
+    return _is_optical(shown) or MAGNIFIED * max(shown.shape[:2]) <= PICTURE_SIZE
 
 
 def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSettings) -> list[Window]:

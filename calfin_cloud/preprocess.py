@@ -93,12 +93,14 @@ def lift_shadows(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(np.minimum(corrected + 0.5, 255), dtype=np.uint8)
 
 
-def resize_channels(channels: NDArray[np.float32], shape: tuple[int, int] = (256, 256)) -> NDArray[np.float32]:
+def resize_channels(
+    channels: NDArray[np.float32] | NDArray[np.uint8], shape: tuple[int, int] = (256, 256)
+) -> NDArray[np.float32]:
     """Resize (y, x, c) to `shape` bilinearly with anti-aliasing, and rescale what exceeds 8 bits.
 
     A range above 255 over all channels becomes `round(v / max * 255)`, one maximum for all (Cheng et al. 2021).
     """
-    resized = resize(channels, shape, smooth=True)
+    resized = resize(channels.astype(np.float32, copy=False), shape, smooth=True)
     if resized.max() - resized.min() > 255:
         resized = np.round(resized / resized.max() * 255)
     return np.asarray(resized, dtype=np.float32)

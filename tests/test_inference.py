@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from calfin_cloud import fronts, inference
 from calfin_cloud.fronts import DEFAULT, trace_fronts
 from calfin_cloud.inference import (
-    INPUT_SIZE,
     Prepared,
     believed,
     first_pictures,
@@ -18,7 +17,7 @@ from calfin_cloud.inference import (
     prepare_scene,
     two_passes,
 )
-from calfin_cloud.network import InferenceSettings, build_network, save_weights
+from calfin_cloud.network import CALFIN, PICTURE_SIZE, InferenceSettings, build_network, save_weights
 from calfin_cloud.schema import MISSING, from_levels, to_levels
 
 
@@ -62,7 +61,7 @@ def test_a_front_keeps_its_place_to_less_than_half_a_network_pixel(brightness_ne
     (line,) = (f.line for f in trace_fronts(front, ice).fronts)
     middle = line[(line[:, 0] > 300) & (line[:, 0] < 700)]
     assert len(middle) > 300
-    assert abs(middle[:, 1].mean() - row) < 0.5 * 1000 / INPUT_SIZE
+    assert abs(middle[:, 1].mean() - row) < 0.5 * 1000 / PICTURE_SIZE
 
 
 def test_missing_data_is_missing_in_the_masks_but_narrow_stripes_are_looked_across(brightness_network):
@@ -86,8 +85,8 @@ def overview_of(channels: np.ndarray, network: str, settings: InferenceSettings 
 @pytest.fixture
 def blind_on_the_right(tmp_path, monkeypatch) -> None:
     """A verifier of all networks that sees a front wherever it looks, but not in the right half of a picture."""
-    inputs = keras.Input((INPUT_SIZE, INPUT_SIZE, 3))
-    place = np.where(np.arange(INPUT_SIZE) < INPUT_SIZE // 2, 1.0, 0.0)[None, None, :, None]
+    inputs = keras.Input((PICTURE_SIZE, PICTURE_SIZE, 3))
+    place = np.where(np.arange(PICTURE_SIZE) < PICTURE_SIZE // 2, 1.0, 0.0)[None, None, :, None]
     masks = keras.layers.Conv2D(2, 1, activation="sigmoid", kernel_initializer="zeros")(inputs)
     path = tmp_path / "verifier.keras"
     keras.Model(inputs, keras.layers.Multiply()([masks, keras.ops.convert_to_tensor(place, "float32")])).save(path)
@@ -215,9 +214,9 @@ def test_the_network_sees_each_scene_once_and_each_window_once(brightness_networ
 def test_a_group_of_scenes_that_are_all_left_out_needs_no_network(brightness_network):
     settings = InferenceSettings()
     pictures = first_pictures(Prepared([None, None]), settings=settings)
-    assert pictures.pictures.shape == (0, INPUT_SIZE, INPUT_SIZE, 3)
+    assert pictures.pictures.shape == (0, PICTURE_SIZE, PICTURE_SIZE, 3)
     masks = predict_pictures(*pictures, network="a network that does not exist", settings=settings)
-    assert masks.shape == (0, INPUT_SIZE, INPUT_SIZE, 4)
+    assert masks.shape == (0, PICTURE_SIZE, PICTURE_SIZE, 4)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
@@ -251,7 +250,7 @@ def test_a_network_of_one_size_is_shown_a_picture_in_its_tiles(brightness_networ
 
 def test_one_front_a_window_leaves_the_window_as_it_was_predicted(brightness_network):
     channels = prepare_scene(scene_with_a_bright_line(side=600, row=300)[:, :, :600], 30.0)
-    settings, box = inference.CALFIN, np.array([290, 310, 250, 350], np.int32)
+    settings, box = CALFIN, np.array([290, 310, 250, 350], np.int32)
     window = fronts.window_around(box, (600, 600), fronts.CALFIN.window)
     assert window.shape == (256, 256)  # so nothing is resized
     alone = overview_of(window.cut(channels), brightness_network, settings)
@@ -278,4 +277,4 @@ def test_a_picture_shown_with_square_pixels_keeps_its_front_in_place(brightness_
     (line,) = (f.line for f in trace_fronts(front, ice).fronts)
     middle = line[(line[:, 0] > 200) & (line[:, 0] < 600)]
     assert len(middle) > 300
-    assert abs(middle[:, 1].mean() - 300) < 0.5 * 800 / INPUT_SIZE
+    assert abs(middle[:, 1].mean() - 300) < 0.5 * 800 / PICTURE_SIZE

@@ -20,8 +20,8 @@ from calfin_cloud.sensors import (
     Band,
     band_of,
     cloud_from_quality,
-    kind_of,
     is_slc_off,
+    kind_of,
 )
 
 MSS, L2 = "stactools-landsat/examples/landsat-c2-l1", "stactools-landsat/examples/landsat-c2-l2"

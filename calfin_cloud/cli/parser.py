@@ -187,10 +187,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
-        default="keras",
-        choices=("keras", "keras-bfloat16", "openvino"),
-        help="what runs the network (default keras); openvino is quicker on a CPU, the fronts are the same; bfloat16 "
-        "is quicker on a GPU, and moves fronts by little",
+        default="auto",
+        choices=("auto", "keras", "keras-bfloat16", "openvino"),
+        help="what runs the network (default auto: openvino where there is no GPU, if the weights come with a file for "
+        "it); the fronts are the same; bfloat16 is quicker on a GPU, and moves fronts by little",
     )
 
 

@@ -23,7 +23,8 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads d
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.inference import INPUT_SIZE, VERIFIED, Pictures, predict_pictures
+from calfin_cloud.inference import VERIFIED, Pictures, predict_pictures
+from calfin_cloud.network import PICTURE_SIZE
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import READ_AT_ONCE, Group, Result, calibration_of, look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
@@ -94,7 +95,7 @@ def check_network(settings: MapSettings, client: Client | None) -> None:
 
 def load(settings: MapSettings) -> None:
     """Predict an empty picture, so that the network and its verifier stay in this process; read the calibration."""
-    empty = np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), dtype=np.uint8)
+    empty = np.zeros((1, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
     predict_pictures(empty, np.array([True]), network=settings.network, settings=settings.inference)
     calibration_of(settings.network)  # one of other weights would fail every scene
 
@@ -292,7 +293,7 @@ class _Tasks:
 
     def _masks(self, inputs: Sequence[Future], lengths: Sequence[int], verify: Sequence[np.bool_]) -> list[Future]:
         """Persist the masks of pictures, a block of `map_blocks` a task."""
-        side = (INPUT_SIZE, INPUT_SIZE)
+        side = (PICTURE_SIZE, PICTURE_SIZE)
         blocks = [
             da.from_delayed(delayed(future), (n, *side, 3), np.uint8) for future, n in zip(inputs, lengths, strict=True)
         ]
@@ -357,4 +358,4 @@ def part_of(masks: NDArray[np.uint8], which: slice) -> NDArray[np.uint8]:
 
 
 def _no_masks() -> NDArray[np.uint8]:
-    return np.empty((0, INPUT_SIZE, INPUT_SIZE, VERIFIED + 1), dtype=np.uint8)
+    return np.empty((0, PICTURE_SIZE, PICTURE_SIZE, VERIFIED + 1), dtype=np.uint8)

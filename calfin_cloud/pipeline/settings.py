@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from typing import Any, get_args, get_type_hints
 
-from calfin_cloud import fronts, inference
+from calfin_cloud import fronts
 from calfin_cloud.domains import Domain, domains_json
 from calfin_cloud.fronts import TraceSettings, calibration_beside
-from calfin_cloud.network import DEFAULT_NETWORK, InferenceSettings, network_id, weights_path
+from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, InferenceSettings, engine_of, network_id, weights_path
 from calfin_cloud.polygons import PolygonSettings
 
 EVEN_EVIDENCE = PolygonSettings(ice_evidence=0.5)
@@ -45,7 +45,7 @@ class MapSettings:
 
 
 VARIANTS = {"default": MapSettings()} | {
-    name: MapSettings(inference=inference.CALFIN, trace=trace, polygons=PolygonSettings())
+    name: MapSettings(inference=CALFIN, trace=trace, polygons=PolygonSettings())
     for name, trace in fronts.VARIANTS.items()
     if name != "default"
 }
@@ -98,7 +98,7 @@ def calibration_id(network: str) -> str:
 
 def code_of(settings: MapSettings) -> str:
     """Version of the code, and the engine of the network where it is not Keras: `0.1.0` or `0.1.0 openvino`."""
-    engine = settings.inference.engine
+    engine = engine_of(settings.network, settings.inference)
     return version("calfin-cloud") + ("" if engine == "keras" else f" {engine}")
 
 

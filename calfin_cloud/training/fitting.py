@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from calfin_cloud.datasets import Sample, Sensor, split_by_glacier
@@ -33,6 +31,7 @@ from calfin_cloud.network import (
     training_glaciers,
     weights_path,
 )
+from calfin_cloud.network.backend import keras, ops
 from calfin_cloud.preprocess import eight_bit_channels, normalise
 from calfin_cloud.sample import paint_scene
 from calfin_cloud.schema import MASKS
@@ -273,7 +272,7 @@ def validate(network: keras.Model, samples: Sequence[Prepared]) -> dict[str, flo
     scores: dict[str, list[tuple[float, float]]] = {}
     for prepared in samples:
         window = whole_scene(prepared.grey.shape)
-        patch, truth = cut_patch(eight_bit_channels(prepared.grey), prepared, window, border=False)
+        patch, truth = cut_patch(eight_bit_channels(prepared.grey).astype(np.float32), prepared, window, border=False)
         masks = np.asarray(network.predict_on_batch(normalise(patch)[None]))[0]
         front, ice = (_jaccard(truth[..., i], masks[..., i], known) for i, known in ((0, 1.0), (1, truth[..., 2])))
         scores.setdefault(prepared.sample.glacier, []).append((front, ice))

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import psutil
+from calfin_cloud.pipeline.workers import load
 from distributed import Client
 from numpy.typing import NDArray
 
@@ -35,7 +36,6 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import reader
 from calfin_cloud.pipeline import MapSettings, map_fronts, scene
 from calfin_cloud.pipeline.batches import cut_batches, unknown_scenes
-from calfin_cloud.pipeline.workers import load
 from calfin_cloud.scenes import stream_scenes
 
 SIZES = (1_000, 10_000, 100_000)
