@@ -17,6 +17,9 @@ DOMAIN = Domain("Store", box_grid((0, 0, 3000, 2400), 3413, 30.0), "9")
 LINE = LineString([(0, 0), (300, 400)])
 WATER = MultiPolygon([box(0, 0, 30, 60)])
 NOON = np.datetime64("2020-07-01T12:00:00", "us")
+WAIT_S = 600.0
+"""How long tests wait for other processes, on machines that have other work too; it only ends what hangs."""
+
 PLACES = ("disk", pytest.param("s3", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")))
 
 

@@ -425,7 +425,7 @@ def test_a_worker_of_another_version_is_told_with_the_table(tmp_path, capsys):
             [*command, "--no-dashboard"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, **quiet
         ) as worker:
             try:
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 600
                 while len(cluster.scheduler_info["workers"]) < 2:
                     assert time.monotonic() < deadline
                     time.sleep(0.1)

@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 from dask.utils import key_split
 from distributed import Client, Nanny, Scheduler, SpecCluster
+from storing import WAIT_S
 
 from calfin_cloud.clusters import connect, local
 from calfin_cloud.domains import Domain, box_grid, read_domains
@@ -130,7 +131,7 @@ def test_a_killed_run_resumes_to_the_same_store_byte_for_byte(painted, undisturb
     command += ["--domains", str(painted / "domains.geojson"), "--period", "1984/2030"]
     command += ["--store", str(store), "--cluster", "none", "--batch-size", "2"]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WAIT_S
     while not list(store.glob("fronts/*.parquet")):
         assert killed.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline

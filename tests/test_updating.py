@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from storing import contents, new_store
+from storing import WAIT_S, contents, new_store
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
@@ -319,7 +319,7 @@ def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world
     words += ["--domains", str(world / "domains.geojson"), "--period", "1984/2030", "--batch-size", "2"]
     words += ["--store", store, "--cluster", "none"]
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WAIT_S
     while storage.lease_holder(store) is None:
         assert first.poll() is None, "the run ended before another could begin"
         assert time.monotonic() < deadline
@@ -329,6 +329,6 @@ def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world
     os.kill(first.pid, signal.SIGCONT)
     assert second.returncode == 3
     assert f"is being written by `calfin map` on {os.uname().nodename} (process {first.pid}) since" in second.stderr
-    assert first.wait(timeout=200) == 0
+    assert first.wait(timeout=WAIT_S) == 0
     assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
     assert storage.count_scenes(store)["written_by"] is None

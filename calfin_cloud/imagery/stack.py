@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import dask
 import dask.array as da
 import numpy as np
 import pystac
@@ -14,8 +15,10 @@ import rioxarray  # noqa: F401 - registers the accessor `rio`
 import stackstac
 import xarray as xr
 from dask.blockwise import blockwise
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayBlockwiseDep
+from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -25,6 +28,9 @@ from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.imagery.reader import Layer, SceneReader, read_layer
 from calfin_cloud.schema import BANDS, SCENE_DIMS, SceneError, check_scenes
 from calfin_cloud.sensors import CATALOG_FIELD, Band, acquired, band_of
+
+READ_AT_ONCE = 4
+"""Scenes read at once: of a scene's time on a distant server, most is waiting."""
 
 
 class Source(NamedTuple):
@@ -88,6 +94,30 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     bands = _Given([source.band for source in sources], ndim=4)
     scenes = da.map_blocks(calibrate, _in_one_task(stack.data), bands, meta=np.empty((0,) * 4, dtype=np.float32))
     return check_scenes(_with_coords(scenes, items, sources, domain))
+
+
+def read_each(scenes: xr.DataArray, *, at_once: int = READ_AT_ONCE) -> Iterator[NDArray[np.float32] | Exception]:
+    """Read the scenes of a stack in this process, some at once: each (band, y, x) float32, or its error, in order.
+
+    The graph is optimised once for all scenes; `scenes[n].compute()` would do so for each, which takes 3 ms.
+
+    Examples
+    --------
+    >>> [scene if isinstance(scene, Exception) else scene.shape for scene in read_each(scenes)]    # doctest: +SKIP
+    [(2, 400, 400), SceneError('unreadable', ...)]
+    """
+    (data,) = dask.optimize(scenes.data)
+    keys = list(flatten(data.__dask_keys__()))
+
+    def read(key: tuple[Any, ...]) -> NDArray[np.float32] | Exception:
+        try:
+            scene: NDArray[np.float32] = dask.get(data.dask, key)[0]
+            return scene
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(min(at_once, len(keys))) as pool:
+        yield from pool.map(read, keys)
 
 
 def read_scene(item: pystac.Item, domain: Domain) -> NDArray[np.float32]:

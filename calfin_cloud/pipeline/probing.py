@@ -21,12 +21,13 @@ import rasterio._base
 from distributed import Client
 
 from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import SceneMasks, predict_scene, tracing_mask
 from calfin_cloud.pipeline.runners import placement_of
-from calfin_cloud.pipeline.scene import READ_AT_ONCE, Group, Item, Look, look, look_at_scene, store_and_trace
+from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, store_and_trace
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.schema import SceneError, to_levels
-from calfin_cloud.sensors import acquired
+from calfin_cloud.sensors import acquired, item_of
 from calfin_cloud.storage import add_scenes, keep_domain, open_store
 
 
@@ -198,7 +199,7 @@ def trace(
     with _own_store(beside) as store:
         open_store(store, crs=domain.crs, made_by={})
         keep_domain(store, domain)
-        moment = acquired(pystac.Item.from_dict(item, preserve_dict=True)).tz_localize(None)
+        moment = acquired(item_of(item)).tz_localize(None)
         add_scenes(store, domain, {item["id"]: np.datetime64(moment)})
         before = _sizes(store)
         began = time.perf_counter()

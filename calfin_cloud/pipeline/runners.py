@@ -23,10 +23,11 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads d
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import VERIFIED, Pictures, predict_pictures
 from calfin_cloud.network import PICTURE_SIZE
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.scene import READ_AT_ONCE, Group, Result, calibration_of, look, map_looks
+from calfin_cloud.pipeline.scene import Group, Result, calibration_of, look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
 
 log = logging.getLogger(__name__)

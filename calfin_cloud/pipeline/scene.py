@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import distributed
 import numpy as np
-import pystac
-from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 from numpy.typing import NDArray
 from shapely.geometry import LineString
 
@@ -30,16 +28,14 @@ from calfin_cloud.fronts import (
     trace_fronts,
     uncertainty_of,
 )
-from calfin_cloud.imagery import scene_fractions, stack_scenes
+from calfin_cloud.imagery import read_each, scene_fractions, stack_scenes
 from calfin_cloud.inference import Each, Predict, Prepared, SceneMasks, prepare_scene, tracing_mask, two_passes
 from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.pipeline.settings import MapSettings, calibration_id
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
-from calfin_cloud.sensors import Kind, is_slc_off, kind_of
+from calfin_cloud.sensors import Kind, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
-
-READ_AT_ONCE = 4  # scenes of a group: of a scene's time on a distant server, most is waiting
 
 Item = dict[str, Any]
 """A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""
@@ -102,26 +98,25 @@ def map_looks(
 
 def look(group: Group, *, settings: MapSettings) -> Looks:
     """Read the scenes of a group, some at once, measure them, and prepare those that are worth the network."""
-    items = [pystac.Item.from_dict(item, preserve_dict=True) for item in group.items]
-    scenes = stack_scenes(items, group.domain)
-
-    def read_and_look(place: int) -> Look:
-        try:
-            scene = scenes.data[place].compute(scheduler="synchronous")
-            return look_at_scene(
-                scene,
-                resolution_m=group.domain.resolution_m,
-                slc_off_possible=is_slc_off(items[place]),
-                settings=settings,
-                kind=kind_of(items[place]),
-            )
-        except Exception as error:
-            return Look(error, None)
-
+    items = [item_of(item) for item in group.items]
     with suppress(ValueError, KeyError):  # no task of a worker
         distributed.secede()  # reading is mostly waiting: others may run meanwhile
-    with ThreadPoolExecutor(min(READ_AT_ONCE, len(items))) as pool:
-        looked = list(pool.map(read_and_look, range(len(items))))
+    looked = []
+    for item, scene in zip(items, read_each(stack_scenes(items, group.domain)), strict=True):
+        try:
+            if isinstance(scene, Exception):
+                raise scene
+            looked.append(
+                look_at_scene(
+                    scene,
+                    resolution_m=group.domain.resolution_m,
+                    slc_off_possible=is_slc_off(item),
+                    settings=settings,
+                    kind=kind_of(item),
+                )
+            )
+        except Exception as error:
+            looked.append(Look(error, None))
     walls = tracing_mask(group.domain, settings.trace)
     return Looks([of.channels for of in looked], walls, [of.facts for of in looked])
 

@@ -72,7 +72,7 @@ def test_the_number_of_local_workers_follows_the_work():
     with connect("local", n_workers=(1, 2)) as client:
         assert len(client.scheduler_info()["workers"]) == 1
         work = client.map(slowly, range(100))
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=600)
         client.cancel(work)
 
 
