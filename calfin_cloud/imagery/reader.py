@@ -158,7 +158,7 @@ def _warp(file: rasterio.DatasetReader, layer: Layer, grid: GeoBox, seconds: flo
             **placed,
             **_kernel_scale(file, scale, grid.resolution.x),
         )
-    if file.dtypes[0] == "float64" and (np.abs(target) == np.finfo(np.float32).max).any():
+    if file.dtypes[0] == "float64" and np.isposinf(target).any():
         raise ValueError("it has numbers beyond float32: scale it with gdal_translate -scale")
     return target
 
@@ -168,13 +168,12 @@ def _read_overview(
 ) -> tuple[NDArray[Any] | None, dict[str, Any], float]:
     """Read what an overview has around the grid: pixels, or None, and where they lie; how much coarser they are.
 
-    Not by GDAL's `OVERVIEW_LEVEL`: with it GDAL would follow what the file says of other files, and a server can
-    answer the second opening otherwise than the first one, which was checked.
+    Only overviews inside the file are found, see `files`.
     """
     with ExitStack() as files:
         if file.driver == "GTiff":
             offset = file.get_tag_item("IFD_OFFSET", "TIFF", bidx=1, ovr=level)
-            overview = files.enter_context(opened(file.name, seconds=seconds, directory=offset))
+            overview = files.enter_context(opened(file.name, seconds=seconds, overview=(level, offset)))
             width, height = overview.width, overview.height
         else:  # JPEG 2000 says how large its reduced images are
             overview, factor = file, file.overviews(1)[level]
