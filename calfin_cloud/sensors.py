@@ -253,9 +253,9 @@ def _utc(moment: datetime) -> pd.Timestamp:
 
 def cloud_from_quality(values: ArrayLike, spec: Quality) -> NDArray[np.float32]:
     """Turn quality numbers into 1 (cloud), 0 (clear) and NaN (fill, or not a number), any shape, float32."""
-    numbers = np.asarray(values, dtype=np.float64)
+    numbers = np.asarray(values)
     known = np.isfinite(numbers)
-    codes = np.where(known, numbers, 0).astype(np.int64)
+    codes = np.where(known, numbers, 0).astype(np.int32)
     if spec.is_bits:
         fill, cloud = ((codes & sum(1 << bit for bit in bits)) != 0 for bits in (spec.fill, spec.cloud))
     else:

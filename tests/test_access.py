@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pystac
 import pytest
+import rasterio
 from servers.files import serve_folder
 from servers.rasters import HERE, LEFT, PIXEL, TOP, UTM, compute, make_item, ramp, write_tif
 
@@ -294,3 +295,39 @@ def test_image_that_unpacks_to_gigabytes_is_refused(tmp_path):
     assert path.stat().st_size < 100_000
     with pytest.raises(SceneError, match="60000 x 60000 pixels"):
         read_image(path)
+
+
+# Broken and odd images
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_png_that_breaks_off_gives_no_image(tmp_path, kept, dtype):
+    values = np.random.default_rng(0).integers(1, 255, (300, 400)).astype(dtype)
+    path = tmp_path / "a.png"
+    with rasterio.open(path, "w", driver="PNG", height=300, width=400, count=1, dtype=dtype) as file:
+        file.write(values, 1)
+    np.testing.assert_array_equal(read_image(path), values)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(SceneError, match="cannot read") as caught:
+        read_image(path)
+    assert caught.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize(("dtype", "value", "words"), [("complex64", 1, "complex"), ("float64", 1e300, "float32")])
+def test_numbers_that_are_no_image_are_refused_with_a_reason(tmp_path, dtype, value, words):
+    path = write_tif(tmp_path / "a.tif", np.full((96, 96), value, dtype=dtype))
+    for read in (lambda: read_image(path), lambda: compute(stack_scenes([image_item(path)], HERE))):
+        with pytest.raises(SceneError, match=words) as caught:
+            read()
+        assert caught.value.reason == "unreadable"
+
+
+def test_large_numbers_that_float32_holds_are_read(tmp_path):
+    path = write_tif(tmp_path / "a.tif", np.full((96, 96), 3e38, dtype="float64"))
+    assert (read_image(path) == np.float32(3e38)).all()
+    assert (compute(stack_scenes([image_item(path)], HERE))[0, 0] == np.float32(3e38)).all()
+
+
+def image_item(path):
+    return make_item(path, {"image": path}, collection="images")

@@ -70,6 +70,15 @@ def test_addresses_a_catalogue_may_name(href, catalog):
         ("http://0x7f.1/a.tif", REMOTE),
         ("http://[::1]/a.tif", REMOTE),
         ("http://[::ffff:127.0.0.1]/a.tif", REMOTE),
+        ("http://[64:ff9b::169.254.169.254]/latest/meta-data", REMOTE),
+        ("http://[64:ff9b::a9fe:a9fe]/latest/meta-data", LOOPBACK),
+        ("http://[64:ff9b:1::a9fe:a9fe]/latest/meta-data", LOCAL),
+        ("http://[2002:a9fe:a9fe::1]/latest/meta-data", REMOTE),
+        ("http://[2002:a9fe:a9fe::]/latest/meta-data", LOCAL),
+        ("http://[::ffff:169.254.169.254]/latest/meta-data", LOCAL),
+        ("http://[::ffff:a9fe:a9fe]/latest/meta-data", LOOPBACK),
+        ("http://[::169.254.169.254]/latest/meta-data", LOCAL),
+        ("http://[fe80::1]/a.tif", LOCAL),
         ("http://0.0.0.0/a.tif", LOCAL),
         ("http://user@10.1.2.3/a.tif", REMOTE),
         ("http://192.168.0.4/a.tif", REMOTE),
@@ -97,6 +106,9 @@ def test_addresses_a_catalogue_may_not_name(href, catalog):
         ("127.0.0.1", REMOTE, True),
         ("::1", REMOTE, True),
         ("::ffff:10.0.0.1", REMOTE, True),
+        ("64:ff9b::a9fe:a9fe", LOCAL, True),
+        ("2002:a9fe:a9fe::1", LOOPBACK, True),
+        ("64:ff9b::5db8:d822", REMOTE, False),
         ("169.254.169.254", LOCAL, True),
         ("0.0.0.0", LOCAL, True),
         ("127.0.1.1", LOCAL, False),
@@ -137,14 +149,17 @@ def test_no_address_whatever_passes_unless_its_scheme_is_known(href):
 def test_address_that_is_not_public_is_refused_however_it_is_written(address):
     spelled = [f"[{address}]"] if address.version == 6 else [str(address), str(int(address)), hex(int(address))]
     if address.version == 4:
-        spelled += [f"[::ffff:{address}]"]
+        n = int(address)
+        spelled += [f"[::ffff:{address}]", f"[64:ff9b::{address}]", f"[2002:{n >> 16:x}:{n & 0xFFFF:x}::1]"]
     for host in spelled:
         try:
             check_address(f"http://{host}/a.tif", REMOTE)
         except SceneError:
-            assert not address.is_global
+            assert not addresses.ip_address(host.strip("[]")).is_global
+            assert address.version == 6 or not address.is_global
         else:
-            assert (getattr(address, "ipv4_mapped", None) or address).is_global
+            assert addresses.ip_address(host.strip("[]")).is_global
+            assert address.version == 6 or address.is_global
 
 
 @given(st.sampled_from(["http", "https", "s3", "gs", "az", "file", ""]), st.text(max_size=30), st.text(max_size=30))

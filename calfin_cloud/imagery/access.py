@@ -1,4 +1,4 @@
-"""Where a file of an item really lies: its address, signed, after all redirects, with a first look at what is there.
+"""Where a file of an item really lies: its address, signed, after all redirects, and whether a raster is there.
 
 It happens on the worker just before reading, since tokens expire. Credentials come from the worker's environment; GDAL
 finds them itself.

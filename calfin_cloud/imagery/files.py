@@ -45,7 +45,7 @@ fetched over those needed from 2.5 to 1.3 where the domain lies in one block of 
 more bytes, `GDAL_HTTP_MULTIRANGE=SINGLE_GET` twice the requests; with `CPL_VSIL_CURL_USE_HEAD=NO` the server sends the
 whole file twice; `GDAL_INGESTED_BYTES_AT_OPEN` and merging of ranges changed nothing."""
 
-REFERRING_DOMAINS = {"OVERVIEWS", "GEOLOCATION"}
+REFERRING_DOMAINS = ("OVERVIEWS", "GEOLOCATION")
 """Domains of a file's metadata in which GDAL finds the names of other files, which it opens with any driver: the
 overviews are in OVERVIEW_FILE, the coordinates of the pixels in X_DATASET and Y_DATASET."""
 
@@ -76,11 +76,11 @@ VIRTUAL_MACHINE = ("/sys/hypervisor/uuid", "/sys/devices/virtual/dmi/id/board_as
 
 @contextmanager
 def opened(
-    href: str | Path, *, seconds: float = 60.0, directory: str | None = None
+    href: str | Path, *, seconds: float = 60.0, overview: tuple[int, str] | None = None
 ) -> Iterator[rasterio.DatasetReader]:
     """Open a file with the settings of its provider, for reading within the block; no request outlasts `seconds`.
 
-    `directory` is the offset of one image in a TIFF, such as an overview, which is then opened in place of the first.
+    With `overview`, its level and the offset of its image in a TIFF, that is opened in place of the whole.
 
     Raises
     ------
@@ -94,12 +94,17 @@ def opened(
     settings = settings_of(str(href)) | {"GDAL_HTTP_TIMEOUT": max(1.0, seconds), "CPL_VSIL_CURL_ALLOWED_FILENAME": name}
     if "AWS_REQUEST_PAYER" in settings and "AWS_NO_SIGN_REQUEST" in settings:
         raise SceneError("unreadable", f"the reader of {shown(str(href))} pays for it: set AWS credentials")
+    path, options = str(href), {}
+    if overview and name.startswith("/vsi"):
+        # By its offset, since a level makes GDAL look for overviews elsewhere before we can check, and a server may by
+        # now answer otherwise than when we did.
+        path = f"GTIFF_DIR:off:{overview[1]}:{name}"
+    elif overview:
+        options = {"overview_level": overview[0]}  # by its offset, GDAL would look for files beside it
     with (
         # The session is a dummy, else rasterio would make one of boto3's for each read, and GDAL signs as well.
         rasterio.Env(DummySession(), **settings),
-        rasterio.DatasetReader(
-            f"GTIFF_DIR:off:{directory}:{name}" if directory else str(href), driver=IMAGE_DRIVERS, sharing=False
-        ) as file,
+        rasterio.DatasetReader(path, driver=IMAGE_DRIVERS, sharing=False, **options) as file,
     ):
         _check_names_no_other(file, str(href))
         yield file
@@ -107,8 +112,8 @@ def opened(
 
 def _check_names_no_other(file: rasterio.DatasetReader, href: str) -> None:
     """Raise `SceneError("refused_address")` for a file that makes GDAL or PROJ open others."""
-    names = {name.upper() for band in (0, *file.indexes) for name in file.tag_namespaces(band)}
-    named = sorted(names & REFERRING_DOMAINS)
+    # One by one: to list its domains, GDAL reads all images of the file.
+    named = [name for name in REFERRING_DOMAINS for band in (0, *file.indexes) if file.tags(band, ns=name)]
     for crs in (file.crs, file.gcps[1]):
         named += [found.group() for found in re.finditer(GRID_FILES, crs.wkt if crs else "", re.IGNORECASE)]
     if named:

@@ -79,12 +79,6 @@ class SceneReader:
     def close(self) -> None:
         """Nothing stays open between reads."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "spec": self.spec}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
-
 
 def read_layer(layer: Layer, grid: GeoBox) -> NDArray[np.float32]:
     """Read one file on a grid: (y, x) float32, NaN where it has no data.
@@ -118,7 +112,7 @@ def _attempt(layer: Layer, grid: GeoBox, until: float) -> NDArray[np.float32]:
         if is_like_raster or "not recognized" not in str(error):
             raise
         words = str(error)
-    raise ValueError(words)  # two looks, and both saw no raster: it will not become one
+    raise ValueError(words)  # neither request nor GDAL saw a raster: it will not become one
 
 
 def _check(file: rasterio.DatasetReader, grid: GeoBox) -> None:
@@ -140,12 +134,12 @@ def _warp(file: rasterio.DatasetReader, layer: Layer, grid: GeoBox, seconds: flo
     target = np.full(grid.shape, np.nan, dtype=np.float32)
     nodata = _nodata(file, layer.nodata)
     source: Any = rasterio.band(file, 1)
-    placed: dict[str, Any] = {}
+    where: dict[str, Any] = {}
     scale = 1.0
     # How the overviews of a quality band were made no file says, and the mean of two classes is a third one.
     level = None if layer.is_quality else _overview(file, grid)
     if level is not None:
-        source, placed, scale = _read_overview(file, level, grid, seconds)
+        source, where, scale = _read_overview(file, level, grid, seconds)
     if source is not None:
         rasterio.warp.reproject(
             source,
@@ -155,10 +149,10 @@ def _warp(file: rasterio.DatasetReader, layer: Layer, grid: GeoBox, seconds: flo
             dst_transform=grid.transform,
             dst_nodata=np.nan,
             resampling=Resampling.nearest if layer.is_quality else Resampling.bilinear,
-            **placed,
+            **where,
             **_kernel_scale(file, scale, grid.resolution.x),
         )
-    if file.dtypes[0] == "float64" and (np.abs(target) == np.finfo(np.float32).max).any():
+    if file.dtypes[0] == "float64" and np.isposinf(target).any():
         raise ValueError("it has numbers beyond float32: scale it with gdal_translate -scale")
     return target
 
@@ -168,13 +162,12 @@ def _read_overview(
 ) -> tuple[NDArray[Any] | None, dict[str, Any], float]:
     """Read what an overview has around the grid: pixels, or None, and where they lie; how much coarser they are.
 
-    Not by GDAL's `OVERVIEW_LEVEL`: with it GDAL would follow what the file says of other files, and a server can
-    answer the second opening otherwise than the first one, which was checked.
+    Only overviews inside the file are found, see `files`.
     """
     with ExitStack() as files:
         if file.driver == "GTiff":
             offset = file.get_tag_item("IFD_OFFSET", "TIFF", bidx=1, ovr=level)
-            overview = files.enter_context(opened(file.name, seconds=seconds, directory=offset))
+            overview = files.enter_context(opened(file.name, seconds=seconds, overview=(level, offset)))
             width, height = overview.width, overview.height
         else:  # JPEG 2000 says how large its reduced images are
             overview, factor = file, file.overviews(1)[level]
@@ -190,7 +183,7 @@ def _read_overview(
         n, m = overview.width / width, overview.height / height
         window = Window(first * n, top * m, (end - first) * n, (bottom - top) * m)
         pixels = overview.read(1, window=window, out_shape=(bottom - top, end - first))
-    return pixels, _placed(file, (across, down), (first, top)), across
+    return pixels, _georeference(file, (across, down), (first, top)), across
 
 
 def _edge(file: rasterio.DatasetReader, grid: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -211,8 +204,8 @@ def _edge(file: rasterio.DatasetReader, grid: GeoBox) -> tuple[NDArray[np.float6
     return np.asarray(columns), np.asarray(rows)
 
 
-def _placed(file: rasterio.DatasetReader, pixel: tuple[float, float], corner: tuple[int, int]) -> dict[str, Any]:
-    """Where an array lies, of pixels so many times larger than the file's, from the corner (column, row) on."""
+def _georeference(file: rasterio.DatasetReader, pixel: tuple[float, float], corner: tuple[int, int]) -> dict[str, Any]:
+    """Tell where an array lies, of pixels so many times larger than the file's, from the corner (column, row) on."""
     (across, down), (first, top) = pixel, corner
     if file.crs:
         t = file.transform

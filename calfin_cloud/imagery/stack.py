@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import dask
@@ -187,8 +186,8 @@ class _Given(ArrayBlockwiseDep):  # type: ignore[misc]  # Dask has no types
         super().__init__(((1,) * len(values), *((1,),) * (ndim - 1)))
         self.values = values
 
-    def __getitem__(self, place: tuple[int, ...]) -> object:
-        return self.values[place[0]]
+    def __getitem__(self, chunk: tuple[int, ...]) -> object:
+        return self.values[chunk[0]]
 
     def __dask_tokenize__(self) -> bytes:
         return pickle.dumps(self.values)  # Dask would look into each, which takes half of the time of a stack
@@ -227,16 +226,10 @@ def _with_coords(
     coords = {
         "time": [np.datetime64(acquired(item).tz_localize(None)) for item in items],
         "band": list(BANDS),
-        **_space(domain.grid),
+        "y": domain.grid.coordinates["y"].values,
+        "x": domain.grid.coordinates["x"].values,
         **{name: ("time", np.array(values)) for name, values in on_time.items()},
     }
-    return xr.DataArray(data, dims=SCENE_DIMS, coords=coords, name="scenes")
-
-
-@lru_cache(maxsize=64)
-def _space(grid: GeoBox) -> dict[str, Any]:
-    """Coordinates of a grid, and its CRS as rioxarray and GDAL read it."""
-    y, x = (("y", grid.coordinates["y"].values), ("x", grid.coordinates["x"].values))
-    empty = xr.DataArray(np.empty(grid.shape, dtype=bool), dims=("y", "x"), coords={"y": y, "x": x})
-    placed = empty.rio.write_crs(str(grid.crs)).rio.write_transform(grid.transform)
-    return {"y": placed["y"], "x": placed["x"], "spatial_ref": placed["spatial_ref"]}
+    scenes = xr.DataArray(data, dims=SCENE_DIMS, coords=coords, name="scenes")
+    on_map: xr.DataArray = scenes.rio.write_crs(domain.crs).rio.write_transform(domain.grid.transform)
+    return on_map
