@@ -98,7 +98,7 @@ def count_gpus() -> int:
     """Count the GPUs that the library below Keras sees."""
     try:
         return len(keras.distribution.list_devices("gpu"))
-    except (RuntimeError, ValueError, NotImplementedError):
+    except (AttributeError, RuntimeError, ValueError, NotImplementedError):  # a backend that lists none, as PyTorch
         return 0
 
 

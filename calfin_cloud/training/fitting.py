@@ -27,6 +27,7 @@ from calfin_cloud.network import (
     network_id,
     prepare_compilation,
     read_weights,
+    save_openvino,
     save_weights,
     training_glaciers,
     weights_path,
@@ -50,7 +51,8 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
     """Train a network on all glaciers but those left out, and write its weights to `out`.
 
     Beside `<name>.weights.h5` go `<name>.json` (settings), `<name>.csv` (curves) and, until the run is done,
-    `<name>.checkpoint.npz`, from which the same call resumes.
+    `<name>.checkpoint.npz`, from which the same call resumes. In the end it writes files for OpenVINO, with which the
+    weights map without Keras on a CPU (`network.save_openvino`); only TensorFlow can write them.
 
     Parameters
     ----------
@@ -185,6 +187,8 @@ class _Run:
                 saved = time.monotonic()
         if self.losses or not self.out.is_file():
             self.save()
+        if keras.backend.backend() == "tensorflow":
+            save_openvino(self.out)
         self._checkpoint.unlink(missing_ok=True)
 
     def save(self) -> None:
