@@ -30,7 +30,7 @@ from calfin_cloud.storage.masks import (
     read_scene_masks,
     write_masks,
 )
-from calfin_cloud.storage.reviews import read_reviews, write_review
+from calfin_cloud.storage.reviews import instant, read_reviews, write_review
 from calfin_cloud.storage.stores import (
     begin_change,
     check_finished,
@@ -79,6 +79,7 @@ __all__ = [
     "end_change",
     "finished_keys",
     "hold_lease",
+    "instant",
     "is_store",
     "item_digest",
     "keep_domain",
