@@ -27,7 +27,15 @@ from typing import Any
 import fsspec
 import psutil
 
-from calfin_cloud.storage.files import create_whole, delete_files, digest, move_file, open_place, write_whole
+from calfin_cloud.storage.files import (
+    create_whole,
+    delete_files,
+    digest,
+    move_file,
+    open_place,
+    telling_credentials,
+    write_whole,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +66,8 @@ def hold_lease(store: str, verb: str) -> Iterator[Callable[[], None]]:
     Raises `StoreInUseError` where another run holds it.
     """
     lease = _Lease(store, verb, open_place(store))
-    lease.take()
+    with telling_credentials(store):
+        lease.take()
     stop = threading.Event()
     beat = threading.Thread(target=_give_signs, args=(lease, stop), name="lease", daemon=True)
     beat.start()

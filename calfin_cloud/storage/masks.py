@@ -27,6 +27,7 @@ NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 OF_SCENES = ("masks", "candidates", "grey")
 CODECS = (ZstdCodec(level=0), Crc32cCodec())
 """The checksum is of the compressed bytes: a flipped bit raises in every reader of Zarr, and never makes a mask."""
+FIRST_TIME, LAST_TIME = (np.datetime64(day, "us") for day in ("1678-01-01", "2262-01-01"))  # of ns in 64 bits
 REMEDY = "delete it and run `calfin retrace`, then `calfin retry`, which maps its scene once more"
 
 
@@ -81,7 +82,7 @@ def _write_names(group: zarr.Group, new: Mapping[int, str], scenes: Mapping[str,
     """Write time and id of new scenes (place -> id) onto the axis of length n, ids last."""
     first = min(new)
     for name, value_of in (
-        ("time", lambda s: int(scenes[s].astype("datetime64[us]").astype("int64"))),
+        ("time", lambda s: _microseconds(scenes[s])),
         ("scene_id", str),
     ):
         array = group[name]
@@ -90,6 +91,12 @@ def _write_names(group: zarr.Group, new: Mapping[int, str], scenes: Mapping[str,
         for place, scene_id in new.items():
             values[place - first] = value_of(scene_id)
         array[first:] = values
+
+
+def _microseconds(time: np.datetime64) -> int:
+    """Microseconds since 1970; of a time that xarray cannot read, which would hide all others, the one that is none."""
+    moment = time.astype("datetime64[us]")
+    return int((moment if FIRST_TIME < moment < LAST_TIME else np.datetime64("NaT", "us")).astype("int64"))
 
 
 def write_masks(

@@ -22,6 +22,7 @@ from calfin_cloud.storage.files import (
     read_each,
     seal,
     store_address,
+    telling_credentials,
     unseal,
     write_whole,
 )
@@ -59,7 +60,8 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
 def is_store(store: str) -> bool:
     """Whether there is a store of calfin."""
     fs, root = open_place(store)
-    return bool(fs.exists(f"{root}/store.json"))
+    with telling_credentials(store):
+        return bool(fs.exists(f"{root}/store.json"))
 
 
 def read_store(store: str) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def read_store(store: str) -> dict[str, Any]:
     fs, root = open_place(store)
     path = f"{root}/store.json"
     try:
-        data = bytes(fs.cat_file(path))
+        with telling_credentials(store):
+            data = bytes(fs.cat_file(path))
     except FileNotFoundError:
         raise ValueError(
             f"{store} is not a store of calfin: it has no store.json; make one with `calfin map`"
