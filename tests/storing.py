@@ -40,9 +40,10 @@ def paths_in(store: str) -> list[str]:
 
 
 def contents(store: str) -> dict[str, bytes]:
-    """All files of a store by path."""
+    """All files of a store by path, but for those that were replaced and lie aside for a day."""
     fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
-    return {path: bytes(fs.cat_file(f"{root}/{path}")) for path in paths_in(store)}
+    paths = [path for path in paths_in(store) if not path.startswith("replaced/")]
+    return {path: bytes(fs.cat_file(f"{root}/{path}")) for path in paths}
 
 
 def item(scene: str, **properties: object) -> dict[str, object]:

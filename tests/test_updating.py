@@ -183,7 +183,8 @@ def test_another_boundary_retraces_its_domain(find, domains, store):
 
 def test_a_changed_item_is_counted_by_a_run_and_mapped_by_the_next_with_recompute(find, domains, store, undisturbed):
     items = find(domains[0])
-    items[1].properties["updated"] = "2026-01-01T00:00:00Z"
+    for asset in items[1].assets.values():
+        asset.extra_fields["file:checksum"] = "1220aa"
     items[2].links = []
     counts = map_fronts(domains, lambda _: items, store)
     assert (counts["known"], counts["changed"]) == (N_SCENES, 1)

@@ -6,6 +6,7 @@ from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import (
     apply_verdicts,
+    orphaned_verdicts,
     read_verdicts,
     reviewed_fronts,
     usable_fronts,
@@ -31,6 +32,7 @@ __all__ = [
     "keep_flags",
     "lineage_of",
     "measure_series",
+    "orphaned_verdicts",
     "read_lines",
     "read_verdicts",
     "reviewed_fronts",

@@ -18,6 +18,8 @@ from calfin_cloud.polygons import Polygons, PolygonSettings, close_polygons
 from calfin_cloud.schema import POLYGON_KINDS
 from calfin_cloud.storage import read_places, read_polygons, read_scene_masks, read_store, read_store_domains
 
+MANUAL = (0, 3)
+"""Quality flags of lines that people drew (calfin-method 8)."""
 OF_SCENE = ("key", "domain", "scene_id", "glacier_id", "datetime", "platform")
 
 
@@ -35,7 +37,8 @@ def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         As `storage.read_polygons`. A scene with no front left has no row, one whose fronts do not close says why.
     """
     polygons = read_polygons(store)
-    changed = fronts.loc[fronts["verdict"].isin(["reject", "redraw"]), "key"]
+    is_drawn = (fronts["verdict"] != "") & fronts["quality_flag"].isin(MANUAL)
+    changed = fronts.loc[is_drawn | (fronts["verdict"] == "reject"), "key"]
     left = fronts[fronts["key"].isin(changed) & (fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     domains = {d.name: d for d in read_store_domains(store)}
     rows = [row for _, scene in left.groupby("key", sort=False) for row in _rows(store, domains, scene)]
