@@ -6,7 +6,7 @@ from calfin_cloud.pipeline.mapping import map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
 from calfin_cloud.pipeline.recipes import made_by
 from calfin_cloud.pipeline.remapping import recompute_changed, retry_failed
-from calfin_cloud.pipeline.reports import summarise_scenes, write_store_report
+from calfin_cloud.pipeline.reports import summarise_scenes
 from calfin_cloud.pipeline.retracing import retrace_fronts
 from calfin_cloud.pipeline.settings import VARIANTS, MapSettings
 
@@ -25,5 +25,4 @@ __all__ = [
     "summarise_scenes",
     "trace_image",
     "write_image_fronts",
-    "write_store_report",
 ]

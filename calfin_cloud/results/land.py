@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from importlib.resources import files
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -14,7 +13,9 @@ from pyproj import CRS, Transformer
 from shapely.geometry.base import BaseGeometry
 
 LEAST_REACH_M = 600_000.0  # around the domains: a map of one glacier shows where on earth it lies
-POINTS_ACROSS = 3000  # finest detail is so much of the window
+FINEST_M = 300.0  # the shipped shapes are no finer
+LONGEST_DEG = 1.0  # of a side in longitude and latitude
+POINTS_ACROSS = 6000  # detail of a large window
 LAYERS = {"land": ("land",), "ice": ("antarctica", "greenland_ice")}
 
 Bounds = tuple[float, float, float, float]
@@ -29,9 +30,9 @@ def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
         `land` and `ice`, each a list of polygons; a polygon is a list of rings (outline first), a ring what
         `packed` makes of it.
     """
-    reach = max(LEAST_REACH_M, bounds[2] - bounds[0], bounds[3] - bounds[1])
+    reach = max(LEAST_REACH_M, 0.5 * (bounds[2] - bounds[0]), 0.5 * (bounds[3] - bounds[1]))
     window = shapely.box(bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach)
-    detail = (window.bounds[2] - window.bounds[0]) / POINTS_ACROSS
+    detail = max(FINEST_M, (window.bounds[2] - window.bounds[0]) / POINTS_ACROSS)
     return {kind: [p for name in names for p in _cut(name, window, crs, detail)] for kind, names in LAYERS.items()}
 
 
@@ -54,6 +55,8 @@ def _cut(name: str, window: BaseGeometry, crs: str, detail: float) -> list[list[
     near = table.geometry[_is_near(table.geometry, window, crs)]
     if near.empty:
         return []
+    if table.crs.is_geographic:  # a long side along a parallel is no straight line on the map
+        near = near.segmentize(LONGEST_DEG)
     drawn = near.to_crs(crs).make_valid()
     inside = shapely.clip_by_rect(drawn.to_numpy(), *window.bounds)
     parts = [p for p in shapely.get_parts(shapely.get_parts(inside)) if p.geom_type == "Polygon"]

@@ -16,6 +16,7 @@ from calfin_cloud.results.series import Series
 
 SIMPLIFY_PX = 0.3
 FACTS = ("score", "flags", "flag_details", "sigma_m", "length_m", "quality_flag", "verdict", "score_reasons")
+POINT = ("key", "datetime", "change_m", "sigma_m")
 MOST_SPARKS = 40  # points of the small line in the list of glaciers
 DAYS_AT_AN_END = 365.0  # the change of a glacier is between the means of its first and last year
 
@@ -47,8 +48,7 @@ def tables_of(shown: Shown, domain: Domain) -> Shown:
     """Take the rows of one domain; of the series those of its glacier, in the branch that the page leads with."""
     references = shown.references
     if len(references):
-        near = references.geometry.intersects(domain.polygon)
-        references = references[near & references["glacier_id"].isin(["", domain.glacier_id, domain.name])]
+        references = references[references.geometry.intersects(domain.polygon)]
     positions = shown.positions
     positions = positions[positions["domain"] == domain.name] if "domain" in positions else positions
     first = positions["branch"].min() if len(positions) else ""
@@ -104,7 +104,7 @@ def glacier_data(domain: Domain, tables: Shown, pictures: Mapping[str, str], num
             for row in without.itertuples()
         ],
         "positions": _positions(tables.positions),
-        "seasonal": [[int(r.month), round(r.deviation_m, 1), plain(r.sigma_m)] for r in tables.seasonal.itertuples()],
+        "seasonal": _seasonal(tables.seasonal),
         "pictures": dict(pictures),
     }
 
@@ -141,12 +141,20 @@ def _positions(positions: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "branch": str(branch),
             "points": [
-                [r.key, f"{r.datetime:%Y-%m-%d}", round(r.change_m, 1), plain(r.sigma_m)]
-                for r in part.sort_values("datetime").itertuples()
+                [key, f"{when:%Y-%m-%d}", plain(change), plain(sigma)]
+                for key, when, change, sigma in zip(*(part.sort_values("datetime")[c] for c in POINT), strict=True)
             ],
         }
         for branch, part in positions.groupby("branch")
     ]
+
+
+def _seasonal(seasonal: pd.DataFrame) -> list[list[Any]]:
+    """Month, deviation in m and its standard error."""
+    columns = ("month", "deviation_m", "sigma_m")
+    if seasonal.empty:
+        return []
+    return [[plain(v) for v in row] for row in zip(*(seasonal[c] for c in columns), strict=True)]
 
 
 def _change(tables: Shown) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 from PIL import Image
 from pyproj import CRS
 
@@ -41,6 +42,7 @@ MOST_PICTURES = 2000
 PICTURE_PX = 640  # longest side; WebP of it is some 30 kB
 PICTURE_QUALITY = 72
 FLAGGED = ("score", "flags", "flag_details")
+NAMES_IN_TITLE = 5
 LONLAT_PLACES = 6  # decimals of a degree: a tenth of a metre
 
 
@@ -73,6 +75,11 @@ def write_report(
     references
         Fronts drawn by hand, a file as `read_product` takes or its table: a layer of their own.
 
+    Raises
+    ------
+    ValueError
+        `store` is no store, nothing was mapped into it, or the references have no CRS or dates.
+
     Examples
     --------
     >>> cc.write_report("fronts", "report", title="Helheim, 1984 to 2024")  # doctest: +SKIP
@@ -85,31 +92,41 @@ def write_report(
     series = measure_series(product, lines) if len(product) else None
     flagged = fronts if series is None else _with_flags(store, fronts, series.flags)
     domains = read_store_domains(store)
-    made_by = read_store(store)
-    shown = shown_tables(flagged, read_rejected(store), _references(domains, references, made_by["crs"]), series)
-    latest = set(fronts.drop_duplicates("key").sort_values("datetime", ascending=False)["key"].head(most_pictures))
-    rows = []
-    for number, domain in enumerate(domains):
-        tables = tables_of(shown, domain)
-        pictures = _write_pictures(store, domain, tables, latest, folder / "pictures" / f"{number:05}")
-        _write_script(folder / "data" / f"{number:05}.js", "glacier", glacier_data(domain, tables, pictures, number))
-        rows.append(glacier_line(domain, tables, number))
-    bounds = [float(v) for v in shapely.total_bounds([d.polygon for d in domains])] if domains else [0.0] * 4
+    if not domains:
+        raise ValueError(f"{store} has no domain yet, so there is nothing to show: run `calfin map` first")
+    crs = read_store(store)["crs"]
+    shown = shown_tables(flagged, read_rejected(store), _references(references, crs), series)
+    glaciers = _write_glaciers(store, domains, shown, folder, most_pictures=most_pictures)
+    left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
+    names = ", ".join(d.name for d in domains[:NAMES_IN_TITLE]) + (" …" if len(domains) > NAMES_IN_TITLE else "")
     about = {
-        "title": title or f"Calving fronts: {', '.join(d.name for d in domains[:5])}{' …' if len(domains) > 5 else ''}",
-        "crs": made_by["crs"],
-        "proj4": _proj4(made_by["crs"]),
-        "bounds": bounds,
+        "title": title or f"Calving fronts: {names}",
+        "crs": crs,
+        "proj4": _proj4(crs),
+        "bounds": [left, bottom, right, top],
         "reasons": REASONS,
-        "glaciers": rows,
-        "provenance": [[k, json.dumps(v) if isinstance(v, dict) else str(v)] for k, v in made_by.items()],
+        "glaciers": glaciers,
+        "provenance": [[k, json.dumps(v) if isinstance(v, dict) else str(v)] for k, v in read_store(store).items()],
         "downloads": _write_downloads(flagged, series, folder),
     }
     _write_script(folder / "data" / "about.js", "about", about)
-    left, bottom, right, top = bounds
-    _write_script(folder / "data" / "land.js", "land", land_around((left, bottom, right, top), made_by["crs"]))
+    _write_script(folder / "data" / "land.js", "land", land_around((left, bottom, right, top), crs))
     shutil.copytree(str(files("calfin_cloud.results") / "page"), folder, dirs_exist_ok=True)
     return folder / "index.html"
+
+
+def _write_glaciers(
+    store: str, domains: Sequence[Domain], shown: Shown, folder: Path, *, most_pictures: int
+) -> list[dict[str, Any]]:
+    """Write data and pictures of each domain; return its line of the overview."""
+    latest = shown.fronts.drop_duplicates("key").sort_values("datetime", ascending=False)["key"].head(most_pictures)
+    wanted, rows = set(latest), []
+    for number, domain in enumerate(domains):
+        tables = tables_of(shown, domain)
+        pictures = _write_pictures(store, domain, tables, wanted, folder / "pictures" / f"{number:05}")
+        _write_script(folder / "data" / f"{number:05}.js", "glacier", glacier_data(domain, tables, pictures, number))
+        rows.append(glacier_line(domain, tables, number))
+    return rows
 
 
 def _clear(folder: Path) -> None:
@@ -127,16 +144,12 @@ def _with_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> gp
     return made
 
 
-def _references(
-    domains: list[Domain], given: str | Path | gpd.GeoDataFrame | None, crs: str
-) -> gpd.GeoDataFrame:
-    """Fronts drawn by hand in the CRS of the store: those given, and those that the domains know."""
-    tables = []
-    if given is not None:
-        table = product_of(given) if isinstance(given, gpd.GeoDataFrame) else read_product(given)
-        tables.append(table.to_crs(crs))
-    columns = [*PRODUCT_COLUMNS, "geometry"]
-    return pd.concat(tables) if tables else gpd.GeoDataFrame(columns=columns, geometry="geometry", crs=crs)
+def _references(given: str | Path | gpd.GeoDataFrame | None, crs: str) -> gpd.GeoDataFrame:
+    """Fronts drawn by hand in the CRS of the store; no row where none are given."""
+    if given is None:
+        return gpd.GeoDataFrame(columns=[*PRODUCT_COLUMNS, "geometry"], geometry="geometry", crs=crs)
+    table = product_of(given) if isinstance(given, gpd.GeoDataFrame) else read_product(given)
+    return table.to_crs(crs)
 
 
 def _write_pictures(store: str, domain: Domain, tables: Shown, wanted: set[str], folder: Path) -> dict[str, str]:
@@ -155,7 +168,7 @@ def _write_pictures(store: str, domain: Domain, tables: Shown, wanted: set[str],
     return names
 
 
-def _webp(grey: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+def _webp(grey: NDArray[np.uint8]) -> bytes:
     """Picture of a scene, (y, x) uint8, at most `PICTURE_PX` on its longer side."""
     ratio = PICTURE_PX / max(grey.shape)
     size = [max(1, round(side * ratio)) for side in grey.shape[::-1]]

@@ -12,14 +12,14 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as CSV; text that a spreadsheet would take for a formula gets an apostrophe before it.
+    r"""Write a table as CSV; text that a spreadsheet would take for a formula gets an apostrophe before it.
 
     Examples
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> write_csv(pd.DataFrame({"scene": ["=1+1"], "change_m": [-3.5]}), folder / "t.csv").read_text()
-    "scene,change_m\\n'=1+1,-3.5\\n"
+    "scene,change_m\n'=1+1,-3.5\n"
     """
     texts = [c for c in table.columns if table[c].dtype == object or isinstance(table[c].dtype, pd.StringDtype)]
     table.assign(**{c: table[c].map(_plain) for c in texts}).to_csv(path, index=False)

@@ -1,10 +1,10 @@
-// Colours: dates by D3's plasma, whose every step is far from any grey; change by a scale around zero.
+// Colours: dates from blue to yellow, lighter all the way and far from any grey; change by a scale around zero.
 "use strict";
 
 (() => {
-  const LOW = 0.06, HIGH = 0.96; // plasma without its ends: the first is nearly black
   const STEPS = 64;
-  const ramp = d3.range(STEPS).map((i) => d3.color(d3.interpolatePlasma(LOW + ((HIGH - LOW) * i) / (STEPS - 1))).formatHex());
+  const dates = d3.piecewise(d3.interpolateLab, ["#4b3df0", "#a33ae0", "#e64a8d", "#fb8b3c", "#f9ee3a"]);
+  const ramp = d3.range(STEPS).map((i) => d3.color(dates(i / (STEPS - 1))).formatHex());
 
   atlas.ramp = ramp;
   atlas.colourStep = (day) => {

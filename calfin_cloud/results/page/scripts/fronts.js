@@ -7,6 +7,7 @@
   const stroke = (color, width, lineDash) => new ol.style.Stroke({ color, width, lineDash, lineCap: lineDash ? "butt" : "round" });
   const CANDIDATE = [stroke(CASING, 4.5), stroke("#ffffff", 2, [2, 5])].map((s) => new ol.style.Style({ stroke: s }));
   const REFERENCE = [stroke(CASING, 5), stroke("#2ee6d6", 2.5, [9, 6])].map((s) => new ol.style.Style({ stroke: s }));
+  const NEAR_PX = 8;
   const cache = new Map();
   const sources = new Map(); // pictures that were shown
 
@@ -91,17 +92,13 @@
     new ol.style.Style({ stroke: stroke(atlas.colourOf(feature.get("front").day), 3.2) }),
   ]);
 
-  atlas.frontAt = (pixel) => {
-    let hit = null;
-    const near = { layerFilter: (l) => l === fronts, hitTolerance: 6 };
-    atlas.map.map.forEachFeatureAtPixel(pixel, (feature) => { hit ??= feature.get("front"); }, near);
-    return hit;
-  };
-
-  atlas.rowAt = (pixel) => {
-    let hit = null;
-    const near = { layerFilter: (l) => l === candidates || l === references, hitTolerance: 5 };
-    atlas.map.map.forEachFeatureAtPixel(pixel, (feature, layer) => { hit ??= { row: feature.get("row"), layer }; }, near);
-    return hit;
+  const isShown = (feature) => atlas.inSpan(feature.get("front"));
+  atlas.frontAt = (place) => atlas.nearest(fronts, place, NEAR_PX, isShown)?.get("front") ?? null;
+  atlas.rowAt = (place) => {
+    for (const layer of [candidates, references]) {
+      const feature = layer.getVisible() && atlas.nearest(layer, place, NEAR_PX, (f) => Boolean(layer.getStyleFunction()(f)));
+      if (feature) return { row: feature.get("row"), layer };
+    }
+    return null;
   };
 })();

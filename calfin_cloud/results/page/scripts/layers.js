@@ -10,11 +10,21 @@
   const RESOLUTIONS = [8192, 4096, 2048, 1024, 512, 256];
   const EDGE_M = 4194304;
 
-  const layer = (zIndex) => new ol.layer.Vector({ source: new ol.source.Vector(), zIndex, className: `layer${zIndex}` });
+  const layer = (zIndex, options = {}) => new ol.layer.Vector({ source: new ol.source.Vector(), zIndex, className: `layer${zIndex}`, ...options });
   const picture = new ol.layer.Image({ zIndex: 3, className: "picture" });
-  const boxes = layer(2), references = layer(5), candidates = layer(6), fronts = layer(7), chosen = layer(8), dots = layer(9);
+  const BOX_M = 500; // resolution above which boxes are hidden by their dots
+  const boxes = layer(2, { maxResolution: BOX_M }), references = layer(5), candidates = layer(6), fronts = layer(7), chosen = layer(8), dots = layer(9, { declutter: true });
   [picture, boxes, references, candidates, fronts, chosen, dots].forEach((l) => atlas.map.map.addLayer(l));
   atlas.layers = { picture, boxes, references, candidates, fronts, chosen, dots, online: null };
+
+  // The feature of a layer that is nearest to a place of the map, if it is as near as so many pixels.
+  atlas.nearest = (layer, place, px, filter) => {
+    if (!layer.getVisible()) return null;
+    const feature = layer.getSource().getClosestFeatureToCoordinate(place, filter);
+    if (!feature) return null;
+    const [x, y] = feature.getGeometry().getClosestPoint(place);
+    return Math.hypot(x - place[0], y - place[1]) <= px * atlas.map.view.getResolution() ? feature : null;
+  };
 
   const choices = [
     { name: "Fronts", layers: [fronts, chosen], sign: "front" },

@@ -3,6 +3,8 @@
 
 (() => {
   const about = atlas.received.about;
+  const LEAST_AROUND_M = 150_000;
+  const NEAR_M = 150; // below this resolution land is only a hint: it is drawn at the scale of a region
   const ROUND = 7; // significant places of a resolution in the address
 
   proj4.defs(about.crs, about.proj4);
@@ -30,7 +32,21 @@
     interactions: ol.interaction.defaults.defaults({ doubleClickZoom: true, altShiftDragRotate: true }),
     keyboardEventTarget: atlas.get("map"),
   });
-  atlas.map = { map, view, projection, toLonLat, toMap, graticule, fit, turnNorthUp };
+  // Where on the whole the shown glacier is.
+  const locatorLayer = new ol.layer.Vector({ source: land });
+  const here = new ol.layer.Vector({ source: new ol.source.Vector() });
+  const locator = new ol.Map({ target: "locator", layers: [locatorLayer, here], view: new ol.View({ projection, center: [0, 0], resolution: 1000 }), controls: [], interactions: [] });
+  const wide = ol.extent.buffer(about.bounds, Math.max(LEAST_AROUND_M, 0.03 * (about.bounds[2] - about.bounds[0])));
+  function locate(bounds) {
+    atlas.get("locator").hidden = !bounds;
+    if (!bounds) return;
+    here.getSource().clear(true);
+    here.getSource().addFeature(new ol.Feature(new ol.geom.Point(ol.extent.getCenter(bounds))));
+    locator.updateSize();
+    locator.getView().fit(wide);
+  }
+
+  atlas.map = { wide, locate, map, view, projection, toLonLat, toMap, graticule, fit, turnNorthUp };
 
   // Meridians and parallels, dense enough to bend as they do.
   function gridLines() {
@@ -60,11 +76,14 @@
       text: new ol.style.Text({ text: feature.get("text"), placement: "line", font: "11px system-ui, sans-serif", repeat: 420, textBaseline: "bottom", fill: new ol.style.Fill({ color: colour("soft") }), stroke: new ol.style.Stroke({ color: colour("halo"), width: 2.5 }) }),
     }));
     map.getTargetElement().style.background = colour("sea");
+    locatorLayer.setStyle(landLayer.getStyle());
+    locator.getTargetElement().style.background = colour("sea");
+    here.setStyle(new ol.style.Style({ image: new ol.style.Circle({ radius: 4.5, fill: new ol.style.Fill({ color: "#d6336c" }), stroke: new ol.style.Stroke({ color: "#fff", width: 1.5 }) }) }));
   }
 
   function fit(bounds, { quick = false } = {}) {
     const isSmall = window.matchMedia("(max-width: 760px)").matches;
-    view.fit(bounds, { padding: isSmall ? [44, 20, 40, 20] : [56, 72, 48, 40], duration: quick || atlas.isStill() ? 0 : 450, maxZoom: 30 });
+    view.fit(bounds, { padding: isSmall ? [50, 56, 40, 12] : [56, 72, 48, 40], duration: quick || atlas.isStill() ? 0 : 450, maxZoom: 30 });
   }
 
   // True north is not up on a polar map: where it points at the middle of the view.
@@ -105,12 +124,13 @@
     return true;
   };
 
+  view.on("change:resolution", () => landLayer.setOpacity(Math.max(0.3, Math.min(1, view.getResolution() / NEAR_M))));
   view.on(["change:center", "change:rotation"], turnArrow);
   map.on("pointermove", (event) => { if (!event.dragging) showPlace(event); });
   map.on("moveend", () => atlas.tell("moved"));
   atlas.get("in").addEventListener("click", () => view.animate({ zoom: view.getZoom() + 1, duration: 200 }));
   atlas.get("out").addEventListener("click", () => view.animate({ zoom: view.getZoom() - 1, duration: 200 }));
-  atlas.get("fit").addEventListener("click", () => fit(atlas.state.glacier?.bounds ?? about.bounds));
+  atlas.get("fit").addEventListener("click", () => fit(atlas.state.glacier?.bounds ?? wide));
   atlas.get("north").addEventListener("click", turnNorthUp);
   atlas.on("theme", dress);
   dress();

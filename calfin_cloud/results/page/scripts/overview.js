@@ -10,8 +10,9 @@
   const coverage = d3.scaleSequential([0, 1], (t) => d3.interpolateYlGnBu(0.2 + 0.8 * t));
   const share = (g) => g.years.length / Math.max(1, allYears[allYears.length - 1] - allYears[0] + 1);
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
-  const title = (g) => g.name.replaceAll("-", " ").replaceAll("_", " ");
+  const title = (g) => g.name.replaceAll("-", " ").replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
   atlas.titleOf = title;
+  atlas.numberOf = (g) => (g.id && !title(g).endsWith(g.id) ? (/^\d/.test(g.id) ? `No. ${g.id} · ` : `${g.id} · `) : "");
 
   const KINDS = {
     change: { name: "change of position", colour: (g) => (g.change == null ? null : change.colour(g.change)), ends: [`−${atlas.length(change.most)}`, "0", `+${atlas.length(change.most)}`], steps: d3.range(-1, 1.01, 0.1).map((t) => change.colour(t * change.most)), words: ["retreat", "advance"] },
@@ -25,30 +26,36 @@
 
   const features = new Map(glaciers.map((g) => [g, new ol.Feature({ geometry: new ol.geom.Point([(g.bounds[0] + g.bounds[2]) / 2, (g.bounds[1] + g.bounds[3]) / 2]), glacier: g })]));
   atlas.layers.dots.getSource().addFeatures([...features.values()]);
-  const radius = (g) => 4 + 5 * Math.sqrt(g.fronts / Math.max(1, counts.domain()[1]));
+  const NEAR_PX = 11;
+  const FAR_M = 1500, NAME_M = 400; // resolutions: dots are small beyond, and have names below
+  const radius = (g, resolution) => (3 + 4 * Math.sqrt(g.fronts / Math.max(1, counts.domain()[1]))) * Math.min(1.5, Math.max(0.75, Math.sqrt(FAR_M / resolution)));
   let pointed = null;
 
-  function dotStyle(feature) {
+  function dotStyle(feature, resolution) {
     const g = feature.get("glacier");
     if (atlas.state.glacier || !found.includes(g)) return null;
     const colour = KINDS[kind].colour(g), isPointed = g === pointed;
     return new ol.style.Style({
       image: new ol.style.Circle({
-        radius: radius(g) + (isPointed ? 3 : 0),
+        radius: radius(g, resolution) + (isPointed ? 3 : 0),
         fill: new ol.style.Fill({ color: colour ?? "rgba(0,0,0,0)" }),
-        stroke: new ol.style.Stroke({ color: isPointed ? atlas.css("--accent") : atlas.css("--dotEdge"), width: isPointed ? 3 : 1.2 }),
+        stroke: new ol.style.Stroke({ color: isPointed ? colours.accent : colours.edge, width: isPointed ? 3 : 1 }),
+        declutterMode: "none",
       }),
-      zIndex: isPointed ? 2 : 1,
+      text: resolution < NAME_M || isPointed ? new ol.style.Text({ text: title(g), font: "600 12px system-ui, sans-serif", offsetY: -radius(g, resolution) - 10, fill: new ol.style.Fill({ color: colours.ink }), stroke: new ol.style.Stroke({ color: colours.halo, width: 3 }) }) : undefined,
+      zIndex: isPointed ? Infinity : Math.abs(g.change ?? -1), // what moved most lies above
     });
   }
+  let colours = {};
+  function dress() {
+    colours = { accent: atlas.css("--accent"), edge: atlas.css("--dotEdge"), ink: atlas.css("--ink"), halo: atlas.css("--halo") };
+    atlas.layers.dots.changed();
+  }
+  dress();
   atlas.layers.dots.setStyle(dotStyle);
   atlas.drawDots = () => atlas.layers.dots.changed();
 
-  atlas.glacierAt = (pixel) => {
-    let hit = null;
-    atlas.map.map.forEachFeatureAtPixel(pixel, (feature) => { hit ??= feature.get("glacier"); }, { layerFilter: (l) => l === atlas.layers.dots, hitTolerance: 6 });
-    return hit;
-  };
+  atlas.glacierAt = (place) => atlas.nearest(atlas.layers.dots, place, NEAR_PX, (f) => found.includes(f.get("glacier")))?.get("glacier") ?? null;
 
   atlas.pointAt = (glacier) => {
     if (pointed === glacier) return;
@@ -63,7 +70,7 @@
   function listRow(g) {
     const item = atlas.element("li"), button = atlas.element("button", "", { type: "button" });
     const words = atlas.element("span", "", { class: "words" });
-    words.append(atlas.element("b", title(g)), atlas.element("small", g.fronts ? `${g.id && g.id !== g.name ? `No. ${g.id} · ` : ""}${atlas.count(g.fronts, "front")} · ${g.first.slice(0, 4)}–${g.last.slice(0, 4)}` : "no front"));
+    words.append(atlas.element("b", title(g)), atlas.element("small", g.fronts ? `${atlas.numberOf(g)}${atlas.count(g.fronts, "front")} · ${g.first.slice(0, 4)}–${g.last.slice(0, 4)}` : "no front"));
     const chip = atlas.element("span", g.change == null ? "–" : atlas.length(g.change, { sign: true }), { class: "change" });
     if (g.change != null) chip.style.setProperty("--dot", change.colour(g.change));
     button.append(words, spark(g), chip);
@@ -134,6 +141,6 @@
   atlas.get("search").addEventListener("input", showList);
   atlas.get("search").addEventListener("keydown", (event) => { if (event.key === "Enter" && found.length) atlas.openGlacier([...found].sort(ORDERS[atlas.get("order").value])[0]); });
   atlas.get("order").addEventListener("change", showList);
-  atlas.on("theme", () => atlas.drawDots());
+  atlas.on("theme", dress);
   showList();
 })();

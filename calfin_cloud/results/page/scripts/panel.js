@@ -10,12 +10,12 @@
 
   atlas.showNumbers = (glacier) => {
     get("name").textContent = atlas.titleOf(glacier);
-    get("names").textContent = [glacier.id && glacier.id !== glacier.name ? `No. ${glacier.id}` : "", `${glacier.resolution} m pixels`, about.crs].filter(Boolean).join(" · ");
+    get("names").textContent = `${atlas.numberOf(glacier)}${glacier.resolution} m pixels · ${about.crs}`;
     const rate = glacier.rate == null ? "–" : `${glacier.rate < 0 ? "−" : "+"}${Math.abs(Math.round(glacier.rate))}`;
     const facts = [
       [`${glacier.fronts.toLocaleString("en")}`, `${glacier.fronts === 1 ? "front" : "fronts"} in ${atlas.count(glacier.scenes, "scene")}`],
       [glacier.first ? `${glacier.first.slice(0, 4)}–${glacier.last.slice(0, 4)}` : "–", `${atlas.count(glacier.years.length, "year")} with a front`],
-      [atlas.length(glacier.change, { sign: true }), "first to last year"],
+      [atlas.length(glacier.change, { sign: true }), "from the first to the last year"],
       [rate, `m a year${glacier.rate_sigma == null ? "" : ` ± ${Math.round(2 * glacier.rate_sigma)}`}`],
     ];
     get("numbers").replaceChildren(...facts.map(([value, words]) => {

@@ -8,6 +8,7 @@
 
   function draw() {
     const months = atlas.state.data.seasonal, node = svg.node();
+    node.parentElement.classList.toggle("blank", !months.length);
     const width = Math.max(node.clientWidth, 120), height = Math.max(node.clientHeight, 80);
     svg.attr("viewBox", `0 0 ${width} ${height}`).selectAll("*").remove();
     svg.append("text").attr("class", "head").attr("x", EDGE.left).attr("y", 13).text("Mean year (m)");

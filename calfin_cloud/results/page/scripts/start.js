@@ -20,9 +20,11 @@
     atlas.showFacts();
     atlas.redrawFronts();
     atlas.map.map.updateSize();
+    atlas.map.locate(glacier.bounds);
     atlas.map.fit(glacier.bounds, { quick });
     if (!quick) get("name").focus({ preventScroll: true });
     get("side").scrollTop = 0;
+    window.scrollTo(0, 0); // on a phone the list is below the map
     atlas.say(`${atlas.titleOf(glacier)}: ${atlas.count(glacier.fronts, "front")}`);
     atlas.tell("opened");
   };
@@ -34,7 +36,8 @@
     atlas.clearGlacier();
     show("overview");
     atlas.map.map.updateSize();
-    atlas.map.fit(about.bounds, { quick });
+    atlas.map.locate(null);
+    atlas.map.fit(atlas.map.wide, { quick });
     if (last && !quick) get("search").focus({ preventScroll: true });
     atlas.tell("opened");
   };
@@ -81,9 +84,9 @@
   function pointer(event) {
     if (event.dragging) { atlas.hideTip(); return; }
     const { clientX, clientY } = event.originalEvent;
-    const glacier = state.glacier ? null : atlas.glacierAt(event.pixel);
-    const front = state.glacier && !atlas.isDrawing() ? atlas.frontAt(event.pixel) : null;
-    const row = state.glacier && !front ? atlas.rowAt(event.pixel) : null;
+    const glacier = state.glacier ? null : atlas.glacierAt(event.coordinate);
+    const front = state.glacier && !atlas.isDrawing() ? atlas.frontAt(event.coordinate) : null;
+    const row = state.glacier && !front ? atlas.rowAt(event.coordinate) : null;
     map.getTargetElement().style.cursor = glacier || front ? "pointer" : "";
     if (!state.glacier) atlas.pointAt(glacier);
     if (glacier) atlas.showTip(clientX, clientY, [atlas.titleOf(glacier), `${atlas.count(glacier.fronts, "front")}${glacier.first ? `, ${glacier.first.slice(0, 4)}–${glacier.last.slice(0, 4)}` : ""}`, glacier.change == null ? "" : `change ${atlas.length(glacier.change, { sign: true })}`].filter(Boolean));
@@ -101,8 +104,8 @@
   map.getTargetElement().addEventListener("pointerleave", atlas.hideTip);
   map.on("click", (event) => {
     if (atlas.isDrawing()) return;
-    if (state.glacier) atlas.choose(atlas.frontAt(event.pixel));
-    else { const glacier = atlas.glacierAt(event.pixel); if (glacier) atlas.openGlacier(glacier); }
+    if (state.glacier) atlas.choose(atlas.frontAt(event.coordinate));
+    else { const glacier = atlas.glacierAt(event.coordinate); if (glacier) atlas.openGlacier(glacier); }
   });
   get("back").addEventListener("click", () => atlas.openOverview());
   get("before").addEventListener("click", () => atlas.openGlacier(atlas.neighbour(state.glacier, -1)));

@@ -56,7 +56,8 @@
     atlas.get("compare").setAttribute("aria-pressed", isOn);
     sides.forEach(({ picture, line }) => [picture, line].forEach((layer) => layer.setVisible(isOn)));
     if (isOn) {
-      const options = [...atlas.state.data.byKey].map(([key, [front]]) => [`${front.date}  ${front.platform}`, key]);
+      const perDay = d3.rollup(atlas.state.data.byKey, (rows) => rows.length, ([, [front]]) => front.date);
+      const options = [...atlas.state.data.byKey].map(([key, [front]]) => [perDay.get(front.date) > 1 ? `${front.date} ${front.time} ${front.platform}` : front.date, key]);
       sides.forEach(({ select }) => select.replaceChildren(...options.map(([text, key]) => new Option(text, key))));
       fill();
       atlas.say(`Comparing ${sides.map((s) => s.select.selectedOptions[0]?.text).join(" with ")}`);

@@ -6,7 +6,7 @@
   const BRANCHES = ["var(--series)", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
   const svg = d3.select("#series");
   const from = atlas.get("from"), to = atlas.get("to");
-  const PLAY_MS = 9000; // for all dates
+  const PLAY_MS = 9000, QUICKEST_MS = 60, SLOWEST_MS = 700; // for all dates; for one
   let scales = null;
   let playing = null;
   let chart = [];
@@ -24,7 +24,9 @@
     const x = d3.scaleLinear(reach(), [EDGE.left, width - EDGE.right]);
     const time = d3.scaleUtc(x.domain().map((d) => new Date(d * 864e5)), x.range());
     const band = (p, side) => (p[2] + side * 2 * (p[3] ?? 0)) / 1e3;
-    const ends = all.length ? [d3.min(all, (p) => band(p, -1)), d3.max(all, (p) => band(p, 1))] : [-1, 1];
+    // The band of the first branch and the lines of the others: a wide band of another branch would flatten all.
+    const heights = data.positions.flatMap((b, i) => b.points.flatMap((p) => (i ? [p[2] / 1e3] : [band(p, -1), band(p, 1)])));
+    const ends = all.length ? d3.extent(heights) : [-1, 1];
     const y = d3.scaleLinear(ends, [height - EDGE.bottom, EDGE.top]).nice(4);
     scales = { x, y };
     const axis = svg.append("g").attr("class", "axis");
@@ -35,6 +37,7 @@
     } else {
       svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 - 14).attr("text-anchor", "middle").text("No position could be measured: the series needs ice polygons or a centreline");
     }
+    svg.append("clipPath").attr("id", "inside").append("rect").attr("x", EDGE.left).attr("y", EDGE.top - 6).attr("width", width - EDGE.left - EDGE.right).attr("height", height - EDGE.top - EDGE.bottom + 6);
     data.positions.forEach((branch, i) => drawBranch(branch, i, x, y, band));
     drawDots(x, y, height);
     svg.append("line").attr("class", "cursor");
@@ -56,8 +59,8 @@
 
   function drawBranch(branch, i, x, y, band) {
     const at = (p) => x(atlas.day(p[1]));
-    const group = svg.append("g").attr("class", i ? "branch other" : "branch").style("color", BRANCHES[i % BRANCHES.length]);
-    group.append("path").attr("class", "band").attr("d", d3.area(at, (p) => y(band(p, -1)), (p) => y(band(p, 1)))(branch.points));
+    const group = svg.append("g").attr("class", i ? "branch other" : "branch").attr("clip-path", "url(#inside)").style("color", BRANCHES[i % BRANCHES.length]);
+    if (!i) group.append("path").attr("class", "band").attr("d", d3.area(at, (p) => y(band(p, -1)), (p) => y(band(p, 1)))(branch.points));
     group.append("path").attr("class", "line").attr("d", d3.line(at, (p) => y(p[2] / 1e3))(branch.points));
   }
 
@@ -109,7 +112,9 @@
     const rate = glacier.rate == null ? "" : `, ${Math.round(glacier.rate)} m a year`;
     atlas.get("seriesText").textContent = `Position of the front from ${glacier.first} to ${glacier.last}: ${glacier.change == null ? "change unknown" : `${atlas.length(glacier.change, { sign: true })} in all`}${rate}. Band: 95 % of cases.`;
     const flagged = atlas.state.data.fronts.some((f) => f.flags);
-    atlas.get("key").textContent = `${points().length ? "Band: ± 2 σ." : ""}${flagged ? " Ringed: doubtful." : ""}`;
+    const lacking = points().length && chart.some((d) => !d.p);
+    const others = atlas.state.data.positions.slice(1).map((b) => b.branch).join(", ");
+    atlas.get("key").textContent = [points().length && "band ± 2 σ", others && `dashed: ${others}`, flagged && "ringed: doubtful", lacking && "hollow: no position"].filter(Boolean).join(" · ");
   }
 
   // Slider
@@ -156,7 +161,7 @@
     const days = [...new Set(atlas.state.data.fronts.map((f) => f.day))];
     const first = atlas.state.from;
     let at = atlas.state.to >= days[days.length - 1] ? 0 : days.findIndex((d) => d > atlas.state.to);
-    const every = Math.max(60, PLAY_MS / days.length);
+    const every = Math.min(SLOWEST_MS, Math.max(QUICKEST_MS, PLAY_MS / days.length));
     atlas.get("play").replaceChildren(atlas.element("span", "❚❚", { "aria-hidden": "true" }), " Stop");
     atlas.get("play").setAttribute("aria-pressed", "true");
     playing = setInterval(() => {
