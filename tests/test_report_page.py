@@ -13,7 +13,7 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from servers.browser import browser
+from servers.browser import browser, requested
 from skimage.color import rgb2lab
 
 from calfin_cloud.cli import main
@@ -58,8 +58,9 @@ def page(folder, tmp_path):
         settle(opened)
         yield opened
         assert opened.get_log("browser") == [], "the console must stay silent"
-        names = opened.execute_script("return performance.getEntriesByType('resource').map(r => r.name)")
-        assert all(name.startswith(("file:", "data:", "blob:")) for name in names)
+        asked = requested(opened)
+        assert any(name.endswith("ol.js") for name in asked), "requests are seen"
+        assert all(name.startswith(("file:", "data:", "blob:")) for name in asked)
 
 
 @pytest.fixture
@@ -172,6 +173,8 @@ def test_a_click_on_a_front_tells_about_it_and_lays_its_picture_below(glacier):
 
 
 def test_fronts_lie_in_colour_on_the_grey_picture(glacier):
+    glacier.execute_script("atlas.layers.references.setVisible(false)")
+    settle(glacier)
     colours = map_picture(glacier)
     inked = (np.ptp(colours, axis=-1) > 90).sum()
     assert inked > 200
@@ -201,10 +204,23 @@ def test_candidates_and_references_are_layers_of_their_own(glacier):
     assert glacier.execute_script("return atlas.layers.candidates.getVisible()")
 
 
-def test_the_online_background_asks_the_network_only_when_it_is_switched_on(glacier):
+def test_the_online_background_asks_the_network_only_when_it_is_switched_on(folder, tmp_path):
+    with browser(tmp_path) as glacier:
+        glacier.get(address(folder))
+        open_glacier(glacier)
+        check_background(glacier)
+
+
+def check_background(glacier):
     assert glacier.execute_script("return atlas.layers.online") is None
     box = glacier.find_elements(By.CSS_SELECTOR, "#layers input")[-1]
     assert not box.is_selected()
+    requested(glacier)
+    glacier.execute_script("arguments[0].click()", box)
+    settle(glacier)
+    asked = [name for name in requested(glacier) if name.startswith("http")]
+    assert asked
+    assert all(name.startswith("https://gibs.earthdata.nasa.gov/wmts/epsg3413/") for name in asked)
 
 
 def test_the_slider_leaves_only_the_fronts_of_its_time(glacier):
@@ -241,12 +257,12 @@ def test_two_dates_lie_side_by_side_and_the_seam_parts_them(glacier):
         return map_picture(glacier)
 
     left, right = seen(keys, 1000), seen(keys, 0)
-    assert (left != right).mean() > 0.2, "the pictures differ"
+    assert (np.abs(left - right) > 60).mean() > 0.01, "the pictures differ"
     assert (seen(keys[::-1], 0) == left).all()
     half = seen(keys, 500)
     middle = half.shape[1] // 2
-    assert (half[:, : middle - 60] == left[:, : middle - 60]).all()
-    assert (half[:, middle + 60 :] == right[:, middle + 60 :]).all()
+    assert np.abs(half - left)[:, : middle - 60].max() < 60, "but for the smoothing of lines"
+    assert np.abs(half - right)[:, middle + 60 :].max() < 60
     glacier.find_element(By.ID, "compare").click()
     assert not glacier.find_element(By.ID, "swipe").is_displayed()
 

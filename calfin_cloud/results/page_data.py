@@ -11,7 +11,7 @@ import pandas as pd
 import shapely
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.results.land import packed
+from calfin_cloud.land import packed
 from calfin_cloud.results.series import Series
 
 SIMPLIFY_PX = 0.3

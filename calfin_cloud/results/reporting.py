@@ -21,8 +21,8 @@ from PIL import Image
 from pyproj import CRS
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.land import land_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
-from calfin_cloud.results.land import land_around
 from calfin_cloud.results.page_data import Shown, glacier_data, glacier_line, shown_tables, tables_of
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.results.series import Series, measure_series, store_product

@@ -14,6 +14,7 @@ import tempfile
 import time
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import cv2
 import geopandas as gpd
@@ -27,7 +28,7 @@ from shapely.geometry.base import BaseGeometry
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from servers.browser import browser
+from servers.browser import browser, requested
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, domains_from_termini
@@ -46,7 +47,7 @@ def make_store(store: str, termini: gpd.GeoDataFrame, *, n_domains: int, n_front
     storage.open_store(store, crs=CRS, made_by={"model": "made-up", "code": "0", "settings": {}})
     domains = domains_from_termini(termini, resolution_m=30.0, margin=0.6, crs=CRS)
     lines = {str(g): part for g, part in termini.groupby("Glacier_ID")}
-    ice = gpd.read_parquet(str(files("calfin_cloud.results") / "basemap" / "greenland_ice.parquet")).union_all()
+    ice = gpd.read_parquet(str(files("calfin_cloud") / "basemap" / "greenland_ice.parquet")).union_all()
     rng = np.random.default_rng(0)
     for number in range(n_domains):
         like = domains[number % len(domains)]
@@ -183,8 +184,7 @@ def open_page(page: Path, folder: Path) -> dict[str, float]:
         )
         shown = opened.execute_async_script(drawn)
         wall = time.perf_counter() - began
-        names = opened.execute_script("return performance.getEntriesByType('resource').map((r) => r.name)")
-        read = sum(Path(name.removeprefix("file://")).stat().st_size for name in names if name.startswith("file:"))
+        read = sum(Path(unquote(urlparse(name).path)).stat().st_size for name in requested(opened) if "file:" in name)
         timed = (
             "const done = arguments[0], t = performance.now(); atlas.openGlacier(atlas.received.about.glaciers[100])"
             ".then(() => atlas.map.map.once('rendercomplete', () => done(performance.now() - t)))"

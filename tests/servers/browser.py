@@ -1,5 +1,6 @@
 """A headless browser that may open local files and nothing else."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def browser(
     for flag in (*FLAGS, f"window-size={width},{height}"):
         options.add_argument(f"--{flag}")
     options.binary_location = shutil.which("chromium") or ""
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     if phone:
         size = {"width": width, "height": height, "pixelRatio": 2}
@@ -41,3 +42,9 @@ def browser(
         yield opened
     finally:
         opened.quit()
+
+
+def requested(opened: webdriver.Chrome) -> list[str]:
+    """Addresses that the browser has asked for since the last call, in order."""
+    told = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in told if m["method"] == "Network.requestWillBeSent"]

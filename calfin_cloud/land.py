@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
-from shapely.geometry.base import BaseGeometry
+from shapely.geometry import Polygon
 
 LEAST_REACH_M = 600_000.0  # around the domains: a map of one glacier shows where on earth it lies
 FINEST_M = 300.0  # the shipped shapes are no finer
@@ -22,7 +22,7 @@ Bounds = tuple[float, float, float, float]
 
 
 def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
-    """Cut land and ice to a window around `bounds` (left, bottom, right, top in `crs`, m).
+    """Cut land and ice to a window around `bounds` (left, bottom, right, top in `crs`, m), for a page.
 
     Returns
     -------
@@ -31,9 +31,25 @@ def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
         `packed` makes of it.
     """
     reach = max(LEAST_REACH_M, 0.5 * (bounds[2] - bounds[0]), 0.5 * (bounds[3] - bounds[1]))
-    window = shapely.box(bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach)
-    detail = max(FINEST_M, (window.bounds[2] - window.bounds[0]) / POINTS_ACROSS)
-    return {kind: [p for name in names for p in _cut(name, window, crs, detail)] for kind, names in LAYERS.items()}
+    window = (bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach)
+    return {
+        kind: [[packed(shapely.get_coordinates(ring)) for ring in (p.exterior, *p.interiors)] for p in shapes]
+        for kind, shapes in read_land(window, crs).items()
+    }
+
+
+def read_land(window: Bounds, crs: str) -> dict[str, list[Polygon]]:
+    """Read `land` and `ice` within a window (left, bottom, right, top in `crs`, m), as coarse as suits its size.
+
+    Examples
+    --------
+    >>> sorted(read_land((-200_000, -2_300_000, -150_000, -2_250_000), "EPSG:3413"))
+    ['ice', 'land']
+    """
+    detail = max(FINEST_M, (window[2] - window[0]) / POINTS_ACROSS)
+    return {
+        kind: [p for n in names for p in _cut(n, shapely.box(*window), crs, detail)] for kind, names in LAYERS.items()
+    }
 
 
 def packed(points: NDArray[np.float64]) -> list[int]:
@@ -49,9 +65,9 @@ def packed(points: NDArray[np.float64]) -> list[int]:
     return steps
 
 
-def _cut(name: str, window: BaseGeometry, crs: str, detail: float) -> list[list[list[int]]]:
-    """Polygons of one shipped file within a window of `crs`, as rings."""
-    table = gpd.read_parquet(str(files("calfin_cloud.results") / "basemap" / f"{name}.parquet"))
+def _cut(name: str, window: Polygon, crs: str, detail: float) -> list[Polygon]:
+    """Polygons of one shipped file within a window of `crs`."""
+    table = gpd.read_parquet(str(files("calfin_cloud") / "basemap" / f"{name}.parquet"))
     near = table.geometry[_is_near(table.geometry, window, crs)]
     if near.empty:
         return []
@@ -61,12 +77,10 @@ def _cut(name: str, window: BaseGeometry, crs: str, detail: float) -> list[list[
     inside = shapely.clip_by_rect(drawn.to_numpy(), *window.bounds)
     parts = [p for p in shapely.get_parts(shapely.get_parts(inside)) if p.geom_type == "Polygon"]
     shapes = [s for p in parts if p.area > detail**2 for s in shapely.get_parts(p.simplify(detail))]
-    return [
-        [packed(shapely.get_coordinates(ring)) for ring in (p.exterior, *p.interiors)] for p in shapes if not p.is_empty
-    ]
+    return [s for s in shapes if isinstance(s, Polygon) and not s.is_empty]
 
 
-def _is_near(shapes: gpd.GeoSeries, window: BaseGeometry, crs: str) -> NDArray[np.bool_]:
+def _is_near(shapes: gpd.GeoSeries, window: Polygon, crs: str) -> NDArray[np.bool_]:
     """Which polygons may lie in the window: others, half the globe away, have no place in most projections."""
     there = Transformer.from_crs(crs, 4326, always_xy=True)
     lon, lat = there.transform(window.centroid.x, window.centroid.y)
