@@ -27,7 +27,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "retrace_fronts",
             "summarise_scenes",
             "trace_image",
-            "write_store_report",
         ],
         "polygons": ["close_polygons"],
         "sample": ["write_sample"],

@@ -137,7 +137,15 @@ def shifted(degrees: float) -> Callable[[NDArray[np.float64]], NDArray[np.float6
 
 
 def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float = DEFAULT_RESOLUTION_M) -> GeoBox:
-    """Grid of square pixels around `bounds` (left, bottom, right, top in `crs`), edges on multiples of the pixel."""
+    """Grid of square pixels around `bounds` (left, bottom, right, top in `crs`), edges on multiples of the pixel.
+
+    Raises
+    ------
+    ValueError
+        `crs` is in degrees: pixels of 30 degrees would be meant.
+    """
+    if CRS.from_user_input(crs).is_geographic:
+        raise ValueError(f"a grid needs a projected CRS in metres, got {crs}: use EPSG:3413, EPSG:3031 or UTM")
     left, bottom = (math.floor(v / resolution_m + 1e-6) * resolution_m for v in bounds[:2])
     right, top = (math.ceil(v / resolution_m - 1e-6) * resolution_m for v in bounds[2:])
     return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs=crs), resolution=resolution_m, tight=True)

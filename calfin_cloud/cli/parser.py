@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calfin_cloud.cli import advice, science, stores, tools
+from calfin_cloud.cli import advice, places, science, stores, tools
 
 VARIANTS = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
 
@@ -56,9 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_status(_verb(verbs, "status", stores.status, "calfin status fronts"))
     _add_retry(_verb(verbs, "retry", stores.retry, "calfin retry fronts"))
     _add_compact(_verb(verbs, "compact", stores.compact, "calfin compact fronts"))
-    _add_domains(
-        _verb(verbs, "domains", tools.domains, "calfin domains --from-termini termini.shp --out domains.geojson")
-    )
+    places.add_domains(_verb(verbs, "domains", places.domains, "calfin domains --glacier Store --out domains.geojson"))
     _add_fjords(
         _verb(
             verbs,
@@ -319,15 +317,6 @@ def _add_compact(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenes", type=int, default=4096, metavar="N", help="merge files until one has so many scenes (default 4096)"
     )
-
-
-def _add_domains(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from-termini", required=True, metavar="VECTOR_FILE", help="lines with a glacier id")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
-    parser.add_argument("--id-column", metavar="NAME", help="column with the glacier id, where it is not recognised")
-    parser.add_argument("--resolution", type=float, default=30.0, metavar="M", help="pixel side in metres (default 30)")
-    parser.add_argument("--margin", type=float, default=0.75, help="room on either side, in fronts (default 0.75)")
-    parser.add_argument("--crs", help="CRS of the domains (default: EPSG:3413, EPSG:3031 or UTM, by place)")
 
 
 def _add_fjords(parser: argparse.ArgumentParser) -> None:

@@ -72,10 +72,18 @@ def export(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the results of a store as a folder that opens offline in a browser, with buttons to review fronts."""
+    """Write the results of a store as a map that opens offline in a browser, with buttons to review fronts."""
     from calfin_cloud.results import write_report
 
-    print(write_report(options.store, options.out, title=options.title, most_pictures=options.pictures))
+    print(
+        write_report(
+            options.store,
+            options.out,
+            title=options.title,
+            most_pictures=options.pictures,
+            references=options.reference,
+        )
+    )
     return 0
 
 
@@ -206,6 +214,7 @@ def add_report(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
     parser.add_argument("--title", default="", help="of the page")
     parser.add_argument("--pictures", type=int, default=2000, metavar="N", help="most pictures (default 2000)")
+    parser.add_argument("--reference", metavar="FILE", help="fronts drawn by hand: a layer of their own")
 
 
 def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +43,7 @@ def search(options: argparse.Namespace) -> int:
 
 
 def map_(options: argparse.Namespace) -> int:
-    """Map calving fronts into a store; print the table of scenes, the counts and the path of the report."""
+    """Map calving fronts into a store; print the table of scenes, the counts and the call of the report."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts
     from calfin_cloud.pipeline import map_fronts, recompute_changed
@@ -138,16 +139,15 @@ def retry(options: argparse.Namespace) -> int:
 
 
 def _show_store(store: str, counts: Mapping[str, int], compare: Callable[[Any], Any] | None) -> None:
-    """Write the report of a store; print the table of its scenes, the counts and the path of the report."""
-    from calfin_cloud.pipeline import summarise_scenes, write_store_report
+    """Print the table of a store's scenes, the counts, and how to open them as a map."""
+    from calfin_cloud.pipeline import summarise_scenes
     from calfin_cloud.storage import read_fronts
 
     fronts = read_fronts(store)
     scenes = summarise_scenes(fronts, compare(fronts) if compare else None)
-    report = write_store_report(store, scenes)
     print(scenes.head(200).to_string(index=False, na_rep=""))
     print(", ".join(f"{n} {state}" for state, n in counts.items()))
-    print(f"report: {report}")
+    print(f"map of them: calfin report {shlex.quote(store)} --out report")
 
 
 @contextmanager

@@ -12,26 +12,6 @@ from typing import Any
 TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "ema")
 
 
-def domains(options: argparse.Namespace) -> int:
-    """Make one domain around the termini of each glacier id."""
-    import geopandas as gpd
-
-    from calfin_cloud.domains import domains_from_termini, write_domains
-
-    path = str(options.from_termini)
-    termini = gpd.read_parquet(path) if path.endswith("parquet") else gpd.read_file(path)
-    made = domains_from_termini(
-        termini,
-        id_column=options.id_column,
-        resolution_m=options.resolution,
-        margin=options.margin,
-        crs=options.crs,
-    )
-    write_domains(made, options.out)
-    print(f"{len(made)} domains: {options.out}")
-    return 0
-
-
 def fjords(options: argparse.Namespace) -> int:
     """Give domains without a fjord boundary one: drawn polygons, or derived from the scenes of a store."""
     import geopandas as gpd

@@ -1,27 +1,18 @@
-"""Scenes and fronts in; pictures (PNG) out: of a scene, of a run, for a page of a paper."""
+"""Scenes and fronts in; pictures (PNG) out: of a scene, and many of them on one sheet."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path as FilePath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
-from shapely import get_parts
-from shapely.geometry import LinearRing, MultiPolygon, Polygon
-from shapely.geometry.polygon import orient
 
 FRONT_COLOUR = (255, 176, 0)
 REFERENCE_COLOUR = (86, 180, 233)
@@ -31,7 +22,6 @@ REJECTED_COLOUR = (220, 38, 127)
 Magenta has a third of amber's luminance, so that a rejected candidate is told from a front in grey too.
 """
 
-POLYGON_COLOURS = {"ocean": (0, 114, 178), "ice": (0, 158, 115)}
 LINE_WORDS = {"lines": "calving front", "rejected": "rejected candidate", "reference": "reference front"}
 
 HALO_PX, FRONT_PX, REFERENCE_PX = 5, 2, 2
@@ -108,105 +98,9 @@ def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) ->
     return _encode(sheet.quantize(palette=_palette_picture(), dither=Image.Dither.NONE))
 
 
-def scene_figure(
-    grey: NDArray[np.uint8],
-    lines: Sequence[ArrayLike],
-    *,
-    rejected: Sequence[ArrayLike] = (),
-    reference: Sequence[ArrayLike] = (),
-    polygons: Mapping[str, Polygon | MultiPolygon] | None = None,
-    extent_km: tuple[float, float, float, float] | None = None,
-    title: str = "",
-) -> bytes:
-    """Draw one scene for print: front over a broad reference, legend, and scale bar and axes where they are known.
-
-    `lines`, `rejected` and `reference` are as in `scene_png`, and so are the pixels of `polygons`, by kind: ocean is
-    tinted blue, ice green and dotted. `extent_km` is left, right, bottom, top of the scene's outer edges in map
-    coordinates.
-    """
-    n_rows, n_columns = grey.shape
-    left, right, bottom, top = extent_km or (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
-    corner, per_px = np.array([left, top]), np.array([(right - left) / n_columns, (bottom - top) / n_rows])
-    place = partial(_scale_to_map, corner=corner, per_px=per_px)
-    figure = Figure(figsize=(6.4, 6.4 * n_rows / n_columns + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), interpolation="antialiased")
-    for kind, polygon in (polygons or {}).items():
-        _tint(axes, kind, [place(ring.coords) for part in get_parts(polygon) for ring in _rings(part)])
-    # The reference is a broad band beneath the front, so that both show where they agree.
-    for group, colour, width, style, words in (
-        (reference, REFERENCE_COLOUR, 6, "-", LINE_WORDS["reference"]),
-        (rejected, REJECTED_COLOUR, 1.1, (0, (3, 2)), LINE_WORDS["rejected"]),
-        (lines, FRONT_COLOUR, 1.6, "-", LINE_WORDS["lines"]),
-    ):
-        for i, line in enumerate(group):
-            x, y = place(line).T
-            axes.plot(x, y, "-", color="black", linewidth=width + 1.2, alpha=0.75, solid_capstyle="round")
-            axes.plot(x, y, linestyle=style, color=hex_colour(colour), linewidth=width, label="" if i else words)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right", facecolor="0.15", labelcolor="white", framealpha=0.8)
-    _dress_axes(axes, extent_km, title)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
-    return out.getvalue()
-
-
 def hex_colour(colour: tuple[int, int, int]) -> str:
     """Write a colour (red, green, blue), 0 to 255 each, as a page wants it."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def _scale_to_map(line: ArrayLike, corner: NDArray[np.float64], per_px: NDArray[np.float64]) -> Line:
-    """Line in map units, from the corner of the first pixel on."""
-    points: Line = corner + (_check_line(line) + 0.5) * per_px
-    return points
-
-
-def _rings(polygon: Polygon) -> list[LinearRing]:
-    """Rings of a polygon, its holes the other way round than its outline: so they are left out of a filled path."""
-    around = orient(polygon)
-    return [around.exterior, *around.interiors]
-
-
-def _tint(axes: Axes, kind: str, rings: Sequence[Line]) -> None:
-    """Fill the rings of one kind of polygon lightly, ice dotted, so that kinds differ in grey too."""
-    if kind not in POLYGON_COLOURS:
-        raise ValueError(f"polygons must be of the kinds {sorted(POLYGON_COLOURS)}, got {kind!r}")
-    if not rings:
-        return
-    path, colour = Path.make_compound_path(*(Path(ring, closed=True) for ring in rings)), POLYGON_COLOURS[kind]
-    red, green, blue = np.divide(colour, 255)
-    axes.add_patch(
-        PathPatch(
-            path,
-            label=kind,
-            facecolor=(red, green, blue, 0.3 if kind == "ocean" else 0.15),
-            edgecolor=(red, green, blue, 0.5),
-            linewidth=0,
-            hatch=None if kind == "ocean" else "..",
-        )
-    )
-
-
-def _dress_axes(axes: Axes, extent_km: tuple[float, float, float, float] | None, title: str) -> None:
-    """Title, and with an extent axes in km and a scale bar of about a quarter of the width."""
-    axes.set_title(title, fontsize=11)
-    if extent_km is None:
-        axes.set_axis_off()
-        return
-    left, right, bottom, top = extent_km
-    axes.set(xlim=(left, right), ylim=(bottom, top), xlabel="easting (km)", ylabel="northing (km)")
-    axes.ticklabel_format(useOffset=False, style="plain")
-    width = right - left
-    bar = max(n for n in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if n <= max(width / 4, 0.1))
-    x, y = left + 0.05 * width, bottom + 0.06 * (top - bottom)
-    axes.plot([x, x + bar], [y, y], color="black", linewidth=6, solid_capstyle="butt")
-    axes.plot([x, x + bar], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-    axes.annotate(
-        f"{bar:g} km", (x + bar / 2, y), (0, 5), textcoords="offset points", ha="center", va="bottom", color="white",
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": "0.1", "edgecolor": "none", "alpha": 0.6},
-    )  # fmt: skip
 
 
 def _shrink_grey(grey: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -304,7 +198,7 @@ def _title_strip(title: str, width: int) -> NDArray[np.uint8]:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib ships it: the same on every machine; a new one each time, since threads share none."""
-    path = FilePath(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 

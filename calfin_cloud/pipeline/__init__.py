@@ -4,7 +4,7 @@ from calfin_cloud.pipeline.fjords import derive_fjords
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
-from calfin_cloud.pipeline.reports import summarise_scenes, write_store_report
+from calfin_cloud.pipeline.reports import summarise_scenes
 from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by
 from calfin_cloud.pipeline.updating import recompute_changed, retrace_fronts, retry_failed
 
@@ -23,5 +23,4 @@ __all__ = [
     "summarise_scenes",
     "trace_image",
     "write_image_fronts",
-    "write_store_report",
 ]

@@ -1,39 +1,11 @@
-"""What people read of a store: the table of its scenes, the report, the contact sheet."""
+"""What people read of a store: the table of its scenes."""
 
 from __future__ import annotations
 
 import geopandas as gpd
 import pandas as pd
 
-from calfin_cloud.figures import MAX_PICTURES, contact_sheet, report_html
-from calfin_cloud.schema import front_key
-from calfin_cloud.storage import read_picture, read_polygons, read_rejected, read_store, write_document
-
 MOST_YEARS = 4
-
-
-def write_store_report(store: str, scenes: pd.DataFrame) -> str:
-    """Write `report.html` and `contact_sheet.png` into the store; return the path of the report.
-
-    `scenes` is the table of `summarise_scenes`; the pictures and what made the store are read from it.
-    """
-    shown = scenes.head(MAX_PICTURES)
-    found = {
-        (domain, scene): picture
-        for domain, scene in zip(shown["domain"], shown["scene_id"], strict=True)
-        if (picture := read_picture(store, domain, scene)) is not None
-    }
-    if found:
-        write_document(store, "contact_sheet.png", contact_sheet([(" ".join(key), png) for key, png in found.items()]))
-    html = report_html(
-        scenes,
-        {front_key(*key): png for key, png in found.items()},
-        title=f"Calving fronts: {', '.join(scenes['domain'].unique()[:5])}",
-        provenance=read_store(store),
-        rejected=read_rejected(store),
-        polygons=read_polygons(store),
-    )
-    return write_document(store, "report.html", html.encode())
 
 
 def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = None) -> pd.DataFrame:

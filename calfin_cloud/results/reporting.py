@@ -1,30 +1,37 @@
-"""A store becomes a folder that opens offline in a browser: map in time, positions, pictures, verdicts, downloads."""
+"""A store becomes a folder that opens offline in a browser: a map of all fronts in time, pictures, verdicts, tables."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import cv2
 import geopandas as gpd
-import matplotlib
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from shapely.affinity import affine_transform
+from PIL import Image
+from pyproj import CRS
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.figures import scene_png
+from calfin_cloud.land import land_around
+from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
+from calfin_cloud.results.page_data import Shown, glacier_data, glacier_line, shown_tables, tables_of
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.results.series import Series, measure_series, store_product
+from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import REASONS
 from calfin_cloud.storage import (
     checked_domains,
-    read_picture,
     read_places,
+    read_rejected,
     read_scene_grey,
     read_store,
     read_store_domains,
@@ -32,47 +39,101 @@ from calfin_cloud.storage import (
 from calfin_cloud.timeseries import flag_fronts
 
 MOST_PICTURES = 2000
-SIMPLIFY_PX = 0.3
-POINT = ("key", "datetime", "change_m", "sigma_m")
+PICTURE_PX = 640  # longest side; WebP of it is some 30 kB
+PICTURE_QUALITY = 72
 FLAGGED = ("score", "flags", "flag_details")
-FACTS = (*FLAGGED, "sigma_m", "length_m", "quality_flag", "verdict", "score_reasons")
+NAMES_IN_TITLE = 5
+LONLAT_PLACES = 6  # decimals of a degree: a tenth of a metre
 
 
-def write_report(store: str, folder: Path, *, title: str = "", most_pictures: int = MOST_PICTURES) -> Path:
+def write_report(
+    store: str,
+    folder: str | Path,
+    *,
+    title: str = "",
+    most_pictures: int = MOST_PICTURES,
+    references: str | Path | gpd.GeoDataFrame | None = None,
+) -> Path:
     """Write the report of a store's results and return its page, `index.html`.
 
-    It holds every front on a picture of its domain, coloured by date, the positions and the mean year of each glacier
-    with their uncertainty, doubtful fronts, pictures, scenes without a front and why, what made it, and downloads. In
-    the page a person accepts, rejects and redraws fronts and saves the verdicts for `calfin review --apply`.
+    It is a map of all glaciers, and of each glacier all its fronts, coloured by date, over the picture of the chosen
+    one; two dates side by side; the positions and the mean year with their uncertainty; doubtful fronts, rejected
+    candidates, scenes without a front and why; what made it all, and downloads. It opens from disk without a network,
+    and can be copied to any web server or bucket. In the page a person accepts, rejects and redraws fronts and saves
+    the verdicts for `calfin review --apply`.
 
     Parameters
     ----------
+    store
+        Folder or object prefix that `calfin map` made.
     folder
         Is made; files of an earlier report in it are replaced.
+    title
+        Heading of the page; the names of the glaciers where not given.
     most_pictures
         Pictures of scenes that are copied, those of the latest scenes first.
+    references
+        Fronts drawn by hand, a file as `read_product` takes or its table: a layer of their own.
+
+    Raises
+    ------
+    ValueError
+        `store` is no store, nothing was mapped into it, or the references have no CRS or dates.
+
+    Examples
+    --------
+    >>> cc.write_report("fronts", "report", title="Helheim, 1984 to 2024")  # doctest: +SKIP
+    PosixPath('report/index.html')
     """
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    _clear(folder)
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)
     series = measure_series(product, lines) if len(product) else None
     flagged = fronts if series is None else _with_flags(store, fronts, series.flags)
-    names = _copy_pictures(store, fronts, folder / "pictures", most_pictures)
-    domains = [_domain_data(store, domain, flagged, series, folder) for domain in read_store_domains(store)]
-    data = {
-        "title": title or f"Calving fronts: {', '.join(d['name'] for d in domains[:5])}",
-        "colours": [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["cividis"](np.linspace(0.2, 1, 64))],
+    domains = read_store_domains(store)
+    if not domains:
+        raise ValueError(f"{store} has no domain yet, so there is nothing to show: run `calfin map` first")
+    crs = read_store(store)["crs"]
+    shown = shown_tables(flagged, read_rejected(store), _references(references, crs), series)
+    glaciers = _write_glaciers(store, domains, shown, folder, most_pictures=most_pictures)
+    left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
+    names = ", ".join(d.name for d in domains[:NAMES_IN_TITLE]) + (" …" if len(domains) > NAMES_IN_TITLE else "")
+    about = {
+        "title": title or f"Calving fronts: {names}",
+        "crs": crs,
+        "proj4": _proj4(crs),
+        "bounds": [left, bottom, right, top],
         "reasons": REASONS,
-        "pictures": names,
-        "domains": domains,
+        "glaciers": glaciers,
         "provenance": [[k, json.dumps(v) if isinstance(v, dict) else str(v)] for k, v in read_store(store).items()],
         "downloads": _write_downloads(flagged, series, folder),
     }
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    (folder / "data.js").write_text(f"const DATA = {text};\n", encoding="utf-8")
-    for name in ("index.html", "report.js", "report.css"):
-        shutil.copyfile(str(files("calfin_cloud.results") / "page" / name), folder / name)
+    _write_script(folder / "data" / "about.js", "about", about)
+    _write_script(folder / "data" / "land.js", "land", land_around((left, bottom, right, top), crs))
+    shutil.copytree(str(files("calfin_cloud.results") / "page"), folder, dirs_exist_ok=True)
     return folder / "index.html"
+
+
+def _write_glaciers(
+    store: str, domains: Sequence[Domain], shown: Shown, folder: Path, *, most_pictures: int
+) -> list[dict[str, Any]]:
+    """Write data and pictures of each domain; return its line of the overview."""
+    latest = shown.fronts.drop_duplicates("key").sort_values("datetime", ascending=False)["key"].head(most_pictures)
+    wanted, rows = set(latest), []
+    for number, domain in enumerate(domains):
+        tables = tables_of(shown, domain)
+        pictures = _write_pictures(store, domain, tables, wanted, folder / "pictures" / f"{number:05}")
+        _write_script(folder / "data" / f"{number:05}.js", "glacier", glacier_data(domain, tables, pictures, number))
+        rows.append(glacier_line(domain, tables, number))
+    return rows
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder, and take away what an earlier report has left that this one may not write again."""
+    for name in ("data", "pictures", "scripts", "lib"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "data").mkdir(parents=True)
 
 
 def _with_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> gpd.GeoDataFrame:
@@ -83,109 +144,65 @@ def _with_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> gp
     return made
 
 
-def _domain_data(
-    store: str, domain: Domain, fronts: gpd.GeoDataFrame, series: Series | None, folder: Path
-) -> dict[str, Any]:
-    """Gather what the page shows of one domain; lines in px of its picture, x to the right and y down."""
-    mine = fronts[fronts["domain"] == domain.name]
-    picture = f"pictures/domain-{domain.name}.png"
-    (folder / picture).write_bytes(scene_png(_latest_grey(store, domain, mine), [], side=1400))
-    transform = domain.grid.transform
-    return {
-        "name": domain.name,
-        "picture": picture,
-        "size": [domain.shape[1], domain.shape[0]],
-        "transform": list(transform.to_gdal()),
-        "crs": domain.crs,
-        "fronts": [_front_data(row, transform) for _, row in mine[mine["state"] == "front"].iterrows()],
-        "without": [
-            [row.scene_id, f"{row.datetime:%Y-%m-%d}", row.platform, row.state, row.reason, row.detail]
-            for row in mine[mine["state"] != "front"].itertuples()
-        ],
-        "positions": _positions(mine, series),
-        "seasonal": _seasonal(mine, series),
-    }
+def _references(given: str | Path | gpd.GeoDataFrame | None, crs: str) -> gpd.GeoDataFrame:
+    """Fronts drawn by hand in the CRS of the store; no row where none are given."""
+    if given is None:
+        return gpd.GeoDataFrame(columns=[*PRODUCT_COLUMNS, "geometry"], geometry="geometry", crs=crs)
+    table = product_of(given) if isinstance(given, gpd.GeoDataFrame) else read_product(given)
+    return table.to_crs(crs)
 
 
-def _front_data(row: pd.Series, transform: Any) -> dict[str, Any]:  # noqa: ANN401 - affine's own type
-    line = affine_transform(row["geometry"], (~transform).to_shapely()).simplify(SIMPLIFY_PX)
-    facts = {name: _number(row[name]) for name in FACTS if name in row and _number(row[name]) not in (None, "")}
-    return {
-        "key": row["key"],
-        "scene": row["scene_id"],
-        "front": int(row["front"]),
-        "date": f"{row['datetime']:%Y-%m-%d}",
-        "platform": row["platform"],
-        "line": np.round(shapely.get_coordinates(line), 1).ravel().tolist(),
-        **facts,
-    }
-
-
-def _positions(fronts: gpd.GeoDataFrame, series: Series | None) -> list[dict[str, Any]]:
-    """Positions of a domain's scenes by branch: key, date, advance since the start and its uncertainty, in m."""
-    if series is None:
-        return []
-    known = series.positions[series.positions["key"].isin(fronts["key"])].dropna(subset="change_m")
-    return [
-        {
-            "branch": str(branch),
-            "points": [
-                [key, f"{when:%Y-%m-%d}", _number(change), _number(sigma)]
-                for key, when, change, sigma in zip(*(part[c] for c in POINT), strict=True)
-            ],
-        }
-        for branch, part in known.groupby("branch")
-    ]
-
-
-def _seasonal(fronts: gpd.GeoDataFrame, series: Series | None) -> list[list[Any]]:
-    """Mean year of a domain's glacier in its first branch: month, deviation in m, its standard error."""
-    if series is None:
-        return []
-    known = series.positions[series.positions["key"].isin(fronts["key"])]
-    mine = series.seasonal[series.seasonal["glacier_id"].isin(known["glacier_id"])]
-    first = mine[mine["branch"] == mine["branch"].min()]
-    return [[int(r.month), round(r.deviation_m, 1), _number(r.sigma_m)] for r in first.itertuples()]
-
-
-def _latest_grey(store: str, domain: Domain, fronts: gpd.GeoDataFrame) -> NDArray[np.uint8]:
-    """Picture of the latest scene with a front, else a blank one."""
+def _write_pictures(store: str, domain: Domain, tables: Shown, wanted: set[str], folder: Path) -> dict[str, str]:
+    """Write the 8-bit pictures of a domain's scenes; return the path of each in the report by key."""
     places = read_places(store, domain.name)
-    for scene in fronts.sort_values(["state", "datetime"], ascending=[True, False])["scene_id"]:
+    names = {}
+    scenes = tables.fronts.drop_duplicates("key").sort_values("datetime")
+    for number, (key, scene) in enumerate(zip(scenes["key"], scenes["scene_id"], strict=True)):
+        if key not in wanted or scene not in places:
+            continue
         grey = read_scene_grey(store, domain.name, places[scene])
         if grey is not None:
-            return grey
-    return np.zeros(domain.shape, dtype=np.uint8)
-
-
-def _copy_pictures(store: str, fronts: gpd.GeoDataFrame, folder: Path, most: int) -> dict[str, str]:
-    """Copy the pictures of the latest scenes; return the path of each in the report by key."""
-    names = {}
-    scenes = fronts.drop_duplicates("key").sort_values("datetime", ascending=False).head(most)
-    for number, row in enumerate(scenes.itertuples()):
-        picture = read_picture(store, row.domain, row.scene_id)
-        if picture is not None:
-            names[row.key] = f"pictures/{number:05}.png"
-            (folder / f"{number:05}.png").write_bytes(picture)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number:05}.webp").write_bytes(_webp(grey))
+            names[key] = f"pictures/{folder.name}/{number:05}.webp"
     return names
+
+
+def _webp(grey: NDArray[np.uint8]) -> bytes:
+    """Picture of a scene, (y, x) uint8, at most `PICTURE_PX` on its longer side."""
+    ratio = PICTURE_PX / max(grey.shape)
+    size = [max(1, round(side * ratio)) for side in grey.shape[::-1]]
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if ratio < 1 else grey
+    out = io.BytesIO()
+    Image.fromarray(small).convert("RGB").save(out, "WEBP", quality=PICTURE_QUALITY, method=4)
+    return out.getvalue()
+
+
+def _write_script(path: Path, name: str, data: Mapping[str, Any]) -> None:
+    """Write data as a script that hands it to the page, since a browser reads no data files from disk."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    path.write_text(f"atlas.receive({json.dumps(name)}, {text});\n", encoding="utf-8")
+
+
+def _proj4(crs: str) -> str:
+    with warnings.catch_warnings():  # pyproj warns that the name of the datum is lost
+        warnings.simplefilter("ignore", UserWarning)
+        return CRS(crs).to_proj4()
 
 
 def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Path) -> list[str]:
     plain = fronts[[c for c in fronts.columns if c != "vertex_sigma_m"]]
-    plain.drop(columns="geometry").to_csv(folder / "scenes.csv", index=False)
-    plain[plain["state"] == "front"].to_file(folder / "fronts.geojson", driver="GeoJSON")
+    found = plain[plain["state"] == "front"]
+    write_csv(plain.drop(columns="geometry"), folder / "scenes.csv")
+    (folder / "fronts.geojson").unlink(missing_ok=True)
+    if len(found):
+        found.to_file(folder / "fronts.geojson", driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
+    else:
+        (folder / "fronts.geojson").write_text('{"type": "FeatureCollection", "features": []}\n')
     if series is None:
         return ["fronts.geojson", "scenes.csv"]
     for name in ("positions", "rates", "yearly", "seasonal"):
-        getattr(series, name).to_csv(folder / f"{name}.csv", index=False)
+        write_csv(getattr(series, name), folder / f"{name}.csv")
     doubtful = plain[plain["flags"] != ""]
-    doubtful[["key", "front", *FLAGGED]].to_csv(folder / "flags.csv", index=False)
+    write_csv(doubtful[["key", "front", *FLAGGED]], folder / "flags.csv")
     return ["fronts.geojson", "scenes.csv", "positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv"]
-
-
-def _number(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
-    """Value as JSON has it, three significant places after the point; None for NaN."""
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float):
-        return None if np.isnan(value) else round(value, 3)
-    return value

@@ -1,0 +1,150 @@
+"""The verb that makes domains: of glaciers by name, points, boxes, or a file of termini."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+NEGATIVE_PLACE = re.compile(r"^-\d[\d.,\-]*$")
+MOST_LOOKS = 8  # scenes of a catalogue that are tried for the picture of a preview
+MOST_MISSING = 0.1
+CLEAR_PERCENT = 20.0
+
+
+def domains(options: argparse.Namespace) -> int:
+    """Make domains of glaciers by name, of a point, a box, or around the termini of a file; say what may be wrong."""
+    from calfin_cloud.domains import write_domains
+    from calfin_cloud.glaciers import check_place, read_glaciers
+
+    if options.list:
+        named = read_glaciers().replace({"name": ""}, "-")
+        print(named[["id", "name", "other_names", "lon", "lat"]].to_string(index=False))
+        return 0
+    if options.out is None:
+        raise ValueError("--out is needed: the domain file to write, e.g. --out domains.geojson")
+    made = _make(options)
+    write_domains(made, options.out)
+    doubts = {domain.name: check_place(domain) for domain in made} if options.from_termini is None else {}
+    for name, told in doubts.items():
+        for doubt in told:
+            print(f"{name}: {doubt}", file=sys.stderr)
+    print(f"{len(made)} {'domain' if len(made) == 1 else 'domains'}: {options.out}")
+    for domain in made if options.preview else []:
+        print(f"preview: {_write_preview(options, domain, doubts.get(domain.name, []), is_only=len(made) == 1)}")
+    return 0
+
+
+def _make(options: argparse.Namespace) -> list[Any]:
+    """Make the domains that the call asks for."""
+    import geopandas as gpd
+
+    from calfin_cloud.domains import domains_from_termini
+    from calfin_cloud.glaciers import domain_from_box, domain_from_glacier, domain_from_point
+
+    size = {"resolution_m": options.resolution, "crs": options.crs}
+    if options.glacier:
+        return [domain_from_glacier(name, margin=options.margin, **size) for name in options.glacier]
+    if options.point:
+        lon, lat = _numbers(options.point, 2, "--point LON,LAT")
+        return [domain_from_point(lon, lat, size_km=options.size_km, name=options.name, **size)]
+    if options.bbox:
+        bounds = _numbers(options.bbox, 4, "--bbox WEST,SOUTH,EAST,NORTH")
+        return [domain_from_box(bounds, name=options.name, **size)]
+    path = str(options.from_termini)
+    termini = gpd.read_parquet(path) if path.endswith("parquet") else gpd.read_file(path)
+    return domains_from_termini(termini, id_column=options.id_column, margin=options.margin, **size)
+
+
+def _write_preview(
+    options: argparse.Namespace,
+    domain: Any,  # noqa: ANN401 - imported lazily
+    doubts: Sequence[str],
+    *,
+    is_only: bool,
+) -> Path:
+    """Write the page of a domain, with its newest clear scene where a catalogue is given; return its path."""
+    from calfin_cloud.figures.preview import preview_html
+    from calfin_cloud.glaciers import known_termini
+    from calfin_cloud.land import read_land
+
+    left, bottom, right, top = domain.polygon.buffer(0.5 * domain.grid.boundingbox.span_x).bounds
+    picture, words = _newest_clear(options, domain) if options.catalog else (None, "")
+    page = preview_html(
+        domain,
+        known_termini(domain),
+        read_land((left, bottom, right, top), domain.crs),
+        doubts,
+        picture=picture,
+        picture_words=words,
+    )
+    path: Path = options.preview if is_only else options.preview.with_stem(f"{options.preview.stem}-{domain.name}")
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _newest_clear(options: argparse.Namespace, domain: Any) -> tuple[bytes | None, str]:  # noqa: ANN401 - lazy
+    """Picture (PNG) of the newest scene of a catalogue that covers the domain and is not cloudy, and its words."""
+    import numpy as np
+    from PIL import Image
+
+    from calfin_cloud.imagery import stack_scenes
+    from calfin_cloud.scenes import search_scenes
+
+    if options.period is None:
+        raise ValueError("--period is needed with --catalog, e.g. --period 2019-06/2019-09")
+    items = search_scenes(options.catalog, domain, options.period, max_cloud=CLEAR_PERCENT)
+    for item in sorted(items, key=lambda i: str(i.datetime), reverse=True)[:MOST_LOOKS]:
+        signal, cloud = np.asarray(stack_scenes([item], domain)[0])
+        if np.isnan(signal).mean() < MOST_MISSING and (cloud > 0).mean() * 100 < CLEAR_PERCENT:
+            low, high = np.nanpercentile(signal, (1, 99))
+            grey = np.nan_to_num(np.clip((signal - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+            out = io.BytesIO()
+            Image.fromarray(grey).save(out, "PNG")
+            return out.getvalue(), f"{item.datetime:%Y-%m-%d}, {item.properties.get('platform', '')}: {item.id}"
+    print(f"{domain.name}: no clear scene among {len(items)} of the catalogue", file=sys.stderr)
+    return None, ""
+
+
+def _numbers(text: str, count: int, form: str) -> list[float]:
+    """Read numbers with commas between."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise ValueError(f"{form} takes {count} numbers with commas between, got {text!r}")
+    return values
+
+
+def add_domains(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `calfin domains`."""
+    # argparse takes -49.7,69.2 for a flag: only whole negative numbers are values to it.
+    parser._negative_number_matcher = NEGATIVE_PLACE
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--glacier", nargs="+", action="extend", metavar="NAME", help="glaciers by name or number, see --list"
+    )
+    what.add_argument("--point", metavar="LON,LAT", help="a square around a point, in degrees")
+    what.add_argument("--bbox", metavar="W,S,E,N", help="a box in degrees")
+    what.add_argument("--from-termini", metavar="VECTOR_FILE", help="one domain a glacier id around these lines")
+    what.add_argument("--list", action="store_true", help="print the index of glaciers")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
+    parser.add_argument("--name", default="", help="of the domain of --point or --bbox (default: its place)")
+    parser.add_argument("--size-km", type=float, default=20.0, metavar="KM", help="side for --point (default 20)")
+    parser.add_argument("--id-column", metavar="NAME", help="column with the glacier id, where it is not recognised")
+    parser.add_argument("--resolution", type=float, default=30.0, metavar="M", help="pixel side in metres (default 30)")
+    parser.add_argument("--margin", type=float, default=0.75, help="room on either side, in fronts (default 0.75)")
+    parser.add_argument("--crs", help="CRS of the domains (default: EPSG:3413, EPSG:3031 or UTM, by place)")
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="HTML",
+        help="write a page with box, termini and checks; of several domains, one each, FILE-NAME.html",
+    )
+    parser.add_argument("--catalog", metavar="NAME_OR_URL", help="show its newest clear scene in the preview")
+    parser.add_argument("--period", metavar="A/B", help="days, months or years of that scene, e.g. 2019-06/2019-09")

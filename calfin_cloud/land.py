@@ -1,0 +1,93 @@
+"""Land, and the ice of Antarctica, around a store's domains, in its CRS: what the map of the report lies on where there is no picture."""
+
+from __future__ import annotations
+
+import math
+from importlib.resources import files
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from shapely.geometry import Polygon
+
+LEAST_REACH_M = 600_000.0  # around the domains: a map of one glacier shows where on earth it lies
+FINEST_M = 300.0  # the shipped shapes are no finer
+LONGEST_DEG = 1.0  # of a side in longitude and latitude
+POINTS_ACROSS = 6000  # detail of a large window
+LAYERS = {"land": ("land",), "ice": ("antarctica",)}
+
+Bounds = tuple[float, float, float, float]
+
+
+def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
+    """Cut land and ice to a window around `bounds` (left, bottom, right, top in `crs`, m), for a page.
+
+    Returns
+    -------
+    dict
+        `land` and `ice`, each a list of polygons; a polygon is a list of rings (outline first), a ring what
+        `packed` makes of it.
+    """
+    reach = max(LEAST_REACH_M, 0.5 * (bounds[2] - bounds[0]), 0.5 * (bounds[3] - bounds[1]))
+    window = (bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach)
+    return {
+        kind: [[packed(shapely.get_coordinates(ring)) for ring in (p.exterior, *p.interiors)] for p in shapes]
+        for kind, shapes in read_land(window, crs).items()
+    }
+
+
+def read_land(window: Bounds, crs: str) -> dict[str, list[Polygon]]:
+    """Read `land` and `ice` within a window (left, bottom, right, top in `crs`, m), as coarse as suits its size.
+
+    Examples
+    --------
+    >>> sorted(read_land((-200_000, -2_300_000, -150_000, -2_250_000), "EPSG:3413"))
+    ['ice', 'land']
+    """
+    detail = max(FINEST_M, (window[2] - window[0]) / POINTS_ACROSS)
+    return {
+        kind: [p for n in names for p in _cut(n, shapely.box(*window), crs, detail)] for kind, names in LAYERS.items()
+    }
+
+
+def packed(points: NDArray[np.float64]) -> list[int]:
+    """Points (n, 2) as one list of whole numbers, the first as it is, the others as steps.
+
+    Examples
+    --------
+    >>> packed(np.array([[100.2, 50.0], [101.0, 49.0]]))
+    [100, 50, 1, -1]
+    """
+    whole = np.rint(points).astype(int)
+    steps: list[int] = np.diff(whole, axis=0, prepend=0).ravel().tolist()
+    return steps
+
+
+def _cut(name: str, window: Polygon, crs: str, detail: float) -> list[Polygon]:
+    """Polygons of one shipped file within a window of `crs`."""
+    table = gpd.read_parquet(str(files("calfin_cloud") / "basemap" / f"{name}.parquet"))
+    near = table.geometry[_is_near(table.geometry, window, crs)]
+    if near.empty:
+        return []
+    if table.crs.is_geographic:  # a long side along a parallel is no straight line on the map
+        near = near.segmentize(LONGEST_DEG)
+    drawn = near.to_crs(crs).make_valid()
+    inside = shapely.clip_by_rect(drawn.to_numpy(), *window.bounds)
+    parts = [p for p in shapely.get_parts(shapely.get_parts(inside)) if p.geom_type == "Polygon"]
+    shapes = [s for p in parts if p.area > detail**2 for s in shapely.get_parts(p.simplify(detail))]
+    return [s for s in shapes if isinstance(s, Polygon) and not s.is_empty]
+
+
+def _is_near(shapes: gpd.GeoSeries, window: Polygon, crs: str) -> NDArray[np.bool_]:
+    """Which polygons may lie in the window: others, half the globe away, have no place in most projections."""
+    there = Transformer.from_crs(crs, 4326, always_xy=True)
+    lon, lat = there.transform(window.centroid.x, window.centroid.y)
+    reach = math.degrees(math.hypot(*(np.subtract(window.bounds[2:], window.bounds[:2]) / 2)) / 6.3e6)
+    lonlat = shapes.bounds.to_numpy() if shapes.crs == CRS(4326) else shapes.to_crs(4326).bounds.to_numpy()
+    is_at_height = (lonlat[:, 1] <= lat + reach) & (lonlat[:, 3] >= lat - reach)
+    if abs(lat) + reach > 75:  # around a pole all longitudes are near
+        return np.asarray(is_at_height)
+    wide = reach / max(math.cos(math.radians(abs(lat) + reach)), 0.05)
+    return np.asarray(is_at_height & (lonlat[:, 0] <= lon + wide) & (lonlat[:, 2] >= lon - wide))

@@ -1,0 +1,92 @@
+// What all other scripts stand on: state, events, elements, numbers as text. Scripts are plain ones, no modules,
+// because a browser loads no module from disk.
+"use strict";
+
+const atlas = {
+  state: {
+    glacier: null, // line of the overview of the one that is shown
+    data: null, // its fronts and all that goes with them
+    chosen: null, // the front that is looked at
+    from: 0, // days since 1970: the span of time that is shown
+    to: 0,
+    compare: null, // [left, right]: keys of two scenes side by side
+    verdicts: new Map(),
+  },
+  received: {},
+};
+
+(() => {
+  const listeners = new Map();
+  const waiting = new Map(); // glaciers that are being loaded
+
+  atlas.on = (event, then) => listeners.set(event, [...(listeners.get(event) ?? []), then]);
+  atlas.tell = (event, detail) => (listeners.get(event) ?? []).forEach((then) => then(detail));
+
+  // Data comes as scripts that call this.
+  atlas.receive = (name, data) => {
+    if (name !== "glacier") { atlas.received[name] = data; return; }
+    waiting.get(data.number)?.(data);
+    waiting.delete(data.number);
+  };
+
+  const loaded = new Map();
+  atlas.load = (glacier) => {
+    if (!loaded.has(glacier)) loaded.set(glacier, new Promise((found, failed) => {
+      waiting.set(Number(glacier.file.match(/(\d+)\.js$/)[1]), found);
+      const script = atlas.element("script", "", { src: glacier.file });
+      script.addEventListener("error", () => { loaded.delete(glacier); failed(new Error(`${glacier.file} is missing`)); });
+      document.head.append(script);
+    }).then(unpack));
+    return loaded.get(glacier);
+  };
+
+  function unpack(data) {
+    data.fronts.forEach((front, i) => {
+      front.index = i;
+      front.day = atlas.day(front.date);
+      front.line = atlas.points(front.line);
+    });
+    data.candidates.forEach((row) => { row[5] = atlas.points(row[5]); });
+    data.references.forEach((row) => { row[2] = atlas.points(row[2]); });
+    data.byKey = d3.group(data.fronts, (f) => f.key);
+    return data;
+  }
+
+  // Lines are stored as steps in whole metres.
+  atlas.points = (steps) => {
+    const points = [];
+    let x = 0, y = 0;
+    for (let i = 0; i < steps.length; i += 2) points.push([(x += steps[i]), (y += steps[i + 1])]);
+    return points;
+  };
+
+  atlas.get = (id) => document.getElementById(id);
+  atlas.element = (name, text = "", attributes = {}) => {
+    const isSvg = name.startsWith("svg:");
+    const made = isSvg ? document.createElementNS("http://www.w3.org/2000/svg", name.slice(4)) : document.createElement(name);
+    if (text) made.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+  atlas.fillTable = (table, rows, head = null) => {
+    const row = (cells, kind) => {
+      const made = atlas.element("tr");
+      cells.forEach((cell) => made.append(atlas.element(kind, String(cell ?? ""))));
+      return made;
+    };
+    table.replaceChildren(...(head ? [row(head, "th")] : []), ...rows.map((cells) => row(cells, "td")));
+  };
+  atlas.say = (text) => { atlas.get("news").textContent = text; };
+
+  atlas.day = (date) => Date.parse(date) / 864e5;
+  atlas.date = (day) => new Date(Math.round(day) * 864e5).toISOString().slice(0, 10);
+  atlas.length = (metres, { sign = false } = {}) => {
+    if (metres == null) return "–";
+    const size = Math.abs(metres);
+    const text = size >= 995 ? `${(size / 1e3).toFixed(size >= 9950 ? 1 : 2)} km` : `${Math.round(size)} m`;
+    return (metres < 0 && text !== "0 m" ? "−" : sign && text !== "0 m" ? "+" : "") + text;
+  };
+  atlas.count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+  atlas.inSpan = (front) => front.day >= atlas.state.from && front.day <= atlas.state.to;
+  atlas.css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+})();

@@ -1,0 +1,133 @@
+// The panel beside the map: numbers of a glacier, the chosen front, its scenes; and the dialog on data and method.
+"use strict";
+
+(() => {
+  const { get, element } = atlas;
+  const about = atlas.received.about;
+  const SHEET_STEP = 40;
+  const TABS = ["front", "scenes", "without"];
+  let nShown = SHEET_STEP;
+
+  atlas.showNumbers = (glacier) => {
+    get("name").textContent = atlas.titleOf(glacier);
+    get("names").textContent = `${atlas.numberOf(glacier)}${glacier.resolution} m pixels · ${about.crs}`;
+    const rate = glacier.rate == null ? "–" : `${glacier.rate < 0 ? "−" : "+"}${Math.abs(Math.round(glacier.rate))}`;
+    const facts = [
+      [`${glacier.fronts.toLocaleString("en")}`, `${glacier.fronts === 1 ? "front" : "fronts"} in ${atlas.count(glacier.scenes, "scene")}`],
+      [glacier.first ? `${glacier.first.slice(0, 4)}–${glacier.last.slice(0, 4)}` : "–", `${atlas.count(glacier.years.length, "year")} with a front`],
+      [atlas.length(glacier.change, { sign: true }), "from the first to the last year"],
+      [rate, `m a year${glacier.rate_sigma == null ? "" : ` ± ${Math.round(2 * glacier.rate_sigma)}`}`],
+    ];
+    get("numbers").replaceChildren(...facts.map(([value, words]) => {
+      const box = element("div");
+      box.append(element("dt", words), element("dd", value));
+      return box;
+    }));
+  };
+
+  // The chosen front
+
+  atlas.showFacts = () => {
+    const front = atlas.state.chosen;
+    get("hint").hidden = Boolean(front);
+    get("facts").hidden = !front;
+    if (!front) return;
+    get("factTitle").textContent = front.date;
+    get("factTitle").style.setProperty("--dot", atlas.colourOf(front.day));
+    const position = atlas.positionOf(front);
+    const rows = [["Satellite", `${front.platform}, ${front.time} UTC`], ["Scene", front.scene]];
+    if (position) rows.push(["Advance since the start", `${atlas.length(position[2], { sign: true })}${position[3] ? ` ± ${Math.round(2 * position[3])} m` : ""}`]);
+    rows.push(["Length", atlas.length(front.length_m)]);
+    if (front.sigma_m != null) rows.push(["Uncertainty", `${Math.round(front.sigma_m)} m (68 % of cases)`]);
+    if (front.score != null) rows.push(["Score", `${front.score.toFixed(2)}${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
+    rows.push(["Quality flag", front.quality_flag], ["Verdict", atlas.verdictOf(front) || "none yet"]);
+    get("factTable").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", name), element("dd", String(value ?? "–"))]));
+    get("doubt").hidden = !front.flags;
+    get("doubt").textContent = front.flags ? `Doubtful: ${front.flags}: ${front.flag_details}` : "";
+    document.querySelectorAll("[data-verdict]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.verdict === atlas.verdictOf(front)));
+  };
+
+  // Scenes
+
+  function showSheet() {
+    const { data, glacier } = atlas.state;
+    if (!data) return;
+    const list = [...data.byKey.values()].filter(([f]) => atlas.inSpan(f)).reverse();
+    const [left, bottom, right, top] = glacier.bounds;
+    get("sheet").replaceChildren(...list.slice(0, nShown).map((fronts) => {
+      const front = fronts[0], path = data.pictures[front.key];
+      const button = element("button", "", { type: "button", "aria-label": `${front.date} ${front.platform}` });
+      const frame = element("span", "", { class: path ? "frame" : "frame blank" });
+      if (path) frame.append(element("img", "", { loading: "lazy", alt: "", src: path }));
+      const svg = element("svg:svg", "", { viewBox: `0 0 ${right - left} ${top - bottom}`, "aria-hidden": "true" });
+      for (const f of fronts) {
+        const d = `M${atlas.lineOf(f).map(([x, y]) => `${Math.round(x - left)} ${Math.round(top - y)}`).join("L")}`;
+        svg.append(element("svg:path", "", { d, class: "under" }), element("svg:path", "", { d, stroke: atlas.colourOf(f.day) }));
+      }
+      frame.append(svg);
+      button.append(frame, element("b", front.date), element("small", `${front.platform}${front.flags ? " · doubtful" : ""}`));
+      button.addEventListener("click", () => { atlas.choose(front); showTab("front"); });
+      return button;
+    }));
+    get("more").hidden = list.length <= nShown;
+  }
+
+  function showWithout() {
+    const { without } = atlas.state.data;
+    const counts = d3.rollups(without, (rows) => rows.length, (row) => about.reasons[row[4]] ?? row[4]).sort((a, b) => b[1] - a[1]);
+    get("reasons").replaceChildren(...(counts.length ? counts.map(([words, n]) => { const li = element("li"); li.append(element("b", String(n)), ` ${words}`); return li; }) : [element("li", "Every scene has a front.", { class: "empty" })]));
+    atlas.fillTable(get("without"), without.map(([scene, date, platform, state, reason, detail]) => [date, platform, `${state === "failed" ? "failed: " : ""}${about.reasons[reason] ?? reason}${detail ? ` (${detail})` : ""}`, scene]), without.length ? ["Date", "Satellite", "Why", "Scene"] : null);
+  }
+
+  function showTab(name, { focus = false } = {}) {
+    for (const tab of TABS) {
+      const isOn = tab === name;
+      get(`tab-${tab}`).setAttribute("aria-selected", isOn);
+      get(`tab-${tab}`).tabIndex = isOn ? 0 : -1;
+      get(`pane-${tab}`).hidden = !isOn;
+    }
+    if (name === "scenes") { nShown = SHEET_STEP; showSheet(); }
+    if (focus) get(`tab-${name}`).focus();
+  }
+  atlas.showTab = showTab;
+
+  TABS.forEach((tab, i) => {
+    get(`tab-${tab}`).addEventListener("click", () => showTab(tab));
+    get(`tab-${tab}`).addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (step) showTab(TABS[(i + step + TABS.length) % TABS.length], { focus: true });
+    });
+  });
+  get("more").addEventListener("click", () => { nShown += SHEET_STEP; showSheet(); });
+
+  atlas.showPanel = () => {
+    get("tab-without").textContent = `Without front (${atlas.state.data.without.length})`;
+    showWithout();
+    showTab("front");
+  };
+  atlas.on("span", () => { if (!get("pane-scenes").hidden) showSheet(); });
+
+  // Tip beside the pointer
+
+  atlas.showTip = (x, y, lines) => {
+    const tip = get("tip");
+    tip.replaceChildren(...lines.map((text, i) => element(i ? "span" : "b", text)));
+    tip.hidden = false;
+    const { width, height } = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - width - 8))}px`;
+    tip.style.top = `${y + 18 + height > innerHeight ? y - height - 12 : y + 18}px`;
+  };
+  atlas.hideTip = () => { get("tip").hidden = true; };
+
+  // Dialog
+
+  atlas.fillTable(get("provenance"), about.provenance);
+  const WORDS = { "fronts.geojson": "all fronts as lines, longitude and latitude (RFC 7946)", "scenes.csv": "a row a scene and front, with reasons", "positions.csv": "position of each front", "rates.csv": "rate of each glacier", "yearly.csv": "mean position of each year", "seasonal.csv": "mean year", "flags.csv": "doubtful fronts" };
+  get("downloads").append(...about.downloads.map((name) => {
+    const item = element("li");
+    item.append(element("a", name, { href: name, download: name }), ` ${WORDS[name] ?? ""}`);
+    return item;
+  }));
+  get("about").addEventListener("click", () => get("dialog").showModal());
+  get("close").addEventListener("click", () => get("dialog").close());
+})();

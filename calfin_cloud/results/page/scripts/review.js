@@ -1,0 +1,91 @@
+// What a person says of fronts: accept, reject, redraw; kept in the browser and saved as a file for `calfin review`.
+"use strict";
+
+(() => {
+  const { get, state } = atlas;
+  const about = atlas.received.about;
+  const stored = `verdicts ${location.pathname} ${about.title}`; // pages of other stores have fronts of the same name
+  state.verdicts = new Map(JSON.parse(remembered() || "[]"));
+  const drawn = new ol.source.Vector();
+  const style = ["rgba(0,0,0,0.75)", "#ffe14d"].map((color, i) => new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: i ? 3 : 6, lineCap: "round" }), image: i ? new ol.style.Circle({ radius: 5, fill: new ol.style.Fill({ color }), stroke: new ol.style.Stroke({ color: "#222", width: 1.5 }) }) : undefined }));
+  let drawing = null;
+
+  function remembered() {
+    try { return localStorage.getItem(stored); } catch { return null; } // some browsers have none for local files
+  }
+
+  function remember() {
+    try { localStorage.setItem(stored, JSON.stringify([...state.verdicts])); } catch { /* then they last as long as the page */ }
+  }
+
+  function decide(verdict, line = null) {
+    const front = state.chosen, author = get("author").value.trim();
+    if (!author) { get("author").focus(); atlas.say("Write your name first"); get("author").classList.add("wanted"); return; }
+    const time = `${new Date().toISOString().slice(0, 19)}Z`;
+    state.verdicts.set(atlas.placeOf(front), { key: front.key, front: front.front, verdict, author, time, line });
+    if (!line) resetLine(front);
+    remember();
+    showCount();
+    atlas.showFacts();
+    atlas.redrawFronts();
+    atlas.say(`${front.date}: ${verdict}`);
+  }
+
+  // A front that was redrawn and is then accepted lies again where it was.
+  function resetLine(front) {
+    const feature = atlas.layers.fronts.getSource().getFeatures().find((f) => f.get("front") === front);
+    feature?.setGeometry(new ol.geom.LineString(front.line));
+  }
+
+  function startDrawing() {
+    if (!get("author").value.trim()) { decide("redraw"); return; }
+    atlas.compare(null);
+    drawing = new ol.interaction.Draw({ source: drawn, type: "LineString", style, stopClick: true });
+    drawing.on("drawend", (event) => {
+      const points = event.feature.getGeometry().getCoordinates();
+      stopDrawing();
+      if (points.length >= 2) decide("redraw", points.map(([x, y]) => [Math.round(x * 10) / 10, Math.round(y * 10) / 10]));
+    });
+    atlas.map.map.addInteraction(drawing);
+    get("drawing").hidden = false;
+    document.body.classList.add("drawing");
+  }
+
+  function stopDrawing() {
+    if (drawing) atlas.map.map.removeInteraction(drawing);
+    drawing = null;
+    drawn.clear();
+    get("drawing").hidden = true;
+    document.body.classList.remove("drawing");
+  }
+  atlas.stopDrawing = stopDrawing;
+  atlas.isDrawing = () => Boolean(drawing);
+
+  function verdictsText() {
+    const list = [...state.verdicts.values()].map(({ line, ...verdict }) => (line ? { ...verdict, geometry: { type: "LineString", coordinates: line } } : verdict));
+    return JSON.stringify(list, null, 1);
+  }
+
+  function save() {
+    const link = atlas.element("a", "", { download: "verdicts.json" });
+    link.href = URL.createObjectURL(new Blob([verdictsText()], { type: "application/json" }));
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  function showCount() {
+    get("save").hidden = !state.verdicts.size;
+    get("save").textContent = `Save ${atlas.count(state.verdicts.size, "verdict")}`;
+  }
+
+  document.querySelectorAll("[data-verdict]").forEach((button) => button.addEventListener("click", () => {
+    if (button.dataset.verdict === "redraw") startDrawing();
+    else decide(button.dataset.verdict);
+  }));
+  get("author").addEventListener("input", () => get("author").classList.remove("wanted"));
+  get("done").addEventListener("click", () => drawing?.finishDrawing());
+  get("cancel").addEventListener("click", stopDrawing);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && drawing) stopDrawing(); });
+  get("save").addEventListener("click", save);
+  showCount();
+})();

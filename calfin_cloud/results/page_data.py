@@ -1,0 +1,176 @@
+"""What the page of the report shows: of all glaciers one line each, of one glacier all its fronts, in JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.land import packed
+from calfin_cloud.results.series import Series
+
+SIMPLIFY_PX = 0.3
+FACTS = ("score", "flags", "flag_details", "sigma_m", "length_m", "quality_flag", "verdict", "score_reasons")
+POINT = ("key", "datetime", "change_m", "sigma_m")
+MOST_SPARKS = 40  # points of the small line in the list of glaciers
+DAYS_AT_AN_END = 365.0  # the change of a glacier is between the means of its first and last year
+
+
+class Shown(NamedTuple):
+    """Tables of a store that the page is made of: all of them, or those of one domain."""
+
+    fronts: gpd.GeoDataFrame
+    rejected: gpd.GeoDataFrame
+    references: gpd.GeoDataFrame
+    positions: pd.DataFrame
+    seasonal: pd.DataFrame
+    rates: pd.DataFrame
+
+
+def shown_tables(
+    fronts: gpd.GeoDataFrame, rejected: gpd.GeoDataFrame, references: gpd.GeoDataFrame, series: Series | None
+) -> Shown:
+    """Bring the tables of a store together; without a series there are no positions."""
+    if series is None:
+        nothing = pd.DataFrame(columns=["key", "glacier_id", "branch", "datetime", "change_m", "sigma_m"])
+        return Shown(fronts, rejected, references, nothing, nothing, nothing)
+    known = series.positions.dropna(subset="change_m")
+    domains = known["key"].str.partition("/")[0]
+    return Shown(fronts, rejected, references, known.assign(domain=domains), series.seasonal, series.rates)
+
+
+def tables_of(shown: Shown, domain: Domain) -> Shown:
+    """Take the rows of one domain; of the series those of its glacier, in the branch that the page leads with."""
+    references = shown.references
+    if len(references):
+        references = references[references.geometry.intersects(domain.polygon)]
+    positions = shown.positions
+    positions = positions[positions["domain"] == domain.name] if "domain" in positions else positions
+    first = positions["branch"].min() if len(positions) else ""
+    glacier = positions["glacier_id"].iloc[0] if len(positions) else ""
+    rows = [t[(t["glacier_id"] == glacier) & (t["branch"] == first)] for t in (shown.seasonal, shown.rates)]
+    return Shown(
+        shown.fronts[shown.fronts["domain"] == domain.name],
+        shown.rejected[shown.rejected["domain"] == domain.name],
+        references,
+        positions,
+        *rows,
+    )
+
+
+def glacier_line(domain: Domain, tables: Shown, number: int) -> dict[str, Any]:
+    """Summarise one domain for the overview: where it is, how many fronts it has, and how far they moved."""
+    found = tables.fronts[tables.fronts["state"] == "front"]
+    when = found["datetime"]
+    return {
+        "name": domain.name,
+        "id": domain.glacier_id,
+        "file": f"data/{number:05}.js",
+        "bounds": [round(v, 1) for v in domain.grid.boundingbox.bbox],
+        "resolution": domain.resolution_m,
+        "fronts": len(found),
+        "scenes": int(tables.fronts["key"].nunique()),
+        "years": sorted({int(y) for y in when.dt.year}),
+        "first": f"{when.min():%Y-%m-%d}" if len(found) else "",
+        "last": f"{when.max():%Y-%m-%d}" if len(found) else "",
+        **_change(tables),
+    }
+
+
+def glacier_data(domain: Domain, tables: Shown, pictures: Mapping[str, str], number: int) -> dict[str, Any]:
+    """Gather all that the page shows of one domain; lines are those of `packed`, in m of the store's CRS."""
+    found = tables.fronts[tables.fronts["state"] == "front"].sort_values(["datetime", "front"])
+    without = tables.fronts[tables.fronts["state"] != "front"].sort_values("datetime")
+    tolerance = SIMPLIFY_PX * domain.resolution_m
+    return {
+        "number": number,
+        "fronts": [_front_data(row, tolerance) for row in found.to_dict("records")],
+        "candidates": [
+            [row.key, f"{row.datetime:%Y-%m-%d}", row.reason, row.filter, row.detail, _line(row.geometry, tolerance)]
+            for row in tables.rejected.itertuples()
+        ],
+        "references": [
+            [f"{row.datetime:%Y-%m-%d}", row.author, _line(part, tolerance)]
+            for row in tables.references.itertuples()
+            for part in shapely.get_parts(row.geometry)
+        ],
+        "without": [
+            [row.scene_id, f"{row.datetime:%Y-%m-%d}", row.platform, row.state, row.reason, row.detail]
+            for row in without.itertuples()
+        ],
+        "positions": _positions(tables.positions),
+        "seasonal": _seasonal(tables.seasonal),
+        "pictures": dict(pictures),
+    }
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
+    """Value as JSON has it, three places after the point; None for NaN and infinity."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return round(value, 3) if np.isfinite(value) else None
+    return value
+
+
+def _front_data(row: Mapping[Any, Any], tolerance: float) -> dict[str, Any]:
+    facts = {name: plain(row[name]) for name in FACTS if name in row and plain(row[name]) not in (None, "")}
+    return {
+        "key": row["key"],
+        "scene": row["scene_id"],
+        "front": int(row["front"]),
+        "date": f"{row['datetime']:%Y-%m-%d}",
+        "time": f"{row['datetime']:%H:%M}",
+        "platform": row["platform"],
+        "line": _line(row["geometry"], tolerance),
+        **facts,
+    }
+
+
+def _line(line: Any, tolerance: float) -> list[int]:  # noqa: ANN401 - a shapely line
+    return packed(shapely.get_coordinates(line.simplify(tolerance)))
+
+
+def _positions(positions: pd.DataFrame) -> list[dict[str, Any]]:
+    """Positions by branch: key, date, advance since the start and its uncertainty, in m."""
+    return [
+        {
+            "branch": str(branch),
+            "points": [
+                [key, f"{when:%Y-%m-%d}", plain(change), plain(sigma)]
+                for key, when, change, sigma in zip(*(part.sort_values("datetime")[c] for c in POINT), strict=True)
+            ],
+        }
+        for branch, part in positions.groupby("branch")
+    ]
+
+
+def _seasonal(seasonal: pd.DataFrame) -> list[list[Any]]:
+    """Month, deviation in m and its standard error."""
+    columns = ("month", "deviation_m", "sigma_m")
+    if seasonal.empty:
+        return []
+    return [[plain(v) for v in row] for row in zip(*(seasonal[c] for c in columns), strict=True)]
+
+
+def _change(tables: Shown) -> dict[str, Any]:
+    """Advance from the mean of the first to that of the last year, its rate, and a few points of the series."""
+    mine = tables.positions
+    mine = mine[mine["branch"] == mine["branch"].min()].sort_values("datetime") if len(mine) else mine
+    if mine.empty:
+        return {"change": None, "rate": None, "rate_sigma": None, "spark": []}
+    days = (mine["datetime"] - mine["datetime"].iloc[0]).dt.total_seconds().to_numpy() / 86_400
+    change = mine["change_m"].to_numpy(dtype=float)
+    ends = [change[days >= days[-1] - DAYS_AT_AN_END], change[days <= DAYS_AT_AN_END]]
+    rate = tables.rates.iloc[0] if len(tables.rates) else {"rate_m_a": np.nan, "rate_sigma_m_a": np.nan}
+    taken = np.unique(np.linspace(0, len(days) - 1, MOST_SPARKS).astype(int))
+    return {
+        "change": round(float(ends[0].mean() - ends[1].mean()), 1) if days[-1] > DAYS_AT_AN_END else None,
+        "rate": plain(rate["rate_m_a"]),
+        "rate_sigma": plain(rate["rate_sigma_m_a"]),
+        "spark": [[round(days[i]), round(change[i])] for i in taken],
+    }
