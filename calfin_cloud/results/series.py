@@ -32,7 +32,7 @@ from calfin_cloud.timeseries import (
     measure_positions,
     monthly_grid,
     rates,
-    regional_mean,
+    regional_change,
     relative_change,
     seasonal_cycle,
     seaward_of,
@@ -184,15 +184,14 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         else:
             parts.append(_unmeasured(of_glacier, reason))
     positions = relative_change(pd.concat(parts, ignore_index=True))
-    monthly = monthly_grid(positions)
     boxes = gpd.GeoDataFrame(gates, columns=["glacier_id", "width_m", "geometry"], crs=fronts.crs)
     return Series(
         positions,
         rates(positions),
         yearly_positions(positions),
         seasonal_cycle(positions),
-        monthly,
-        regional_mean(monthly[monthly["branch"] == BOX], _regions_of(boxes, regions)),
+        monthly_grid(positions),
+        regional_change(positions[positions["branch"] == BOX], _regions_of(boxes, regions)),
         _flags(fronts, positions, lines),
         boxes,
     )

@@ -9,10 +9,10 @@ from calfin_cloud.timeseries.plausibility import (
     flag_fronts,
 )
 from calfin_cloud.timeseries.positions import BOX, POSITION_COLUMNS, box_position, crossing, measure_positions
+from calfin_cloud.timeseries.regions import regional_change
 from calfin_cloud.timeseries.trends import (
     monthly_grid,
     rates,
-    regional_mean,
     relative_change,
     season_of,
     seasonal_cycle,
@@ -37,7 +37,7 @@ __all__ = [
     "measure_positions",
     "monthly_grid",
     "rates",
-    "regional_mean",
+    "regional_change",
     "relative_change",
     "season_of",
     "seasonal_cycle",
