@@ -8,7 +8,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from shapely.affinity import translate
-from shapely.geometry import mapping
+from shapely.geometry import LineString, mapping
 
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
@@ -20,6 +20,7 @@ from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.sample import write_sample
 from calfin_cloud.schema import check_polygons
 from calfin_cloud.storage import read_fronts, read_polygons
+from calfin_cloud.timeseries import length_scale
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -207,3 +208,24 @@ def test_a_line_drawn_where_the_network_saw_nothing_says_why_it_closes_no_ocean(
     made = reviewed_polygons(store, reviewed_fronts(store)).set_index("key").loc[[without["key"]]]
     assert made["geometry"].isna().all()
     assert (made["reason"] != "").all()
+
+
+def test_the_length_of_a_redrawn_front_is_one_on_the_ground(store):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    drawn = LineString([(0, 0), (0, 1000)])
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(drawn))])
+    fronts = reviewed_fronts(store)
+    after = fronts[(fronts["key"] == first["key"]) & (fronts["verdict"] == "redraw")].iloc[0]
+    assert after["length_m"] == pytest.approx(1000 / length_scale(fronts.crs, drawn))
+
+
+def test_the_area_of_polygons_that_are_closed_anew_is_one_on_the_ground(store):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(translate(first["geometry"], 30, 0)))])
+    polygons = reviewed_polygons(store, reviewed_fronts(store))
+    anew = polygons[(polygons["key"] == first["key"]) & (polygons["kind"] == "ocean")].iloc[0]
+    scale = length_scale(polygons.crs, anew["geometry"])
+    assert scale != pytest.approx(1, abs=1e-4)
+    assert anew["area_m2"] == pytest.approx(anew["geometry"].area / scale**2)

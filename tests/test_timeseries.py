@@ -256,3 +256,16 @@ def test_a_front_that_leaves_the_fjord_is_flagged():
     flags = check_fjord(fronts, fjord)
     assert flags["key"].tolist() == ["g/1"]
     assert "50%" in flags["detail"].iloc[0]
+
+
+def test_the_error_of_a_front_is_one_on_the_ground_whatever_the_map():
+    place = gpd.GeoSeries([Point(-45, 60)], crs=4326).to_crs(3413).iloc[0]  # the map stretches by 3.8 % here
+    x, y = place.x, place.y
+    line = LineString([(x + 500, y), (x + 500, y + 400)])
+    fronts = gpd.GeoDataFrame(
+        {"key": ["a"], "glacier_id": ["g"], "sigma_m": [10.0], "datetime": pd.to_datetime(["2020-01-01"], utc=True)},
+        geometry=[line], crs=3413,
+    )  # fmt: skip
+    positions = measure_positions(fronts, gate=Gate(box(x, y, x + 1000, y + 400), (1.0, 0.0), 400.0))
+    assert positions["sigma_m"].tolist() == pytest.approx([10.0])
+    assert positions["position_m"].iloc[0] == pytest.approx(500 / 1.0385, rel=1e-3)

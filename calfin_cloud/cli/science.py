@@ -43,7 +43,8 @@ def compare(options: argparse.Namespace) -> int:
         print(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place", file=sys.stderr)
         return 1
     title = f"{Path(options.a).name} against {Path(options.b).name if options.b else 'its own authors'}"
-    summary = write_comparison(pairs, options.out, title=title)
+    products = {"a": a} if b is None else {"a": a, "b": b}
+    summary = write_comparison(pairs, options.out, title=title, products=products)
     print(summary[summary["by"] != "year"].round(1).to_string(index=False))
     print(f"{len(pairs)} pairs: {options.out}")
     return 0

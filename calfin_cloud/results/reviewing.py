@@ -30,7 +30,7 @@ from calfin_cloud.storage import (
     read_store_domains,
     write_review,
 )
-from calfin_cloud.timeseries import flag_fronts
+from calfin_cloud.timeseries import flag_fronts, length_scale
 
 VERDICTS = ("accept", "reject", "redraw")
 REVIEW_COLUMNS = ("verdict", "reviewer", "reviewed_at", "note")
@@ -90,7 +90,8 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
         if verdict["verdict"] == "redraw":
             line = shape(verdict["geometry"])
             fronts.loc[row, "geometry"] = line
-            fronts.loc[row, ["state", "reason", "length_m"]] = ("front", "", line.length)
+            length = line.length / length_scale(fronts.crs, line)
+            fronts.loc[row, ["state", "reason", "length_m"]] = ("front", "", length)
             fronts.loc[row, "front"] = max(int(fronts.loc[row, "front"]), 0)
             fronts.loc[row, "quality_flag"] = MANUAL_FLAG.get(int(fronts.loc[row, "quality_flag"]), 0)
             fronts.loc[row, ["sigma_m", "half95_m", "score"]] = np.nan

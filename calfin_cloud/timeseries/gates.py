@@ -106,7 +106,15 @@ def seaward_of(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> tupl
 
 
 def length_scale(crs: Any, place: BaseGeometry) -> float:  # noqa: ANN401 - whatever pyproj reads as a CRS
-    """Factor by which the map of a projected CRS stretches lengths at a place; its square stretches areas."""
+    """Find the factor by which the map of a projected CRS stretches lengths at a place; its square stretches areas.
+
+    Lengths of the map over this factor are lengths on the ground, which is what every column in `_m` or `_m2` means.
+
+    Examples
+    --------
+    >>> round(length_scale("EPSG:3413", Point(0, -3_300_000)), 3)  # at 60 degrees north
+    1.038
+    """
     projection = pyproj.Proj(crs)
     lonlat = projection(place.centroid.x, place.centroid.y, inverse=True)
     return float(np.sqrt(projection.get_factors(*lonlat).areal_scale))

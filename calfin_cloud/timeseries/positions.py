@@ -54,8 +54,8 @@ def measure_positions(
     Parameters
     ----------
     fronts
-        Rows with `key`, `glacier_id`, `datetime`, `sigma_m` and a line, in a projected CRS in metres. Rows that share a
-        key are parts of one front.
+        Rows with `key`, `glacier_id`, `datetime`, `sigma_m` (on the ground) and a line, in a projected CRS in metres.
+        Rows that share a key are parts of one front.
     centerlines
         Lines by the name of the branch, from ice to sea.
     gate
@@ -75,7 +75,7 @@ def measure_positions(
     for key, parts in fronts.groupby("key", sort=False):
         first = parts.iloc[0]
         same = {"key": key, "glacier_id": first["glacier_id"], "datetime": first["datetime"]}
-        lines, sigma = parts.geometry.union_all(), float(parts["sigma_m"].max())
+        lines, sigma = parts.geometry.union_all(), float(parts["sigma_m"].max()) * scale  # in map metres, as lines
         for branch, centerline in (centerlines or {}).items():
             rows.append(same | {"branch": branch} | _true(crossing(lines, centerline, sigma), scale))
         if gate:
