@@ -56,7 +56,8 @@ def _draw_distances(axes: Axes, distances: NDArray[np.float64]) -> None:
         axes.set_axis_off()
         return
     low, high = max(float(distances.min()), 1.0) / WIDER, max(float(distances.max()), 1.0) * WIDER
-    axes.hist(np.maximum(distances, 1.0), bins=np.geomspace(low, high, min(len(distances), 29) + 2).tolist(), color=COLOURS[0])
+    bins = np.geomspace(low, high, min(len(distances), 29) + 2).tolist()
+    axes.hist(np.maximum(distances, 1.0), bins=bins, color=COLOURS[0])
     axes.set_xscale("log")
     shown = [tick for tick in NUMBERS if low <= tick <= high]
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])

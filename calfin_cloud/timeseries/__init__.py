@@ -1,6 +1,6 @@
 """Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
 
-from calfin_cloud.timeseries.gates import Gate, derive_gate, flow_axis, gate_around, length_scale, seaward_of
+from calfin_cloud.timeseries.gates import Gate, derive_gate, flow_axis, gate_around, length_scale, seaward_of, swept_m
 from calfin_cloud.timeseries.plausibility import (
     PLAUSIBILITY_REASONS,
     PlausibilitySettings,
@@ -42,5 +42,6 @@ __all__ = [
     "season_of",
     "seasonal_cycle",
     "seaward_of",
+    "swept_m",
     "yearly_positions",
 ]
