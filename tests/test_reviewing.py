@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 from shapely.affinity import translate
 from shapely.geometry import LineString, mapping
 
@@ -162,6 +164,12 @@ def test_exports_leave_out_what_was_rejected_and_have_what_was_redrawn(store, tm
     table = gpd.read_file(path)
     assert len(table) == len(found) - 1
     assert table["QualFlag"].isin([0, 3]).sum() == 1
+    authors = table.set_index("ImageID")["Author"]
+    assert authors[redrawn["scene_id"]] == "M"  # who drew the line
+    assert set(authors.drop(redrawn["scene_id"])) == {"calfin_cloud"}
+    told = pd.read_csv(tmp_path / "reviewed.csv").set_index("key")
+    assert told["verdict"].to_dict() == {rejected["key"]: "reject", redrawn["key"]: "redraw"}
+    assert shapely.from_wkt(told.loc[rejected["key"], "line"]).equals_exact(rejected["geometry"], 1e-3)
     (closed,) = tmp_path.glob("calfin/*Greenland_closed_v1.0.shp")
     ocean = gpd.read_file(closed).to_crs(fronts.crs)
     assert rejected["scene_id"] not in set(ocean["ImageID"])
@@ -181,6 +189,9 @@ def test_a_scene_whose_front_was_rejected_is_still_told_of_in_exports(store, tmp
     (told,) = [i for i in items if i["calfin:reason"] == "rejected"]
     assert (told["calfin:scene_id"], told["calfin:state"]) == (rejected["scene_id"], "no_front")
     assert (told["calfin:fronts"], told["calfin:score"]) == (0, None)
+    assert (told["calfin:verdicts"], told["calfin:reviewers"]) == (["reject"], ["M"])
+    lines = gpd.read_file(tmp_path / "gpkg" / "calfin_cloud.gpkg", layer="reviewed")
+    assert lines[["key", "verdict", "reviewer"]].to_numpy().tolist() == [[rejected["key"], "reject", "M"]]
     table = gpd.read_file(tmp_path / "gpkg" / "calfin_cloud.gpkg", layer="fronts")
     (row,) = table[table["reason"] == "rejected"].itertuples()
     assert (row.front, row.geometry) == (-1, None)
