@@ -1,4 +1,4 @@
-"""Land, and the ice of Antarctica, around a store's domains, in its CRS: what the map of the report lies on where there is no picture."""
+"""Land, and the ice of Antarctica, around a store's domains: what the map lies on where there is no picture."""
 
 from __future__ import annotations
 

@@ -71,10 +71,10 @@ FRONT_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("quality_flag", pa.int16()),  # CALFIN's: 10 automatic, 13 automatic on Landsat 7 SLC-off
-        ("length_m", pa.float64()),
+        ("length_m", pa.float64()),  # on the ground, as every length in m: the distortion of the map is taken out
         ("confidence", pa.float64()),  # mean edge probability along the front, 0 to 1
-        # Half-widths that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each vertex;
-        # NaN and empty for weights without a calibration.
+        # Half-widths on the ground that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each
+        # vertex; NaN and empty for weights without a calibration.
         ("sigma_m", pa.float64()),
         ("half95_m", pa.float64()),
         ("vertex_sigma_m", pa.list_(pa.float32())),
@@ -86,7 +86,7 @@ FRONT_SCHEMA = pa.schema(
         ("cloud_fraction", pa.float64()),
         ("nodata_fraction", pa.float64()),
         ("slc_off_fraction", pa.float64()),
-        ("resolution_m", pa.float64()),
+        ("resolution_m", pa.float64()),  # side of a pixel on the map
         ("model", pa.string()),
         ("code", pa.string()),
     ]
@@ -137,7 +137,7 @@ POLYGON_SCHEMA = pa.schema(
         ("fjord", pa.string()),  # whose walls close the front: "fjord_boundary", "dates", "ice_mask" or "scene"
         ("reason", pa.string()),  # a code of POLYGON_REASONS, empty with a polygon
         ("detail", pa.string()),
-        ("area_m2", pa.float64()),
+        ("area_m2", pa.float64()),  # on the ground
     ]
 )
 """Columns of the polygons table before its geometry (MultiPolygon in the domain CRS, or None).

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 from shapely.affinity import translate
-from shapely.geometry import mapping
+from shapely.geometry import LineString, mapping
 
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
@@ -27,6 +29,7 @@ from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.sample import write_sample
 from calfin_cloud.schema import check_polygons
 from calfin_cloud.storage import read_fronts, read_polygons, write_review
+from calfin_cloud.timeseries import length_scale
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -168,6 +171,12 @@ def test_exports_leave_out_what_was_rejected_and_have_what_was_redrawn(store, tm
     table = gpd.read_file(path)
     assert len(table) == len(found) - 1
     assert table["QualFlag"].isin([0, 3]).sum() == 1
+    authors = table.set_index("ImageID")["Author"]
+    assert authors[redrawn["scene_id"]] == "M"  # who drew the line
+    assert set(authors.drop(redrawn["scene_id"])) == {"calfin_cloud"}
+    told = pd.read_csv(tmp_path / "reviewed.csv").set_index("key")
+    assert told["verdict"].to_dict() == {rejected["key"]: "reject", redrawn["key"]: "redraw"}
+    assert shapely.from_wkt(told.loc[rejected["key"], "line"]).equals_exact(rejected["geometry"], 1e-3)
     (closed,) = tmp_path.glob("calfin/*Greenland_closed_v1.0.shp")
     ocean = gpd.read_file(closed).to_crs(fronts.crs)
     assert rejected["scene_id"] not in set(ocean["ImageID"])
@@ -187,6 +196,9 @@ def test_a_scene_whose_front_was_rejected_is_still_told_of_in_exports(store, tmp
     (told,) = [i for i in items if i["calfin:reason"] == "rejected"]
     assert (told["calfin:scene_id"], told["calfin:state"]) == (rejected["scene_id"], "no_front")
     assert (told["calfin:fronts"], told["calfin:score"]) == (0, None)
+    assert (told["calfin:verdicts"], told["calfin:reviewers"]) == (["reject"], ["M"])
+    lines = gpd.read_file(tmp_path / "gpkg" / "calfin_cloud.gpkg", layer="reviewed")
+    assert lines[["key", "verdict", "reviewer"]].to_numpy().tolist() == [[rejected["key"], "reject", "M"]]
     table = gpd.read_file(tmp_path / "gpkg" / "calfin_cloud.gpkg", layer="fronts")
     (row,) = table[table["reason"] == "rejected"].itertuples()
     assert (row.front, row.geometry) == (-1, None)
@@ -257,7 +269,7 @@ def test_a_verdict_whose_line_is_gone_is_listed_as_orphaned_and_counts_again_whe
     assert (reviewed_fronts(store)["verdict"] == "").all()
     (orphan,) = orphaned_verdicts(store)
     assert (orphan["key"], orphan["verdict"], orphan["author"]) == (first["key"], "reject", "M")
-    retrace_fronts(store)
+    retrace_fronts(store, settings=MapSettings())
     assert reviewed_fronts(store)["verdict"].tolist() == before["verdict"].tolist()
     assert orphaned_verdicts(store) == []
 
@@ -326,3 +338,24 @@ def test_odd_verdicts_are_told_in_a_sentence(store, change, words):
     first = judged(store)
     with pytest.raises(ValueError, match=words):
         apply_verdicts(store, [verdict(first, "accept") | change])
+
+
+def test_the_length_of_a_redrawn_front_is_one_on_the_ground(store):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    drawn = LineString([(0, 0), (0, 1000)])
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(drawn))])
+    fronts = reviewed_fronts(store)
+    after = fronts[(fronts["key"] == first["key"]) & (fronts["verdict"] == "redraw")].iloc[0]
+    assert after["length_m"] == pytest.approx(1000 / length_scale(fronts.crs, drawn))
+
+
+def test_the_area_of_polygons_that_are_closed_anew_is_one_on_the_ground(store):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(translate(first["geometry"], 30, 0)))])
+    polygons = reviewed_polygons(store, reviewed_fronts(store))
+    anew = polygons[(polygons["key"] == first["key"]) & (polygons["kind"] == "ocean")].iloc[0]
+    scale = length_scale(polygons.crs, anew["geometry"])
+    assert scale != pytest.approx(1, abs=1e-4)
+    assert anew["area_m2"] == pytest.approx(anew["geometry"].area / scale**2)

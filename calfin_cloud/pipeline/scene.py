@@ -36,6 +36,7 @@ from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
+from calfin_cloud.timeseries import length_scale
 
 Item = dict[str, Any]
 """A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""
@@ -240,8 +241,9 @@ def _trace_stored(masks: NDArray[np.float32], target: Target, settings: MapSetti
 def _uncertainty(
     found: Front, front: NDArray[np.float32], ice: NDArray[np.float32], domain: Domain, settings: MapSettings
 ) -> dict[str, Any]:
-    """Uncertainty of a front in metres, and its score."""
-    sure, metres = uncertainty_of(found.line, front, ice, calibration_of(settings.network)), domain.resolution_m
+    """Uncertainty of a front in metres on the ground, and its score."""
+    sure = uncertainty_of(found.line, front, ice, calibration_of(settings.network))
+    metres = domain.resolution_m / length_scale(domain.crs, domain.polygon)
     return {
         "sigma_m": sure.sigma_px * metres,
         "half95_m": sure.half95_px * metres,

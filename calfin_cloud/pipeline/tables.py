@@ -28,6 +28,7 @@ from calfin_cloud.schema import (
 )
 from calfin_cloud.sensors import acquired, is_slc_off
 from calfin_cloud.storage import Tables
+from calfin_cloud.timeseries import length_scale
 
 Row = dict[str, Any]
 
@@ -36,9 +37,9 @@ def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) 
     """Make the tables of scenes; `scenes` has what is known of each but for its result, see `scene_rows`."""
     pairs = list(zip(scenes, results, strict=True))
     return Tables(
-        _table([r for row, result in pairs for r in _front_rows(row, result)], FRONT_SCHEMA, domain),
+        _table([r for row, result in pairs for r in _front_rows(row, result, domain.crs)], FRONT_SCHEMA, domain),
         _table([r for row, result in pairs for r in _rejected_rows(row, result)], REJECTED_SCHEMA, domain),
-        _table([r for row, result in pairs for r in _polygon_rows(row, result)], POLYGON_SCHEMA, domain),
+        _table([r for row, result in pairs for r in _polygon_rows(row, result, domain.crs)], POLYGON_SCHEMA, domain),
     )
 
 
@@ -79,7 +80,7 @@ def _table(rows: Sequence[Row], schema: pa.Schema, domain: Domain) -> gpd.GeoDat
     return gpd.GeoDataFrame(table, geometry="geometry", crs=domain.crs)
 
 
-def _front_rows(scene: Row, result: Result) -> list[Row]:
+def _front_rows(scene: Row, result: Result, crs: str) -> list[Row]:
     """Rows of one scene: one a front, or one that says why there is none."""
     row = scene | NO_FRONT
     if isinstance(result, Exception):
@@ -87,7 +88,8 @@ def _front_rows(scene: Row, result: Result) -> list[Row]:
         return [row | {"state": "failed" if reason in FAILURES else "no_front", "reason": reason, "detail": detail}]
     row |= {k: v for k, v in result.items() if k in row or k in ("reason", "detail")}
     found = [
-        {"state": "front", "front": n, "length_m": front["geometry"].length} | front
+        {"state": "front", "front": n, "length_m": front["geometry"].length / length_scale(crs, front["geometry"])}
+        | front
         for n, front in enumerate(result.get("fronts", ()))
     ]
     return [row | front for front in found] or [row | {"state": "no_front"}]
@@ -102,14 +104,14 @@ def _rejected_rows(scene: Row, result: Result) -> list[Row]:
     ]
 
 
-def _polygon_rows(scene: Row, result: Result) -> list[Row]:
+def _polygon_rows(scene: Row, result: Result, crs: str) -> list[Row]:
     """Rows of one scene with a front: its ocean and its ice, or why there are none."""
     if isinstance(result, Exception) or (made := result.get("polygons")) is None:
         return []
     rows = []
     for kind in POLYGON_KINDS:
         shape = getattr(made, kind)
-        area = np.nan if shape is None else shape.area
+        area = np.nan if shape is None else shape.area / length_scale(crs, shape) ** 2
         reason = made.reason if made.reason or shape is not None else f"no_{kind}"
         row = {"kind": kind, "reason": reason, "detail": made.detail, "area_m2": area, "geometry": shape}
         rows.append(scene | row | {"fjord": result["fjord"]})

@@ -17,6 +17,7 @@ from calfin_cloud.fronts import fjord_from_scenes
 from calfin_cloud.polygons import Polygons, PolygonSettings, close_polygons
 from calfin_cloud.schema import POLYGON_KINDS
 from calfin_cloud.storage import read_places, read_polygons, read_scene_masks, read_store, read_store_domains
+from calfin_cloud.timeseries import length_scale
 
 MANUAL = (0, 3)
 """Quality flags of lines that people drew (calfin-method 8)."""
@@ -72,6 +73,6 @@ def _rows(store: str, domains: dict[str, Domain], scene: gpd.GeoDataFrame) -> li
     for kind in POLYGON_KINDS:
         shape = getattr(made, kind)
         reason = made.reason if made.reason or shape is not None else f"no_{kind}"
-        area = np.nan if shape is None else shape.area
+        area = np.nan if shape is None else shape.area / length_scale(domain.crs, shape) ** 2
         rows.append(same | {"kind": kind, "reason": reason, "area_m2": area, "geometry": shape})
     return rows

@@ -30,7 +30,7 @@ from calfin_cloud.storage import (
     read_store_domains,
     write_review,
 )
-from calfin_cloud.timeseries import flag_fronts
+from calfin_cloud.timeseries import flag_fronts, length_scale
 
 VERDICTS = ("accept", "reject", "redraw")
 REVIEW_COLUMNS = ("verdict", "reviewer", "reviewed_at", "note")
@@ -84,7 +84,9 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
     beside = []
     for places in settled.places.values():
         for place in (p for p in places if p.verdict is not None):
-            row = _with_verdict(fronts.loc[place.row if place.row is not None else places[0].row].copy(), place)
+            row = _with_verdict(
+                fronts.loc[place.row if place.row is not None else places[0].row].copy(), place, fronts.crs
+            )
             if place.row is None:
                 beside.append(row)
             else:
@@ -101,7 +103,7 @@ def orphaned_verdicts(store: str) -> list[dict[str, Any]]:
     return [dict(v) for v in settle_verdicts(read_fronts(store), read_reviews(store)).orphaned]
 
 
-def _with_verdict(row: pd.Series[Any], place: Place) -> pd.Series[Any]:
+def _with_verdict(row: pd.Series[Any], place: Place, crs: Any) -> pd.Series[Any]:  # noqa: ANN401 - of pyproj
     """Say in the row of a front what was said of it; a drawn line has its own flag, and nothing measured of another."""
     assert place.verdict is not None
     said, when = place.verdict, instant(place.verdict["time"]).isoformat().replace("+00:00", "Z")
@@ -109,7 +111,8 @@ def _with_verdict(row: pd.Series[Any], place: Place) -> pd.Series[Any]:
     if place.drawn is None:
         return row
     automatic = int(row["quality_flag"])
-    row["geometry"], row["length_m"], row["front"] = place.drawn, place.drawn.length, max(place.front, 0)
+    row["geometry"], row["front"] = place.drawn, max(place.front, 0)
+    row["length_m"] = place.drawn.length / length_scale(crs, place.drawn)
     row["state"], row["reason"], row["quality_flag"] = "front", "", MANUAL_FLAG.get(automatic, automatic)
     row[["sigma_m", "half95_m", "score"]] = np.nan
     row["vertex_sigma_m"] = []
