@@ -185,7 +185,8 @@ def test_worker_of_one_thread_waits_for_several_scenes_at_once(tmp_path):
         Client(cluster, set_as_default=False) as client,
     ):
         server.latency_s = 0.1
-        items = [make_item(f"{server.url}/c.json", {"nir08": f"{server.url}/a.tif?n={i}"}) for i in range(n)]
+        files = [{"nir08": f"{server.url}/a.tif?n={i}", "qa_pixel": f"{server.url}/a.tif?q={i}"} for i in range(n)]
+        items = [make_item(f"{server.url}/c.json", assets) for assets in files]
         scenes = client.compute(stack_scenes(items, HERE)).result()
     np.testing.assert_array_equal(scenes[-1, 0], ramp())
     assert 4 <= server.most_at_once <= retries.READING_THREADS
