@@ -364,3 +364,22 @@ def test_an_overview_is_read_as_gdal_reads_it(tmp_path, server, name, pixel_m, l
     item = served(server, name) if is_remote else make_item(tmp_path, {"nir08": tmp_path / name})
     got = compute(stack_scenes([item], Domain("d", grid)))[0, 0].values
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "href", ["s3://bucket/signal.tif", "{url}/bucket/signal.tif?sig=a%2Bb&se=1", "file://{folder}/bucket/signal.tif"]
+)
+def test_an_overview_is_read_whatever_the_address_is_like(large_scene, tmp_path, monkeypatch, href):
+    (tmp_path / "bucket").symlink_to(large_scene)
+    grid = GeoBox((200, 200), Affine(40, 0, LEFT + 5000, 0, -40, TOP - 5000), UTM)
+    expected = compute(stack_scenes([make_item("/c.json", {"nir08": large_scene / "signal.tif"})], Domain("d", grid)))
+    with serve_folder(tmp_path) as server:
+        for name in ("AWS_ENDPOINT_URL", "AWS_NO_SIGN_REQUEST"):
+            monkeypatch.setenv(name, {"AWS_ENDPOINT_URL": server.url}.get(name, "YES"))
+        is_local = href.startswith("file")
+        href = href.format(url=server.url, folder=tmp_path)
+        item = make_item(tmp_path if is_local else server.url, {"nir08": href})
+        got = compute(stack_scenes([item], Domain("d", grid)))
+        assert bool(server.requests["bucket/signal.tif"]) is not is_local
+        assert server.n_bytes["bucket/signal.tif"] < (large_scene / "signal.tif").stat().st_size / 4
+    np.testing.assert_array_equal(got[0], expected[0])
