@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import psutil
 import pytest
-from calfin_cloud.pipeline.recipes import recipe_of
 from distributed import Client, LocalCluster
 from PIL import Image
 from storing import contents
@@ -44,7 +43,7 @@ from calfin_cloud.network import (
 )
 from calfin_cloud.network.engines import compile_model
 from calfin_cloud.pipeline import MapSettings, made_by, map_fronts, recompute_changed, retrace_fronts
-from calfin_cloud.pipeline.settings import saved, settings_from
+from calfin_cloud.pipeline.settings import recipe_of, saved, settings_from
 from calfin_cloud.preprocess import to_eight_bit
 from calfin_cloud.results import lineage_of
 from calfin_cloud.sample import paint_scene, write_sample

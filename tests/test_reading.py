@@ -13,7 +13,8 @@ from distributed.core import error_message
 from odc.geo.geobox import GeoBox
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
-from rasterio.warp import transform
+from rasterio.shutil import copy
+from rasterio.warp import reproject, transform
 from scipy.ndimage import gaussian_filter
 from servers.files import serve_folder
 from servers.rasters import FAILURES, HERE, LEFT, SIDE, TOP, UTM, broken_items, compute, make_item, ramp, write_tif
@@ -315,3 +316,70 @@ def test_scene_with_control_points_has_overviews_too(tmp_path):
     got = compute(stack_scenes([item], Domain("d", grid)))[0, 0].values
     expected = values[200:600, 200:600].reshape(100, 4, 100, 4).mean(axis=(1, 3))
     assert np.abs(got - expected).max() < 0.1 * np.ptp(expected)
+
+
+def odd_files(folder):
+    """Files with overviews whose sides are no multiple of theirs, in each way that a file can say where it lies."""
+    values = np.clip(20000 + 60000 * gaussian_filter(np.random.default_rng(3).standard_normal((777, 901)), 6), 1, 65000)
+    values = values.astype("uint16")
+    where = {"square": Affine(10, 0, LEFT, 0, -10, TOP), "oblong": Affine(9.7, 0, LEFT, 0, -10.3, TOP)}
+    where["turned"] = Affine.translation(LEFT + 200, TOP - 900) * Affine.rotation(13) * Affine.scale(10, -10)
+    for name, affine in where.items():
+        write_tif(folder / f"{name}.tif", values, transform=affine, nodata=0)
+    points = [
+        GroundControlPoint(row, column, LEFT + 10 * column + 0.004 * row**1.5, TOP - 10 * row, 0.0)
+        for row in range(0, 778, 111)
+        for column in range(0, 902, 100)
+    ]
+    with rasterio.open(write_tif(folder / "points.tif", values, transform=None), "r+") as file:
+        file.gcps = (points, rasterio.CRS.from_epsg(int(UTM[5:])))
+    for name in (*where, "points"):
+        path = folder / f"{name}.tif"
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews([2, 4], Resampling.average)
+        # As a COG: what lies behind the pixels, rasterio reads with the lock that the server beside it needs.
+        copy(path, folder / "copy.tif", driver="COG")
+        (folder / "copy.tif").rename(path)
+    profile = {"driver": "JP2OpenJPEG", "count": 1, "dtype": "uint16", "crs": UTM, "transform": where["square"]}
+    even = np.pad(values, ((0, 1024 - 777), (0, 1024 - 901)), mode="reflect")  # GDAL wants it so for overviews
+    with rasterio.open(folder / "jpeg2000.jp2", "w", height=1024, width=1024, **profile, REVERSIBLE="YES") as file:
+        file.write(even, 1)
+
+
+@pytest.mark.parametrize("name", ["square.tif", "oblong.tif", "turned.tif", "points.tif", "jpeg2000.jp2"])
+@pytest.mark.parametrize(("pixel_m", "level"), [(23, 0), (45, 1)])
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_an_overview_is_read_as_gdal_reads_it(tmp_path, server, name, pixel_m, level, is_remote):
+    odd_files(tmp_path)
+    grid = GeoBox((90, 80), Affine(pixel_m, 0, LEFT + 3007.5, 0, -pixel_m, TOP - 2011.3), UTM)
+    with rasterio.open(tmp_path / name) as file:
+        assert reader._overview(file, grid) == level
+    with rasterio.open(tmp_path / name, overview_level=level) as overview:
+        expected = np.full(grid.shape, np.nan, dtype="float32")
+        scale = {} if name == "points.tif" else dict.fromkeys(("XSCALE", "YSCALE"), min(1.0, overview.res[0] / pixel_m))
+        where = {"dst_crs": UTM, "dst_transform": grid.transform, "dst_nodata": np.nan}
+        band, nodata = rasterio.band(overview, 1), 0
+        reproject(band, expected, src_nodata=nodata, resampling=Resampling.bilinear, **where, **scale)
+    assert np.isfinite(expected).mean() > 0.3
+    item = served(server, name) if is_remote else make_item(tmp_path, {"nir08": tmp_path / name})
+    got = compute(stack_scenes([item], Domain("d", grid)))[0, 0].values
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "href", ["s3://bucket/signal.tif", "{url}/bucket/signal.tif?sig=a%2Bb&se=1", "file://{folder}/bucket/signal.tif"]
+)
+def test_an_overview_is_read_whatever_the_address_is_like(large_scene, tmp_path, monkeypatch, href):
+    (tmp_path / "bucket").symlink_to(large_scene)
+    grid = GeoBox((200, 200), Affine(40, 0, LEFT + 5000, 0, -40, TOP - 5000), UTM)
+    expected = compute(stack_scenes([make_item("/c.json", {"nir08": large_scene / "signal.tif"})], Domain("d", grid)))
+    with serve_folder(tmp_path) as server:
+        for name in ("AWS_ENDPOINT_URL", "AWS_NO_SIGN_REQUEST"):
+            monkeypatch.setenv(name, {"AWS_ENDPOINT_URL": server.url}.get(name, "YES"))
+        is_local = href.startswith("file")
+        href = href.format(url=server.url, folder=tmp_path)
+        item = make_item(tmp_path if is_local else server.url, {"nir08": href})
+        got = compute(stack_scenes([item], Domain("d", grid)))
+        assert bool(server.requests["bucket/signal.tif"]) is not is_local
+        assert server.n_bytes["bucket/signal.tif"] < (large_scene / "signal.tif").stat().st_size / 4
+    np.testing.assert_array_equal(got[0], expected[0])

@@ -1,6 +1,7 @@
 """What stackstac cannot take from an item is put right, and its stack has the pixels that the files have."""
 
 import warnings
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -68,6 +69,22 @@ def test_pixels_are_those_that_stackstac_reads_by_itself(sample):
     known = np.isfinite(ours[:, 1])
     assert known.mean() > 0.5
     assert (ours[:, 1][known] == ((bits & 0b1100) > 0)[known]).mean() > 0.995
+
+
+@pytest.mark.filterwarnings("ignore")  # of Matplotlib
+def test_a_user_takes_scenes_and_draws_them_and_only_these_are_read(tmp_path):
+    with serve_folder(tmp_path) as server:
+        names = [write_tif(tmp_path / f"{year}.tif", ramp() + year).name for year in (2019, 2020, 2021)]
+        dates = [datetime(int(name[:4]), 6, 1, tzinfo=UTC) for name in names]
+        items = [
+            make_item(f"{server.url}/c.json", {"nir08": f"{server.url}/{name}"}, date=date)
+            for name, date in zip(names, dates, strict=True)
+        ]
+        scenes = stack_scenes(items, HERE)
+        picture = scenes.sel(band="signal").isel(time=1).plot()
+        np.testing.assert_array_equal(picture.get_array().reshape(SIDE, SIDE), ramp() + 2020)
+        assert float(scenes.sel(time="2021", band="signal").max()) == ramp().max() + 2021
+        assert set(server.requests) == {"2020.tif", "2021.tif"}
 
 
 # What is put right
@@ -168,7 +185,8 @@ def test_worker_of_one_thread_waits_for_several_scenes_at_once(tmp_path):
         Client(cluster, set_as_default=False) as client,
     ):
         server.latency_s = 0.1
-        items = [make_item(f"{server.url}/c.json", {"nir08": f"{server.url}/a.tif?n={i}"}) for i in range(n)]
+        files = [{"nir08": f"{server.url}/a.tif?n={i}", "qa_pixel": f"{server.url}/a.tif?q={i}"} for i in range(n)]
+        items = [make_item(f"{server.url}/c.json", assets) for assets in files]
         scenes = client.compute(stack_scenes(items, HERE)).result()
     np.testing.assert_array_equal(scenes[-1, 0], ramp())
     assert 4 <= server.most_at_once <= retries.READING_THREADS

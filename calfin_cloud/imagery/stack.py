@@ -44,6 +44,7 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
 
     Nothing is opened here. A scene that cannot be read (no such band, refused address, 404, broken file) raises its
     `SceneError` when its own chunk is computed and leaves the others alone; one that does not reach the grid is NaN.
+    On a cluster a scene is one task, together with what `map_blocks` does to it, as long as that keeps the four dims.
 
     Parameters
     ----------

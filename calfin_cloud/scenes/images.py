@@ -19,7 +19,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.scenes.catalogs import absolute
 from calfin_cloud.scenes.footprints import footprint_touches
 from calfin_cloud.scenes.periods import date_range, in_utc
-from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS
+from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS, ONE_FILE
 
 
 def items_from_images(
@@ -63,7 +63,7 @@ def _id_text(name: str) -> str:
 
 def _image_item(path: str, id_: str, date: str | datetime | None, platform: str) -> pystac.Item:
     try:
-        with rasterio.Env(), rasterio.DatasetReader(path, driver=IMAGE_DRIVERS) as image:
+        with rasterio.Env(**ONE_FILE), rasterio.DatasetReader(path, driver=IMAGE_DRIVERS) as image:
             n_bands, crs, tags = image.count, image.crs, image.tags()
             bounds, transform, size = image.bounds, image.transform, image.shape
     except rasterio.RasterioIOError as error:
