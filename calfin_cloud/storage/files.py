@@ -235,9 +235,9 @@ def seal(content: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
 def unseal(data: bytes, path: str, remedy: str) -> dict[str, Any]:
     """Read what `seal` has written; raise where it is not as it was written."""
     try:
-        content: dict[str, Any] = json.loads(data)
+        content: dict[str, Any] = dict(json.loads(data))
         right = content.pop(SEAL, None) == _checksum(content)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise DamagedFileError(path, f"no JSON: {error}", remedy) from None
     if not right:
         raise DamagedFileError(path, "its checksum is wrong", remedy)
