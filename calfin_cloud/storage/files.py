@@ -126,9 +126,12 @@ def move_file(fs: fsspec.AbstractFileSystem, path: str, to: str) -> None:
 
 def delete_files(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> None:
     """Delete files; those that are gone already are no error."""
-    for path in paths:
+
+    def delete(path: str) -> None:
         with suppress(FileNotFoundError):
             fs.rm_file(path)
+
+    read_each(delete, list(paths))
 
 
 def list_files(fs: fsspec.AbstractFileSystem, folder: str, ending: str) -> list[str]:
@@ -214,7 +217,7 @@ def storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
 
 
 def read_each(read: Callable[[T], U], sources: Sequence[T]) -> list[U]:
-    """Read many files at a time; results in order."""
+    """Read, or otherwise handle, many files at a time; results in order."""
     if len(sources) < 2:
         return [read(source) for source in sources]
     with ThreadPoolExecutor(min(READERS, len(sources))) as pool:
