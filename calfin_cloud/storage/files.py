@@ -218,7 +218,7 @@ def storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
 
 def read_each(read: Callable[[T], U], sources: Sequence[T]) -> list[U]:
     """Read, or otherwise handle, many files at a time; results in order."""
-    if len(sources) < 2:
+    if min(len(sources), READERS) < 2:
         return [read(source) for source in sources]
     with ThreadPoolExecutor(min(READERS, len(sources))) as pool:
         return list(pool.map(read, sources))
