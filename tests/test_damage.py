@@ -124,6 +124,54 @@ def test_no_bit_of_a_fronts_file_can_flip_unseen(sound):
     assert seen > len(data) / 3 / 4
 
 
+HARMS = {"gone": None, "half": lambda data: data[: len(data) // 2], "other": lambda _: b"[1]\n", "empty": lambda _: b""}
+WHOLE_STORE = (
+    storage.read_store,
+    storage.read_store_domains,
+    storage.read_all_tables,
+    storage.count_scenes,
+    lambda store: storage.read_masks(store, "Store"),
+    lambda store: storage.read_places(store, "Store"),
+    lambda store: storage.read_scene_masks(store, "Store", 1),
+    lambda store: storage.read_candidates(store, "Store", 1),
+    lambda store: storage.read_scene_grey(store, "Store", 1),
+    lambda store: storage.read_picture(store, "Store", "b"),
+    lambda store: [storage.read_items(store, stored) for stored in storage.read_batches(store)],
+    storage.read_reviews,
+    storage.lease_holder,
+)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_whatever_becomes_of_a_file_every_reader_gives_a_value_or_a_sentence(tmp_path, harm):
+    store = str(tmp_path / "store")
+    fill(store)
+    storage.write_review(store, [{"key": "Store/a", "time": "2026-01-01T00:00:00Z"}])
+    traces = []
+    for path in sorted(p for p in Path(store).rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        path.unlink() if HARMS[harm] is None else path.write_bytes(HARMS[harm](data))
+        for n, read in enumerate(WHOLE_STORE):
+            try:
+                read(store)
+            except Exception as error:
+                if not isinstance(error, ValueError) or len(str(error)) < 20:
+                    traces.append((path.name, n, repr(error)))
+        path.write_bytes(data)
+    assert traces == []
+
+
+def test_a_group_that_lacks_an_array_is_not_written_to(tmp_path):
+    store = str(tmp_path / "store")
+    fill(store)
+    for name in ("candidates", "grey", "time", "masks"):
+        array = tmp_path / "store/masks/Store" / name
+        array.rename(tmp_path / "aside")
+        with pytest.raises(ValueError, match="is damaged"):
+            storage.clear_masks(store, "Store", 1) if name != "time" else storage.add_scenes(store, DOMAIN, {"c": NOON})
+        (tmp_path / "aside").rename(array)
+
+
 def test_a_flipped_bit_is_an_error_on_s3_too(request):
     store = new_store("s3", request)
     fill(store)

@@ -1,6 +1,9 @@
 """Odd ids, dates, addresses and half stores: nothing is lost or overwritten, and a sentence tells what is wrong."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,12 +121,13 @@ def test_places_that_are_lost_are_not_given_away_again(store, lost):
     assert [path for path in paths_in(store) if "zarr.json" not in path] == [p for p in before if "zarr.json" not in p]
 
 
-def test_a_store_that_wants_credentials_says_so(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
-        monkeypatch.setenv(name, "/nowhere")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for call in (storage.read_store, storage.is_store):
-        with pytest.raises(ValueError, match="s3://calfin-none/x: Unable to locate credentials; set AWS_ACCESS_KEY_ID"):
-            call("s3://calfin-none/x")
+def test_a_store_that_wants_credentials_says_so():
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL")
+    environment = {name: value for name, value in os.environ.items() if name not in keys}
+    nowhere = dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), "/nowhere")
+    call = [sys.executable, "-m", "calfin_cloud.cli", "status", "s3://calfin-none/x"]
+    more = nowhere | {"AWS_EC2_METADATA_DISABLED": "true"}
+    ended = subprocess.run(call, env=environment | more, capture_output=True, text=True, check=False)
+    assert "s3://calfin-none/x: Unable to locate credentials; set AWS_ACCESS_KEY_ID" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 2

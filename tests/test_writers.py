@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from calfin_cloud.storage import LeaseLostError, StoreInUseError, leases
+from calfin_cloud.storage import LeaseLostError, StoreInUseError, files, leases
 
 PAUSE_S = (0.0, 0.0, 1.0, 20.0, 100.0, 1000.0)  # the lease lasts 90 s
 
@@ -149,6 +149,7 @@ def run_schedules(n, first=0):
 def _one_machine(monkeypatch):
     """Asked once: it is the same for all, and reading it would take half of the time."""
     machine, started = leases._machine(), leases._started(1)
+    monkeypatch.setattr(files, "READERS", 1)  # no threads but those that take turns
     monkeypatch.setattr(leases, "_machine", lambda: machine)
     monkeypatch.setattr(leases, "_started", lambda _: started)
 

@@ -97,7 +97,13 @@ def report(options: argparse.Namespace) -> int:
 
 def review(options: argparse.Namespace) -> int:
     """Keep what people said of fronts, beside the automatic ones; write pairs to train on of those they vouch for."""
-    from calfin_cloud.results import apply_verdicts, read_verdicts, reviewed_fronts, write_training_pairs
+    from calfin_cloud.results import (
+        apply_verdicts,
+        orphaned_verdicts,
+        read_verdicts,
+        reviewed_fronts,
+        write_training_pairs,
+    )
 
     if options.apply:
         counts = apply_verdicts(options.store, read_verdicts(options.apply))
@@ -109,6 +115,9 @@ def review(options: argparse.Namespace) -> int:
     looked_at = fronts[fronts["verdict"] != ""]
     print(looked_at[["key", "front", "verdict", "reviewer", "reviewed_at", "note"]].to_string(index=False))
     print(f"{len(looked_at)} of {(fronts['state'] == 'front').sum()} fronts have a verdict")
+    for orphan in orphaned_verdicts(options.store):
+        said = " ".join(str(orphan[name]) for name in ("verdict", "key", "author", "time"))
+        print(f"orphaned, the line it was given on is gone: {said}")
     return 0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
 from calfin_cloud.storage.commits import retire_files, tidy, write_batch
-from calfin_cloud.storage.files import delete_files, open_place
+from calfin_cloud.storage.files import delete_files, open_place, read_each
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished
 from calfin_cloud.storage.tables import Stored, Tables, read_items, read_tables
@@ -29,8 +30,8 @@ def compact_store(store: str, *, scenes_a_file: int = SCENES_A_FILE) -> tuple[in
         batches = tidy(store)
         groups = _groups(batches, scenes_a_file)
         for group in groups:
-            tables = _merge([read_tables(store, stored) for stored in group])
-            items = {key: item for stored in group for key, item in read_items(store, stored).items()}
+            tables = _merge(read_each(partial(read_tables, store), group))
+            items = {k: v for part in read_each(partial(read_items, store), group) for k, v in part.items()}
             check()
             _replace(store, group, tables, items)
     return len(batches), len(batches) - sum(len(group) - 1 for group in groups)

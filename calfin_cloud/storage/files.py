@@ -126,9 +126,12 @@ def move_file(fs: fsspec.AbstractFileSystem, path: str, to: str) -> None:
 
 def delete_files(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> None:
     """Delete files; those that are gone already are no error."""
-    for path in paths:
+
+    def delete(path: str) -> None:
         with suppress(FileNotFoundError):
             fs.rm_file(path)
+
+    read_each(delete, list(paths))
 
 
 def list_files(fs: fsspec.AbstractFileSystem, folder: str, ending: str) -> list[str]:
@@ -214,8 +217,8 @@ def storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
 
 
 def read_each(read: Callable[[T], U], sources: Sequence[T]) -> list[U]:
-    """Read many files at a time; results in order."""
-    if len(sources) < 2:
+    """Read, or otherwise handle, many files at a time; results in order."""
+    if min(len(sources), READERS) < 2:
         return [read(source) for source in sources]
     with ThreadPoolExecutor(min(READERS, len(sources))) as pool:
         return list(pool.map(read, sources))
@@ -235,9 +238,9 @@ def seal(content: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
 def unseal(data: bytes, path: str, remedy: str) -> dict[str, Any]:
     """Read what `seal` has written; raise where it is not as it was written."""
     try:
-        content: dict[str, Any] = json.loads(data)
+        content: dict[str, Any] = dict(json.loads(data))
         right = content.pop(SEAL, None) == _checksum(content)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise DamagedFileError(path, f"no JSON: {error}", remedy) from None
     if not right:
         raise DamagedFileError(path, "its checksum is wrong", remedy)

@@ -28,6 +28,9 @@ OF_SCENES = ("masks", "candidates", "grey")
 CODECS = (ZstdCodec(level=0), Crc32cCodec())
 """The checksum is of the compressed bytes: a flipped bit raises in every reader of Zarr, and never makes a mask."""
 FIRST_TIME, LAST_TIME = (np.datetime64(day, "us") for day in ("1678-01-01", "2262-01-01"))  # of ns in 64 bits
+LACKING = (KeyError, TypeError, AttributeError)  # of a group without an array, or with odd metadata
+DAMAGE = (ValueError, RuntimeError, *LACKING)
+RESTORE = "restore it from a copy, or map into a new store"
 REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scene once more"
 
 
@@ -39,6 +42,11 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
     """
     if "" in scenes:  # which marks a place that nobody has
         raise ValueError(f"a scene of {domain.name} has an empty id: leave out its item")
+    with _naming(masks_url(store, domain.name), RESTORE, LACKING):
+        return _add_scenes(store, domain, scenes)
+
+
+def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) -> dict[str, int]:
     url = masks_url(store, domain.name)
     group = zarr.open_group(url, mode="a", use_consolidated=False)
     if "scene_id" not in group:
@@ -74,7 +82,7 @@ def _check_ledger(store: str, domain_name: str, ids: Sequence[str]) -> None:
         raise DamagedFileError(
             f"{masks_url(store, domain_name)}/scene_id",
             f"{len(lost)} mapped scenes have no place in it, such as {lost[0]}",
-            "restore it from a copy, or map into a new store",
+            RESTORE,
         )
 
 
@@ -118,7 +126,7 @@ def write_masks(
             f"candidates must be at most {MOST_BOXES} rows of {EDGES}, not negative, got {candidates.tolist()}: "
             "keep the longest ones, and cut them at the border of the scene"
         )
-    group = zarr.open_group(masks_url(store, domain_name), mode="r+", use_consolidated=False)
+    group = _open_to_write(store, domain_name)
     if grey is not None:
         _write_scene(group, "grey", place, grey)
     empty = MOST_BOXES - len(candidates)
@@ -129,10 +137,20 @@ def write_masks(
 
 def clear_masks(store: str, domain_name: str, place: int) -> None:
     """Make a scene one without masks, candidates and grey picture, as before it was first mapped."""
-    group = zarr.open_group(masks_url(store, domain_name), mode="r+", use_consolidated=False)
+    group = _open_to_write(store, domain_name)
     for name in OF_SCENES:
         empty = np.full(group[name].shape[1:], group[name].fill_value, dtype=group[name].dtype)
         _write_scene(group, name, place, empty)  # Zarr keeps no chunk of nothing but its fill value
+
+
+def _open_to_write(store: str, domain_name: str) -> zarr.Group:
+    """Open the masks of a domain, which must have all that a scene is written to."""
+    url = masks_url(store, domain_name)
+    with _naming(url, RESTORE):
+        group = zarr.open_group(url, mode="r+", use_consolidated=False)
+        for name in OF_SCENES:
+            group[name]
+    return group
 
 
 def _write_scene(group: zarr.Group, name: str, place: int, values: NDArray[Any]) -> None:
@@ -171,19 +189,21 @@ def read_places(store: str, domain_name: str) -> dict[str, int]:
     """Read the place of every scene (by id) on the time axis of the domain's masks: all that searches have found."""
     url = masks_url(store, domain_name)
     try:
-        group = zarr.open_group(url, mode="r", use_consolidated=False)
+        with _naming(url, RESTORE):
+            group = zarr.open_group(url, mode="r", use_consolidated=False)
     except FileNotFoundError:
         return {}
     if "scene_id" not in group:
         return {}
-    with _naming(f"{url}/scene_id/c", "restore it from a copy, or map into a new store"):
+    with _naming(f"{url}/scene_id/c", RESTORE):
         return {str(scene_id): place for place, scene_id in enumerate(group["scene_id"][:]) if scene_id}
 
 
 def read_masks(store: str, domain_name: str) -> xr.DataArray:
     """Open the masks of a domain lazily, (time, mask, y, x), one scene a chunk."""
-    dataset = xr.open_zarr(masks_url(store, domain_name))
-    return check_masks(dataset["masks"])
+    url = masks_url(store, domain_name)
+    with _naming(url, RESTORE):
+        return check_masks(xr.open_zarr(url)["masks"])
 
 
 def masks_url(store: str, domain_name: str) -> str:
@@ -194,20 +214,23 @@ def masks_url(store: str, domain_name: str) -> str:
 def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[Any] | None:
     """Read the part of one scene; None where the store has no such array."""
     url = masks_url(store, domain_name)
-    group = zarr.open_group(url, mode="r", use_consolidated=False)
-    if name not in group:
-        return None
+    with _naming(url, RESTORE):
+        group = zarr.open_group(url, mode="r", use_consolidated=False)
+        if name not in group:
+            return None
     with _naming(f"{url}/{name}/c/{place}", REMEDY):
         return np.asarray(group[name][place])
 
 
 @contextmanager
-def _naming(path: str, remedy: str) -> Iterator[None]:
+def _naming(path: str, remedy: str, kinds: tuple[type[Exception], ...] = DAMAGE) -> Iterator[None]:
     """Name the file in the error of a codec that finds it damaged."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
-        raise DamagedFileError(path, str(error), remedy) from None
+    except DamagedFileError:
+        raise
+    except kinds as error:
+        raise DamagedFileError(path, f"{type(error).__name__}: {error}", remedy) from None
 
 
 def _create_masks(url: str, domain: Domain) -> None:

@@ -26,7 +26,7 @@ from servers.files import serve_folder
 from servers.processes import free_ports, listens
 from servers.proxy import FaultProxy, FlippingWire, Plan
 
-from faults.world import World, calfin, calfin_process, difference, states
+from faults.world import World, calfin, calfin_process, difference, listing, states
 
 SCENES, CATALOG = r"\.tif$", r"\.json$"
 
@@ -346,6 +346,64 @@ def skewed_clocks(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
         for path in sorted(Path(store).rglob("*")):
             os.utime(path, times=(time.time() + draw.uniform(-1, 1) * 3e8,) * 2)
             row.injected["dated"] += 1
+        yield after
+
+
+@contextmanager
+def paused_writers(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """A driver stopped for longer than its lease, three times, and woken after another run has done its work."""
+    for _ in range(3):
+        sleeper = calfin_process(*stage.world.map_call(store, cluster=stage.cluster))
+        wait_for(lambda process=sleeper: process.poll() is not None or list(Path(store).glob("lease-*.json")))
+        time.sleep(stage.draw.uniform(0.0, 4.0))
+        if sleeper.poll() is None:
+            row.hit |= unfinished(stage, store)
+            sleeper.send_signal(signal.SIGSTOP)
+            for path in Path(store).glob("lease-*"):
+                os.utime(path, times=(time.time() - 1000,) * 2)
+            row.ended[stage.map(store)] += 1
+            sleeper.send_signal(signal.SIGCONT)
+            row.injected["pause"] += 1
+        row.ended[sleeper.wait()] += 1
+        row.look(stage, store)
+    yield stage
+
+
+@contextmanager
+def two_writers(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """Two drivers started at once, three times: one maps, the other is told so."""
+    for _ in range(3):
+        both = [calfin_process(*stage.world.map_call(store, cluster=stage.cluster)) for _ in range(2)]
+        row.hit |= unfinished(stage, store)
+        row.injected["second writer"] += 1
+        row.ended.update(process.wait() for process in both)
+        row.look(stage, store)
+    yield stage
+
+
+@contextmanager
+def presigned_items(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """A catalogue that signs its addresses anew for every search: nothing has changed, and nothing is mapped again."""
+    draw = stage.draw
+
+    def sign(folder: Path) -> None:
+        for path in sorted(folder.glob("*/*/*.json")):
+            item = json.loads(path.read_text())
+            for asset in item["assets"].values():
+                address = asset["href"].partition("?")[0]
+                asset["href"] = f"{address}?X-Amz-Date=20260101T000000Z&X-Amz-Signature={draw.randbytes(8).hex()}"
+                row.injected["signature"] += 1
+            path.write_text(json.dumps(item))
+            row.hit.add(path.parent.name)
+
+    with other_catalogue(stage, sign) as after:
+        row.ended[stage.map(store)] += 1
+        for _ in range(2):
+            before = listing(store)
+            sign(after.world.folder.with_name(f"copy-{stage.seed}-sign"))
+            row.ended[stage.map(store, "--recompute")] += 1
+            row.written |= {name for name, about in listing(store).items() if before.get(name) != about}
+        row.look(after, store)
         yield after
 
 

@@ -51,6 +51,9 @@ ALONE: Faults = {
     "duplicate items": (harms.duplicate_items, 1),
     "changed items": (harms.changed_items, 2),
     "clock skew": (harms.skewed_clocks, 2),
+    "writer paused, and followed": (harms.paused_writers, 2),
+    "two writers at once": (harms.two_writers, 1),
+    "presigned items": (harms.presigned_items, 1),
     "file too large": (harms.large_files_refused, 1),
     "disk full": (harms.full_disk, 1),
 }

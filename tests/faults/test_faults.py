@@ -52,8 +52,14 @@ def test_a_catalogue_in_trouble_ends_the_run_and_the_next_one_goes_on(stage):
         (6, harms.changed_items),
         (7, harms.skewed_clocks),
         (8, harms.large_files_refused),
+        (10, harms.paused_writers),
+        (11, harms.two_writers),
+        (12, harms.presigned_items),
     ],
-    ids=["server restarted", "duplicate items", "changed items", "clock skew", "file too large"],
+    ids=[
+        *("server restarted", "duplicate items", "changed items", "clock skew", "file too large"),
+        *("writer paused", "two writers", "presigned items"),
+    ],
 )
 def test_the_fronts_are_those_of_an_undisturbed_run_after(stage, seed, harm):
     row = endured(replace(stage, seed=seed), harm)
