@@ -14,6 +14,7 @@ import pytest
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from scipy.spatial import Delaunay
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
 from storing import item, new_store, polygon_rows, rejected_rows, rows
 
@@ -25,8 +26,9 @@ from calfin_cloud.exports import (
     calfin_polygons,
     exp_text,
     known_name,
-    level_set_at,
     level_set_series,
+    levels_of,
+    merge_levels,
     monthly_ice,
     read_mesh,
     region_at,
@@ -227,31 +229,85 @@ def issm_model(path, x, y):
     return path
 
 
-def test_the_level_set_at_the_vertices_of_an_issm_model_is_the_distance_to_its_front(tmp_path):
-    polygons = polygons_of(fronts_of())
+def levels_at(polygons, places, *, grid=GRID, sigma=10.0):
+    sigmas = pd.Series(sigma, index=polygons["key"].unique())
+    return levels_of(polygons, sigmas, box(*grid.boundingbox), float(grid.transform.a), places)
+
+
+def mesh_of(x, y):
+    coords = {"x": ("vertex", np.asarray(x, float)), "y": ("vertex", np.asarray(y, float))}
+    on_map = {f"map_{name}": values for name, values in coords.items()}
+    return xr.Dataset(on_map, coords=coords, attrs={"crs": "EPSG:3413"})
+
+
+def test_the_level_set_of_a_model_is_one_file_as_issm_wants_it(tmp_path):
+    dates = ("2004-06-01", "2004-07-01", "2004-08-01")
     rng = np.random.default_rng(3)
     x, y = X + rng.uniform(20, 980, 500), Y + rng.uniform(20, 980, 500)
     places = read_mesh(issm_model(tmp_path / "model.nc", x, y), crs="EPSG:3413")
-    level_set_at(level_set_series(polygons, GRID), places).to_netcdf(tmp_path / "levels.nc", engine="h5netcdf")
+    made = merge_levels([levels_at(polygons_of(fronts_of(dates=dates)), places)], places)
+    made.to_netcdf(tmp_path / "levels.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "levels.nc", engine="h5netcdf") as file:
-        spclevelset = np.vstack([file["ice_levelset"].T, file["decimal_year"]])
         np.testing.assert_array_equal(file["x"], x)
-        assert file["within_domain"].all()
-    assert spclevelset.shape == (501, 3)
-    for column, front in enumerate([500, 600, 700]):
-        np.testing.assert_allclose(spclevelset[:-1, column], x - X - front, atol=0.01)
-    assert spclevelset[-1, 0] == pytest.approx(2004 + 170.5 / 366)
+        spclevelset, sigma = file["spclevelset"].values, file["spclevelset_sigma"].values
+        assert file["time"].dt.strftime("%Y-%m-%d").values.tolist() == [*dates, "2004-09-01"]
+    assert spclevelset.shape == sigma.shape == (501, 4)
+    for column, front in enumerate([500, 600, 700, 700]):
+        np.testing.assert_allclose(spclevelset[:-1, column], x - X - front, atol=10)  # its ends lie a pixel inside
+        middle = abs(y - Y - 500) < 400
+        np.testing.assert_allclose(spclevelset[:-1, column][middle], (x - X - front)[middle], atol=0.01)
+    assert spclevelset[-1, 0] == pytest.approx(2004 + 152.5 / 366)
+    np.testing.assert_allclose(sigma[:-1], 10)
 
 
-def test_places_beyond_the_domain_have_the_value_of_its_border_and_say_so():
-    places = xr.Dataset(
-        {"map_x": ("vertex", [X + 300, X - 5000]), "map_y": ("vertex", [Y + 500.0] * 2)},
-        coords={"x": ("vertex", [X + 300, X - 5000]), "y": ("vertex", [Y + 500.0] * 2)},
-        attrs={"crs": "EPSG:3413"},
-    )
-    levels = level_set_at(level_set_series(polygons_of(fronts_of()), GRID), places)
-    assert levels["within_domain"].values.tolist() == [1, 0]
-    np.testing.assert_allclose(levels["ice_levelset"][0], [-200, -495], atol=0.01)
+def test_between_two_scenes_a_level_set_is_linear_and_less_sure_and_held_beyond_them():
+    polygons = polygons_of(fronts_of(dates=("2004-01-16", "2004-05-16"), x=400))
+    places = mesh_of([X + 300], [Y + 500])
+    made = merge_levels([levels_at(polygons, places)], places).isel(vertex=0)
+    level, origin = made["ice_levelset"].values, made["origin"].values
+    assert (level[0], level[-1]) == (-100, -200)
+    assert level[2] == pytest.approx(-100 - 100 * 45 / 121, abs=0.5)
+    assert origin.tolist() == [2, 1, 1, 1, 1, 2]
+    sigma = made["sigma"].values
+    assert sigma[0] == 10
+    assert sigma[2] == pytest.approx(np.sqrt(100 * (0.628**2 + 0.372**2) + 0.628 * 0.372 * 100**2), rel=0.01)
+
+
+def test_domains_are_merged_and_a_base_mask_tells_the_rest():
+    polygons = polygons_of(fronts_of(dates=("2004-06-01",)))
+    away = polygons.assign(domain="Next", geometry=polygons.geometry.translate(xoff=700))
+    next_grid = GeoBox.from_bbox((X + 700, Y, X + 1700, Y + 1000), crs="EPSG:3413", resolution=10)
+    places = mesh_of(X + np.array([300.0, 760, 940, 1500, -3000, 5000]), [Y + 500.0] * 6)
+    found = [levels_at(polygons, places), levels_at(away, places, grid=next_grid)]
+    alone = merge_levels(found, places).isel(time=0)
+    assert np.isnan(alone["ice_levelset"][4:]).all()
+    assert alone["origin"].values.tolist() == [1, 1, 1, 1, 0, 0]
+    # The second and third place are in both domains: each has the level of that in which it lies deeper.
+    np.testing.assert_allclose(alone["ice_levelset"][:4], [-200, 260, -260, 300], atol=0.01)
+    whole = merge_levels(found, places, base=box(X - 9000, Y - 9000, X + 1000, Y + 9000)).isel(time=0)
+    np.testing.assert_allclose(whole["ice_levelset"][4:], [-4000, 4000], atol=0.01)
+    assert whole["origin"].values.tolist() == [1, 1, 1, 1, 3, 3]
+
+
+def test_the_zero_contour_on_a_mesh_is_the_front_within_half_an_edge():
+    rng = np.random.default_rng(1)
+    x, y = X + rng.uniform(20, 980, 900), Y + rng.uniform(20, 980, 900)
+    places, mesh = mesh_of(x, y), Delaunay(np.c_[x, y])
+    bent = LineString([(X + 400, Y), (X + 550, Y + 350), (X + 450, Y + 700), (X + 600, Y + 1000)])
+    front = fronts_of(dates=("2004-06-01",)).assign(geometry=lambda t: [bent, None])
+    ocean = Polygon([*bent.coords, (X + 1000, Y + 1000), (X + 1000, Y)])
+    ice = box(X, Y, X + 1000, Y + 1000).difference(ocean)
+    polygons = polygons_of(front).assign(geometry=[MultiPolygon([ocean]), MultiPolygon([ice])])
+    level = merge_levels([levels_at(polygons, places)], places)["ice_levelset"].isel(time=0).values
+    edges = np.unique(np.sort(mesh.simplices[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
+    start, end = level[edges.T]
+    cut = edges[start * end < 0]
+    share = level[cut[:, 0]] / (level[cut[:, 0]] - level[cut[:, 1]])
+    ends = mesh.points[cut]
+    contour = ends[:, 0] + share[:, None] * (ends[:, 1] - ends[:, 0])
+    half = np.hypot(*(ends[:, 1] - ends[:, 0]).T) / 2
+    assert len(contour) > 30
+    assert (shapely.distance(bent, shapely.points(contour)) <= half).all()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +333,8 @@ def test_a_level_set_comes_on_any_grid_whatever_its_crs(tmp_path, engine, format
     grid["x"].attrs["units"] = "m"
     grid.to_netcdf(tmp_path / "grid.nc", engine=engine, format=format_)
     places = read_mesh(tmp_path / "grid.nc", crs="EPSG:3413", mesh_crs="EPSG:32624")
-    levels = level_set_at(level_set_series(polygons_of(fronts_of()), GRID), places)
+    levels = merge_levels([levels_at(polygons_of(fronts_of(dates=("2004-06-01",))), places)], places)
+    assert "spclevelset" not in levels
     assert levels["ice_levelset"].dims == ("time", "y", "x")
     nodes = gpd.GeoSeries.from_xy(*(v.ravel() for v in np.meshgrid(grid["x"], grid["y"])), crs=32624).to_crs(3413)
     np.testing.assert_allclose(levels["ice_levelset"][0].values.ravel(), nodes.x - X - 500, atol=0.1)
@@ -349,6 +406,8 @@ def test_every_format_of_a_store_opens_in_its_reader(exported):
     assert gpd.read_file(out / "termpicks" / "termpicks.shp")["Author"].eq("Me").all()
     assert len(gpd.read_file(out / "gpkg" / "calfin_cloud.gpkg", layer="fronts")) == len(fronts)
     assert sum(len(read_exp(path.read_text())) for path in out.glob("issm/*.exp")) == n
+    closed = [contour for path in out.glob("issm/closed/*_ocean.exp") for contour in read_exp(path.read_text())]
+    assert closed
     levels = xr.open_dataset(out / "levelset" / "Painted-Glacier.nc", engine="h5netcdf", decode_coords="all")
     assert levels["ice_levelset"].dims == ("time", "y", "x")
     assert levels.rio.crs.to_epsg() == fronts.crs.to_epsg()
@@ -385,10 +444,17 @@ def test_level_sets_of_a_store_come_on_a_mesh_given_on_the_command_line(exported
     x, y = plain["x"].values[::40], plain["y"].values[::40]
     np.savetxt(tmp_path / "mesh.txt", np.c_[x, y])
     assert main(["export", store, "--out", str(out), "--format", "levelset", "--mesh", str(tmp_path / "mesh.txt")]) == 0
-    with xr.open_dataset(out / "levelset" / "Painted-Glacier.nc", engine="h5netcdf") as made:
-        at_nodes = plain["ice_levelset"].values[:, np.arange(0, 400, 40), np.arange(0, 400, 40)]
-        np.testing.assert_allclose(made["ice_levelset"], at_nodes, rtol=1e-5)
-        assert meanings(made["doubtful"]) == ["not_flagged"] * made.sizes["time"]
+    with xr.open_dataset(out / "levelset" / "spclevelset.nc", engine="h5netcdf") as made:
+        at_nodes = plain["ice_levelset"].values[0, np.arange(0, 400, 40), np.arange(0, 400, 40)]
+        near = np.abs(at_nodes) < 2000  # the grid sees no coast beyond the domain
+        assert made["spclevelset"].shape == (11, made.sizes["time"])
+        np.testing.assert_allclose(made["ice_levelset"][0][1:][near[1:]], at_nodes[1:][near[1:]], atol=60)
+    base = gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs=read_fronts(store).crs)
+    base.to_file(tmp_path / "base.gpkg")
+    assert (
+        main(["export", store, "--out", str(out), "--format", "levelset", "--base", str(tmp_path / "base.gpkg")]) == 2
+    )
+    assert "name the mesh" in capsys.readouterr().err
     issm_model(tmp_path / "elsewhere.nc", [0, 1, 1], [0, 0, 1])
     more = ["--format", "levelset", "--mesh", str(tmp_path / "elsewhere.nc")]
     assert main(["export", store, "--out", str(out), *more]) == 2

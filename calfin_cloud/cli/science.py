@@ -74,6 +74,7 @@ def export(options: argparse.Namespace) -> int:
         carry_months=options.carry,
         mesh=options.mesh,
         mesh_crs=options.mesh_crs,
+        base=options.base,
     )
     print(*paths, sep="\n")
     return 0
@@ -220,8 +221,9 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
         "--mesh",
         type=Path,
         metavar="FILE",
-        help="levelset: at its x and y, not on grids (NetCDF as of ISSM, or a table)",
+        help="levelset: one file of all domains at its x and y, not one each on grids (NetCDF as of ISSM, or a table)",
     )
+    parser.add_argument("--base", type=Path, metavar="FILE", help="levelset on a mesh: ice outside of all domains")
     parser.add_argument("--mesh-crs", metavar="CRS", help="CRS of the mesh (default that of the store)")
 
 

@@ -1,7 +1,8 @@
 """Fronts and polygons in formats of the community: tables of CALFIN and TermPicks, ISSM, ice-mask cubes, STAC."""
 
-from calfin_cloud.exports.cubes import level_set_at, level_set_series, monthly_ice
+from calfin_cloud.exports.cubes import level_set_series, monthly_ice
 from calfin_cloud.exports.issm import exp_text
+from calfin_cloud.exports.levels import levels_of, merge_levels
 from calfin_cloud.exports.meshes import read_mesh
 from calfin_cloud.exports.places import CRS, known_name, region_at
 from calfin_cloud.exports.stac import collection_of
@@ -14,8 +15,9 @@ __all__ = [
     "collection_of",
     "exp_text",
     "known_name",
-    "level_set_at",
     "level_set_series",
+    "levels_of",
+    "merge_levels",
     "monthly_ice",
     "read_mesh",
     "region_at",

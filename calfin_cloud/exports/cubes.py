@@ -28,12 +28,7 @@ ORIGIN = {
     "flag_values": np.arange(len(ORIGINS), dtype=np.int8),
     "flag_meanings": " ".join(ORIGINS),
 }
-LEVEL = {"long_name": "distance to the ocean, negative on ice and land", "units": "m"}
-WITHIN = {
-    "long_name": "whether the place lies within the domain",
-    "flag_values": np.array([0, 1], dtype=np.int8),
-    "flag_meanings": "beyond_with_value_of_nearest_border within",
-}
+LEVEL = {"long_name": "distance to the ocean on the map, negative on ice and land", "units": "m"}
 SPCLEVELSET = "ISSM's md.levelset.spclevelset has a row a vertex, a column a time, and decimal_year as its last row."
 SOURCE = "calving fronts in satellite scenes; method: doi:10.5194/tc-15-1663-2021"
 TIME = {"standard_name": "time", "long_name": "time", "axis": "T", "units_metadata": "leap_seconds: none"}
@@ -58,7 +53,7 @@ def monthly_ice(polygons: gpd.GeoDataFrame, grid: GeoBox, *, carry_months: int =
         with scenes from carried ones and from those that nothing is known of; `n_scenes` (time). No month is missing
         between the first and the last. CF names, with bounds of the months and the grid mapping.
     """
-    scenes = _scenes_of(polygons)
+    scenes = scenes_of(polygons)
     months = scenes["datetime"].dt.tz_localize(None).dt.to_period("M")
     span = pd.period_range(months.min(), months.max(), freq="M")
     ice = np.full((len(span), *grid.shape), UNKNOWN, dtype=np.uint8)
@@ -93,52 +88,26 @@ def level_set_series(polygons: gpd.GeoDataFrame, grid: GeoBox) -> xr.Dataset:
     That is the sign of ISSM's `md.mask.ice_levelset`. `decimal_year` (time) is what ISSM wants as the last row of a
     time series.
     """
-    scenes = _scenes_of(polygons)
+    scenes = scenes_of(polygons)
     pixel = float(grid.transform.a)
     levels = np.stack([_signed_distance(row.ocean, grid) * pixel for row in scenes.itertuples()]).astype(np.float32)
     when = scenes["datetime"].dt.tz_localize(None)
-    year = when.dt.year + (when.dt.dayofyear - 0.5) / when.dt.is_leap_year.map({True: 366, False: 365})
     data: dict[str, Any] = {
         "ice_levelset": (("time", "y", "x"), levels, LEVEL),
-        "decimal_year": ("time", year.to_numpy(), {"long_name": "time in years, as ISSM has it", "units": "1"}),
+        "decimal_year": ("time", decimal_years(when), {"long_name": "time in years, as ISSM has it", "units": "1"}),
         "scene_id": ("time", scenes["scene_id"].to_numpy(dtype=str), {"long_name": "scene of the front"}),
     }
     made = _on_grid(data, when.to_numpy(), grid)
     return made.assign_attrs(title="Ice level set of a glacier front", comment=SPCLEVELSET)
 
 
-def level_set_at(levels: xr.Dataset, places: xr.Dataset) -> xr.Dataset:
-    """Level sets at the vertices of a mesh, or on another grid.
-
-    Parameters
-    ----------
-    levels
-        Of `level_set_series`.
-    places
-        Of `meshes.read_mesh`, in the CRS of the level sets.
-
-    Returns
-    -------
-    Dataset
-        As `levels`, on `vertex` or on `y`, `x` of the places: bilinear between pixels. Places beyond the domain have
-        the value of its border nearest to them, and 0 in `within_domain`.
-    """
-    dims, (left, right), (low, high) = places["map_x"].dims, _range(levels["x"]), _range(levels["y"])
-    x, y = places["map_x"].to_numpy().ravel(), places["map_y"].to_numpy().ravel()
-    xs, ys = (xr.DataArray(v, dims="place") for v in (x.clip(left, right), y.clip(low, high)))
-    values = levels["ice_levelset"].interp(x=xs, y=ys).to_numpy().reshape(-1, *places["map_x"].shape)
-    half = float(abs(levels["x"][1] - levels["x"][0])) / 2
-    inside = (abs(x - xs.to_numpy()) <= half) & (abs(y - ys.to_numpy()) <= half)
-    data: dict[str, Any] = {
-        "ice_levelset": (("time", *dims), values.astype(np.float32), LEVEL | {"ancillary_variables": "within_domain"}),
-        "within_domain": (dims, inside.reshape(places["map_x"].shape).astype(np.int8), WITHIN),
-    }
-    made = levels.drop_dims(["x", "y"]).assign(data)
-    coords = {name: places[name].assign_attrs(_axis(name)) for name in ("x", "y")}
-    return _with_crs(made.assign_coords(coords), places.attrs["crs"])
+def decimal_years(when: pd.Series) -> NDArray[np.float64]:
+    """Write times as years, each day at its noon, in leap years of 366 days."""
+    days = (when.dt.dayofyear - 0.5) / when.dt.is_leap_year.map({True: 366, False: 365})
+    return np.asarray(when.dt.year + days, dtype=float)
 
 
-def _scenes_of(polygons: gpd.GeoDataFrame) -> pd.DataFrame:
+def scenes_of(polygons: gpd.GeoDataFrame) -> pd.DataFrame:
     """One row a scene that has an ocean, by time: `scene_id`, `datetime`, `ocean`, `ice` (None where there is none)."""
     known = polygons[polygons.geometry.notna()]
     if len(domains := set(known["domain"])) != 1:
@@ -177,18 +146,19 @@ def _signed_distance(ocean: object, grid: GeoBox) -> NDArray[np.float64]:
 def _on_grid(data: dict[str, Any], time: NDArray[np.datetime64], grid: GeoBox) -> xr.Dataset:
     coords = {
         "time": ("time", time.astype("datetime64[ns]"), TIME),
-        "y": ("y", grid.coordinates["y"].values, _axis("y") | {"axis": "Y"}),
-        "x": ("x", grid.coordinates["x"].values, _axis("x") | {"axis": "X"}),
+        "y": ("y", grid.coordinates["y"].values, axis_of("y") | {"axis": "Y"}),
+        "x": ("x", grid.coordinates["x"].values, axis_of("x") | {"axis": "X"}),
     }
     attrs = {"Conventions": "CF-1.11", "source": SOURCE, "history": "calfin export"}
-    return _with_crs(xr.Dataset(data, coords=coords, attrs=attrs), str(grid.crs))
+    return with_crs(xr.Dataset(data, coords=coords, attrs=attrs), str(grid.crs))
 
 
-def _axis(name: str) -> dict[str, str]:
+def axis_of(name: str) -> dict[str, str]:
+    """Attributes of x or y on a map, as CF has them."""
     return {"units": "m", "standard_name": f"projection_{name}_coordinate", "long_name": f"{name} on the map"}
 
 
-def _with_crs(dataset: xr.Dataset, crs: str) -> xr.Dataset:
+def with_crs(dataset: xr.Dataset, crs: str) -> xr.Dataset:
     """Say in which CRS x and y are, as CF does it."""
     made: xr.Dataset = dataset.rio.write_crs(crs)
     mapping = made["spatial_ref"].attrs
@@ -200,7 +170,3 @@ def _with_crs(dataset: xr.Dataset, crs: str) -> xr.Dataset:
         if {"x", "y", "vertex"} & set(variable.dims):
             variable.encoding["grid_mapping"] = "spatial_ref"
     return made
-
-
-def _range(coordinate: xr.DataArray) -> tuple[float, float]:
-    return float(coordinate.min()), float(coordinate.max())

@@ -31,10 +31,12 @@ def series_png(
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    series, season = figure.subplots(1, 2, width_ratios=(3, 1))
+    # A series that leaves a season unseen has no mean year, and its curve gets the room.
+    series, season = figure.subplots(1, 2, width_ratios=(3, 1)) if len(seasonal) else (figure.subplots(), None)
     for colour, (branch, part) in zip(_colours(), positions.groupby("branch"), strict=False):
         _draw_branch(series, part.dropna(subset="change_m"), str(branch), colour)
-        _draw_season(season, seasonal[seasonal["branch"] == branch], colour)
+        if season is not None:
+            _draw_season(season, seasonal[seasonal["branch"] == branch], colour)
     of_all = flags.loc[flags["branch"] == "", "key"]  # a front that is odd as a whole, whatever the branch
     pairs = pd.MultiIndex.from_frame(flags[["key", "branch"]])
     is_odd = positions["key"].isin(of_all) | pd.MultiIndex.from_frame(positions[["key", "branch"]]).isin(pairs)
@@ -48,15 +50,16 @@ def series_png(
     series.xaxis.set_major_locator(locator)
     series.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     series.legend(frameon=False)
-    season.set_ylabel("deviation from the year around [km]")
-    season.set_xticks(range(1, 13), MONTHS)
-    season.set_xlim(0.5, 12.5)
-    season.set_visible(not seasonal.empty)
-    return _png(figure, (series, season), f"{title}\n{rate}" if rate else title)
+    if season is not None:
+        season.set_ylabel("deviation from the year around [km]")
+        season.set_xticks(range(1, 13), MONTHS)
+        season.set_xlim(0.5, 12.5)
+    panels = (series,) if season is None else (series, season)
+    return _png(figure, panels, f"{title}\n{rate}" if rate else title)
 
 
 def regions_png(regions: pd.DataFrame, *, title: str = "") -> bytes:
-    """Draw the mean change of each region with twice its standard error; a table of `timeseries.regional_mean`."""
+    """Draw the mean change of each region with twice its standard deviation, of `timeseries.regional_change`."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pystac
 import xarray as xr
+from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports import (
@@ -21,8 +22,9 @@ from calfin_cloud.exports import (
     collection_of,
     exp_text,
     known_name,
-    level_set_at,
     level_set_series,
+    levels_of,
+    merge_levels,
     monthly_ice,
     read_mesh,
     region_at,
@@ -109,6 +111,7 @@ class Stored(NamedTuple):
     version: str
     carry_months: int
     places: xr.Dataset | None
+    base: BaseGeometry | None
 
 
 def export_store(
@@ -122,6 +125,7 @@ def export_store(
     carry_months: int = 0,
     mesh: Path | None = None,
     mesh_crs: str | None = None,
+    base: Path | None = None,
 ) -> list[Path]:
     """Write the results of a store into a folder, each format into a folder of its own, and a README with the lineage.
 
@@ -141,21 +145,29 @@ def export_store(
     carry_months
         For how long an ice mask stands for months without a scene, see `exports.monthly_ice`.
     mesh, mesh_crs
-        Where level sets are wanted, and its CRS, see `exports.read_mesh`; the grids of the domains if it is not given.
+        Where level sets are wanted, and its CRS, see `exports.read_mesh`: one file for all domains, a column a month.
+        Without it each domain has a file of its own, on its grid, a time a scene.
+    base
+        Polygons of ice and land that tell the level outside all domains, see `exports.merge_levels`.
     """
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise ValueError(f"got the unknown formats {unknown}, expected some of {list(FORMATS)}")
     if mesh is not None and "levelset" not in formats:
         raise ValueError(f"a mesh is for level sets, got the formats {list(formats)}: add levelset")
+    if base is not None and mesh is None:
+        raise ValueError("a base mask is for level sets on a mesh: name the mesh, or leave it out")
     if carry_months < 0:
         raise ValueError(f"an ice mask can be carried for 0 months or more, got {carry_months}")
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons, judged = _reviewed(store)
     made_by = read_store(store)
     places = None if mesh is None else read_mesh(mesh, crs=made_by["crs"], mesh_crs=mesh_crs)
+    land = None if base is None else gpd.read_file(base).to_crs(made_by["crs"]).union_all()
     names = _with_known_names(names, fronts, domains)
     judged = judged[judged["verdict"] != ""]
-    stored = Stored(store, fronts, polygons, judged, domains, made_by, author, names, version, carry_months, places)
+    stored = Stored(
+        store, fronts, polygons, judged, domains, made_by, author, names, version, carry_months, places, land
+    )
     paths = []
     for name in formats:
         target = folder / name
@@ -223,46 +235,64 @@ def _gpkg(stored: Stored, folder: Path) -> list[Path]:
 
 
 def _issm(stored: Stored, folder: Path) -> list[Path]:
+    """Write the fronts of each scene as contours, and its ice and ocean as closed ones (`closed`)."""
     found = stored.fronts[stored.fronts["state"] == "front"]
-    paths = []
-    for domain, part in found.groupby("domain"):
-        for key, lines in part.groupby("key", sort=False):
-            first = lines.iloc[0]
-            name = f"{domain} {first['datetime']:%Y-%m-%d} {first['scene_id']}"
-            stem = f"{domain}_{first['datetime']:%Y%m%dT%H%M%S}_{str(key).partition('/')[2]}"
-            paths.append(folder / f"{_safe(stem)}.exp")
-            paths[-1].write_text(exp_text((name, line) for line in lines.geometry), encoding="utf-8")
-    return paths
+    (folder / "closed").mkdir(exist_ok=True)
+    paths = [_contours(part, folder) for _, part in found.groupby("key", sort=False)]
+    known = stored.polygons[stored.polygons.geometry.notna()]
+    closed = known.groupby(["key", "kind"], sort=False)
+    return paths + [_contours(part, folder / "closed", str(kind)) for (_, kind), part in closed]
+
+
+def _contours(shapes: gpd.GeoDataFrame, folder: Path, kind: str = "") -> Path:
+    """Write the contours of one scene."""
+    first = shapes.iloc[0]
+    name = f"{first['domain']} {first['datetime']:%Y-%m-%d} {first['scene_id']} {kind}".rstrip()
+    stem = f"{first['domain']}_{first['datetime']:%Y%m%dT%H%M%S}_{first['key'].partition('/')[2]}"
+    path = folder / f"{_safe(stem)}{'_' if kind else ''}{kind}.exp"
+    path.write_text(exp_text((name, shape) for shape in shapes.geometry), encoding="utf-8")
+    return path
 
 
 def _levelset(stored: Stored, folder: Path) -> list[Path]:
-    """Write a file a domain; with a mesh, those on which it has a place."""
-    places, doubtful = stored.places, _doubtful(stored.fronts)
+    """Write a file a domain on its grid, or one of all domains on the mesh."""
+    if stored.places is not None:
+        return [_on_mesh(stored, stored.places, folder)]
+    doubtful = _doubtful(stored.fronts)
 
-    def write(part: gpd.GeoDataFrame, domain: Domain) -> Path | None:
-        if places is not None and not _touches(places, domain):
-            return None
+    def write(part: gpd.GeoDataFrame, domain: Domain) -> Path:
         levels = level_set_series(part, domain.grid)
         flagged = doubtful.loc[doubtful["domain"] == domain.name, "scene_id"].to_numpy(dtype=str)
         is_doubtful = np.isin(levels["scene_id"].to_numpy(), flagged).astype(np.int8)
         levels["doubtful"] = ("time", is_doubtful, DOUBTFUL)
-        return _netcdf(levels if places is None else level_set_at(levels, places), folder, domain)
+        return _netcdf(levels, folder, domain.name)
 
-    paths = _by_domain(stored, write)
-    if places is not None and not paths:
+    return _by_domain(stored, write)
+
+
+def _on_mesh(stored: Stored, places: xr.Dataset, folder: Path) -> Path:
+    """Write the level set of all domains on a mesh."""
+    sigmas = stored.fronts.groupby("key")["sigma_m"].max()
+    ocean = stored.polygons[(stored.polygons["kind"] == "ocean") & stored.polygons.geometry.notna()]
+    found = []
+    for name in sorted(ocean["domain"].unique()):
+        domain = stored.domains[str(name)]
+        part = stored.polygons[stored.polygons["domain"] == name]
+        found.append(levels_of(part, sigmas, domain.polygon, float(domain.grid.transform.a), places))
+    if not any(len(one.places) for one in found):
         got = [f"{places[name].min():.0f} to {places[name].max():.0f}" for name in ("map_x", "map_y")]
         raise ValueError(
             f"the mesh has x {got[0]}, y {got[1]} in {stored.made_by['crs']}, and no place in a domain with polygons: "
             "say in which CRS it is with --mesh-crs"
         )
-    return paths
+    return _netcdf(merge_levels(found, places, base=stored.base), folder, "spclevelset")
 
 
 def _icemask(stored: Stored, folder: Path) -> list[Path]:
     def write(part: gpd.GeoDataFrame, domain: Domain) -> Path:
         cube = monthly_ice(part, domain.grid, carry_months=stored.carry_months)
         cube.to_zarr(folder / f"{domain.name}.zarr", mode="w", consolidated=False)
-        return _netcdf(cube, folder, domain)
+        return _netcdf(cube, folder, domain.name)
 
     return _by_domain(stored, write)
 
@@ -317,25 +347,17 @@ def _with_known_names(
     return known if names is None else pd.concat([names, known], ignore_index=True)
 
 
-def _by_domain(stored: Stored, write: Callable[[gpd.GeoDataFrame, Domain], Path | None]) -> list[Path]:
-    """Write a file for each domain that has ocean polygons, but those for which `write` has none."""
+def _by_domain(stored: Stored, write: Callable[[gpd.GeoDataFrame, Domain], Path]) -> list[Path]:
+    """Write a file for each domain that has ocean polygons."""
     ocean = stored.polygons[(stored.polygons["kind"] == "ocean") & stored.polygons.geometry.notna()]
-    paths = (
+    return [
         write(stored.polygons[stored.polygons["domain"] == name], stored.domains[str(name)])
         for name in sorted(ocean["domain"].unique())
-    )
-    return [path for path in paths if path]
+    ]
 
 
-def _touches(places: xr.Dataset, domain: Domain) -> bool:
-    """Whether one of the places lies in the domain."""
-    left, low, right, high = domain.grid.boundingbox
-    x, y = places["map_x"], places["map_y"]
-    return bool(((x >= left) & (x <= right) & (y >= low) & (y <= high)).any())
-
-
-def _netcdf(dataset: xr.Dataset, folder: Path, domain: Domain) -> Path:
-    path = folder / f"{check_name(domain.name)}.nc"
+def _netcdf(dataset: xr.Dataset, folder: Path, name: str) -> Path:
+    path = folder / f"{check_name(name)}.nc"
     for variable in dataset.data_vars.values():
         if variable.ndim > 1:
             variable.encoding["zlib"] = True
