@@ -79,10 +79,11 @@ class Store:
         cells = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
         told = ", ".join(f"{n} {state}" for state, n in counts.items())
         more = f"<p>and {len(self.domains) - 20} more</p>" if len(self.domains) > 20 else ""
+        heads = "".join(f"<th>{name}</th>" for name in ("domain", "fronts", "first", "last"))
+        place = f"{len(self.domains)} domains in {self.made_by['crs']}; scenes: {told}"
         return (
-            f"<div><b>{html.escape(self.uri)}</b><br>{len(self.domains)} domains in "
-            f"{html.escape(self.made_by['crs'])}; scenes: {told}</div><table><tr><th>domain</th><th>fronts</th><th>first</th><th>last</th></tr>{cells}"
-            f"</table>{more}"
+            f"<div><b>{html.escape(self.uri)}</b><br>{html.escape(place)}</div>"
+            f"<table><tr>{heads}</tr>{cells}</table>{more}"
         )
 
 
