@@ -1,36 +1,29 @@
-"""Scenes become masks, lazily: three channels, a first pass over the domain, a second over windows around fronts."""
+"""Scenes become masks: channels, pictures of the whole scene, candidate fronts, pictures of windows around those.
+
+The steps are plain functions over the scenes of one group (some scenes of one domain). `two_passes` has their order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, uniform_filter
 
 from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import FJORD_SOURCES, Domain
-from calfin_cloud.fronts import (
-    DEFAULT,
-    TraceSettings,
-    Window,
-    candidate_boxes,
-    resize,
-    whole_box,
-    window_around,
-)
+from calfin_cloud.fronts import DEFAULT, TraceSettings, Window, candidate_boxes, whole_box, window_around
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
-from calfin_cloud.network import Engine
-from calfin_cloud.preprocess import input_channels, normalise, resize_channels
-from calfin_cloud.schema import MASKS, MOST_BOXES, check_masks, check_scenes
+from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
+from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
+from calfin_cloud.resampling import resize
+from calfin_cloud.schema import MASKS, MISSING, from_levels, to_levels
 from calfin_cloud.sensors import Kind
-from calfin_cloud.tiles import blend_tiles, cut_tiles
 
-INPUT_SIZE = 256  # side of a scene or window as the network sees it (calfin-method 3.1)
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
 
 NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
@@ -38,148 +31,82 @@ NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
 
 SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
 
-JUDGE_REACH_PX, JUDGE_LEAST = 15, 0.1
-"""A front counts in full where the judge sees this much of one so near, in px of the picture as the network sees it."""
+FRONT, ICE, ROCK, VERIFIED = range(4)
+"""Masks that the network step returns: those of the network (rock only where it knows rock), the verifier's front."""
+
+VERIFIER_REACH_PX, VERIFIER_LEAST = 15, 0.1
+"""A front counts in full where the verifier sees this much of one so near, in px of the picture the network sees."""
 
 MAGNIFIED = 2
-"""A picture that is shown to the network so many times as large goes to the judge too, whatever its sensor."""
-
-PICTURES_AT_ONCE = 32
-"""Pictures whose tiles are held together: 256 of ours, what a GPU takes at once, and 150 MB."""
+"""A picture that is shown to the network so many times as large goes to the verifier too, whatever its sensor."""
 
 ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
 """A front counts in full up to the first share of rock in the land around it, from the second not at all."""
 
 
 @dataclass(frozen=True)
-class InferenceSettings:
-    """How a picture of 256 px is cut for the network, and what runs that.
-
-    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles of the picture and four of its transpose cost as
-    much and gave better fronts on the validation glaciers Kangerlussuaq and Crane (model card of calfin-small).
+class Prepared:
+    """Scenes of one domain as the network may see them.
 
     Attributes
     ----------
-    stride
-        Pixels between tiles of 224 px; None shows the network the picture as a whole.
-    transposed
-        Average the masks with those of the transposed picture.
-    square_pixels
-        Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
-    engine
-        `keras`, or `openvino`, which is quicker on a CPU. The masks are the same up to rounding: settings that differ
-        in nothing else are equal, and a store does not keep it.
+    channels
+        Of each scene (y, x, 4) uint8, see `prepare_scene`; None for one that is left out.
+    fjord_mask
+        (y, x) bool, True where a front may lie; None where nothing says so.
     """
 
-    stride: int | None = 32
-    transposed: bool = True
-    square_pixels: bool = False
-    engine: Engine = field(default="keras", compare=False)
+    channels: Sequence[NDArray[np.uint8] | None]
+    fjord_mask: NDArray[np.bool_] | None = None
 
 
-CALFIN = InferenceSettings(stride=16, transposed=False)
+class Pictures(NamedTuple):
+    """Input of the network step: (n, 256, 256, 3) uint8, and which of them the verifier sees too (n,)."""
+
+    pictures: NDArray[np.uint8]
+    verify: NDArray[np.bool_]
 
 
-def load_network(network: str, settings: InferenceSettings) -> Any:  # noqa: ANN401 - Keras waits until it is needed
-    """Load a network, given by name or path, for the size of the pictures or tiles that it is shown."""
-    size = INPUT_SIZE if settings.stride is None else networks.TILE_SIZE
-    return networks.load_network(network, size=size, engine=settings.engine)
+@dataclass(frozen=True)
+class SecondPass:
+    """What the first pass shows of each scene that is not left out, and the windows that the second one looks at."""
+
+    overviews: Sequence[NDArray[np.float32]]
+    boxes: Sequence[NDArray[np.int32]]
+    windows: Sequence[Sequence[Window]]
+    pictures: Pictures
 
 
-def prepare_scenes(scenes: xr.DataArray) -> xr.DataArray:
-    """Make the network's input lazily: scenes (time, band, y, x) -> (time, y, x, channel) uint8.
+class SceneMasks(NamedTuple):
+    """Both passes of one scene: masks (mask, y, x) uint8 (`schema.from_levels`), boxes of candidates (n, edge) px."""
 
-    Channels: raw, contrast-equalised and shadow-corrected grey (calfin-method 2.3), then where the scene has data the
-    kind of its sensor, by the coordinate `sensor_kind`, else `UNKNOWN`.
+    masks: NDArray[np.uint8]
+    boxes: NDArray[np.int32]
+
+
+class Each(Protocol):
+    """Runs a step for each group: at once, or as a task of a cluster."""
+
+    def __call__(self, step: Callable[..., Any], *groups: Sequence[Any]) -> Sequence[Any]:
+        """`[step(*of_group) for of_group in zip(*groups)]`."""
+
+
+Predict = Callable[[Sequence[Any]], Sequence[Any]]
+"""Runs the network step: `Pictures` of each group -> masks (n, 256, 256, 4) uint8 of each group."""
+
+
+def two_passes(
+    groups: Sequence[Any], *, settings: InferenceSettings, trace: TraceSettings, each: Each, predict: Predict
+) -> Sequence[Any]:
+    """Take groups of `Prepared` scenes through both passes of the network: their `SceneMasks`, None for one left out.
+
+    Pass 1 sees each scene at 256 x 256, pass 2 a square window around each candidate front (calfin-method 6.4).
     """
-    check_scenes(scenes)
-    x = scenes["x"].values
-    unknown = xr.DataArray(["unknown"] * scenes.sizes["time"], dims="time")
-    channels: xr.DataArray = xr.apply_ufunc(
-        partial(_prepare_block, resolution_m=float(x[1] - x[0])),
-        scenes,
-        scenes.coords.get("sensor_kind", unknown),
-        input_core_dims=[["band", "y", "x"], []],
-        output_core_dims=[["y", "x", "channel"]],
-        dask="parallelized",
-        output_dtypes=[np.uint8],
-        dask_gufunc_kwargs={"output_sizes": {"channel": 4}},
-    )
-    return channels
-
-
-def predict_overviews(
-    channels: xr.DataArray, *, network: str, settings: InferenceSettings | None = None
-) -> xr.DataArray:
-    """Predict the first pass lazily: scenes (time, y, x, channel) uint8 -> (time, row, column, mask) float32 of 256 px.
-
-    A chunk goes through the network as one batch. The network travels by name or path and is loaded once per worker.
-    """
-    overviews: xr.DataArray = xr.apply_ufunc(
-        partial(overview_of, network=network, settings=settings),
-        channels,
-        input_core_dims=[["y", "x", "channel"]],
-        output_core_dims=[["row", "column", "mask"]],
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        dask_gufunc_kwargs={"output_sizes": {"row": INPUT_SIZE, "column": INPUT_SIZE, "mask": len(MASKS)}},
-    )
-    return overviews
-
-
-def find_candidates(overviews: xr.DataArray, domain: Domain, *, trace: TraceSettings = DEFAULT) -> xr.DataArray:
-    """Find the candidate fronts of first passes lazily, no network: -> (time, candidate, edge) int32, -1 where none.
-
-    Edges are first row, last row, first column, last column in px of the domain, the last ones outside.
-    """
-    boxes: xr.DataArray = xr.apply_ufunc(
-        partial(_candidate_block, domain=domain, trace=trace),
-        overviews,
-        input_core_dims=[["row", "column", "mask"]],
-        output_core_dims=[["candidate", "edge"]],
-        dask="parallelized",
-        output_dtypes=[np.int32],
-        dask_gufunc_kwargs={"output_sizes": {"candidate": MOST_BOXES, "edge": 4}},
-    )
-    return boxes
-
-
-def predict_masks(
-    channels: xr.DataArray,
-    overviews: xr.DataArray,
-    candidates: xr.DataArray,
-    *,
-    network: str,
-    settings: InferenceSettings | None = None,
-    trace: TraceSettings = DEFAULT,
-) -> xr.DataArray:
-    """Predict the second pass lazily and lay it over the first: -> masks (time, mask, y, x) float32.
-
-    The windows around all candidates of a chunk go through the network as one batch, across scenes.
-    """
-    masks = xr.apply_ufunc(
-        partial(masks_of, network=network, settings=settings, trace=trace),
-        channels,
-        overviews,
-        candidates,
-        input_core_dims=[["y", "x", "channel"], ["row", "column", "mask"], ["candidate", "edge"]],
-        output_core_dims=[["mask", "y", "x"]],
-        dask="parallelized",
-        output_dtypes=[np.float32],
-    )
-    return check_masks(masks.assign_coords(mask=list(MASKS)))
-
-
-def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = "unknown") -> NDArray[np.uint8]:
-    """Make the input of one scene: (band, y, x) float32 with NaN = missing -> (y, x, 4) uint8.
-
-    The last channel is the kind of the sensor where the scene has data, see `SEEN_BY`, and 0 elsewhere; narrow SLC-off
-    gaps count as data, for the network looks across.
-    """
-    signal = scene[0]
-    channels = np.rint(input_channels(signal)).astype("uint8")
-    valid = ~wide_parts(np.isnan(signal), STRIPE_WIDTH_M / 2 / resolution_m)
-    return np.dstack([channels, np.where(valid, SEEN_BY[kind], NOT_SEEN).astype("uint8")])
+    first = each(partial(first_pictures, settings=settings), groups)
+    seen = predict(first)
+    second = each(partial(second_pictures, settings=settings, trace=trace), groups, seen)
+    windows = predict(each(pictures_of, second))
+    return each(partial(lay_windows, settings=settings, trace=trace), groups, second, windows)
 
 
 def predict_scene(
@@ -192,13 +119,52 @@ def predict_scene(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Predict one scene in two passes: (y, x, 4) uint8 -> masks (mask, y, x) float32, candidates (n, edge) int32.
 
-    Pass 1 sees the whole scene at 256 x 256, pass 2 a square window around each candidate front (calfin-method 6.4).
     NaN where the scene has no data.
+
+    Raises
+    ------
+    ValueError
+        For a network that is not known, or a file that holds none.
+
+    Examples
+    --------
+    >>> channels = prepare_scene(scene, 30.0, "optical")                                           # doctest: +SKIP
+    >>> (front, ice), boxes = predict_scene(channels, network="calfin-efficient")                  # doctest: +SKIP
     """
-    overviews = overview_of(channels[None], network=network, settings=settings)
-    boxes = candidates_of(overviews[0], channels.shape[:2], fjord_mask=fjord_mask, trace=trace)
-    (masks,) = masks_of(channels[None], overviews, boxes[None], network=network, settings=settings, trace=trace)
-    return masks, boxes
+    settings = settings or InferenceSettings()
+    predict = partial(predict_pictures, network=network, settings=settings)
+    (((masks, boxes),),) = two_passes(
+        [Prepared([channels], fjord_mask)],
+        settings=settings,
+        trace=trace,
+        each=lambda step, *groups: [step(*of_group) for of_group in zip(*groups, strict=True)],
+        predict=lambda groups: [predict(*of_group) for of_group in groups],
+    )
+    return from_levels(masks), boxes
+
+
+def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = "unknown") -> NDArray[np.uint8]:
+    """Make the input of one scene: (band, y, x) float32 with NaN = missing -> (y, x, 4) uint8.
+
+    CALFIN's three channels (calfin-method 2.3); the last one is the kind of the sensor where the scene has data, see
+    `SEEN_BY`, and 0 elsewhere. Narrow SLC-off gaps count as data, for the network looks across.
+
+    Raises
+    ------
+    SceneError
+        `nodata` or `flat` for a scene that shows nothing.
+
+    Examples
+    --------
+    >>> ramp = np.tile(np.arange(64, dtype=np.float32), (64, 1))
+    >>> prepare_scene(np.stack([ramp, np.zeros_like(ramp)]), 30.0, "optical").shape
+    (64, 64, 4)
+    """
+    signal = scene[0]
+    missing = np.isnan(signal)
+    valid = ~wide_parts(missing, STRIPE_WIDTH_M / 2 / resolution_m) if missing.any() else ~missing
+    seen = np.where(valid, SEEN_BY[kind], NOT_SEEN)
+    return np.dstack([eight_bit_channels(to_eight_bit(signal)), seen.astype(np.uint8)])
 
 
 def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | None:
@@ -211,15 +177,92 @@ def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | No
     return domain.fjord_mask if drawn or trace.window.one_front else None
 
 
-def overview_of(
-    channels: NDArray[np.uint8], *, network: str, settings: InferenceSettings | None = None
-) -> NDArray[np.float32]:
-    """First pass of scenes, all in one batch: (n, y, x, 4) uint8 -> (n, 256, 256, mask), NaN for one without data."""
-    seen = channels[..., 3].any(axis=(1, 2))
-    overviews = np.full((len(channels), INPUT_SIZE, INPUT_SIZE, len(MASKS)), np.nan, dtype=np.float32)
-    if seen.any():
-        overviews[seen] = _predict_pictures(list(channels[seen]), network, settings)
-    return overviews
+# The steps
+
+
+def first_pictures(group: Prepared, *, settings: InferenceSettings) -> Pictures:
+    """Picture of each whole scene that is not left out."""
+    return _pictures([channels for channels in group.channels if channels is not None], settings)
+
+
+def predict_pictures(
+    pictures: NDArray[np.uint8], verify: NDArray[np.bool_], *, network: str, settings: InferenceSettings
+) -> NDArray[np.uint8]:
+    """Network step: pictures (n, 256, 256, 3) uint8 -> masks (n, 256, 256, 4) uint8, see `FRONT` and `VERIFIED`.
+
+    The one step that a GPU takes. The verifier sees the pictures that ask for it, as a whole.
+    """
+    masks = np.full((*pictures.shape[:3], VERIFIED + 1), MISSING, dtype=np.uint8)
+    verify = np.ravel(verify)
+    if len(pictures):
+        own = networks.predict_pictures(pictures, network=network, settings=settings)
+        masks[..., : own.shape[-1]] = own
+    if verify.any() and (verifier := networks.verifier_of(network)):
+        seen = networks.predict_pictures(pictures[verify], network=verifier, settings=verifying(settings))
+        masks[verify, ..., VERIFIED] = seen[..., FRONT]
+    return masks
+
+
+def second_pictures(
+    group: Prepared, seen: NDArray[np.uint8], *, settings: InferenceSettings, trace: TraceSettings
+) -> SecondPass:
+    """Find the candidate fronts of the first pass `seen` (n, 256, 256, 4), and take a picture of each's window.
+
+    A window that shows the whole scene shows no more than the first pass did, and is not predicted again.
+    """
+    scenes = [channels for channels in group.channels if channels is not None]
+    overviews = [believed(masks, scene, settings) for masks, scene in zip(seen, scenes, strict=True)]
+    boxes = [
+        candidates_of(overview, scene.shape[:2], fjord_mask=group.fjord_mask, trace=trace)
+        for overview, scene in zip(overviews, scenes, strict=True)
+    ]
+    windows = [_windows(of_scene, scene.shape, trace) for of_scene, scene in zip(boxes, scenes, strict=True)]
+    cut = [window.cut(scene) for scene, of_scene in zip(scenes, windows, strict=True) for window in of_scene]
+    return SecondPass(overviews, boxes, windows, _pictures(cut, settings))
+
+
+def pictures_of(second: SecondPass) -> Pictures:
+    """Pictures of the second pass, which alone travel to the network."""
+    return second.pictures
+
+
+def lay_windows(
+    group: Prepared,
+    second: SecondPass,
+    seen: NDArray[np.uint8],
+    *,
+    settings: InferenceSettings,
+    trace: TraceSettings,
+) -> list[SceneMasks | None]:
+    """Lay the windows `seen` (n, 256, 256, 4) over the first pass: masks of each scene, None for one left out.
+
+    Windows fade into the first pass at their border, unless each is to give a front of its own.
+    """
+    predicted = iter(seen)
+    scenes = iter(zip(second.overviews, second.boxes, second.windows, strict=True))
+    laid: list[SceneMasks | None] = []
+    for channels in group.channels:
+        if channels is None:
+            laid.append(None)
+            continue
+        overview, boxes, windows = next(scenes)
+        shape = channels.shape[:2]
+        masks = resize(overview, shape)
+        for window in windows:
+            part = believed(next(predicted), window.cut(channels), settings)
+            weight = 1.0 if trace.window.one_front else _taper(window, shape)[..., None]
+            window.cut(masks)[:] = (1 - weight) * window.cut(masks) + weight * resize(part, window.shape)
+        levels = np.where(channels[..., 3:] > NOT_SEEN, to_levels(masks), np.uint8(MISSING))
+        laid.append(SceneMasks(np.ascontiguousarray(np.moveaxis(levels, -1, 0)), boxes))
+    return laid
+
+
+# What the steps are made of
+
+
+def verifying(settings: InferenceSettings) -> InferenceSettings:
+    """Return the settings of the verifier: it sees the whole picture, at a third of the price of its tiles."""
+    return replace(settings, stride=None)
 
 
 def candidates_of(
@@ -229,90 +272,33 @@ def candidates_of(
     fjord_mask: NDArray[np.bool_] | None = None,
     trace: TraceSettings = DEFAULT,
 ) -> NDArray[np.int32]:
-    """Boxes (n, edge) of the candidate fronts of a first pass (256, 256, mask), in px of a scene of `shape` (y, x)."""
-    if np.isnan(overview).all():
-        return np.empty((0, 4), dtype=np.int32)
+    """Boxes (n, edge) of the candidate fronts of a first pass (256, 256, mask), in px of a scene of `shape` (y, x).
+
+    Edges are first row, last row, first column, last column, the last ones outside.
+    """
     low = None if fjord_mask is None else resize(fjord_mask.astype("uint8"), overview.shape[:2], nearest=True) > 0
-    return candidate_boxes(overview[..., 0], overview[..., 1], shape, fjord_mask=low, settings=trace)
+    return candidate_boxes(overview[..., FRONT], overview[..., ICE], shape, fjord_mask=low, settings=trace)
 
 
-def masks_of(
-    channels: NDArray[np.uint8],
-    overviews: NDArray[np.float32],
-    candidates: NDArray[np.int32],
-    *,
-    network: str,
-    settings: InferenceSettings | None = None,
-    trace: TraceSettings = DEFAULT,
-) -> NDArray[np.float32]:
-    """Second pass of scenes (n, y, x, 4), the windows of all in one batch, laid over the first -> (n, mask, y, x).
+def believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8], settings: InferenceSettings) -> NDArray[np.float32]:
+    """Front and ice (256, 256, mask) float32 of a picture's masks `seen` (256, 256, 4), after a second opinion.
 
-    Windows fade into the first pass at their border, unless each is to give a front of its own. A window that shows the
-    whole scene shows no more than the first pass did, and is not predicted again; nor is a scene without data.
+    In pictures of light (`shown` (y, x, 4) is what was pictured) it is the verifier's, in others that of the network's
+    own mask of rock, where it has one; in coarse pictures, of few pixels, that of the verifier too.
     """
-    shape = channels.shape[1:3]
-    whole = Window(0, shape[0], 0, shape[1])
-    windows = [
-        [w for w in _windows(boxes, shape, trace) if w != whole and scene[..., 3].any()]
-        for boxes, scene in zip(candidates, channels, strict=True)
-    ]
-    parts = [w.cut(scene) for scene, of_scene in zip(channels, windows, strict=True) for w in of_scene]
-    predicted = iter(_predict_pictures(parts, network, settings))
-    masks = np.empty((len(channels), len(MASKS), *shape), dtype=np.float32)
-    for place, (overview, of_scene) in enumerate(zip(overviews, windows, strict=True)):
-        laid = resize(overview, shape)
-        for window in of_scene:
-            weight = 1.0 if trace.window.one_front else _taper(window, shape)[..., None]
-            window.cut(laid)[:] = (1 - weight) * window.cut(laid) + weight * resize(next(predicted), window.shape)
-        masks[place] = np.where(channels[place, ..., 3] > 0, np.moveaxis(laid, -1, 0), np.float32(np.nan))
-    return masks
-
-
-def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSettings) -> list[Window]:
-    """Windows of a scene's second pass; one front a window asks for the middle of the scene too, if all else fails."""
-    around = [box for box in boxes if box[0] >= 0]
-    if trace.window.one_front:
-        around.append(whole_box(shape))
-    return list(dict.fromkeys(window_around(box, shape, trace.window) for box in around))
-
-
-def _prepare_block(block: NDArray[np.float32], kinds: NDArray[Any], *, resolution_m: float) -> NDArray[np.uint8]:
-    return np.stack([prepare_scene(scene, resolution_m, kind) for scene, kind in zip(block, kinds, strict=True)])
-
-
-def _candidate_block(block: NDArray[np.float32], *, domain: Domain, trace: TraceSettings) -> NDArray[np.int32]:
-    boxes = np.full((len(block), MOST_BOXES, 4), -1, dtype=np.int32)
-    fjord_mask = tracing_mask(domain, trace)
-    for place, overview in enumerate(block):
-        found = candidates_of(overview, domain.shape, fjord_mask=fjord_mask, trace=trace)
-        boxes[place, : len(found)] = found
-    return boxes
-
-
-def _predict_pictures(
-    pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings | None
-) -> list[NDArray[np.float32]]:
-    """Masks (256, 256, 2) of each picture (y, x, 4), the tiles of all in one batch; a second opinion weakens fronts.
-
-    In pictures of light it is that of the network's judge, in others that of its own mask of rock, where it has them;
-    in coarse pictures, of few pixels, that of the judge too.
-    """
-    settings = settings or InferenceSettings()
-    masks = _masks_of_pictures([picture[..., :3] for picture in pictures], network, settings)
-    by_light = [picture[..., 3].max(initial=NOT_SEEN) == OPTICAL for picture in pictures]
-    for of_picture in (m for m, is_light in zip(masks, by_light, strict=True) if not is_light and m.shape[-1] > 2):
-        of_picture[..., 0] *= beside_glaciers(of_picture[..., 1], of_picture[..., 2])
-    if judge := networks.judge_of(network):
-        judged = [i for i, p in enumerate(pictures) if by_light[i] or MAGNIFIED * max(p.shape[:2]) <= INPUT_SIZE]
-        seen = _masks_of_pictures([pictures[i][..., :3] for i in judged], judge, replace(settings, stride=None))
-        for i, seen_by_judge in zip(judged, seen, strict=True):
-            masks[i][..., 0] *= agreement(seen_by_judge[..., 0])
-    return [of_picture[..., : len(MASKS)] for of_picture in masks]
+    masks = from_levels(seen)
+    front, ice = masks[..., FRONT], masks[..., ICE]
+    if not _is_optical(shown) and (seen[..., ROCK] != MISSING).any():
+        front = front * beside_glaciers(ice, masks[..., ROCK])
+    if _needs_verifier(shown) and (seen[..., VERIFIED] != MISSING).any():
+        front = front * agreement(masks[..., VERIFIED])
+    return _unmirrored(np.dstack([front, ice]), shown.shape) if settings.square_pixels else np.dstack([front, ice])
 
 
 def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far a front is believed, 0 to 1, where a judge sees this front mask (y, x)."""
-    return np.asarray(np.minimum(maximum_filter(front, 2 * JUDGE_REACH_PX + 1) / JUDGE_LEAST, 1), dtype=np.float32)
+    """How far a front is believed, 0 to 1, where a verifier sees this front mask (y, x)."""
+    near = maximum_filter(front, 2 * VERIFIER_REACH_PX + 1)
+    return np.asarray(np.minimum(near / VERIFIER_LEAST, 1), dtype=np.float32)
 
 
 def beside_glaciers(ice: NDArray[np.float32], rock: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -322,34 +308,30 @@ def beside_glaciers(ice: NDArray[np.float32], rock: NDArray[np.float32]) -> NDAr
     return np.asarray(np.clip((none - rocky / (land + 1e-3)) / (none - full), 0, 1), dtype=np.float32)
 
 
-def _masks_of_pictures(
-    pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
-) -> list[NDArray[np.float32]]:
-    """Masks (256, 256, mask) of each picture (y, x, 3) by one network."""
-    groups = [pictures[i : i + PICTURES_AT_ONCE] for i in range(0, len(pictures), PICTURES_AT_ONCE)]
-    return [masks for group in groups for masks in _masks_of_group(group, network, settings)]
+def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -> Pictures:
+    """Resize scenes or parts of them, each (y, x, 4), to the network's size."""
+    pictures = np.empty((len(shown), PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
+    for place, part in enumerate(shown):
+        view = _mirrored(part[..., :3]) if settings.square_pixels else part[..., :3]
+        pictures[place] = np.rint(resize_channels(view, (PICTURE_SIZE, PICTURE_SIZE)))
+    return Pictures(pictures, np.array([_needs_verifier(part) for part in shown], dtype=bool))
 
 
-def _masks_of_group(
-    pictures: Sequence[NDArray[np.uint8]], network: str, settings: InferenceSettings
-) -> list[NDArray[np.float32]]:
-    shape = (INPUT_SIZE, INPUT_SIZE)
-    shown = [_mirrored(p) for p in pictures] if settings.square_pixels else pictures
-    inputs = [normalise(resize_channels(p.astype("float32"), shape)) for p in shown]
-    # A picture's tiles lie together, so that the same ones share a batch whatever the scenes beside it.
-    views = [v for i in inputs for v in (i, np.swapaxes(i, 0, 1))] if settings.transposed else inputs
-    loaded = load_network(network, settings)
-    size = loaded.input_shape[1]
-    cuts = [cut_tiles(view, size=size, stride=settings.stride or size) for view in views]
-    n_views = len(views) // len(inputs)
-    at_once = n_views if settings.stride is None else networks.CHUNK_TILES
-    predicted = networks.predict_tiles(loaded, np.concatenate([tiles for tiles, _ in cuts]), at_once=at_once)
-    parts = np.split(predicted, np.cumsum([len(tiles) for tiles, _ in cuts])[:-1])
-    masks = [blend_tiles(part, offsets, shape) for part, (_, offsets) in zip(parts, cuts, strict=True)]
-    if settings.transposed:
-        pairs = zip(masks[::2], masks[1::2], strict=True)
-        masks = [np.asarray((m + np.swapaxes(t, 0, 1)) / 2, "float32") for m, t in pairs]
-    return [_unmirrored(m, p.shape) for m, p in zip(masks, pictures, strict=True)] if settings.square_pixels else masks
+def _is_optical(shown: NDArray[np.uint8]) -> bool:
+    return bool(shown[..., 3].max(initial=NOT_SEEN) == OPTICAL)
+
+
+def _needs_verifier(shown: NDArray[np.uint8]) -> bool:
+    return _is_optical(shown) or MAGNIFIED * max(shown.shape[:2]) <= PICTURE_SIZE
+
+
+def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSettings) -> list[Window]:
+    """Windows of a scene's second pass; one front a window asks for the middle of the scene too, if all else fails."""
+    around = list(boxes)
+    if trace.window.one_front:
+        around.append(whole_box(shape))
+    windows = dict.fromkeys(window_around(box, shape, trace.window) for box in around)
+    return [window for window in windows if window != Window(0, shape[0], 0, shape[1])]
 
 
 def _mirrored(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -375,3 +357,6 @@ def _taper(window: Window, shape: tuple[int, ...]) -> NDArray[np.float32]:
         upper = np.full_like(pixel, np.inf) if last == n else last - pixel - 0.5
         ramps.append(np.clip(np.minimum(lower, upper) / TAPER_PX, 0, 1))
     return np.asarray(np.minimum.outer(*ramps), dtype="float32")
+
+
+assert len(MASKS) == ICE + 1

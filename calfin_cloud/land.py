@@ -1,4 +1,4 @@
-"""Land and ice around a store's domains, in its CRS: what the map of the report lies on where there is no picture."""
+"""Land, and the ice of Antarctica, around a store's domains: what the map lies on where there is no picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_REACH_M = 600_000.0  # around the domains: a map of one glacier shows wher
 FINEST_M = 300.0  # the shipped shapes are no finer
 LONGEST_DEG = 1.0  # of a side in longitude and latitude
 POINTS_ACROSS = 6000  # detail of a large window
-LAYERS = {"land": ("land",), "ice": ("antarctica", "greenland_ice")}
+LAYERS = {"land": ("land",), "ice": ("antarctica",)}
 
 Bounds = tuple[float, float, float, float]
 

@@ -167,12 +167,12 @@ def mean_evidence(parts: NDArray[np.object_], ice: NDArray[np.floating]) -> NDAr
     if len(parts) == 0:
         return np.empty(0)
     numbers = rasterize(zip(parts, range(1, len(parts) + 1), strict=True), out_shape=ice.shape, dtype="int32")
-    known = ~np.isnan(ice)
-    counts = np.bincount(numbers[known], minlength=len(parts) + 1)[1:]
-    sums = np.bincount(numbers[known], weights=ice[known], minlength=len(parts) + 1)[1:]
+    of_pixel, n = numbers.ravel(), len(parts) + 1
+    counts = np.bincount(of_pixel, weights=~np.isnan(ice).ravel(), minlength=n)[1:]
+    sums = np.bincount(of_pixel, weights=np.nan_to_num(ice).ravel(), minlength=n)[1:]
     inside = shapely.get_coordinates(shapely.point_on_surface(parts)).astype(int)[:, ::-1]
     nearest = ice[tuple(np.minimum(inside, np.array(ice.shape) - 1).T)]
-    has_pixel = np.isin(np.arange(1, len(parts) + 1), numbers)
+    has_pixel = np.bincount(of_pixel, minlength=n)[1:] > 0
     mean = np.divide(sums, counts, out=np.full(len(parts), np.nan), where=counts > 0)
     return np.asarray(np.where(has_pixel, mean, nearest), dtype=np.float64)
 

@@ -7,8 +7,8 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.transform import resize
 
+from calfin_cloud.resampling import resize
 from calfin_cloud.schema import SceneError
 
 CLAHE_CLIP, CLAHE_TILES = 25.0, (4, 4)
@@ -38,7 +38,7 @@ def input_channels(signal: NDArray[np.floating], *, stretch: Stretch = "percenti
     ndarray
         (y, x, 3) float32 in 0..255, whole grey levels.
     """
-    return eight_bit_channels(to_eight_bit(signal, stretch=stretch))
+    return eight_bit_channels(to_eight_bit(signal, stretch=stretch)).astype(np.float32)
 
 
 def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile") -> NDArray[np.uint8]:
@@ -68,36 +68,39 @@ def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile
     return np.where(valid, grey(np.asarray(signal, dtype=np.float64), valid), 0).astype(np.uint8)
 
 
-def eight_bit_channels(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Stack 8-bit grey (y, x), its CLAHE and its shadow correction: (y, x, 3) float32 in 0..255."""
+def eight_bit_channels(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Stack 8-bit grey (y, x), its CLAHE and its shadow correction: (y, x, 3) uint8."""
     clahe = cv2.createCLAHE(clipLimit=CLAHE_CLIP, tileGridSize=CLAHE_TILES).apply(np.ascontiguousarray(grey))
-    return np.stack([grey, clahe, lift_shadows(grey)], axis=-1).astype(np.float32)
+    return np.dstack([grey, clahe, lift_shadows(grey)])
 
 
 def lift_shadows(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Brighten dark surroundings and leave the bright ones: shadow correction of 8-bit grey (y, x) as in CALFIN.
 
     The luminance of grey is summed from colour weights as in the original; its rounding moves some levels by up to 3.
+    All but the mean over the surroundings depends on the level alone, and is looked up.
     """
-    luminance = 0.3 * grey + 0.59 * grey + 0.11 * grey
-    tone = SHADOW_TONE * 255
+    tone, level = SHADOW_TONE * 255, np.arange(256)
+    luminance = 0.3 * level + 0.59 * level + 0.11 * level
     shadow = np.where(luminance < tone, 255 - luminance * 255 / tone, 0)
-    weight = cv2.blur(shadow, (SHADOW_RADIUS_PX, SHADOW_RADIUS_PX)) / 255
-    levels = np.arange(256) / 255
-    lifted = np.floor((1 - (1 - levels) ** (1 + 6 * SHADOW_AMOUNT)) * 255 + 0.5)
-    corrected = (1 - weight) * luminance + weight * lifted[luminance.astype(np.uint8)]
+    lifted = np.floor((1 - (1 - level / 255) ** (1 + 6 * SHADOW_AMOUNT)) * 255 + 0.5)[luminance.astype(np.uint8)]
     # The highlight correction has amount 0: its tone curve is the identity on whole levels, so it only rounds down.
     highlight = np.where(luminance > tone, 1 - (255 - luminance) / tone, 0)
-    corrected = (1 - highlight) * corrected + highlight * np.floor(corrected)
+    weight = cv2.blur(cv2.LUT(grey, shadow), (SHADOW_RADIUS_PX, SHADOW_RADIUS_PX)) / 255
+    corrected = (1 - weight) * cv2.LUT(grey, luminance) + weight * cv2.LUT(grey, lifted)
+    rounded_down = cv2.LUT(grey, highlight)
+    corrected = (1 - rounded_down) * corrected + rounded_down * np.floor(corrected)
     return np.asarray(np.minimum(corrected + 0.5, 255), dtype=np.uint8)
 
 
-def resize_channels(channels: NDArray[np.float32], shape: tuple[int, int] = (256, 256)) -> NDArray[np.float32]:
-    """Resize (y, x, c) to `shape` bilinearly with anti-aliasing (scikit-image 0.26), and rescale what exceeds 8 bits.
+def resize_channels(
+    channels: NDArray[np.float32] | NDArray[np.uint8], shape: tuple[int, int] = (256, 256)
+) -> NDArray[np.float32]:
+    """Resize (y, x, c) to `shape` bilinearly with anti-aliasing, and rescale what exceeds 8 bits.
 
     A range above 255 over all channels becomes `round(v / max * 255)`, one maximum for all (Cheng et al. 2021).
     """
-    resized = resize(channels, shape, order=1, preserve_range=True)
+    resized = resize(channels.astype(np.float32, copy=False), shape, smooth=True)
     if resized.max() - resized.min() > 255:
         resized = np.round(resized / resized.max() * 255)
     return np.asarray(resized, dtype=np.float32)

@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 import xarray as xr
+from numpy.typing import NDArray
 
 SCENE_DIMS = ("time", "band", "y", "x")
 BANDS = ("signal", "cloud")
@@ -17,6 +18,11 @@ BANDS = ("signal", "cloud")
 MASK_DIMS = ("time", "mask", "y", "x")
 MASKS = ("front", "ice")
 """CALFIN's two output channels: probability of the coastline-and-front edge, probability of land or ice."""
+
+LEVELS, MISSING = 250, 255
+"""A probability passes between steps, and is stored, as uint8: 251 steps of 0.004; `MISSING` where there is no data."""
+
+PROBABILITIES = np.append(np.arange(MISSING, dtype=np.float32) / np.float32(LEVELS), np.float32(np.nan))
 
 MOST_BOXES = 8
 """Most candidate fronts of a first pass that a second one looks at, and that are stored with the masks."""
@@ -65,10 +71,10 @@ FRONT_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("quality_flag", pa.int16()),  # CALFIN's: 10 automatic, 13 automatic on Landsat 7 SLC-off
-        ("length_m", pa.float64()),
+        ("length_m", pa.float64()),  # on the ground, as every length in m: the distortion of the map is taken out
         ("confidence", pa.float64()),  # mean edge probability along the front, 0 to 1
-        # Half-widths that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each vertex;
-        # NaN and empty for weights without a calibration.
+        # Half-widths on the ground that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each
+        # vertex; NaN and empty for weights without a calibration.
         ("sigma_m", pa.float64()),
         ("half95_m", pa.float64()),
         ("vertex_sigma_m", pa.list_(pa.float32())),
@@ -80,7 +86,7 @@ FRONT_SCHEMA = pa.schema(
         ("cloud_fraction", pa.float64()),
         ("nodata_fraction", pa.float64()),
         ("slc_off_fraction", pa.float64()),
-        ("resolution_m", pa.float64()),
+        ("resolution_m", pa.float64()),  # side of a pixel on the map
         ("model", pa.string()),
         ("code", pa.string()),
     ]
@@ -131,7 +137,7 @@ POLYGON_SCHEMA = pa.schema(
         ("fjord", pa.string()),  # whose walls close the front: "fjord_boundary", "dates", "ice_mask" or "scene"
         ("reason", pa.string()),  # a code of POLYGON_REASONS, empty with a polygon
         ("detail", pa.string()),
-        ("area_m2", pa.float64()),
+        ("area_m2", pa.float64()),  # on the ground
     ]
 )
 """Columns of the polygons table before its geometry (MultiPolygon in the domain CRS, or None).
@@ -150,6 +156,29 @@ class SceneError(RuntimeError):
 
     def __str__(self) -> str:
         return self.message
+
+
+def to_levels(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Round probabilities 0 to 1 to uint8 steps of 0.004; NaN becomes `MISSING`.
+
+    Examples
+    --------
+    >>> to_levels(np.array([0.0, 0.5, 1.0, np.nan])).tolist()
+    [0, 125, 250, 255]
+    """
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isnan(probability), MISSING, np.rint(np.clip(probability, 0, 1) * LEVELS)).astype(np.uint8)
+
+
+def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities float32 of uint8 steps; `MISSING` becomes NaN, the inverse of `to_levels` up to rounding.
+
+    Examples
+    --------
+    >>> from_levels(np.array([0, 125, 255], np.uint8)).tolist()
+    [0.0, 0.5, nan]
+    """
+    return PROBABILITIES[levels]
 
 
 def front_key(domain: str, scene_id: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pystac
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,7 +18,16 @@ from calfin_cloud.schema import SceneError
 Kind = Literal["optical", "sar", "unknown"]
 
 IMAGE_DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
-"""GDAL formats that are opened: none of them can refer to another file, as a VRT can whatever its name."""
+"""GDAL formats that are opened: no VRT, whatever its name. The metadata of a TIFF or JPEG 2000 can refer to other files
+all the same; `imagery` refuses such a file before it uses anything of it."""
+
+ONE_FILE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "GDAL_GEOREF_SOURCES": "INTERNAL"}
+"""GDAL's settings with which it looks for nothing beside a file: .aux.xml, .ovr, .msk, world files, IMD and RPC."""
+
+ITEM_FIELDS = frozenset(
+    ["type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "properties", "links", "assets", "collection"]
+)
+"""Fields that every STAC item may have; all others are extra ones."""
 
 CATALOG_FIELD = "calfin:catalog"
 """Field of an item that names the catalogue it came from; `scenes` sets it, and it decides what `imagery` may open."""
@@ -143,6 +154,32 @@ class Band:
         return cloud_from_quality(values, self.quality)
 
 
+def item_of(record: Mapping[str, Any]) -> pystac.Item:
+    """Make an item of its JSON values with a datetime; `pystac.Item.from_dict` copies all of them, in thrice the time.
+
+    Examples
+    --------
+    >>> record = {"id": "a", "properties": {"datetime": "2020-07-01T12:00:00Z"}, "assets": {}}
+    >>> item_of(record).datetime.year
+    2020
+    """
+    properties = record["properties"]
+    item = pystac.Item(
+        record["id"],
+        record.get("geometry"),
+        record.get("bbox"),
+        datetime.fromisoformat(properties["datetime"]),
+        dict(properties),
+        stac_extensions=record.get("stac_extensions"),
+        collection=record.get("collection"),
+        extra_fields={key: value for key, value in record.items() if key not in ITEM_FIELDS},
+    )
+    for key, asset in record["assets"].items():
+        item.add_asset(key, pystac.Asset.from_dict(asset))
+    item.links = [pystac.Link.from_dict(link).set_owner(item) for link in record.get("links", ())]
+    return item
+
+
 def band_of(item: pystac.Item) -> Band:
     """Find the band of `item` that shows ice; raise `SceneError("no_band")` where the item has none.
 
@@ -157,11 +194,9 @@ def band_of(item: pystac.Item) -> Band:
     quality = next((q for q in sensor.quality if set(q.assets) & set(item.assets)), None)
     quality_asset = next((key for key in quality.assets if key in item.assets), None) if quality else None
     scale, offset = _scale_offset(item, item.assets[asset], sensor)
-    platform = "landsat-7" if _landsat_code(item) == "LE07" else str(item.properties.get("platform"))
-    moment = item.datetime or item.common_metadata.start_datetime
     # A file that the user names is of the kind that its satellite has; where none is named, of light.
-    kind = "sar" if re.match(RADAR, platform.lower()) else sensor.kind
-    return Band(asset, sensor, scale, offset, quality_asset, quality, may_be_slc_off(platform, moment), kind)
+    kind = "sar" if re.match(RADAR, str(item.properties.get("platform")).lower()) else sensor.kind
+    return Band(asset, sensor, scale, offset, quality_asset, quality, is_slc_off(item), kind)
 
 
 def kind_of(item: pystac.Item) -> Kind:
@@ -172,18 +207,55 @@ def kind_of(item: pystac.Item) -> Kind:
         return "unknown"
 
 
-def may_be_slc_off(platform: str, moment: datetime | None) -> bool:
-    """Say whether a scene may have stripes without data: Landsat 7 after 2003-05-31 (a bare time is UTC)."""
+def is_slc_off(scene: pystac.Item | str, moment: datetime | None = None) -> bool:
+    """Say whether a scene may have the stripes of Landsat 7 without its scan-line corrector: after 2003-05-31.
+
+    Parameters
+    ----------
+    scene
+        A STAC item, also of a file that the user names; or the name of a satellite.
+    moment
+        When that satellite took the scene (a bare time is UTC); an item says it itself.
+
+    Examples
+    --------
+    >>> is_slc_off("landsat-7", datetime(2010, 7, 1))
+    True
+    """
+    if isinstance(scene, pystac.Item):
+        platform = "landsat-7" if _landsat_code(scene) == "LE07" else str(scene.properties.get("platform"))
+        moment = scene.datetime or scene.common_metadata.start_datetime
+    else:
+        platform = scene
     if moment is None or not re.fullmatch(r"landsat[-_ ]?7|le07", platform.lower()):
         return False
-    return moment.replace(tzinfo=moment.tzinfo or UTC) > SLC_OFF_SINCE
+    return _utc(moment) > SLC_OFF_SINCE
+
+
+def acquired(item: pystac.Item) -> pd.Timestamp:
+    """When a scene was taken, in UTC: the item's time, or the start of its interval.
+
+    Raises
+    ------
+    ValueError
+        The item has neither.
+    """
+    moment = item.datetime or item.common_metadata.start_datetime
+    if moment is None:
+        raise ValueError(f"item {item.id} has neither datetime nor start_datetime: take items from search_scenes")
+    return _utc(moment)
+
+
+def _utc(moment: datetime) -> pd.Timestamp:
+    stamp = pd.Timestamp(moment)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
 
 
 def cloud_from_quality(values: ArrayLike, spec: Quality) -> NDArray[np.float32]:
     """Turn quality numbers into 1 (cloud), 0 (clear) and NaN (fill, or not a number), any shape, float32."""
-    numbers = np.asarray(values, dtype=np.float64)
+    numbers = np.asarray(values)
     known = np.isfinite(numbers)
-    codes = np.where(known, numbers, 0).astype(np.int64)
+    codes = np.where(known, numbers, 0).astype(np.int32)
     if spec.is_bits:
         fill, cloud = ((codes & sum(1 << bit for bit in bits)) != 0 for bits in (spec.fill, spec.cloud))
     else:

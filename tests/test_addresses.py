@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from servers.files import serve_folder
 from servers.rasters import HERE, compute, make_item, ramp, write_tif
 
-from calfin_cloud.imagery import access, addresses, check_address, patience, stack_scenes
+from calfin_cloud.imagery import addresses, check_address, files, retries, stack_scenes
 from calfin_cloud.imagery.addresses import check_resolved
 from calfin_cloud.schema import SceneError
 
@@ -70,6 +70,15 @@ def test_addresses_a_catalogue_may_name(href, catalog):
         ("http://0x7f.1/a.tif", REMOTE),
         ("http://[::1]/a.tif", REMOTE),
         ("http://[::ffff:127.0.0.1]/a.tif", REMOTE),
+        ("http://[64:ff9b::169.254.169.254]/latest/meta-data", REMOTE),
+        ("http://[64:ff9b::a9fe:a9fe]/latest/meta-data", LOOPBACK),
+        ("http://[64:ff9b:1::a9fe:a9fe]/latest/meta-data", LOCAL),
+        ("http://[2002:a9fe:a9fe::1]/latest/meta-data", REMOTE),
+        ("http://[2002:a9fe:a9fe::]/latest/meta-data", LOCAL),
+        ("http://[::ffff:169.254.169.254]/latest/meta-data", LOCAL),
+        ("http://[::ffff:a9fe:a9fe]/latest/meta-data", LOOPBACK),
+        ("http://[::169.254.169.254]/latest/meta-data", LOCAL),
+        ("http://[fe80::1]/a.tif", LOCAL),
         ("http://0.0.0.0/a.tif", LOCAL),
         ("http://user@10.1.2.3/a.tif", REMOTE),
         ("http://192.168.0.4/a.tif", REMOTE),
@@ -97,6 +106,9 @@ def test_addresses_a_catalogue_may_not_name(href, catalog):
         ("127.0.0.1", REMOTE, True),
         ("::1", REMOTE, True),
         ("::ffff:10.0.0.1", REMOTE, True),
+        ("64:ff9b::a9fe:a9fe", LOCAL, True),
+        ("2002:a9fe:a9fe::1", LOOPBACK, True),
+        ("64:ff9b::5db8:d822", REMOTE, False),
         ("169.254.169.254", LOCAL, True),
         ("0.0.0.0", LOCAL, True),
         ("127.0.1.1", LOCAL, False),
@@ -137,14 +149,17 @@ def test_no_address_whatever_passes_unless_its_scheme_is_known(href):
 def test_address_that_is_not_public_is_refused_however_it_is_written(address):
     spelled = [f"[{address}]"] if address.version == 6 else [str(address), str(int(address)), hex(int(address))]
     if address.version == 4:
-        spelled += [f"[::ffff:{address}]"]
+        n = int(address)
+        spelled += [f"[::ffff:{address}]", f"[64:ff9b::{address}]", f"[2002:{n >> 16:x}:{n & 0xFFFF:x}::1]"]
     for host in spelled:
         try:
             check_address(f"http://{host}/a.tif", REMOTE)
         except SceneError:
-            assert not address.is_global
+            assert not addresses.ip_address(host.strip("[]")).is_global
+            assert address.version == 6 or not address.is_global
         else:
-            assert (getattr(address, "ipv4_mapped", None) or address).is_global
+            assert addresses.ip_address(host.strip("[]")).is_global
+            assert address.version == 6 or address.is_global
 
 
 @given(st.sampled_from(["http", "https", "s3", "gs", "az", "file", ""]), st.text(max_size=30), st.text(max_size=30))
@@ -224,8 +239,8 @@ SECRET = "PLANTED-5ecret"
 
 @pytest.mark.parametrize("name", ["a.tif", "nothing.tif", "text.tif", "cut/a.tif", "busy.tif", "torn.tif"])
 def test_signatures_are_in_no_message_log_or_traceback(tmp_path, monkeypatch, caplog, capfd, name):
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setitem(access.GDAL_SETTINGS, "GDAL_HTTP_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setitem(files.GDAL_SETTINGS, "GDAL_HTTP_RETRY_DELAY", 0.01)
     caplog.set_level(logging.DEBUG)
     write_tif(tmp_path / "a.tif", ramp())
     (tmp_path / "text.tif").write_text("<html>log in</html>" * 99)
@@ -254,10 +269,9 @@ def test_credentials_of_the_environment_are_in_no_graph(tmp_path, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PC_SDK_SUBSCRIPTION_KEY"):
         monkeypatch.setenv(name, SECRET)
     blob = f"https://account.blob.core.windows.net/container/a.tif?sig={SECRET}"
-    for loader in ("stackstac", "odc-stac"):
-        items = [
-            make_item("https://planetarycomputer.microsoft.com/api/stac/v1", {"nir08": blob}),
-            make_item(REMOTE, {"nir08": "s3://usgs-landsat/a.TIF"}),
-        ]
-        scenes = stack_scenes(items, HERE, loader=loader)
-        assert SECRET.encode() not in pickle.dumps(dict(scenes.data.dask))
+    items = [
+        make_item("https://planetarycomputer.microsoft.com/api/stac/v1", {"nir08": blob}),
+        make_item(REMOTE, {"nir08": "s3://usgs-landsat/a.TIF"}),
+    ]
+    scenes = stack_scenes(items, HERE)
+    assert SECRET.encode() not in pickle.dumps(dict(scenes.data.dask))

@@ -24,7 +24,7 @@ from calfin_cloud.cli import main
 from calfin_cloud.doctor import remote
 from calfin_cloud.domains import write_domains
 from calfin_cloud.fronts import calibration_beside
-from calfin_cloud.imagery import patience
+from calfin_cloud.imagery import retries
 from calfin_cloud.network import weights_path
 from calfin_cloud.pipeline import MapSettings, made_by
 from calfin_cloud.storage import hold_lease, open_store
@@ -46,9 +46,9 @@ def site(tmp_path):
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
     """Few attempts, at once, and a file system for each environment."""
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.01)
     s3fs.S3FileSystem.clear_instance_cache()
-    monkeypatch.setitem(patience.ATTEMPTS, "unreachable", 2)
+    monkeypatch.setitem(retries.ATTEMPTS, "unreachable", 2)
 
 
 def read(href, catalog=None):
@@ -425,7 +425,7 @@ def test_a_worker_of_another_version_is_told_with_the_table(tmp_path, capsys):
             [*command, "--no-dashboard"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, **quiet
         ) as worker:
             try:
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 600
                 while len(cluster.scheduler_info["workers"]) < 2:
                     assert time.monotonic() < deadline
                     time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,16 +15,21 @@ import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
+from storing import item, new_store, polygon_rows, rejected_rows, rows
 
+from calfin_cloud import storage
 from calfin_cloud.cli import main
+from calfin_cloud.domains import Domain
 from calfin_cloud.exports import (
     calfin_lines,
     calfin_polygons,
     exp_text,
+    known_name,
     level_set_at,
     level_set_series,
     monthly_ice,
     read_mesh,
+    region_at,
     termpicks_lines,
     write_by_glacier,
 )
@@ -358,10 +364,10 @@ def test_the_stac_collection_of_a_store_is_valid_and_has_an_item_a_scene(exporte
     items = list(collection.get_items(recursive=True))
     fronts = read_fronts(str(exported / "store"))
     assert len(items) == fronts["key"].nunique()
-    for item in items:
-        item.validate()
-        assert shapely.geometry.shape(item.geometry).is_valid
-    picture = next(item.assets["picture"].href for item in items if "picture" in item.assets)
+    for scene in items:
+        scene.validate()
+        assert shapely.geometry.shape(scene.geometry).is_valid
+    picture = next(scene.assets["picture"].href for scene in items if "picture" in scene.assets)
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
 
 
@@ -398,3 +404,59 @@ def test_an_unknown_format_is_refused(exported, capsys):
     with pytest.raises(SystemExit):
         main(["export", str(exported / "store"), "--out", "x", "--format", "dwg"])
     assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("longitude", "latitude", "region"),
+    [
+        *((-49.7, 69.2, "Greenland"), (-60.5, 80.9, "Greenland"), (-43.5, 60.5, "Greenland"), (-20, 79.5, "Greenland")),
+        *((-146.9, 61.1, "Alaska"), (17.5, 78.5, "Svalbard"), (-60, -65, "Antarctica"), (166, -77.8, "Antarctica")),
+        *((-80, 79.5, "World"), (-65, 68, "World"), (-18, 64.5, "World"), (60, 76, "World")),
+    ],
+)
+def test_a_place_is_in_the_region_that_its_tables_are_named_after(longitude, latitude, region):
+    assert region_at(shapely.Point(longitude, latitude)) == region
+
+
+def test_glaciers_with_the_number_of_measures_have_their_name_where_they_lie_and_nowhere_else():
+    assert known_name("3", shapely.Point(-49.7, 69.2)) == "Jakobshavn"
+    assert known_name("3", shapely.Point(17.5, 78.5)) == ""
+    assert known_name("236", shapely.Point(-49.7, 69.2)) == known_name("a", shapely.Point(-49.7, 69.2)) == ""
+
+
+def test_the_shipped_places_of_glaciers_are_those_of_the_lines_they_are_from(shared):
+    with files("calfin_cloud.exports").joinpath("glacier_names.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file)
+    lines = gpd.read_parquet(shared / "data" / "measures_termini_greenland" / "derived_termini_3413.parquet")
+    assert sorted(table["glacier_id"]) == sorted(lines["Glacier_ID"].unique())
+    places = gpd.GeoSeries.from_xy(table["longitude"], table["latitude"], crs=4326, index=table["glacier_id"])
+    apart = places.to_crs(3413).reindex(lines["Glacier_ID"]).reset_index(drop=True).distance(lines.geometry)
+    assert apart.max() < 50_000
+    assert apart.median() < 1500
+    assert {region_at(place) for place in places} == {"Greenland"}
+
+
+def test_a_glacier_of_alaska_is_not_exported_as_one_of_greenland(tmp_path, request):
+    store = new_store("disk", request)
+    alaska = Domain("Columbia", GeoBox.from_bbox((490_000, 6_770_000, 502_000, 6_782_000), "EPSG:32606", resolution=30))
+    storage.open_store(store, crs=alaska.crs, made_by={"model": "a@1"})
+    storage.keep_domain(store, alaska)
+    line = LineString([(495_000, 6_771_000), (495_000, 6_780_000)])
+    tables = [rows("s0", line=line), rejected_rows(), polygon_rows("s0")]
+    tables = [t.assign(domain="Columbia", key="Columbia/s0").set_crs(32606, allow_override=True) for t in tables]
+    more = {"type": "Feature", "stac_version": "1.1.0", "geometry": None, "assets": {}}
+    items = {"Columbia/s0": item("s0") | more}
+    storage.write_batch(store, storage.Tables(*tables), items, recipe={"masks": "a", "fronts": "b"})
+    assert main(["export", store, "--out", str(tmp_path), "--format", "calfin", "termpicks"]) == 0
+    (path,) = tmp_path.glob("calfin/*_Alaska_v1.0.shp")
+    assert gpd.read_file(path).crs.to_epsg() == 32606
+    assert not list(tmp_path.glob("calfin/*Greenland*"))
+
+
+def test_names_may_be_told_by_glacier_and_those_of_the_domain_come_first():
+    names = pd.DataFrame(
+        {"domain": ["Dom", None], "glacier_id": [None, "7"], "OfficialN": ["a", "b"], "GrnlndcN": [None, "c"]}
+    )
+    lines = calfin_lines(fronts_of(), author="A", names=names)
+    assert set(lines["OfficialN"]) == {"a"}
+    assert set(lines["GrnlndcN"]) == {"c"}

@@ -1,25 +1,24 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
-import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calfin_cloud import fronts, inference
-from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.fronts import trace_fronts
+from calfin_cloud.fronts import DEFAULT, trace_fronts
 from calfin_cloud.inference import (
-    INPUT_SIZE,
-    InferenceSettings,
-    find_candidates,
-    masks_of,
-    overview_of,
-    predict_masks,
-    predict_overviews,
+    Prepared,
+    believed,
+    first_pictures,
+    predict_pictures,
     predict_scene,
     prepare_scene,
-    prepare_scenes,
+    two_passes,
 )
-from calfin_cloud.network import build_network, save_weights
-from calfin_cloud.schema import MOST_BOXES
+from calfin_cloud.network import CALFIN, PICTURE_SIZE, InferenceSettings, build_network, save_weights
+from calfin_cloud.schema import MISSING, from_levels, to_levels
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +35,11 @@ def brightness_network(tmp_path_factory) -> str:
     return str(path)
 
 
-def scene_with_a_bright_line(side=1000, row=600, width=9) -> np.ndarray:
+def scene_with_a_bright_line(side=1000, row=600, width=9, end=900) -> np.ndarray:
     """Scene (band, y, x): grey ice below a bright line, dark sea above it."""
     signal = np.full((side, side), 0.1, "float32")
     signal[row:] = 0.3
-    signal[row - width // 2 : row + width // 2 + 1, 100:900] = 1.0
+    signal[row - width // 2 : row + width // 2 + 1, 100:end] = 1.0
     return np.stack([signal, np.zeros_like(signal)])
 
 
@@ -62,7 +61,7 @@ def test_a_front_keeps_its_place_to_less_than_half_a_network_pixel(brightness_ne
     (line,) = (f.line for f in trace_fronts(front, ice).fronts)
     middle = line[(line[:, 0] > 300) & (line[:, 0] < 700)]
     assert len(middle) > 300
-    assert abs(middle[:, 1].mean() - row) < 0.5 * 1000 / INPUT_SIZE
+    assert abs(middle[:, 1].mean() - row) < 0.5 * 1000 / PICTURE_SIZE
 
 
 def test_missing_data_is_missing_in_the_masks_but_narrow_stripes_are_looked_across(brightness_network):
@@ -75,47 +74,54 @@ def test_missing_data_is_missing_in_the_masks_but_narrow_stripes_are_looked_acro
     assert np.isfinite(masks[:, :, 210:]).all()
 
 
+def overview_of(channels: np.ndarray, network: str, settings: InferenceSettings | None = None) -> np.ndarray:
+    """First pass of one scene, (256, 256, mask), as far as it is believed."""
+    settings = settings or InferenceSettings()
+    pictures = first_pictures(Prepared([channels]), settings=settings)
+    (seen,) = predict_pictures(*pictures, network=network, settings=settings)
+    return believed(seen, channels, settings)
+
+
 @pytest.fixture
 def blind_on_the_right(tmp_path, monkeypatch) -> None:
-    """A judge of all networks that sees a front wherever it looks, but not in the right half of a tile."""
-    inputs = keras.Input((224, 224, 3))
-    place = np.where(np.arange(224) < 112, 1.0, 0.0)[None, None, :, None]
+    """A verifier of all networks that sees a front wherever it looks, but not in the right half of a picture."""
+    inputs = keras.Input((PICTURE_SIZE, PICTURE_SIZE, 3))
+    place = np.where(np.arange(PICTURE_SIZE) < PICTURE_SIZE // 2, 1.0, 0.0)[None, None, :, None]
     masks = keras.layers.Conv2D(2, 1, activation="sigmoid", kernel_initializer="zeros")(inputs)
-    path = tmp_path / "judge.keras"
+    path = tmp_path / "verifier.keras"
     keras.Model(inputs, keras.layers.Multiply()([masks, keras.ops.convert_to_tensor(place, "float32")])).save(path)
-    monkeypatch.setattr(inference.networks, "judge_of", lambda network: None if network == str(path) else str(path))
+    monkeypatch.setattr(inference.networks, "verifier_of", lambda network: None if network == str(path) else str(path))
+    monkeypatch.setattr(inference, "verifying", lambda settings: InferenceSettings(stride=None, transposed=False))
 
 
 @pytest.mark.usefixtures("blind_on_the_right")
-def test_in_optical_scenes_a_front_counts_only_near_what_the_judge_sees(brightness_network):
+def test_in_optical_scenes_a_front_counts_only_near_what_the_verifier_sees(brightness_network):
     scene = scene_with_a_bright_line(side=256, row=200)
     scene[0, 196:205] = 1.0
-    alone, judged, by_radar = (
-        overview_of(prepare_scene(scene, 30.0, kind)[None], network=brightness_network)[0]
-        for kind in ("unknown", "optical", "sar")
+    alone, verifierd, by_radar = (
+        overview_of(prepare_scene(scene, 30.0, kind), brightness_network) for kind in ("unknown", "optical", "sar")
     )
     np.testing.assert_array_equal(by_radar, alone)
-    np.testing.assert_array_equal(judged[..., 1], alone[..., 1])
+    np.testing.assert_array_equal(verifierd[..., 1], alone[..., 1])
     assert alone[200, :, 0].min() > 0.9
-    np.testing.assert_array_equal(judged[:, :140, 0], alone[:, :140, 0])
-    assert (judged[200, 170:, 0] == 0).all()
+    np.testing.assert_array_equal(verifierd[:, :140, 0], alone[:, :140, 0])
+    assert (verifierd[200, 170:, 0] == 0).all()
 
 
 @pytest.mark.usefixtures("blind_on_the_right")
-@pytest.mark.parametrize(("side", "is_judged"), [(128, True), (129, False)])
-def test_a_picture_that_is_magnified_twice_goes_to_the_judge_whatever_its_sensor(brightness_network, side, is_judged):
+@pytest.mark.parametrize(("side", "is_verifierd"), [(128, True), (129, False)])
+def test_a_picture_that_is_magnified_twice_goes_to_the_verifier_whatever_its_sensor(
+    brightness_network, side, is_verifierd
+):
     scene = scene_with_a_bright_line(side=side, row=100)
     scene[0, 98:103] = 1.0
-    light, radar = (
-        overview_of(prepare_scene(scene, 100.0, kind)[None], network=brightness_network)[0]
-        for kind in ("optical", "sar")
-    )
+    light, radar = (overview_of(prepare_scene(scene, 100.0, kind), brightness_network) for kind in ("optical", "sar"))
     assert radar[200, :80, 0].min() > 0.9
-    assert (radar[200, 170:, 0].max() == 0) == is_judged
-    assert (light == radar).all() == is_judged
+    assert (radar[200, 170:, 0].max() == 0) == is_verifierd
+    assert (light == radar).all() == is_verifierd
 
 
-def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_judge_alone_says_so(tmp_path):
+def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_verifier_alone_says_so(tmp_path):
     inputs = keras.Input((224, 224, 3))
     bright = keras.layers.Conv2D(3, 1, activation="sigmoid")
     path = tmp_path / "rocky.keras"
@@ -127,8 +133,7 @@ def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_judge_alone_s
     scene = scene_with_a_bright_line(side=256, row=200)
     scene[0, 196:205] = 1.0
     light, radar, unknown = (
-        overview_of(prepare_scene(scene, 30.0, kind)[None], network=str(path))[0]
-        for kind in ("optical", "sar", "unknown")
+        overview_of(prepare_scene(scene, 30.0, kind), str(path)) for kind in ("optical", "sar", "unknown")
     )
     assert light.shape == (256, 256, 2)
     assert light[200, :, 0].min() > 0.9
@@ -146,7 +151,7 @@ def test_a_front_fades_as_the_land_around_it_becomes_rock():
     assert believed[120] == pytest.approx(0.5, abs=0.02)
 
 
-def test_what_a_judge_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tenth():
+def test_what_a_verifier_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tenth():
     seen = np.zeros((64, 64), "float32")
     seen[30, 20], seen[30, 50] = 0.9, 0.05
     believed = inference.agreement(seen)
@@ -155,100 +160,113 @@ def test_what_a_judge_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tent
     assert believed.sum() == 31 * 31 + 31 * 28 / 2
 
 
-def test_lazy_scenes_tell_the_network_which_kind_of_sensor_saw_them():
-    values = np.stack([scene_with_a_bright_line(side=100, row=60)] * 3)
-    scenes = lazy_scenes(values)
-    assert set(np.unique(prepare_scenes(scenes)[..., 3])) == {inference.UNKNOWN}
-    told = prepare_scenes(scenes.assign_coords(sensor_kind=("time", ["optical", "sar", "unknown"])))
-    seen = told[..., 3].max(("y", "x")).values.tolist()
-    assert seen == [inference.OPTICAL, inference.SAR, inference.UNKNOWN]
+@pytest.mark.parametrize(("kind", "value"), [("optical", 2), ("sar", 3), ("unknown", 1)])
+def test_the_last_channel_says_which_kind_of_sensor_saw_the_scene(kind, value):
+    scene = scene_with_a_bright_line(side=100, row=60)
+    scene[:, :, :40] = np.nan
+    seen = prepare_scene(scene, 30.0, kind)[..., 3]
+    assert (seen[:, 45:] == value).all()
+    assert (seen[:, :35] == inference.NOT_SEEN).all()
 
 
-def lazy_scenes(values: np.ndarray) -> xr.DataArray:
-    """Scenes (time, band, y, x) as `stack_scenes` gives them, one a chunk."""
-    n, _, rows, columns = values.shape
-    x, y = (np.arange(side) * 30.0 for side in (columns, rows))
-    ids = [f"s{i}" for i in range(n)]
-    named = {"scene_id": ("time", ids), "platform": ("time", ["p"] * n), "collection": ("time", ["c"] * n)}
-    coords = {"band": ["signal", "cloud"], "x": x, "y": y, **named}
-    return xr.DataArray(values, dims=("time", "band", "y", "x"), coords=coords).chunk({"time": 1})
+def scenes_with_lines() -> list[np.ndarray | None]:
+    """Channels of three scenes with a front and one without, and one that is left out."""
+    lines = [scene_with_a_bright_line(400, row=row, end=230) for row in (150, 220, 300)]
+    values = [*lines, 0.3 * scene_with_a_bright_line(400, row=100)]
+    channels = [prepare_scene(scene, 30.0) for scene in values]
+    return [*channels[:2], None, *channels[2:]]
 
 
-@pytest.mark.parametrize("together", [1, 2, 4])
-def test_lazy_masks_equal_eager_ones_however_many_scenes_share_a_batch(brightness_network, together):
-    side = 400
-    domain = Domain("a", box_grid((0, 0, side * 30, side * 30), 3413, 30.0))
-    lines = [scene_with_a_bright_line(side, row=row)[:, :, :side] for row in (150, 220, 300)]
-    values = np.stack([*lines, 0.3 * scene_with_a_bright_line(side, row=100)])  # the last one has no front
-    channels = prepare_scenes(lazy_scenes(values)).chunk(time=together)
-    overviews = predict_overviews(channels, network=brightness_network)
-    candidates = find_candidates(overviews, domain)
-    masks = predict_masks(channels, overviews, candidates, network=brightness_network)
-    assert masks.chunks[0] == (together,) * (4 // together)
-    eager = [predict_scene(prepare_scene(v, 30.0), network=brightness_network) for v in values]
-    np.testing.assert_array_equal(masks.compute(scheduler="synchronous"), np.stack([m for m, _ in eager]))
-    boxes = candidates.compute(scheduler="synchronous").values
-    for found, (_, expected) in zip(boxes, eager, strict=True):
-        np.testing.assert_array_equal(found[found[:, 0] >= 0], expected)
-    assert masks["scene_id"].values.tolist() == ["s0", "s1", "s2", "s3"]
+def here(step, *groups):
+    return [step(*of_group) for of_group in zip(*groups, strict=True)]
 
 
-def test_windows_of_several_scenes_are_one_batch_of_the_network(brightness_network, monkeypatch):
-    batches = []
-    tiles_of = inference.networks.predict_tiles
-    monkeypatch.setattr(
-        inference.networks,
-        "predict_tiles",
-        lambda net, tiles, **how: batches.append(len(tiles)) or tiles_of(net, tiles, **how),
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_masks_are_the_same_however_many_scenes_go_together(brightness_network, together):
+    scenes, settings = scenes_with_lines(), InferenceSettings()
+    groups = [Prepared(scenes[start : start + together]) for start in range(0, len(scenes), together)]
+    network_step = partial(predict_pictures, network=brightness_network, settings=settings)
+    laid = two_passes(
+        groups, settings=settings, trace=DEFAULT, each=here, predict=lambda groups: [network_step(*g) for g in groups]
     )
-    channels = np.stack([prepare_scene(scene_with_a_bright_line(row=row, width=7), 30.0) for row in (300, 600, 700)])
-    overviews = overview_of(channels, network=brightness_network)
-    boxes = np.full((3, MOST_BOXES, 4), -1, np.int32)
-    boxes[0, :2] = [[280, 320, 100, 250], [280, 320, 600, 750]]
-    boxes[2, 0] = [690, 710, 300, 420]
-    masks = masks_of(channels, overviews, boxes, network=brightness_network)
-    assert batches == [3 * 8, 3 * 8]  # three first passes, three windows, eight tiles each
-    untouched = masks_of(channels[1:2], overviews[1:2], boxes[1:2], network=brightness_network)
-    np.testing.assert_array_equal(masks[1], untouched[0])
+    for scene, found in zip(scenes, [of_scene for of_group in laid for of_scene in of_group], strict=True):
+        if scene is None:
+            assert found is None
+            continue
+        masks, boxes = predict_scene(scene, network=brightness_network)
+        np.testing.assert_array_equal(from_levels(found.masks), masks)
+        np.testing.assert_array_equal(found.boxes, boxes)
 
 
-def test_a_picture_shown_whole_has_the_masks_of_its_tiles_where_the_network_sees_no_border(tmp_path, monkeypatch):
+def test_the_network_sees_each_scene_once_and_each_window_once(brightness_network):
+    scenes, settings, seen = scenes_with_lines(), InferenceSettings(), []
+
+    def predict(groups):
+        seen.append([len(of_group.pictures) for of_group in groups])
+        return [predict_pictures(*g, network=brightness_network, settings=settings) for g in groups]
+
+    laid = two_passes([Prepared(scenes)], settings=settings, trace=DEFAULT, each=here, predict=predict)
+    n_boxes = sum(len(of_scene.boxes) for of_scene in laid[0] if of_scene)
+    assert seen[0] == [4]
+    assert 0 < seen[1][0] <= n_boxes
+
+
+def test_a_group_of_scenes_that_are_all_left_out_needs_no_network(brightness_network):
+    settings = InferenceSettings()
+    pictures = first_pictures(Prepared([None, None]), settings=settings)
+    assert pictures.pictures.shape == (0, PICTURE_SIZE, PICTURE_SIZE, 3)
+    masks = predict_pictures(*pictures, network="a network that does not exist", settings=settings)
+    assert masks.shape == (0, PICTURE_SIZE, PICTURE_SIZE, 4)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_probabilities_pass_between_steps_to_a_five_hundredth(values):
+    probabilities = np.array([*values, np.nan])
+    levels = to_levels(probabilities)
+    assert levels[-1] == MISSING
+    back = from_levels(levels)
+    assert np.isnan(back[-1])
+    assert np.abs(back[:-1] - probabilities[:-1]).max() <= 0.002 + 1e-6
+    np.testing.assert_array_equal(to_levels(back), levels)
+
+
+def test_a_picture_shown_whole_has_the_masks_of_its_tiles_where_the_network_sees_no_border(tmp_path):
     """The U-Net sees 11 px around a pixel, so that only a border of that differs."""
     path = tmp_path / "unet.weights.h5"
     keras.utils.set_random_seed(2)
     save_weights(build_network("unet", width=0.25, size=64), path, width=0.25)
-    channels = prepare_scene(scene_with_a_bright_line(256, 150)[:, :, :256], 30.0)[None]
-    in_tiles = overview_of(channels, network=str(path), settings=InferenceSettings(stride=32))
-    seen = []
-    tiles_of = inference.networks.predict_tiles
-    monkeypatch.setattr(
-        inference.networks,
-        "predict_tiles",
-        lambda net, tiles, **how: seen.append((tiles.shape, how)) or tiles_of(net, tiles, **how),
-    )
-    whole = overview_of(channels, network=str(path), settings=InferenceSettings(stride=None))
-    assert seen == [((2, 256, 256, 3), {"at_once": 2})]  # the picture and its transpose
-    inner = (slice(None), *[slice(44, 212)] * 2)  # tiles end at 32 and 224
-    np.testing.assert_allclose(whole[inner], in_tiles[inner], atol=1e-5)
-    assert np.ptp(whole[inner]) > 0.01
+    channels = prepare_scene(scene_with_a_bright_line(256, 150)[:, :, :256], 30.0)
+    in_tiles, whole = (overview_of(channels, str(path), InferenceSettings(stride=stride)) for stride in (32, None))
+    inner = [slice(44, 212)] * 2  # tiles end at 32 and 224
+    np.testing.assert_allclose(whole[*inner], in_tiles[*inner], atol=0.004 + 1e-6)
+    assert np.ptp(whole[*inner]) > 0.01
 
 
 def test_a_network_of_one_size_is_shown_a_picture_in_its_tiles(brightness_network):
-    channels = prepare_scene(scene_with_a_bright_line(256, 150)[:, :, :256], 30.0)[None]
-    whole, tiled = (
-        overview_of(channels, network=brightness_network, settings=InferenceSettings(stride=s)) for s in (None, 32)
-    )
-    np.testing.assert_allclose(whole, tiled, atol=1e-6)
+    channels = prepare_scene(scene_with_a_bright_line(256, 150)[:, :, :256], 30.0)
+    whole, tiled = (overview_of(channels, brightness_network, InferenceSettings(stride=s)) for s in (None, 32))
+    np.testing.assert_allclose(whole, tiled, atol=0.004 + 1e-6)
 
 
 def test_one_front_a_window_leaves_the_window_as_it_was_predicted(brightness_network):
-    channels = prepare_scene(scene_with_a_bright_line(side=600, row=300)[:, :, :600], 30.0)[None]
-    overviews = overview_of(channels, network=brightness_network)
-    boxes = np.array([[[290, 310, 250, 350]]], np.int32)
-    (masks,) = masks_of(channels, overviews, boxes, network=brightness_network, trace=fronts.CALFIN)
-    window = fronts.window_around(boxes[0, 0], (600, 600), fronts.CALFIN.window)
-    alone = overview_of(window.cut(channels[0])[None], network=brightness_network)[0]
-    np.testing.assert_array_equal(window.cut(np.moveaxis(masks, 0, -1)), alone)  # 256 px, so nothing is resized
+    channels = prepare_scene(scene_with_a_bright_line(side=600, row=300)[:, :, :600], 30.0)
+    settings, box = CALFIN, np.array([290, 310, 250, 350], np.int32)
+    window = fronts.window_around(box, (600, 600), fronts.CALFIN.window)
+    assert window.shape == (256, 256)  # so nothing is resized
+    alone = overview_of(window.cut(channels), brightness_network, settings)
+    second = inference.SecondPass(
+        [overview_of(channels, brightness_network, settings)],
+        [box[None]],
+        [[window]],
+        inference.Pictures(np.empty(0), np.empty(0)),
+    )
+    seen = predict_pictures(
+        *first_pictures(Prepared([window.cut(channels)]), settings=settings),
+        network=brightness_network,
+        settings=settings,
+    )
+    (laid,) = inference.lay_windows(Prepared([channels]), second, seen, settings=settings, trace=fronts.CALFIN)
+    np.testing.assert_array_equal(window.cut(np.moveaxis(laid.masks, 0, -1)), to_levels(alone))
 
 
 def test_a_picture_shown_with_square_pixels_keeps_its_front_in_place(brightness_network):
@@ -259,4 +277,4 @@ def test_a_picture_shown_with_square_pixels_keeps_its_front_in_place(brightness_
     (line,) = (f.line for f in trace_fronts(front, ice).fronts)
     middle = line[(line[:, 0] > 200) & (line[:, 0] < 600)]
     assert len(middle) > 300
-    assert abs(middle[:, 1].mean() - 300) < 0.5 * 800 / INPUT_SIZE
+    assert abs(middle[:, 1].mean() - 300) < 0.5 * 800 / PICTURE_SIZE

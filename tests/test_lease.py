@@ -62,7 +62,7 @@ def held_by_another_machine(store, **about):
     """Put a lease there as a run elsewhere would; return its path."""
     fs, root = files.open_place(store)
     content = {"verb": "map", "host": "far", "process": 7, "since": "2026-01-01T00:00:00+00:00", "token": "t"}
-    path = f"{root}/lease-3.json"
+    path = f"{root}/{leases.HOLDER}"
     files.write_whole(fs, path, json.dumps(content | {"machine": "another", "started": "1"} | about).encode())
     return path
 
@@ -142,7 +142,7 @@ def test_a_living_run_on_another_machine_is_waited_for_until_it_has_long_been_si
     time.sleep(3.2)
     with storage.hold_lease(store, "retry"):
         fs, _ = files.open_place(store)
-        assert not fs.exists(path)
+        assert b"far" not in fs.cat_file(path)
 
 
 def test_a_wrong_clock_of_this_machine_changes_nothing(tmp_path, monkeypatch):
@@ -209,14 +209,40 @@ def test_a_long_run_renews_its_lease(store, monkeypatch):
         check()
 
 
-def test_what_a_run_killed_while_it_asked_for_the_time_left_behind_is_deleted(tmp_path):
-    store = str(tmp_path)
-    for name, age_s in (("lease-now-old", 1000), ("lease-now-new", 1)):
-        (tmp_path / name).write_bytes(b"now")
-        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
-    with storage.hold_lease(store, "map"):
+def test_what_killed_runs_left_behind_is_deleted(tmp_path):
+    for name in ("lease-now-1", "lease-0123456789abcdef", ".lease-0123456789abcdef.part", "lease-0123456789abcdef-1"):
+        (tmp_path / name).write_bytes(b"left")
+    with storage.hold_lease(str(tmp_path), "map"):
         pass
-    assert paths_in(store) == ["lease-now-new"]
+    assert paths_in(str(tmp_path)) == []
+
+
+def test_a_run_killed_on_another_machine_is_told_with_the_second_that_frees_the_store(store):
+    path = held_by_another_machine(store)
+    fs, _ = files.open_place(store)
+    free = fs.modified(path) + timedelta(seconds=leases.EXPIRES_S)
+    words = f"if it was killed, the store is free from {free:%Y-%m-%dT%H:%M:%SZ} on"
+    with pytest.raises(storage.StoreInUseError, match=words), storage.hold_lease(store, "retry"):
+        pass
+
+
+def test_a_commit_that_slept_while_another_run_came_and_went_is_not_made(store, monkeypatch):
+    fs, root = files.open_place(store)
+    path, real = f"{root}/fronts/x", leases.move_file
+
+    def slow_move(fs, staged, to):
+        monkeypatch.setattr(leases, "move_file", real)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leases._Lease, "_has_ended", lambda *_: True)
+            with storage.hold_lease(store, "retry"):
+                pass
+        real(fs, staged, to)
+
+    with storage.hold_lease(store, "map"):
+        monkeypatch.setattr(leases, "move_file", slow_move)
+        with pytest.raises(storage.LeaseLostError):
+            leases.commit_whole(fs, root, path, b"late")
+    assert paths_in(store) == []
 
 
 def test_what_outlives_its_run_writes_no_more(store):
@@ -224,17 +250,6 @@ def test_what_outlives_its_run_writes_no_more(store):
         check()
     with pytest.raises(storage.LeaseLostError):
         check()
-
-
-def test_a_storage_without_conditional_writes_is_told(tmp_path, monkeypatch, caplog):
-    def overwrite(fs, path, data):
-        files.write_whole(fs, path, data)
-        return True
-
-    monkeypatch.setattr(leases, "create_whole", overwrite)
-    with storage.hold_lease(str(tmp_path / "store"), "map"):
-        pass
-    assert "no conditional writes" in caplog.text
 
 
 def test_a_lease_has_no_secrets(request):

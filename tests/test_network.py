@@ -3,7 +3,6 @@ import json
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import cv2
 import h5py
@@ -24,13 +23,11 @@ from calfin_cloud.network import (
     load_network,
     network_id,
     predict_front,
-    predict_tiles,
     preprocess_grey,
     read_weights,
     save_weights,
     training_glaciers,
     unet_network,
-    weights,
     weights_path,
 )
 from calfin_cloud.training import masks_loss
@@ -95,6 +92,10 @@ def tiles(n=3, size=64, seed=1):
     return np.random.default_rng(seed).uniform(-1, 1, (n, size, size, 3)).astype(np.float32)
 
 
+def predict(network, batch):
+    return np.asarray(network.predict_on_batch(batch))
+
+
 def test_the_full_width_has_exactly_the_parameters_of_the_original(original):
     assert original.count_params() == 29_458_201
     assert sum(int(np.prod(w.shape)) for w in original.trainable_weights) == 29_316_387
@@ -113,7 +114,7 @@ def test_weights_of_the_original_in_a_full_model_file_give_its_probabilities(ori
     path = write_keras_2(tmp_path / "cfm_weights_e17.h5", original, below="/model_weights")
     x = np.random.default_rng(2021).uniform(-1, 1, (2, 224, 224, 3)).astype("float32")
     with np.load(shared / "parity" / "calfin_nn_reference_output.npz") as reference:
-        np.testing.assert_allclose(predict_tiles(load_network(path), x), reference["probabilities"], atol=1e-4)
+        np.testing.assert_allclose(predict(load_network(path), x), reference["probabilities"], atol=1e-4)
 
 
 def test_weights_of_the_original_are_read_from_the_root_too(narrow, tmp_path):
@@ -129,7 +130,7 @@ def test_weights_of_the_original_are_read_from_the_root_too(narrow, tmp_path):
 
 def test_saved_weights_give_the_same_masks_again(narrow, narrow_file):
     again = load_network(narrow_file, size=64)
-    np.testing.assert_allclose(predict_tiles(again, tiles()), predict_tiles(narrow, tiles()), atol=1e-2)
+    np.testing.assert_allclose(predict(again, tiles()), predict(narrow, tiles()), atol=1e-2)
 
 
 def test_weights_fit_every_size_of_input(narrow_file):
@@ -139,7 +140,7 @@ def test_weights_fit_every_size_of_input(narrow_file):
 def test_a_keras_model_file_gives_the_same_masks_again(narrow, tmp_path):
     narrow.save(tmp_path / "narrow.keras")
     again = load_network(tmp_path / "narrow.keras")
-    np.testing.assert_allclose(predict_tiles(again, tiles()), predict_tiles(narrow, tiles()), atol=1e-6)
+    np.testing.assert_allclose(predict(again, tiles()), predict(narrow, tiles()), atol=1e-6)
 
 
 def test_a_keras_model_file_with_code_in_it_is_refused(tmp_path):
@@ -157,30 +158,10 @@ def test_a_network_is_loaded_once_even_by_threads_that_ask_at_once(narrow_file):
 
 def test_threads_predict_what_one_thread_predicts(narrow):
     batches = [tiles(2, seed=i) for i in range(6)]
-    alone = [predict_tiles(narrow, batch) for batch in batches]
+    alone = [predict(narrow, batch) for batch in batches]
     with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda batch: predict_tiles(narrow, batch), batches))
+        together = list(pool.map(lambda batch: predict(narrow, batch), batches))
     np.testing.assert_allclose(together, alone, atol=1e-6)
-
-
-def test_many_tiles_go_through_in_chunks(narrow):
-    whole = predict_tiles(narrow, tiles(5))
-    np.testing.assert_allclose(predict_tiles(narrow, tiles(5), at_once=2), whole, atol=1e-6)
-    assert whole.shape == (5, 64, 64, 2)
-    assert whole.dtype == np.float32
-    assert predict_tiles(narrow, tiles(0)).shape == (0, 64, 64, 2)
-
-
-@pytest.mark.parametrize(("gpus", "n", "chunks"), [(0, 300, [8] * 38), (1, 300, [256] * 2), (1, 20, [32]), (1, 3, [8])])
-def test_a_gpu_takes_many_tiles_at_once_in_few_sizes(narrow, monkeypatch, gpus, n, chunks):
-    seen = []
-    watched = SimpleNamespace(
-        input_shape=narrow.input_shape,
-        predict_on_batch=lambda batch: seen.append(len(batch)) or np.zeros((*batch.shape[:3], 2), np.float32),
-    )
-    monkeypatch.setattr(weights, "count_gpus", lambda: gpus)
-    assert predict_tiles(watched, np.zeros((n, 64, 64, 3), np.float32)).shape == (n, 64, 64, 2)
-    assert seen == chunks
 
 
 @pytest.mark.parametrize("architecture", ["calfin", "efficient"])
@@ -189,30 +170,15 @@ def test_in_bfloat16_the_masks_are_nearly_the_same(architecture, tmp_path):
     width = 1.0 if architecture == "efficient" else 0.1
     keras.utils.set_random_seed(4)
     save_weights(build_network(architecture, width=width, size=64), path, width=width)
-    masks = predict_tiles(load_network(path, size=64), tiles())
-    rounded = load_network(path, size=64, engine="keras-bfloat16")
+    masks = predict(load_network(path, size=64), tiles())
+    rounded = load_network(path, size=64, in_bfloat16=True)
     assert {layer.compute_dtype for layer in rounded.layers[:-1]} == {"bfloat16"}
-    half = predict_tiles(rounded, tiles())
+    half = predict(rounded, tiles())
     assert half.dtype == np.float32
     assert 0 < np.abs(half - masks).max() < 0.02
     keras.Model(rounded.input, rounded.output).save(tmp_path / "whole.keras")
     with pytest.raises(ValueError, match="keeps its own precision"):
-        load_network(tmp_path / "whole.keras", engine="keras-bfloat16")
-
-
-def test_masks_do_not_depend_on_the_number_of_tiles_asked_for_before(tmp_path):
-    path = tmp_path / "narrow.weights.h5"
-    save_weights(calfin_network(width=0.05), path, width=0.05)
-    wanted = np.random.default_rng(3).uniform(-1, 1, (8, 224, 224, 3)).astype("float32")
-    first = predict_tiles(load_network(path), wanted)
-    for n in (3, 16, 9, 1):
-        predict_tiles(load_network(path), np.repeat(wanted, 2, axis=0)[:n])
-    np.testing.assert_array_equal(predict_tiles(load_network(path), wanted), first)
-
-
-def test_tiles_of_another_size_are_refused(narrow):
-    with pytest.raises(ValueError, match="cut them to this size"):
-        predict_tiles(narrow, tiles(1, size=96))
+        load_network(tmp_path / "whole.keras", in_bfloat16=True)
 
 
 def test_a_wrong_hash_is_refused_and_the_right_one_accepted(narrow_file):
@@ -267,9 +233,9 @@ def test_a_width_of_nothing_is_refused():
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_shipped_weights_load_by_name(name):
-    parts = [name, SHIPPED[name].judge] if SHIPPED[name].judge else [name]
+    parts = [name, SHIPPED[name].verifier] if SHIPPED[name].verifier else [name]
     assert network_id(name) == "+".join(f"{part}@{SHIPPED[part].sha256[:12]}" for part in parts)
-    masks = predict_tiles(load_network(name), tiles(1, size=224))
+    masks = predict(load_network(name), tiles(1, size=224))
     assert np.isfinite(masks).all()
     assert masks.min() >= 0
     assert masks.max() <= 1
@@ -308,11 +274,11 @@ def test_a_mask_of_rock_is_there_where_it_was_learnt(tmp_path):
     assert network.output_shape == (None, 64, 64, 3)
     path = tmp_path / "rocky.weights.h5"
     save_weights(network, path, width=1.0)
-    mapped = predict_tiles(load_network(path, size=64), tiles())
+    mapped = predict(load_network(path, size=64), tiles())
     np.testing.assert_allclose(mapped, np.asarray(network.predict_on_batch(tiles())), atol=1e-2)
     plain = tmp_path / "plain.weights.h5"
     save_weights(build_network("efficient", size=64), plain, width=1.0)
-    assert predict_tiles(load_network(plain, size=64), tiles()).shape[-1] == 2
+    assert predict(load_network(plain, size=64), tiles()).shape[-1] == 2
 
 
 def test_masks_stay_float32_in_mixed_precision():
@@ -369,8 +335,6 @@ def test_published_unets_take_scenes_of_odd_sides_and_nothing_but_8_bit_grey(sha
     assert whole.shape == grey.shape
     with pytest.raises(ValueError, match="expected grey"):
         predict_front(network, grey.astype("float32"))
-    with pytest.raises(ValueError, match="cut them to this size"):
-        predict_tiles(network, tiles(1, size=224))
 
 
 def test_published_weights_with_a_wrong_hash_are_refused(shared):
@@ -402,9 +366,9 @@ def test_every_architecture_takes_and_gives_the_same_and_is_read_again(architect
     save_weights(network, path, width=1.0)
     again = load_network(path, size=64)
     assert again.name == network.name == architecture
-    masks = predict_tiles(again, tiles())
+    masks = predict(again, tiles())
     assert masks.shape == (3, 64, 64, 2)
-    np.testing.assert_allclose(masks, predict_tiles(network, tiles()), atol=1e-2)
+    np.testing.assert_allclose(masks, predict(network, tiles()), atol=1e-2)
     assert set(ARCHITECTURES) == {"calfin", "efficient", "unet", "unet-4"}
 
 
@@ -445,9 +409,9 @@ def test_unets_of_sides_that_cannot_be_halved_are_refused(wrong):
 
 
 def test_weights_that_were_replaced_are_loaded_anew(narrow_file):
-    before = predict_tiles(load_network(narrow_file, size=64), tiles())
+    before = predict(load_network(narrow_file, size=64), tiles())
     save_weights(calfin_network(width=NARROW, size=64), narrow_file, width=NARROW)
-    assert np.abs(predict_tiles(load_network(narrow_file, size=64), tiles()) - before).max() > 1e-3
+    assert np.abs(predict(load_network(narrow_file, size=64), tiles()) - before).max() > 1e-3
 
 
 def test_glaciers_of_the_training_are_those_noted_beside_the_weights_or_published(narrow_file, shared):

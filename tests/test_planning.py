@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -21,8 +20,7 @@ from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
 from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.pipeline import MapSettings, Prices, map_fronts, plan_run, planning, probing
 from calfin_cloud.pipeline.planning import _list_scenes, _relative_error, _spread, _work_seconds
-from calfin_cloud.pipeline.probing import Mapped, Probe, Slots
-from calfin_cloud.pipeline.traffic import Traffic, start_counting, stop_counting
+from calfin_cloud.pipeline.probing import Mapped, NetworkStatistics, Probe, Slots, start_counting, stop_counting
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.storage import read_fronts
@@ -67,13 +65,13 @@ def test_what_gdal_counts_is_what_the_server_sent(site, domains, find):
     site.n_bytes.clear()
     start_counting()
     stack_scenes(items, domains[0]).compute(scheduler="synchronous")
-    traffic = stop_counting()
-    assert traffic.requests == of_scenes(site.requests)
+    fetched = stop_counting()
+    assert fetched.requests == of_scenes(site.requests)
     # GDAL does not count the first 16 bytes that are asked for before it opens a file.
     n_files = sum(path.endswith(".tif") for path in site.requests)
-    assert traffic.bytes + 16 * n_files == of_scenes(site.n_bytes)
+    assert fetched.bytes + 16 * n_files == of_scenes(site.n_bytes)
     stack_scenes(items[:1], domains[0]).compute(scheduler="synchronous")
-    assert stop_counting() == Traffic(0, 0)
+    assert stop_counting() == NetworkStatistics(0, 0)
 
 
 def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_path):
@@ -86,11 +84,7 @@ def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_pa
     assert told.tasks == 0
     site.requests.clear()
     site.n_bytes.clear()
-    began = time.perf_counter()
-    map_fronts(domains, find, store)
-    seconds = time.perf_counter() - began
-    # Machines have other work too: the close comparison is tests/benchmarks/plan_and_run.py.
-    assert 0.4 < (told.work_s + told.search_s) / seconds < 2.5
+    map_fronts(domains, find, store)  # how long it takes beside the plan: tests/benchmarks/plan_and_run.py
     assert told.range_s[0] < told.total_s < told.range_s[1]
     # All scenes were read by the probe; how many ranges GDAL asks for at a time differs a little.
     assert told.requests == pytest.approx(of_scenes(site.requests), rel=0.1)
@@ -225,7 +219,9 @@ def test_every_domain_is_tried_by_its_number_of_scenes(counts, n, seed):
 
 def probe_of(*, cloudy=0, read_s=0.5, busy_s=0.5, interval_s=0.1, network_s=2.0, trace_s=1.0, n=8) -> Probe:
     mapped = [Mapped(network_s, trace_s, 1000, 4)] * min(n - cloudy, 3)
-    return Probe([read_s] * n, busy_s, interval_s, {"": n - cloudy, "cloudy": cloudy}, Traffic(8, 800), mapped, 0.0)
+    return Probe(
+        [read_s] * n, busy_s, interval_s, {"": n - cloudy, "cloudy": cloudy}, NetworkStatistics(8, 800), mapped, 0.0
+    )
 
 
 def test_scenes_without_need_of_the_network_take_no_longer_than_to_be_read():
@@ -254,7 +250,7 @@ def test_few_scenes_on_many_workers_take_as_long_as_one():
 def test_the_range_narrows_with_the_probe_and_closes_when_all_were_mapped():
     def error(n_mapped, spread, n_scenes=1000):
         mapped = [Mapped(2.0 + spread * (-1) ** i, 1.0, 1, 1) for i in range(n_mapped)]
-        return _relative_error(Probe([0.5] * 400, 0.5, 0.1, {"": 400}, Traffic(0, 0), mapped, 0.0), n_scenes)
+        return _relative_error(Probe([0.5] * 400, 0.5, 0.1, {"": 400}, NetworkStatistics(0, 0), mapped, 0.0), n_scenes)
 
     assert error(4, 0.5) > error(16, 0.5) > error(16, 0.1) > 0
     assert error(16, 0.5, n_scenes=16) == 0
@@ -273,7 +269,9 @@ def test_the_range_holds_nine_times_of_ten(seed):
         useful = read[needs[read]]
         mapped = [Mapped(s, 0.0, 1, 1) for s in seconds[useful[:6]]]
         reasons = {"": len(useful), "cloudy": 24 - len(useful)}
-        work_s, off_s = _work_seconds(Probe([0.3] * 24, 0.3, 0.1, reasons, Traffic(0, 0), mapped, 0.0), Slots(), 5000)
+        work_s, off_s = _work_seconds(
+            Probe([0.3] * 24, 0.3, 0.1, reasons, NetworkStatistics(0, 0), mapped, 0.0), Slots(), 5000
+        )
         held += abs(work_s / 5000 - truth) <= off_s / 5000
     assert held / 200 > 0.85
 
@@ -297,7 +295,7 @@ def test_a_probe_of_one_scene_is_refused(domains):
         plan_run(domains, lambda _: [], sample=1)
 
 
-def test_a_second_rehearsal_is_shorter_than_the_first(tmp_path):
-    began = time.perf_counter()
-    second = probing.rehearse(MapSettings())
-    assert 0 < second < time.perf_counter() - began
+def test_a_rehearsal_takes_the_network_and_the_tracing_to_their_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert probing.rehearse(MapSettings()) > 0
+    assert not list(tmp_path.iterdir())

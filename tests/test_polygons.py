@@ -1,6 +1,5 @@
 """Polygons: areas of painted fjords, the method's raster as oracle, reasons, and what must hold of any front."""
 
-import time
 from itertools import permutations
 
 import cv2
@@ -420,17 +419,3 @@ def test_polygons_of_any_front_are_valid_cover_the_fjord_do_not_overlap_and_move
     moved = close_polygons([translate(front, dx, dy)], ice, grid_of(mask.shape, LEFT + dx, TOP + dy), fjord_mask=mask)
     for before, after in ((made.ocean, moved.ocean), (made.ice, moved.ice)):
         assert translate(before, dx, dy).symmetric_difference(after).area < 0.05 * PIXEL_M**2
-
-
-def test_a_large_scene_takes_little_more_than_its_distance_transform():
-    scene, front, grid = painted(1, 1024)
-    ice = scene.ice.astype(float)
-
-    def seconds(work):
-        begin = time.perf_counter()
-        work()
-        return time.perf_counter() - begin
-
-    ours = min(seconds(lambda: close_polygons([front], ice, grid, fjord_mask=scene.fjord)) for _ in range(5))
-    yardstick = min(seconds(lambda: distance_transform_edt(scene.fjord)) for _ in range(5))
-    assert ours < 4 * yardstick

@@ -19,8 +19,8 @@ from servers.files import serve_folder
 from servers.rasters import FAILURES, HERE, LEFT, SIDE, TOP, UTM, broken_items, compute, make_item, ramp, write_tif
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery import patience, reading, stack_scenes
-from calfin_cloud.imagery.access import GDAL_SETTINGS
+from calfin_cloud.imagery import reader, retries, stack_scenes
+from calfin_cloud.imagery.files import GDAL_SETTINGS
 from calfin_cloud.schema import SceneError
 
 
@@ -28,7 +28,7 @@ from calfin_cloud.schema import SceneError
 def _quick(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setitem(GDAL_SETTINGS, "GDAL_HTTP_RETRY_DELAY", 0.05)
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.02)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_server_that_stays_busy_is_unreachable_and_not_unreadable(tmp_path, serv
     error = failure_of(served(server, "a.tif"))
     assert error.reason == "unreachable"
     assert "503" in str(error)
-    assert server.requests["a.tif"] == patience.ATTEMPTS["unreachable"]
+    assert server.requests["a.tif"] == retries.ATTEMPTS["unreachable"]
 
 
 def test_server_that_says_when_to_come_back_is_not_asked_before(tmp_path, server):
@@ -131,16 +131,16 @@ def test_server_that_is_gone_is_unreachable():
 def test_body_that_breaks_off_once_costs_no_scene(tmp_path, server, monkeypatch):
     write_tif(tmp_path / "a.tif", ramp())
     paths = iter(["cut/a.tif", *["a.tif"] * 50])
-    look_at = reading.look_at
-    monkeypatch.setattr(reading, "look_at", lambda *_, **k: look_at(f"{server.url}/{next(paths)}", server.url, **k))
+    locate = reader.locate
+    monkeypatch.setattr(reader, "locate", lambda *_, **k: locate(f"{server.url}/{next(paths)}", server.url, **k))
     np.testing.assert_array_equal(compute(stack_scenes([served(server, "a.tif")], HERE))[0, 0], ramp())
     assert server.requests["cut/a.tif"] > 0
 
 
 def test_pauses_grow_and_differ_from_scene_to_scene(tmp_path, server, monkeypatch):
     pauses = []
-    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 1.0)
+    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 1.0)
     server.answers["a.tif"] = [(503, {})] * 100
     failure_of(served(server, "a.tif"))
     failure_of(served(server, "a.tif"))
@@ -163,7 +163,7 @@ def test_scene_that_was_missing_is_read_once_it_is_there(tmp_path, server):
 
 @pytest.mark.parametrize("layers", [("hang/a.tif", "a.tif"), ("a.tif", "hang/a.tif"), ("hang/a.tif", "hang/a.tif")])
 def test_server_that_hangs_costs_at_most_the_deadline_of_the_scene(tmp_path, server, monkeypatch, layers):
-    monkeypatch.setattr(patience, "DEADLINE_S", 0.6)
+    monkeypatch.setattr(retries, "DEADLINE_S", 0.6)
     write_tif(tmp_path / "a.tif", ramp())
     server.hang_s = 1.0
     signal, quality = layers
@@ -175,15 +175,15 @@ def test_server_that_hangs_costs_at_most_the_deadline_of_the_scene(tmp_path, ser
 
 
 def test_scenes_given_up_leave_no_more_threads_than_may_read_at_once(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(patience, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(retries, "DEADLINE_S", 0.05)
     write_tif(tmp_path / "a.tif", ramp())
     server.hang_s = 0.5
     item = served(server, "hang/a.tif")
-    for _ in range(3 * patience.READING_THREADS):
+    for _ in range(3 * retries.READING_THREADS):
         assert failure_of(item).reason == "unreachable"
         readers = [t for t in threading.enumerate() if t.name.startswith("calfin-reading")]
-        assert len(readers) <= patience.READING_THREADS
-    monkeypatch.setattr(patience, "DEADLINE_S", 20.0)
+        assert len(readers) <= retries.READING_THREADS
+    monkeypatch.setattr(retries, "DEADLINE_S", 20.0)
     np.testing.assert_array_equal(compute(stack_scenes([served(server, "a.tif")], HERE))[0, 0], ramp())
 
 
@@ -271,7 +271,7 @@ def test_overview_shows_what_full_resolution_does(tmp_path, monkeypatch, pixel_m
     grid = GeoBox((n, n), Affine(pixel_m, 0, x - 6000, 0, -pixel_m, y + 6000), f"EPSG:{epsg}")
     stack = stack_scenes([make_item(tmp_path, {"nir08": path})], Domain("d", grid))
     quick = compute(stack)[0, 0].values
-    monkeypatch.setattr(reading, "_overview", lambda *_: None)
+    monkeypatch.setattr(reader, "_overview", lambda *_: None)
     full = compute(stack)[0, 0].values
     assert not np.array_equal(quick, full)  # an overview was read
     # Places of the front agree to a tenth of a pixel: a tenth of the step between the two levels.
@@ -310,7 +310,7 @@ def test_scene_with_control_points_has_overviews_too(tmp_path):
         file.build_overviews([2, 4], Resampling.average)
     grid = GeoBox((100, 100), Affine(40, 0, LEFT + 2000, 0, -40, TOP - 2000), UTM)
     with rasterio.open(path) as file:
-        assert reading._overview(file, grid) == 1
+        assert reader._overview(file, grid) == 1
     item = make_item(tmp_path, {"image": path}, collection="images")
     got = compute(stack_scenes([item], Domain("d", grid)))[0, 0].values
     expected = values[200:600, 200:600].reshape(100, 4, 100, 4).mean(axis=(1, 3))

@@ -340,3 +340,48 @@ def test_the_fronts_of_another_network_lie_as_near_to_drawn_ones_as_their_source
     (pair,) = pd.read_csv(tmp_path / "pairs.csv").itertuples()
     assert pair.glacier_id == "Nunatakassaap"
     assert pair.common_m == pytest.approx(128, abs=30)
+
+
+def test_boxes_of_one_run_serve_the_next_and_a_redrawn_front_moves_no_other_position(tmp_path):
+    fronts = fronts_of({"g": 1000})
+    ice = gpd.GeoDataFrame(geometry=[box(-9000, -9000, 800, 9000)], crs=fronts.crs)
+    ice.to_file(tmp_path / "ice.gpkg")
+    out = tmp_path / "series"
+
+    def positions():
+        fronts.to_parquet(tmp_path / "fronts.parquet")
+        told = ["timeseries", str(tmp_path / "fronts.parquet"), "--ice", str(tmp_path / "ice.gpkg"), "--out", str(out)]
+        assert main(told) == 0
+        table = pd.read_csv(out / "positions.csv")
+        return table[table["branch"] == "box"].set_index("key")["position_m"]
+
+    before = positions()
+    redrawn = fronts["key"].iloc[-1]
+    fronts.loc[fronts["key"] == redrawn, "geometry"] = [LineString([(700, 40), (700, 460)])]
+    after = positions()
+    assert after[redrawn] != pytest.approx(before[redrawn], abs=1)
+    assert after.drop(redrawn).to_numpy() == pytest.approx(before.drop(redrawn).to_numpy(), abs=0.01)
+
+
+def test_a_box_that_misses_the_retreat_is_doubtful():
+    fronts = fronts_of({"g": 1000})
+    small = box(900, 0, 1400, 500)  # the last fronts lie upstream of it
+    lines = Lines(boxes={"g": small}, ice={"g": box(-9000, -9000, 700, 9000)})
+    fronts.loc[fronts.index[-2:], "geometry"] = [LineString([(x, 0), (x, 500)]) for x in (500, 300)]
+    gate = measure_series(fronts, lines).gates.iloc[0]
+    assert gate["measured"] < gate["fronts"]
+    assert gate["is_doubtful"]
+    assert gate["swept_m"] < -600
+    assert not measure_series(fronts, lines._replace(boxes={})).gates["is_doubtful"].any()
+
+
+def test_boxes_of_greenland_hold_the_retreat_of_nearly_all_glaciers(shared):
+    data = shared / "data"
+    fronts = read_product(data / "measures_termini_greenland" / "derived_termini_3413.parquet")
+    some = fronts[fronts["glacier_id"].isin(["153", "106", "3", "95", "23", "24", "35", "43", "65", "71"])]
+    basins = data / "greenland_basins_icemask" / "greenland_basins_polarstereo.shp"
+    series = measure_series(some, read_lines(None, some, ice=str(basins)))
+    missed = series.gates["fronts"] - series.gates["measured"]
+    assert missed.sum() <= 9  # 22 with boxes as wide as four fifths of the fronts reach
+    change = series.gates.set_index("glacier_id")["change_m"]
+    assert change["95"] == pytest.approx(-11_130, abs=200)  # -5,700 m there: its fronts of 2009 were lost

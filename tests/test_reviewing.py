@@ -6,20 +6,30 @@ from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 from shapely.affinity import translate
-from shapely.geometry import mapping
+from shapely.geometry import LineString, mapping
 
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
 from calfin_cloud.fronts import DEFAULT
 from calfin_cloud.network import DEFAULT_NETWORK
 from calfin_cloud.pipeline import MapSettings, retrace_fronts
-from calfin_cloud.results import apply_verdicts, lineage_of, reviewed_fronts, usable_fronts, write_training_pairs
+from calfin_cloud.results import (
+    apply_verdicts,
+    lineage_of,
+    orphaned_verdicts,
+    reviewed_fronts,
+    usable_fronts,
+    write_training_pairs,
+)
 from calfin_cloud.results.closing import reviewed_polygons
 from calfin_cloud.sample import write_sample
 from calfin_cloud.schema import check_polygons
-from calfin_cloud.storage import read_fronts, read_polygons
+from calfin_cloud.storage import read_fronts, read_polygons, write_review
+from calfin_cloud.timeseries import length_scale
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -161,6 +171,12 @@ def test_exports_leave_out_what_was_rejected_and_have_what_was_redrawn(store, tm
     table = gpd.read_file(path)
     assert len(table) == len(found) - 1
     assert table["QualFlag"].isin([0, 3]).sum() == 1
+    authors = table.set_index("ImageID")["Author"]
+    assert authors[redrawn["scene_id"]] == "M"  # who drew the line
+    assert set(authors.drop(redrawn["scene_id"])) == {"calfin_cloud"}
+    told = pd.read_csv(tmp_path / "reviewed.csv").set_index("key")
+    assert told["verdict"].to_dict() == {rejected["key"]: "reject", redrawn["key"]: "redraw"}
+    assert shapely.from_wkt(told.loc[rejected["key"], "line"]).equals_exact(rejected["geometry"], 1e-3)
     (closed,) = tmp_path.glob("calfin/*Greenland_closed_v1.0.shp")
     ocean = gpd.read_file(closed).to_crs(fronts.crs)
     assert rejected["scene_id"] not in set(ocean["ImageID"])
@@ -180,6 +196,9 @@ def test_a_scene_whose_front_was_rejected_is_still_told_of_in_exports(store, tmp
     (told,) = [i for i in items if i["calfin:reason"] == "rejected"]
     assert (told["calfin:scene_id"], told["calfin:state"]) == (rejected["scene_id"], "no_front")
     assert (told["calfin:fronts"], told["calfin:score"]) == (0, None)
+    assert (told["calfin:verdicts"], told["calfin:reviewers"]) == (["reject"], ["M"])
+    lines = gpd.read_file(tmp_path / "gpkg" / "calfin_cloud.gpkg", layer="reviewed")
+    assert lines[["key", "verdict", "reviewer"]].to_numpy().tolist() == [[rejected["key"], "reject", "M"]]
     table = gpd.read_file(tmp_path / "gpkg" / "calfin_cloud.gpkg", layer="fronts")
     (row,) = table[table["reason"] == "rejected"].itertuples()
     assert (row.front, row.geometry) == (-1, None)
@@ -207,3 +226,136 @@ def test_a_line_drawn_where_the_network_saw_nothing_says_why_it_closes_no_ocean(
     made = reviewed_polygons(store, reviewed_fronts(store)).set_index("key").loc[[without["key"]]]
     assert made["geometry"].isna().all()
     assert (made["reason"] != "").all()
+
+
+# --- verdicts and recomputes ------------------------------------------------------------------------------------------
+
+SMOOTHER = replace(DEFAULT, vertex=replace(DEFAULT.vertex, smooth_px=15.0))
+
+
+def judged(store, *more):
+    """First front of a store and its scene; verdicts with the words of `more` are applied to it in turn."""
+    first = read_fronts(store).query("state == 'front'").iloc[0]
+    for what, about in more:
+        apply_verdicts(store, [verdict(first, what) | about])
+    return first
+
+
+def of_scene(store, key):
+    return reviewed_fronts(store).query("key == @key")
+
+
+def without_fronts(store):
+    """Trace a store anew so that no scene has a front."""
+    settings = MapSettings(trace=replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=1.1)))
+    retrace_fronts(store, settings=settings)
+    assert (read_fronts(store)["state"] != "front").all()
+
+
+def test_a_drawn_line_stays_when_a_recompute_finds_no_front_any_more(store):
+    drawn = mapping(translate(judged(store)["geometry"], 90, 0))
+    first = judged(store, ("redraw", {"geometry": drawn}))
+    without_fronts(store)
+    (row,) = of_scene(store, first["key"]).itertuples()
+    assert (row.state, row.front, row.verdict, row.reviewer) == ("front", 0, "redraw", "M")
+    assert mapping(row.geometry) == drawn
+    assert orphaned_verdicts(store) == []
+
+
+def test_a_verdict_whose_line_is_gone_is_listed_as_orphaned_and_counts_again_when_the_line_is_back(store):
+    first = judged(store, ("reject", {}))
+    before = reviewed_fronts(store)
+    retrace_fronts(store, settings=MapSettings(trace=SMOOTHER))
+    assert (reviewed_fronts(store)["verdict"] == "").all()
+    (orphan,) = orphaned_verdicts(store)
+    assert (orphan["key"], orphan["verdict"], orphan["author"]) == (first["key"], "reject", "M")
+    retrace_fronts(store, settings=MapSettings())
+    assert reviewed_fronts(store)["verdict"].tolist() == before["verdict"].tolist()
+    assert orphaned_verdicts(store) == []
+
+
+def test_a_drawn_line_far_from_every_front_of_a_recompute_stands_beside_them(store):
+    automatic = judged(store)["geometry"]
+    far = mapping(translate(automatic, 0, 3 * automatic.length))
+    first = judged(store, ("redraw", {"geometry": far}))
+    retrace_fronts(store, settings=MapSettings(trace=SMOOTHER))
+    rows = of_scene(store, first["key"])
+    assert rows["front"].tolist() == [0, 1]
+    assert rows["verdict"].tolist() == ["", "redraw"]
+    assert mapping(rows.iloc[1]["geometry"]) == far
+    apply_verdicts(store, [verdict(rows.iloc[1], "reject") | {"time": "2026-03-01T00:00:00Z"}])
+    assert of_scene(store, first["key"])["verdict"].tolist() == ["", "reject"]
+
+
+def test_of_two_verdicts_the_later_instant_counts_whatever_the_offsets(store):
+    first = judged(
+        store,
+        ("accept", {"time": "2026-01-31T11:30:00Z"}),
+        ("reject", {"time": "2026-01-31T12:00:00+02:00"}),  # ten o'clock in UTC
+    )
+    (row,) = of_scene(store, first["key"]).itertuples()
+    assert (row.verdict, row.reviewed_at) == ("accept", "2026-01-31T11:30:00Z")
+
+
+def test_who_accepts_a_drawn_line_accepts_that_one(store):
+    drawn = translate(judged(store)["geometry"], 90, 0)
+    later = {"time": "2026-03-01T00:00:00Z", "author": "N"}
+    first = judged(store, ("redraw", {"geometry": mapping(drawn)}), ("accept", later))
+    (row,) = of_scene(store, first["key"]).itertuples()
+    assert (row.verdict, row.reviewer, row.quality_flag) == ("accept", "N", {10: 0, 13: 3}[first["quality_flag"]])
+    assert row.geometry.equals_exact(drawn, 1e-6)
+    assert first["scene_id"] in set(reviewed_polygons(store, reviewed_fronts(store))["scene_id"])
+
+
+def test_a_front_drawn_where_there_was_none_can_be_judged_by_the_number_that_is_shown(store):
+    fronts = read_fronts(store)
+    without, found = (fronts[fronts["state"] == state].iloc[0] for state in ("no_front", "front"))
+    apply_verdicts(store, [verdict(without, "redraw", geometry=mapping(found["geometry"]))])
+    shown = of_scene(store, without["key"]).iloc[0]
+    assert shown["front"] == 0
+    apply_verdicts(store, [verdict(shown, "reject") | {"time": "2026-03-01T00:00:00Z"}])
+    assert of_scene(store, without["key"])["verdict"].tolist() == ["reject"]
+
+
+def test_verdicts_on_scenes_that_are_gone_are_kept_and_listed(store):
+    first = judged(store, ("accept", {}))
+    write_review(store, [verdict(first, "accept") | {"key": "Painted/gone", "line": "0" * 16}])
+    assert [v["key"] for v in orphaned_verdicts(store)] == ["Painted/gone"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"front": "0"}, "a whole number"),
+        ({"front": True}, "a whole number"),
+        ({"key": ["a"]}, "must be text"),
+        ({"note": {}}, "must be text"),
+        ({"time": "0001-01-01T00:00:00+14:00"}, "time must be"),
+        ({"verdict": "redraw", "geometry": {"type": "LineString", "coordinates": [[0, 0], [1e400, 0]]}}, "LineString"),
+    ],
+)
+def test_odd_verdicts_are_told_in_a_sentence(store, change, words):
+    first = judged(store)
+    with pytest.raises(ValueError, match=words):
+        apply_verdicts(store, [verdict(first, "accept") | change])
+
+
+def test_the_length_of_a_redrawn_front_is_one_on_the_ground(store):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    drawn = LineString([(0, 0), (0, 1000)])
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(drawn))])
+    fronts = reviewed_fronts(store)
+    after = fronts[(fronts["key"] == first["key"]) & (fronts["verdict"] == "redraw")].iloc[0]
+    assert after["length_m"] == pytest.approx(1000 / length_scale(fronts.crs, drawn))
+
+
+def test_the_area_of_polygons_that_are_closed_anew_is_one_on_the_ground(store):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(translate(first["geometry"], 30, 0)))])
+    polygons = reviewed_polygons(store, reviewed_fronts(store))
+    anew = polygons[(polygons["key"] == first["key"]) & (polygons["kind"] == "ocean")].iloc[0]
+    scale = length_scale(polygons.crs, anew["geometry"])
+    assert scale != pytest.approx(1, abs=1e-4)
+    assert anew["area_m2"] == pytest.approx(anew["geometry"].area / scale**2)

@@ -1,7 +1,7 @@
 """The table names the band that shows ice in real items of every sensor, and real quality bands decode."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pystac
@@ -18,10 +18,11 @@ from calfin_cloud.sensors import (
     SCL,
     SENSORS,
     Band,
+    acquired,
     band_of,
     cloud_from_quality,
+    is_slc_off,
     kind_of,
-    may_be_slc_off,
 )
 
 MSS, L2 = "stactools-landsat/examples/landsat-c2-l1", "stactools-landsat/examples/landsat-c2-l2"
@@ -186,7 +187,31 @@ def test_each_collection_and_instrument_has_one_row():
     ],
 )
 def test_stripes_are_possible_in_landsat_7_after_may_2003(platform, moment, expected):
-    assert may_be_slc_off(platform, moment) is expected
+    assert is_slc_off(platform, moment) is expected
+    if moment is not None:
+        assert is_slc_off(make_item("x", [], date=moment, platform=platform)) is expected
+
+
+@pytest.mark.parametrize(
+    ("id_", "platform"),
+    [("LE07_L2SP_044033_20210329", "unknown"), ("crane-20210329", "landsat-7"), ("crane-20210329", "LANDSAT_7")],
+)
+def test_a_file_of_landsat_7_may_have_stripes_by_its_name_or_by_the_platform_that_the_user_names(id_, platform):
+    item = make_item(id_, ["image"], collection="images", date=datetime(2021, 3, 29), platform=platform)
+    assert is_slc_off(item)
+    assert band_of(item).slc_off_possible
+
+
+def test_the_time_of_a_scene_is_in_utc_and_that_of_an_interval_its_start():
+    zone = timezone(timedelta(hours=-3))
+    assert str(acquired(make_item("x", [], date=datetime(2020, 6, 1, 22, tzinfo=zone)))) == "2020-06-02 01:00:00+00:00"
+    assert str(acquired(make_item("x", [], date=datetime(2020, 6, 1, 22)))) == "2020-06-01 22:00:00+00:00"
+    interval = {"start_datetime": "2020-06-01T00:00:00Z", "end_datetime": "2020-06-30T00:00:00Z"}
+    assert str(acquired(make_item("x", [], date=None, **interval))) == "2020-06-01 00:00:00+00:00"
+    item = make_item("x", [])
+    item.datetime = None
+    with pytest.raises(ValueError, match="neither datetime nor start_datetime"):
+        acquired(item)
 
 
 def test_real_collection_1_band_counts_its_cloud_bit(shared):

@@ -13,6 +13,7 @@ from keras import ops
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
 from calfin_cloud.network import (
     calfin_network,
+    engine_of,
     load_network,
     network_id,
     save_weights,
@@ -301,6 +302,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
         fit([*samples, painted(seed=9)], out, TINY)
     parts = stored(fit(samples, out, TINY))
     assert parts.keys() == whole.keys()
+    assert engine_of(out) == "openvino"  # it maps without Keras
     for name, values in whole.items():
         np.testing.assert_allclose(parts[name].astype(np.float32), values.astype(np.float32), atol=2e-3, err_msg=name)
 

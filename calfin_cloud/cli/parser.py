@@ -11,6 +11,8 @@ from typing import Any
 
 from calfin_cloud.cli import advice, places, science, stores, tools
 
+VARIANTS = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all verbs."""
@@ -171,12 +173,6 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
     )
-    parser.add_argument(
-        "--loader",
-        default="stackstac",
-        choices=("stackstac", "odc-stac"),
-        help="what stacks the scenes (default stackstac); the fronts are the same",
-    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -189,10 +185,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
-        default="keras",
-        choices=("keras", "keras-bfloat16", "openvino"),
-        help="what runs the network (default keras); openvino is quicker on a CPU, the fronts are the same; bfloat16 "
-        "is quicker on a GPU, and moves fronts by little",
+        default="auto",
+        choices=("auto", "keras", "keras-bfloat16", "openvino"),
+        help="what runs the network (default auto: openvino where there is no GPU, if the weights come with a file for "
+        "it); the fronts are the same; bfloat16 is quicker on a GPU, and moves fronts by little",
     )
 
 
@@ -240,7 +236,7 @@ def _add_variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variant",
         default="default",
-        choices=("default", "calfin", "mohajerani", "zhang", "baumhoer"),
+        choices=VARIANTS,
         help="settings of all steps: ours (default), or those of CALFIN's release for one of its sets of scenes",
     )
 
@@ -296,7 +292,8 @@ def _value(text: str) -> Any:  # noqa: ANN401 - number, truth, list, ...
 def _add_retrace(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
-    _add_variant(parser)
+    parser.add_argument("--variant", choices=VARIANTS, help="settings of the tracing (default: as mapped)")
+    parser.add_argument("--all", action="store_true", help="all scenes, also where nothing has changed")
     _add_cluster(parser)
 
 

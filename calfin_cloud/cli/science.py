@@ -15,6 +15,10 @@ def timeseries(options: argparse.Namespace) -> int:
     from calfin_cloud.results import measure_series, read_lines, write_series
 
     fronts, lines = _read_fronts(options.fronts, options)
+    earlier = options.out / "gates.geojson"
+    if earlier.is_file():  # a new or redrawn front shall move no other position
+        lines = read_lines(lines, fronts, boxes=str(earlier))
+        print(f"boxes of the run before are used: {earlier} (delete it to derive new ones)", file=sys.stderr)
     lines = read_lines(lines, fronts, centerlines=options.centerlines, boxes=options.boxes, ice=options.ice)
     regions = gpd.read_file(options.regions) if options.regions else None
     series = measure_series(fronts, lines, regions)
@@ -23,6 +27,9 @@ def timeseries(options: argparse.Namespace) -> int:
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
         print(f"{len(rows)} fronts without a position: {branch or 'no gate'}: {reason}", file=sys.stderr)
+    for row in series.gates[series.gates["is_doubtful"]].itertuples():
+        told = f"the box of glacier {row.glacier_id} shows {row.change_m:+.0f} m, its fronts swept {row.swept_m:+.0f} m"
+        print(f"{told}: {row.measured} of {row.fronts} fronts lie across it", file=sys.stderr)
     for row in series.flags.drop_duplicates(["key", "flag"]).head(40).itertuples():
         print(f"doubtful: {row.key}: {row.flag}: {row.detail}")
     print(f"{len(series.positions)} positions, {series.flags['key'].nunique()} doubtful scenes: {options.out}")
@@ -43,7 +50,8 @@ def compare(options: argparse.Namespace) -> int:
         print(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place", file=sys.stderr)
         return 1
     title = f"{Path(options.a).name} against {Path(options.b).name if options.b else 'its own authors'}"
-    summary = write_comparison(pairs, options.out, title=title)
+    products = {"a": a} if b is None else {"a": a, "b": b}
+    summary = write_comparison(pairs, options.out, title=title, products=products)
     print(summary[summary["by"] != "year"].round(1).to_string(index=False))
     print(f"{len(pairs)} pairs: {options.out}")
     return 0

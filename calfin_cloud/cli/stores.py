@@ -66,7 +66,6 @@ def map_(options: argparse.Namespace) -> int:
             settings=settings,
             client=client,
             batch_size=options.batch_size,
-            loader=options.loader,
             on_batch=on_batch,
         )
         counts["failed"] += again.get("failed", 0)
@@ -79,7 +78,7 @@ def map_(options: argparse.Namespace) -> int:
 
 
 def retrace(options: argparse.Namespace) -> int:
-    """Trace all fronts of a store anew from its masks, with other settings or fjord boundaries."""
+    """Trace the fronts of a store anew from its masks where settings or domains have changed."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.pipeline import VARIANTS, retrace_fronts
 
@@ -87,7 +86,8 @@ def retrace(options: argparse.Namespace) -> int:
         counts = retrace_fronts(
             options.store,
             read_domains(options.domains) if options.domains else (),
-            settings=VARIANTS[options.variant],
+            settings=VARIANTS[options.variant] if options.variant else None,
+            everything=options.all,
             client=client,
             on_batch=on_batch,
         )
@@ -204,14 +204,14 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
 
 def finder(options: argparse.Namespace) -> Callable[..., Any]:
     """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
-    from calfin_cloud.scenes import images_of, items_from_images, search_scenes
+    from calfin_cloud.scenes import images_of, items_from_images, stream_scenes
 
     if options.images:
         return partial(images_of, items_from_images(options.images, options.datetime, platform=options.platform))
     if options.period is None:
         raise ValueError("--period is needed with --catalog, e.g. --period 2019-06/2019-09")
     return partial(
-        search_scenes,
+        stream_scenes,
         options.catalog,
         period=options.period,
         collections=options.collections,

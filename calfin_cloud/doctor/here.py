@@ -20,7 +20,7 @@ from pyproj.exceptions import ProjError
 from calfin_cloud import network as networks  # Keras waits until it is needed
 from calfin_cloud.doctor.findings import Finding, Status, problem
 from calfin_cloud.fronts import calibration_beside, read_calibration
-from calfin_cloud.network import Engine, load_network, network_id, weights_path
+from calfin_cloud.network import Engine, InferenceSettings, load_predictor, network_id, weights_path
 from calfin_cloud.sensors import IMAGE_DRIVERS
 
 LEAST_DISK, ENOUGH_DISK = 10**9, 10**10  # bytes; 3000 scenes of 400 px write 1 GB
@@ -51,10 +51,10 @@ def check_libraries() -> Finding:
     return Finding("libraries", "ok", versions)
 
 
-def check_network(name: str, engine: Engine = "keras") -> Finding:
+def check_network(name: str, engine: Engine = "auto") -> Finding:
     """Whether the weights are whole, the network can be made of them for its engine, and the calibration is theirs."""
     try:
-        load_network(name, engine=engine)
+        load_predictor(name, InferenceSettings(engine=engine))
         read_calibration(calibration_beside(weights_path(name)), network=network_id(name))
     except (ValueError, OSError) as error:
         return problem("network", error, "fetch the weights again, calibrate them, or install calfin-cloud again")

@@ -29,7 +29,7 @@ from calfin_cloud.metrics import (
     summarise,
 )
 from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import may_be_slc_off
+from calfin_cloud.sensors import is_slc_off
 from calfin_cloud.timeseries import season_of
 
 REACH_PX = 10.0
@@ -183,7 +183,7 @@ def edge_alone(trace: TraceSettings) -> TraceSettings:
 def _conditions(sample: Sample) -> dict[str, Any]:
     when, platform = sample.datetime, sample.platform or ""
     unknown = not platform or (platform == "LE07" and when is None)
-    slc_off = "" if unknown else "yes" if may_be_slc_off(platform, when) else "no"
+    slc_off = "" if unknown else "yes" if is_slc_off(platform, when) else "no"
     return {
         "glacier": sample.glacier,
         "sensor": sample.sensor,

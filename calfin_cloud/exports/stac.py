@@ -79,6 +79,8 @@ def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses)
             "calfin:fronts": len(lines),
             "calfin:score": None if rows["score"].isna().all() else float(rows["score"].min()),
             "calfin:flags": sorted({flag for flags in rows["flags"] for flag in flags.split(",") if flag}),
+            "calfin:verdicts": [verdict for verdict in rows["verdict"] if verdict] if "verdict" in rows else [],
+            "calfin:reviewers": sorted({name for name in rows["reviewer"] if name}) if "reviewer" in rows else [],
             "calfin:model": first["model"],
             "calfin:code": first["code"],
         },

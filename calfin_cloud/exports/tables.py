@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 
 TOLERANCE_M = 0.5  # the original simplifies by Douglas and Peucker to this
@@ -39,9 +40,10 @@ def calfin_lines(
     fronts
         Table of `storage.read_fronts`; scenes without a front are left out.
     author
-        Who answers for the lines.
+        Who answers for the lines, except those with another one in the column `author`: who drew them.
     names
-        Columns `domain` and any of `GrnlndcN, OfficialN, AltName, RefName`; without, `RefName` is the domain.
+        Columns `domain` or `glacier_id`, and any of `GrnlndcN, OfficialN, AltName, RefName`; without, `RefName` is the
+        domain.
     crs
         CRS of the lines, `Center_X` and `Center_Y`.
 
@@ -64,6 +66,9 @@ def calfin_polygons(
 ) -> gpd.GeoDataFrame:
     """Bring the ocean polygons of a store to the closed ones of CALFIN's level 1, a row a polygon with its holes."""
     ocean = polygons[(polygons["kind"] == "ocean") & polygons.geometry.notna()]
+    if "author" in fronts:  # an ocean closed by a drawn line is by who drew it
+        drawn = fronts[fronts["author"] != ""].drop_duplicates("key").set_index("key")["author"]
+        ocean = ocean.assign(author=ocean["key"].map(drawn).fillna(""))
     flags = fronts.drop_duplicates("key").set_index("key")["quality_flag"]
     parts = ocean.assign(quality_flag=ocean["key"].map(flags)).explode(ignore_index=True)
     return _calfin_table(parts, author, names, crs)
@@ -132,10 +137,19 @@ def _calfin_table(shapes: gpd.GeoDataFrame, author: str, names: pd.DataFrame | N
         },
         geometry=simple.geometry,
     )
-    known = pd.DataFrame(columns=["domain"]) if names is None else names
-    named = known.drop_duplicates("domain").set_index("domain")
     for name in CALFIN_NAMES:
-        default = simple["domain"] if name == "RefName" else ""
-        table[name] = simple["domain"].map(named[name]).fillna(default) if name in named else default
-    table["Author"] = author
+        default = simple["domain"] if name == "RefName" else pd.Series("", index=simple.index)
+        named = _named(simple, names, name)
+        table[name] = named.where(named.notna(), default)
+    table["Author"] = simple["author"].where(simple["author"] != "", author) if "author" in simple else author
     return table[[*CALFIN_COLUMNS, "geometry"]].sort_values(["RefName", "Date", "ImageID"], ignore_index=True)
+
+
+def _named(shapes: gpd.GeoDataFrame, names: pd.DataFrame | None, name: str) -> pd.Series:
+    """One of the names of each shape, by its domain, else by its glacier; NaN where there is none."""
+    found = pd.Series(np.nan, index=shapes.index, dtype=object)
+    for column in ("domain", "glacier_id"):
+        if names is not None and column in names and name in names:
+            known = names.dropna(subset=[column, name]).drop_duplicates(column).set_index(column)[name]
+            found = found.where(found.notna(), shapes[column].map(known))
+    return found

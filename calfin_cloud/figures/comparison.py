@@ -6,12 +6,17 @@ import io
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from calfin_cloud.figures.series import COLOURS
 
 MOST_GROUPS = 12
+WIDER = 1.2  # the axis reaches so far beyond the smallest and largest distance
+NUMBERS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
 
 
 def comparison_png(pairs: pd.DataFrame, *, title: str = "") -> bytes:
@@ -25,14 +30,7 @@ def comparison_png(pairs: pd.DataFrame, *, title: str = "") -> bytes:
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    distances = pairs["common_m"].dropna().to_numpy()
-    bins = np.geomspace(max(distances.min(initial=1e3), 1.0), max(distances.max(initial=1.0), 2.0), 30)
-    left.hist(distances, bins=bins.tolist(), color=COLOURS[0])
-    left.set_xscale("log")
-    left.axvline(float(np.median(distances)), color="black", lw=1, label=f"median {np.median(distances):.0f} m")
-    left.set_xlabel("mean distance of a pair, where both lines are [m]")
-    left.set_ylabel("pairs")
-    left.legend(frameon=False)
+    _draw_distances(left, pairs["common_m"].dropna().to_numpy())
     known = pairs.dropna(subset="advance_m")
     groups = known["sensor"].value_counts().index[:MOST_GROUPS]
     if len(groups):
@@ -47,3 +45,25 @@ def comparison_png(pairs: pd.DataFrame, *, title: str = "") -> bytes:
     out = io.BytesIO()
     figure.savefig(out, dpi=110)
     return out.getvalue()
+
+
+def _draw_distances(axes: Axes, distances: NDArray[np.float64]) -> None:
+    """Draw the distribution of distances on a logarithmic axis with plain numbers, whatever their count."""
+    axes.set_xlabel("mean distance of a pair, where both lines are [m]")
+    axes.set_ylabel("pairs")
+    if not len(distances):
+        axes.text(0.5, 0.5, "no pair lies side by side", transform=axes.transAxes, ha="center")
+        axes.set_axis_off()
+        return
+    low, high = max(float(distances.min()), 1.0) / WIDER, max(float(distances.max()), 1.0) * WIDER
+    bins = np.geomspace(low, high, min(len(distances), 29) + 2).tolist()
+    axes.hist(np.maximum(distances, 1.0), bins=bins, color=COLOURS[0])
+    axes.set_xscale("log")
+    shown = [tick for tick in NUMBERS if low <= tick <= high]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
+    middle = float(np.median(distances))
+    axes.axvline(middle, color="black", lw=1, label=f"median of {len(distances)} pairs: {middle:.0f} m")
+    axes.legend(frameon=False)

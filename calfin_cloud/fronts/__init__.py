@@ -14,7 +14,7 @@ from calfin_cloud.fronts.uncertainty import (
 )
 from calfin_cloud.fronts.vertices import georeference, pixels_of
 from calfin_cloud.fronts.walls import FEWEST_DATES, fjord_from_scenes
-from calfin_cloud.fronts.windows import Window, resize, whole_box, window_around
+from calfin_cloud.fronts.windows import Window, whole_box, window_around
 
 __all__ = [
     "BAUMHOER",
@@ -40,7 +40,6 @@ __all__ = [
     "isolate_fronts",
     "pixels_of",
     "read_calibration",
-    "resize",
     "trace_fronts",
     "uncertainty_of",
     "whole_box",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
-from skimage.transform import downscale_local_mean
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.resampling import gaussian_gradient
 
 
 class IceStep(NamedTuple):
@@ -31,16 +32,16 @@ def ice_step(ice: NDArray[np.floating], width_px: float) -> IceStep:
     """
     scale = scale_of(ice.shape)
     factor = max(1, int(scale))
-    known = downscale_local_mean(_whole_blocks(np.where(np.isnan(ice), 0.0, 1.0), factor), (factor, factor))
-    coarse = downscale_local_mean(_whole_blocks(np.nan_to_num(ice).astype(float), factor), (factor, factor))
+    missing = np.isnan(ice)
+    coarse = _block_means(np.where(missing, 0.0, ice), factor)
+    known = _block_means(1.0 - missing, factor) if missing.any() else np.ones_like(coarse)
     if not known.any():
         return IceStep(np.zeros((2, *known.shape)), factor)
     if not known.all():
         nearest = distance_transform_edt(known == 0, return_distances=False, return_indices=True)
         coarse = (coarse / np.maximum(known, 1e-9))[tuple(nearest)]
     sigma = width_px * scale / factor
-    steps = [gaussian_filter(coarse, sigma, order=order, mode="nearest") for order in ((1, 0), (0, 1))]
-    return IceStep(np.stack(steps) * sigma * np.sqrt(2 * np.pi), factor)
+    return IceStep(gaussian_gradient(coarse, sigma) * sigma * np.sqrt(2 * np.pi), factor)
 
 
 def step_at(step: IceStep, points: NDArray[np.floating] | NDArray[np.intp]) -> NDArray[np.float64]:
@@ -58,6 +59,10 @@ def contrast_along(step: IceStep, line: NDArray[np.floating]) -> float:
     return float(abs((step_at(step, line) * across).sum(axis=1).mean()))
 
 
-def _whole_blocks(image: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
-    """Repeat the last row and column up to a multiple of `factor`, where the mean of a block would count zeros."""
-    return np.pad(image, [(0, -n % factor) for n in image.shape], mode="edge")
+def _block_means(image: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """Mean of each block of `factor` pixels a side; the last row and column are repeated up to a whole block."""
+    if factor == 1:
+        return image
+    whole = np.pad(image, [(0, -n % factor) for n in image.shape], mode="edge")
+    rows, columns = (n // factor for n in whole.shape)
+    return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))

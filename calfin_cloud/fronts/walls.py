@@ -51,8 +51,10 @@ def fjord_from_scenes(
         swept |= glacier
     fjord = swept | (open_water >= np.maximum(min_share * seen, 1))
     parts = label(fjord, connectivity=1)
-    reached = np.unique(parts[swept])
-    return np.asarray(np.isin(parts, reached[reached > 0]))
+    is_reached = np.zeros(parts.max() + 1, dtype=bool)
+    is_reached[parts[swept]] = True
+    is_reached[0] = False
+    return np.asarray(is_reached[parts])
 
 
 def beside_fronts(lines: Sequence[NDArray[np.floating]], shape: tuple[int, ...]) -> NDArray[np.bool_]:

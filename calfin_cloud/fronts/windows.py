@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,9 +58,3 @@ def box_of(
     factor = np.array([n / m for n, m in zip(to_shape[:2], from_shape[:2], strict=True)])
     low, high = np.floor(line.min(axis=0) * factor), np.ceil((line.max(axis=0) + 1) * factor)
     return np.array([low[0], high[0], low[1], high[1]], dtype=np.int32)
-
-
-def resize(image: NDArray[Any], shape: tuple[int, ...], *, nearest: bool = False) -> NDArray[Any]:
-    """Resize (y, x[, c]) to (y, x) with pixel centres kept in place."""
-    how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=how))

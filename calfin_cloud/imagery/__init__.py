@@ -3,14 +3,15 @@
 from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.imagery.fractions import STRIPE_WIDTH_M, scene_fractions, wide_parts
 from calfin_cloud.imagery.images import read_image
-from calfin_cloud.imagery.loaders import LOADERS, Loader, stack_scenes
+from calfin_cloud.imagery.stack import READ_AT_ONCE, read_each, read_scene, stack_scenes
 
 __all__ = [
-    "LOADERS",
+    "READ_AT_ONCE",
     "STRIPE_WIDTH_M",
-    "Loader",
     "check_address",
+    "read_each",
     "read_image",
+    "read_scene",
     "scene_fractions",
     "stack_scenes",
     "wide_parts",

@@ -17,6 +17,10 @@ from calfin_cloud.schema import SceneError
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+IPV4_IN_IPV6 = {"::ffff:0:0/96": 0, "::/96": 0, "64:ff9b::/96": 0, "64:ff9b:1::/48": 0, "2002::/16": 80}
+"""Networks of IPv6 whose addresses lead to one of IPv4, and behind how many bits it is: mapped, compatible, through a
+NAT64 (RFC 6052, 8215) and 6to4."""
+
 
 def check_address(href: str, catalog: str) -> None:
     """Raise `SceneError("refused_address")` unless an item of `catalog` may make us open `href`.
@@ -121,7 +125,16 @@ def ip_address(host: str) -> IPAddress | None:
             return ipaddress.IPv4Address(socket.inet_aton(host))
         except OSError:
             return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return _led_to(address)
+
+
+def _led_to(address: IPAddress) -> IPAddress:
+    """Address of IPv4 that one of IPv6 leads to, else the address itself."""
+    if address.version == 6 and not address.is_loopback:
+        for network, bits in IPV4_IN_IPV6.items():
+            if address in ipaddress.IPv6Network(network):
+                return ipaddress.IPv4Address(int(address) >> bits & 0xFFFFFFFF)
+    return address
 
 
 def _addresses_of(host: str) -> set[IPAddress]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning
 
+from calfin_cloud.imagery.files import opened
 from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import IMAGE_DRIVERS
 
 SMALLEST_IMAGE_PX = 64
 MOST_IMAGE_PIXELS = 2**26
@@ -22,21 +20,29 @@ MOST_IMAGE_PIXELS = 2**26
 def read_image(path: str | Path) -> NDArray[np.float32]:
     """Read a plain image of 8 or 16 bit, grey or RGB(A), as grey (y, x) float32: the mean of its colours.
 
-    NaN where the alpha channel is 0 or the file says nodata. `SceneError("unreadable")` for what is no PNG, GeoTIFF or
-    JPEG 2000, for complex numbers, for sides under 64 px and for more than 67 million pixels.
+    NaN where the alpha channel is 0 or the file says nodata.
+
+    Raises
+    ------
+    SceneError
+        `unreadable` for what is no PNG, GeoTIFF or JPEG 2000, for a broken one, for complex numbers or such as float32
+        does not hold, for sides under 64 px and for more than 67 million pixels; `refused_address` for a file that
+        refers to others.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is traced in pixels
-            with rasterio.Env(), rasterio.DatasetReader(str(path), driver=IMAGE_DRIVERS) as file:
-                _check_size(path, file)
-                colours = [i for i, c in zip(file.indexes, file.colorinterp, strict=True) if c != ColorInterp.alpha]
-                pixels = file.read(colours)
-                missing = file.dataset_mask() == 0
+        with opened(path) as file:
+            _check_size(path, file)
+            colours = [i for i, c in zip(file.indexes, file.colorinterp, strict=True) if c != ColorInterp.alpha]
+            pixels = file.read(colours)
+            missing = file.dataset_mask() == 0
     except rasterio.RasterioIOError as error:
         raise SceneError("unreadable", f"cannot read {path}: {error}; expected a PNG or a GeoTIFF") from None
     grey = pixels.mean(axis=0, dtype=np.float64)
-    return np.where(missing | ~np.isfinite(grey), np.nan, grey).astype(np.float32)
+    grey[missing | ~np.isfinite(grey)] = np.nan
+    if np.abs(grey).max(initial=0.0, where=~np.isnan(grey)) > np.finfo(np.float32).max:
+        raise SceneError("unreadable", f"{path} has numbers beyond float32: scale it with gdal_translate -scale")
+    small: NDArray[np.float32] = grey.astype(np.float32)
+    return small
 
 
 def _check_size(path: str | Path, file: rasterio.DatasetReader) -> None:

@@ -1,6 +1,6 @@
-from .calfin import TILE_SIZE, AlignCornersResize, Tensor, calfin_network, interpolation_matrix
+from .calfin import AlignCornersResize, Tensor, calfin_network, interpolation_matrix
 from .efficient import efficient_network
-from .engines import OpenVinoNetwork
+from .engines import OpenVinoPictures, read_openvino
 from .files import (
     DEFAULT_NETWORK,
     ENCODERS,
@@ -8,21 +8,31 @@ from .files import (
     PUBLISHED_UNET,
     SHIPPED,
     WEIGHTS_FOLDER,
-    Engine,
     Shipped,
-    judge_of,
     network_id,
     training_glaciers,
+    verifier_of,
     weights_path,
+)
+from .graphs import KerasPictures, pictures_network
+from .openvino_files import convert, save_openvino
+from .pictures import Predictor, engine_of, load_predictor, predict_pictures, predict_with
+from .settings import (
+    CALFIN,
+    LEVELS,
+    PICTURE_SIZE,
+    TILE_SIZE,
+    Cut,
+    Engine,
+    InferenceSettings,
+    cut_of,
 )
 from .unet import predict_front, preprocess_grey, unet_network
 from .weights import (
     ARCHITECTURES,
-    CHUNK_TILES,
     build_network,
     count_gpus,
     load_network,
-    predict_tiles,
     prepare_compilation,
     read_weights,
     save_weights,
@@ -30,34 +40,48 @@ from .weights import (
 
 __all__ = [
     "ARCHITECTURES",
-    "CHUNK_TILES",
+    "CALFIN",
     "DEFAULT_NETWORK",
     "ENCODERS",
+    "LEVELS",
+    "PICTURE_SIZE",
     "PUBLISHED_GLACIERS",
     "PUBLISHED_UNET",
     "SHIPPED",
     "TILE_SIZE",
     "WEIGHTS_FOLDER",
     "AlignCornersResize",
+    "Cut",
     "Engine",
-    "OpenVinoNetwork",
+    "InferenceSettings",
+    "KerasPictures",
+    "OpenVinoPictures",
+    "Predictor",
     "Shipped",
     "Tensor",
     "build_network",
     "calfin_network",
+    "convert",
     "count_gpus",
+    "cut_of",
     "efficient_network",
+    "engine_of",
     "interpolation_matrix",
-    "judge_of",
     "load_network",
+    "load_predictor",
     "network_id",
+    "pictures_network",
     "predict_front",
-    "predict_tiles",
+    "predict_pictures",
+    "predict_with",
     "prepare_compilation",
     "preprocess_grey",
+    "read_openvino",
     "read_weights",
+    "save_openvino",
     "save_weights",
     "training_glaciers",
     "unet_network",
+    "verifier_of",
     "weights_path",
 ]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers
 from numpy.typing import NDArray
 
-TILE_SIZE = 224
-"""Side of the network's input in px (Cheng et al. 2021)."""
+from calfin_cloud.network.backend import keras, layers
+from calfin_cloud.network.settings import TILE_SIZE
 
 ENCODER_EPSILON, DECODER_EPSILON = 1e-3, 1e-5
 """Batch-normalisation epsilon before the atrous pyramid, and from it on."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
-from keras import layers
-
-from calfin_cloud.network.calfin import TILE_SIZE, Tensor
+from calfin_cloud.network.backend import keras, layers
+from calfin_cloud.network.calfin import Tensor
+from calfin_cloud.network.settings import TILE_SIZE
 
 EPSILON = 1e-3
 """Batch-normalisation epsilon, as in EfficientNet."""

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import h5py
-
-Engine = Literal["keras", "keras-bfloat16", "openvino"]
-"""What runs a network: the masks are the same up to rounding, and bfloat16 rounds to one part in 256.
-
-OpenVINO is quicker on a CPU and comes with an extra; bfloat16 is quicker on a GPU.
-"""
 
 
 class Shipped(NamedTuple):
     """Weights that come with the package.
 
-    In optical scenes a front must be seen by the `judge` too, other weights by name (see `inference`).
+    In optical scenes a front must be seen by the `verifier` too, other weights by name (see `inference`).
     """
 
     file: str
     sha256: str
-    judge: str | None = None
+    verifier: str | None = None
 
 
 SHIPPED = {
     "calfin-efficient": Shipped(
         "calfin-efficient.weights.h5",
         "a14aaa41c80e0133316820f50af8e3634abcd2181c4198c43afeb4d0c9018abc",
-        judge="calfin-small-2",
+        verifier="calfin-small-2",
     ),
     "calfin-small-2": Shipped(
         "calfin-small-2.weights.h5", "426ceb2929b675abd1ad623247c8258635177ddd0149c3c5c2f2d25c54d0bc13"
@@ -65,30 +60,29 @@ def weights_path(name_or_path: str | Path, *, sha256: str | None = None) -> Path
     """Path of weights given by name or path, whose hash is checked if `sha256` says one or the package knows it."""
     path, shipped_sha256 = _resolve(str(name_or_path))
     for expected in filter(None, (sha256, shipped_sha256)):
-        if _sha256(path) != expected.lower():
+        if sha256_of(path) != expected.lower():
             raise ValueError(
-                f"{path} must have sha256 {expected}, got {_sha256(path)}: do not use this file, fetch it again"
+                f"{path} must have sha256 {expected}, got {sha256_of(path)}: do not use this file, fetch it again"
             )
     return path
 
 
 def fingerprint(name_or_path: str | Path) -> tuple[int, int]:
     """Time and size of the file of weights given by name or path, which tell cheaply that it was replaced."""
-    about = _resolve(str(name_or_path))[0].stat()
-    return about.st_mtime_ns, about.st_size
+    return _stamp(_resolve(str(name_or_path))[0])
 
 
-def judge_of(name_or_path: str | Path) -> str | None:
-    """Name of the weights that judge the fronts of these in optical scenes; None where nobody does."""
+def verifier_of(name_or_path: str | Path) -> str | None:
+    """Name of the weights that must see the fronts of these in optical scenes too; None where none must."""
     shipped = SHIPPED.get(str(name_or_path))
-    return shipped.judge if shipped else None
+    return shipped.verifier if shipped else None
 
 
 def network_id(name_or_path: str | Path) -> str:
-    """Return `name@sha256[:12]` of the weights in use, and `+` that of their judge: the `model` of the results."""
+    """Return `name@sha256[:12]` of the weights in use, and `+` that of their verifier: the `model` of the results."""
     path, _ = _resolve(str(name_or_path))
-    judge = judge_of(name_or_path)
-    return f"{path.name.split('.')[0]}@{_sha256(path)[:12]}" + (f"+{network_id(judge)}" if judge else "")
+    verifier = verifier_of(name_or_path)
+    return f"{_stem(path)}@{sha256_of(path)[:12]}" + (f"+{network_id(verifier)}" if verifier else "")
 
 
 def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
@@ -97,7 +91,7 @@ def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
     Training notes them beside the weights, for both parts of a training that started from other weights.
     """
     path, _ = _resolve(str(name_or_path))
-    note = path.with_name(f"{path.name.split('.')[0]}.json")
+    note = path.with_name(f"{_stem(path)}.json")
     if note.is_file():
         about = json.loads(note.read_text(encoding="utf-8"))
         return frozenset(about.get("training", {})) | frozenset(about.get("started_from", {}).get("training", {}))
@@ -118,9 +112,64 @@ def _resolve(name_or_path: str) -> tuple[Path, str | None]:
     return path, None
 
 
-def _sha256(path: Path) -> str:
+def openvino_file(path: Path, size: int) -> Path:
+    """Path of the file for OpenVINO of weights and a side of input in px; its `.bin` lies beside it."""
+    return path.with_name(f"{_stem(path)}-{size}.xml")
+
+
+def openvino_note(path: Path) -> Path:
+    """Path of the note on the files for OpenVINO of weights."""
+    return path.with_name(f"{_stem(path)}.openvino.json")
+
+
+def has_openvino(name_or_path: str | Path, size: int) -> bool:
+    """Whether weights come with a file for OpenVINO and a side of input in px, made of these very weights."""
+    return bool(_openvino_hashes(_resolve(str(name_or_path))[0], size))
+
+
+def checked_openvino_file(name_or_path: str | Path, size: int) -> Path:
+    """Path of the file for OpenVINO of weights, whose hash and that of its `.bin` are checked."""
+    path = weights_path(name_or_path)
+    file = openvino_file(path, size)
+    for suffix, expected in _openvino_hashes(path, size).items():
+        part = file.with_suffix(f".{suffix}")
+        if not part.is_file() or sha256_of(part) != expected:
+            raise ValueError(
+                f"{part} must have sha256 {expected}, as {openvino_note(path).name} says: do not use this file, fetch "
+                "or make it again, or use the engine keras"
+            )
+    return file
+
+
+def _openvino_hashes(path: Path, size: int) -> dict[str, str]:
+    """Hashes of the parts of a file for OpenVINO by suffix; none where weights have no such file, or that of others."""
+    note = openvino_note(path)
+    if not note.is_file():
+        return {}
+    about = json.loads(note.read_text(encoding="utf-8"))
+    hashes: dict[str, str] = about["files"].get(str(size), {})
+    return hashes if about["weights"] == sha256_of(path) else {}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read again only when the file has changed."""
+    return _sha256(path, _stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _: tuple[int, int]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Time and size of a file."""
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 class Note(NamedTuple):

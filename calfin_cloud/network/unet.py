@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
-from keras import layers
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
-from calfin_cloud.network.calfin import TILE_SIZE, Tensor
+from calfin_cloud.network.backend import keras, layers
+from calfin_cloud.network.calfin import Tensor
+from calfin_cloud.network.settings import TILE_SIZE
 
 FIRST_FILTERS, DROPOUT = 32, 0.2
 """Filters of the first level, doubled at each further one; share of features dropped between two convolutions."""
@@ -84,7 +84,7 @@ def predict_front(network: keras.Model, grey: NDArray[np.uint8]) -> NDArray[np.f
     if grey.ndim != 2 or grey.dtype != np.uint8 or network.input_shape[-1] != 1:
         raise ValueError(
             f"expected grey (y, x) uint8 and a network of one channel, got {grey.shape} {grey.dtype} and an input of "
-            f"{network.input_shape}: use weights published by Mohajerani et al., and predict_tiles for others"
+            f"{network.input_shape}: use weights published by Mohajerani et al., and predict_pictures for others"
         )
     rows, columns = grey.shape
     # Mirrored up to even sides, so that the pooled level fits.

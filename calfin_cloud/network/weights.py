@@ -1,37 +1,22 @@
-"""Networks that are built and filled with weights, and written; tiles go through them in batches."""
+"""Networks that are built, filled with weights, and written."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
-import keras
 import numpy as np
-from keras import layers
-from numpy.typing import NDArray
 
-from calfin_cloud.network.calfin import TILE_SIZE, calfin_network
+from calfin_cloud.network.backend import keras, layers
+from calfin_cloud.network.calfin import calfin_network
 from calfin_cloud.network.efficient import efficient_network
-from calfin_cloud.network.engines import OpenVinoNetwork, convert
-from calfin_cloud.network.files import PUBLISHED_UNET, Engine, fingerprint, noted, numbered_layers, weights_path
+from calfin_cloud.network.files import PUBLISHED_UNET, fingerprint, noted, numbered_layers, weights_path
+from calfin_cloud.network.settings import TILE_SIZE
 from calfin_cloud.network.unet import unet_network
-from calfin_cloud.schema import SceneError
-
-CHUNK_TILES = 8
-"""Tiles that go through the network at once on a CPU: four of a picture and four of its transpose.
-
-One number is compiled once (another costs a second of compilation more), and it bounds the memory."""
-
-GPU_CHUNK_TILES = 256
-"""The most tiles at once on a GPU, which eight would leave idle; fewer are filled up to 8, 16, 32, ... of them."""
-
-
-OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}  # Python, TensorFlow, PyTorch
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "calfin": calfin_network,
@@ -75,9 +60,11 @@ def _in_mixed_precision(build: Callable[[], keras.Model]) -> keras.Model:
 
 
 def load_network(
-    name_or_path: str | Path, *, sha256: str | None = None, size: int = TILE_SIZE, engine: Engine = "keras"
-) -> keras.Model | OpenVinoNetwork:
-    """Load the network with its weights, once per process, and again when the file has changed.
+    name_or_path: str | Path, *, sha256: str | None = None, size: int = TILE_SIZE, in_bfloat16: bool = False
+) -> keras.Model:
+    """Load a network of tiles with its weights into Keras, once per process, and again when the file has changed.
+
+    To map with it, see `predict_pictures`, which needs no Keras where weights come with a file for OpenVINO.
 
     Parameters
     ----------
@@ -89,39 +76,21 @@ def load_network(
         Expected hash of the file in hexadecimal; checked before the file is opened. Shipped weights are checked always.
     size
         Side of the square input in px; a `.keras` model keeps its own.
-    engine
-        What runs it; in another than Keras the network predicts, and does nothing else.
+    in_bfloat16
+        Compute in bfloat16, which is quicker on a GPU; weights and masks stay float32.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a file of another hash, and one that holds no weights or those of another network.
+
+    Examples
+    --------
+    >>> load_network("calfin-efficient").output_shape
+    (None, 224, 224, 3)
     """
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine must be one of {get_args(Engine)}, got {engine!r}: correct the name")
     with _loading:  # two threads of a worker that ask at once get one and the same network
-        return _load_network(str(name_or_path), sha256, size, engine, fingerprint(name_or_path))
-
-
-def predict_tiles(
-    network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32], *, at_once: int = CHUNK_TILES
-) -> NDArray[np.float32]:
-    """Predict front and ice masks of normalised tiles: (n, y, x, 3) in -1..1 -> (n, y, x, 2) in 0..1, or 3 with rock.
-
-    `at_once` go through the network together, or on a GPU a multiple of it. One number of tiles is compiled once.
-    A batch that does not fit into memory goes through in halves; `SceneError` if not even one tile fits.
-    """
-    if tiles.ndim != 4 or tiles.shape[1:] != network.input_shape[1:]:
-        expected = network.input_shape[1:]
-        raise ValueError(
-            f"tiles must be (n, y, x, c) with (y, x, c) = {expected}, got {tiles.shape}: cut them to this size"
-        )
-    at_once = _tiles_at_once(at_once, len(tiles))
-    chunks = [tiles[i : i + at_once] for i in range(0, len(tiles), at_once)]
-    masks = [_predict_batch(network, np.pad(c, [(0, at_once - len(c)), (0, 0), (0, 0), (0, 0)])) for c in chunks]
-    return np.concatenate(masks)[: len(tiles)] if masks else np.zeros((*tiles.shape[:3], 2), np.float32)
-
-
-def _tiles_at_once(at_once: int, n: int) -> int:
-    """Tiles of a chunk: few sizes, of which each is compiled once."""
-    while at_once < min(n, GPU_CHUNK_TILES) and count_gpus():
-        at_once *= 2
-    return at_once
+        return _load_network(str(name_or_path), sha256, size, in_bfloat16, fingerprint(name_or_path))
 
 
 @lru_cache(maxsize=1)
@@ -129,29 +98,8 @@ def count_gpus() -> int:
     """Count the GPUs that the library below Keras sees."""
     try:
         return len(keras.distribution.list_devices("gpu"))
-    except (RuntimeError, ValueError, NotImplementedError):
+    except (AttributeError, RuntimeError, ValueError, NotImplementedError):  # a backend that lists none, as PyTorch
         return 0
-
-
-def _predict_batch(network: keras.Model | OpenVinoNetwork, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    try:
-        with _on_device:
-            return np.asarray(network.predict_on_batch(tiles), dtype=np.float32)
-    except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
-        if len(tiles) == 1:
-            raise SceneError(
-                "out_of_memory", f"not even one tile fits into the memory of the network: {error}"
-            ) from error
-    half = len(tiles) // 2
-    return np.concatenate([_predict_batch(network, tiles[:half]), _predict_batch(network, tiles[half:])])
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell by name and text, as TensorFlow, JAX and PyTorch each raise an error of their own."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & OUT_OF_MEMORY) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def save_weights(network: keras.Model, path: Path | str, *, width: float) -> None:
@@ -205,16 +153,12 @@ def read_weights(network: keras.Model, path: Path | str, *, is_part: bool = Fals
 
 _loading = threading.Lock()
 
-_on_device = threading.Lock() if keras.backend.backend() == "jax" else nullcontext()
-"""Under JAX a prediction uses up the network's variables and puts them back: one thread at a time."""
 
-
-@lru_cache(maxsize=4)  # two with their judges
+@lru_cache(maxsize=4)  # two with their verifiers
 def _load_network(
-    name_or_path: str, sha256: str | None, size: int, engine: Engine, _: tuple[int, int]
-) -> keras.Model | OpenVinoNetwork:
+    name_or_path: str, sha256: str | None, size: int, in_bfloat16: bool, _: tuple[int, int]
+) -> keras.Model:
     path = weights_path(name_or_path, sha256=sha256)
-    in_bfloat16 = engine == "keras-bfloat16"
     if path.suffix == ".keras":
         if in_bfloat16:
             raise ValueError(f"{path.name} keeps its own precision: take the engine keras, or weights in .h5")
@@ -222,7 +166,7 @@ def _load_network(
     else:
         network = read_weights(_empty_network(path, size, mixed_precision=in_bfloat16), path)
     prepare_compilation(network)
-    return convert(network) if engine == "openvino" else network
+    return network
 
 
 def prepare_compilation(network: keras.Model) -> None:

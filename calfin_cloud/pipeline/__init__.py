@@ -4,11 +4,9 @@ from calfin_cloud.pipeline.fjords import derive_fjords
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
-from calfin_cloud.pipeline.recipes import made_by
-from calfin_cloud.pipeline.remapping import recompute_changed, retry_failed
 from calfin_cloud.pipeline.reports import summarise_scenes
-from calfin_cloud.pipeline.retracing import retrace_fronts
-from calfin_cloud.pipeline.settings import VARIANTS, MapSettings
+from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by
+from calfin_cloud.pipeline.updating import recompute_changed, retrace_fronts, retry_failed
 
 __all__ = [
     "VARIANTS",

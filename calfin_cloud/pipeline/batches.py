@@ -1,31 +1,23 @@
-"""Scenes of domains in the order of a search, cut into batches that are written together; several run at a time."""
+"""Scenes of domains in the order of a search, cut into batches that are written together."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pystac
-from distributed import Client
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.pipeline.tables import utc
 from calfin_cloud.schema import front_key
+from calfin_cloud.sensors import acquired
 from calfin_cloud.storage import add_scenes, item_digest, keep_domain
 
-BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced
-THREADS_A_BATCH = 8  # that many workers have work, four scenes each, while batches end and begin
-MOST_ALIVE = 64  # batches: 2,000 scenes, some 7,000 tasks
 BATCH_PIXELS = 16_000_000  # of a batch, on all workers together: 190 MB of channels and masks
 PLACED_AT_ONCE = 512  # scenes that get their places in the masks together, and are held for it: 40 MB of items
-
-T = TypeVar("T")
 
 FindScenes = Callable[[Domain], Iterable[pystac.Item]]
 """Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
@@ -36,13 +28,13 @@ class Batch:
     """Scenes of one domain that are written together; `places` are theirs on the time axis of the masks."""
 
     domain: Domain
-    items: Sequence[pystac.Item]
+    scenes: Sequence[pystac.Item]
     places: Sequence[int]
 
     @property
-    def keys(self) -> list[str]:
-        """Keys of the scenes."""
-        return [front_key(self.domain.name, item.id) for item in self.items]
+    def items(self) -> dict[str, dict[str, Any]]:
+        """Items as JSON values by the key of their scenes."""
+        return {front_key(self.domain.name, s.id): s.to_dict(transform_hrefs=False) for s in self.scenes}
 
 
 def cut_batches(
@@ -58,7 +50,7 @@ def cut_batches(
     while group := list(islice(waiting, size * max(1, PLACED_AT_ONCE // size))):
         check()
         keep_domain(store, domain)
-        places = add_scenes(store, domain, {item.id: np.datetime64(utc(item).tz_localize(None)) for item in group})
+        places = add_scenes(store, domain, {item.id: np.datetime64(acquired(item).tz_localize(None)) for item in group})
         for start in range(0, len(group), size):
             part = group[start : start + size]
             yield Batch(domain, part, [places[item.id] for item in part])
@@ -72,15 +64,22 @@ def batch_length(domain: Domain, batch_size: int) -> int:
 def unknown_scenes(
     domain: Domain, items: Iterable[pystac.Item], done: Mapping[str, str], counts: Counter[str]
 ) -> Iterator[pystac.Item]:
-    """Pass on the items whose scenes are not `done` (key -> digest of the item); count all as they come."""
+    """Pass on the items whose scenes are not `done` (key -> digest of the item); count all as they come.
+
+    Raises
+    ------
+    ValueError
+        For items that are not sorted by time and id, or come twice.
+    """
     before = None
     for item in items:
-        if before is not None and (utc(item), item.id) <= (utc(before), before.id):
+        this = acquired(item), item.id
+        if before is not None and this <= before:
             raise ValueError(
                 f"the scenes of {domain.name} must be sorted by datetime and id, each id once, got {item.id} "
-                f"after {before.id}: take them from search_scenes, stream_scenes or items_from_images"
+                f"after {before[1]}: take them from search_scenes, stream_scenes or items_from_images"
             )
-        before, key = item, front_key(domain.name, item.id)
+        before, key = this, front_key(domain.name, item.id)
         counts["found"] += 1
         if key not in done:
             yield item
@@ -88,24 +87,3 @@ def unknown_scenes(
         counts["known"] += 1
         if item_digest(item.to_dict(transform_hrefs=False)) != done[key]:
             counts["changed"] += 1
-
-
-def windowed(run: Callable[[T], gpd.GeoDataFrame], batches: Iterable[T], client: Client) -> Iterator[gpd.GeoDataFrame]:
-    """Run batches on a cluster, as many at a time as keep its workers busy, and yield their fronts in order."""
-    running: deque[Future[gpd.GeoDataFrame]] = deque()
-    pool = ThreadPoolExecutor(MOST_ALIVE)
-    try:
-        for batch in batches:
-            running.append(pool.submit(run, batch))
-            while len(running) > _most_alive(client):
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        # Not waited for: what ends a run ends its client, and with it the wait of each batch for its workers.
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _most_alive(client: Client) -> int:
-    n_threads = int(sum(client.nthreads().values()))  # asked again and again, since clusters grow
-    return min(max(BATCHES_ALIVE, n_threads // THREADS_A_BATCH), MOST_ALIVE)

@@ -13,8 +13,8 @@ from shapely.geometry import LineString, mapping
 
 from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, Uncertainty, trace_fronts, uncertainty_of
 from calfin_cloud.imagery import read_image
-from calfin_cloud.inference import InferenceSettings, predict_scene, prepare_scene
-from calfin_cloud.network import DEFAULT_NETWORK
+from calfin_cloud.inference import predict_scene, prepare_scene
+from calfin_cloud.network import DEFAULT_NETWORK, InferenceSettings
 from calfin_cloud.pipeline.scene import calibration_of
 from calfin_cloud.schema import FAILURES, SceneError
 from calfin_cloud.sensors import Kind

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from functools import lru_cache, partial
 
 import geopandas as gpd
-import numpy as np
-import pystac
 from distributed import Client
-from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
-from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery import Loader, stack_scenes
-from calfin_cloud.inference import predict_scene, tracing_mask
-from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes, windowed
-from calfin_cloud.pipeline.recipes import made_by, recipe_of
-from calfin_cloud.pipeline.scene import Facts, Result, Target, finish_scene, look_at_scene
-from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import is_slc_off, scene_rows, tables_of
-from calfin_cloud.pipeline.workers import check_network, map_on
-from calfin_cloud.sensors import kind_of
+from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
+from calfin_cloud.pipeline.runners import check_network, in_order, map_batches, waves
+from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of
+from calfin_cloud.pipeline.tables import scene_rows, tables_of
 from calfin_cloud.storage import Tables, hold_lease, open_store, tidy, write_batch
 
 log = logging.getLogger(__name__)
-
-SCENES_AHEAD = 4  # read while one is mapped: of a scene's time on a distant server, most is waiting
 
 
 def map_fronts(
@@ -40,7 +28,6 @@ def map_fronts(
     settings: MapSettings | None = None,
     client: Client | None = None,
     batch_size: int = 32,
-    loader: Loader = "stackstac",
     on_batch: Callable[[gpd.GeoDataFrame], None] | None = None,
 ) -> Counter[str]:
     """Map the calving fronts of all scenes of the domains into a store and count the states they ended in.
@@ -60,14 +47,27 @@ def map_fronts(
         A Dask client; without one, scenes are mapped one after the other in this process, and read ahead.
     batch_size
         Scenes that are written together; a killed run repeats at most the batches that were under way.
-    loader
-        What stacks the scenes, `stackstac` or `odc-stac`; the fronts are the same.
+    on_batch
+        Called with the fronts of each batch once it is written.
 
     Returns
     -------
     Counter
         `found`, `known` (in the store before), and the new scenes by state: found = known + front + no_front + failed;
         `changed`: known ones whose item has changed since, which `recompute_changed` maps again.
+
+    Raises
+    ------
+    ValueError
+        For domains of several CRSs, a network that cannot be loaded, or a store that was made differently.
+    StoreInUseError
+        Where another run writes to the store.
+
+    Examples
+    --------
+    >>> find = partial(stream_scenes, "earth-search", period="2019/2021")                          # doctest: +SKIP
+    >>> map_fronts(read_domains("domains.geojson"), find, "fronts")                                # doctest: +SKIP
+    Counter({'found': 70, 'front': 55, 'no_front': 15, 'known': 0, 'failed': 0})
     """
     settings = settings or MapSettings()
     crs = {d.crs for d in domains}
@@ -81,15 +81,21 @@ def map_fronts(
         open_store(store, crs=crs.pop(), made_by=made_by(settings))
         batches = _plan(domains, find_scenes, store, batch_size, counts, check)
         recipe = lru_cache(maxsize=4)(partial(recipe_of, settings=settings))  # 30 ms, the same for all of a domain
-        run = partial(
-            _map_batch, store=store, settings=settings, client=client, recipe=recipe, check=check, loader=loader
-        )
-        for fronts in windowed(run, batches, client) if client else map(run, batches):
+        run = partial(_map_wave, store=store, settings=settings, client=client, recipe=recipe, check=check)
+        for fronts in (f for of_wave in in_order(run, waves(batches, client), client) for f in of_wave):
             counts.update(fronts.drop_duplicates("key")["state"].tolist())
             log.info("%s: %d scenes, so far %s", fronts["domain"].iloc[0], fronts["key"].nunique(), dict(counts))
             if on_batch:
                 on_batch(fronts)
     return counts
+
+
+def tables_of_batches(
+    batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
+) -> Iterator[Tables]:
+    """Map some batches; their masks and pictures are written, their tables are returned."""
+    for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
+        yield tables_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain)
 
 
 def _plan(
@@ -107,83 +113,19 @@ def _plan(
         yield from cut_batches(domain, todo, store, batch_size, check)
 
 
-def _map_batch(
-    batch: Batch,
+def _map_wave(
+    batches: Sequence[Batch],
     *,
     store: str,
     settings: MapSettings,
     client: Client | None,
     recipe: Callable[[Domain], dict[str, str]],
     check: Callable[[], None],
-    loader: Loader,
-) -> gpd.GeoDataFrame:
-    """Map one batch and write its tables: its scenes appear in the store all at once."""
-    tables = map_batch(batch, store, settings, client, loader)
-    items = {key: item.to_dict(transform_hrefs=False) for key, item in zip(batch.keys, batch.items, strict=True)}
-    check()
-    write_batch(store, tables, items, recipe=recipe(batch.domain))
-    return tables.fronts
-
-
-def map_batch(
-    batch: Batch, store: str, settings: MapSettings, client: Client | None, loader: Loader = "stackstac"
-) -> Tables:
-    """Map one batch; its masks and pictures are written, its tables are returned."""
-    if client is None:
-        results = _map_here(batch, store, settings, loader)
-    else:
-        results = map_on(client, batch, store, settings, loader=loader)
-    return tables_of(scene_rows(batch.items, batch.domain, settings), results, batch.domain)
-
-
-def _map_here(batch: Batch, store: str, settings: MapSettings, loader: Loader) -> list[Result]:
-    """Map the scenes one after the other in this process, without a Dask cluster; read some ahead meanwhile."""
-    results: list[Result] = []
-    scenes = _read_ahead(batch, loader)
-    for item, place, scene in zip(batch.items, batch.places, scenes, strict=True):
-        try:
-            results.append(_map_scene(scene.result(), item, Target(store, batch.domain, place, item.id), settings))
-        except Exception as error:
-            results.append(error)
-    return results
-
-
-def _read_ahead(batch: Batch, loader: Loader) -> Iterator[Future[NDArray[np.float32]]]:
-    """Read the scenes of a batch in threads, some ahead of the one that is asked for."""
-    pool = ThreadPoolExecutor(SCENES_AHEAD)
-    reading: deque[Future[NDArray[np.float32]]] = deque()
-    try:
-        for item in batch.items:
-            reading.append(pool.submit(_read, item, batch.domain, loader))
-            if len(reading) > SCENES_AHEAD:
-                yield reading.popleft()
-        while reading:
-            yield reading.popleft()
-    finally:
-        pool.shutdown(wait=False)
-
-
-def _read(item: pystac.Item, domain: Domain, loader: Loader) -> NDArray[np.float32]:
-    scene: NDArray[np.float32] = stack_scenes([item], domain, loader=loader).data[0].compute(scheduler="synchronous")
-    return scene
-
-
-def _map_scene(scene: NDArray[np.float32], item: pystac.Item, target: Target, settings: MapSettings) -> Facts:
-    domain = target.domain
-    look = look_at_scene(
-        scene,
-        resolution_m=domain.resolution_m,
-        slc_off_possible=is_slc_off(item),
-        settings=settings,
-        kind=kind_of(item),
-    )
-    if look.channels is None:
-        return look.facts
-    masks, candidates = predict_scene(
-        look.channels,
-        network=settings.network,
-        fjord_mask=tracing_mask(domain, settings.trace),
-        settings=settings.inference,
-        trace=settings.trace,
-    )
-    return finish_scene(masks, candidates, look, target, settings)
+) -> list[gpd.GeoDataFrame]:
+    """Map batches and write their tables: the scenes of each appear in the store all at once."""
+    written = []
+    for batch, tables in zip(batches, tables_of_batches(batches, store, settings, client), strict=True):
+        check()
+        write_batch(store, tables, batch.items, recipe=recipe(batch.domain))
+        written.append(tables.fronts)
+    return written

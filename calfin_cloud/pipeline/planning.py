@@ -21,24 +21,23 @@ from scipy import stats
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import FindScenes, batch_length
-from calfin_cloud.pipeline.probing import Probe, Slots, probe_scenes, slots_of
+from calfin_cloud.pipeline.probing import NetworkStatistics, Probe, Slots, probe_scenes, slots_of
+from calfin_cloud.pipeline.runners import group_length, placement_of
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.traffic import Traffic
-from calfin_cloud.pipeline.workers import places_of, scenes_together
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import finished_keys, is_store
 
 LOOKS_A_SCENE = 4
 """Scenes that are read for each one that is mapped: reading is cheap, and tells the share that needs the network."""
 
-TASKS_A_SCENE, TASKS_A_GROUP = 3, 8
-"""Tasks of a scene, and of a group of scenes that go through the network together."""
+TASKS_A_GROUP = 11
+"""Tasks of a group of scenes: the six steps, and what takes pictures to the network and tells how many there are."""
 
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
 
 
-NO_PROBE = Probe([], 0.0, 0.0, {}, Traffic(0, 0), [], 0.0)
+NO_PROBE = Probe([], 0.0, 0.0, {}, NetworkStatistics(0, 0), [], 0.0)
 
 
 class Drawn(NamedTuple):
@@ -181,8 +180,8 @@ def _plan_from(
         step_s=_step_seconds(probe),
         slots=asdict(slots),
         tasks=n_tasks,
-        bytes_read=round(probe.traffic.bytes / n_read * to_do),
-        requests=round(probe.traffic.requests / n_read * to_do),
+        bytes_read=round(probe.fetched.bytes / n_read * to_do),
+        requests=round(probe.fetched.requests / n_read * to_do),
         bytes_written=round(_mean([m.bytes for m in probe.mapped]) * to_map),
         files_written=round(_mean([m.files for m in probe.mapped]) * to_map),
         start_s=start_s,
@@ -294,13 +293,13 @@ def _count_tasks(
     """Count the tasks that the scenes to do become; none without a cluster."""
     if client is None:
         return 0
-    places, n_tasks = places_of(client), 0
+    placement, n_tasks = placement_of(client), 0
     for domain in domains:
         n = sum(row["to_do"] for row in rows if row["domain"] == domain.name)
         size = batch_length(domain, batch_size)
         for length, n_batches in ((size, n // size), (n % size, 1)):
-            n_groups = -(-length // scenes_together(length, domain, places))
-            n_tasks += n_batches * (TASKS_A_SCENE * length + TASKS_A_GROUP * n_groups)
+            n_groups = -(-length // group_length(domain, length, placement))
+            n_tasks += n_batches * TASKS_A_GROUP * n_groups
     return n_tasks
 
 

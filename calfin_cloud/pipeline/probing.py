@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import fsspec
 import numpy as np
 import pystac
+import rasterio._base
 from distributed import Client
-from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.imagery import stack_scenes
-from calfin_cloud.inference import predict_scene, tracing_mask
-from calfin_cloud.pipeline.mapping import SCENES_AHEAD
-from calfin_cloud.pipeline.scene import Look, Target, finish_scene, look_at_scene
+from calfin_cloud.imagery import READ_AT_ONCE
+from calfin_cloud.inference import SceneMasks, predict_scene, tracing_mask
+from calfin_cloud.pipeline.runners import placement_of
+from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, store_and_trace
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import is_slc_off, utc
-from calfin_cloud.pipeline.traffic import Traffic, start_counting, stop_counting
-from calfin_cloud.pipeline.workers import places_of
-from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import kind_of
+from calfin_cloud.schema import SceneError, to_levels
+from calfin_cloud.sensors import acquired, item_of
 from calfin_cloud.storage import add_scenes, keep_domain, open_store
-
-Item = dict[str, Any]
-"""A STAC item as JSON values: pystac's own may drag its whole catalogue to the worker."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,13 @@ class Slots:
     on_one_host: int = 1
 
 
+class NetworkStatistics(NamedTuple):
+    """What GDAL has fetched: requests for scenes (GET, HEAD and listings), bytes of their answers; none for files."""
+
+    requests: int
+    bytes: int
+
+
 class TimedLook(NamedTuple):
     """A scene that was read and looked at, and in how many seconds."""
 
@@ -52,12 +56,11 @@ class TimedLook(NamedTuple):
     look: Look
 
 
-class Predicted(NamedTuple):
+class TimedMasks(NamedTuple):
     """What the network made of a scene, and in how many seconds."""
 
     network_s: float
-    masks: NDArray[np.float32]
-    candidates: NDArray[np.int32]
+    masks: SceneMasks
 
 
 class Mapped(NamedTuple):
@@ -83,7 +86,7 @@ class Probe:
         Seconds between scenes where nothing but reading is done, several at a time as in a run.
     reasons
         How many of them have no need of the network, and why; those that have are counted under "".
-    traffic
+    fetched
         Over the network, to read all of them.
     mapped
         The scenes that were mapped.
@@ -95,7 +98,7 @@ class Probe:
     busy_s: float
     interval_s: float
     reasons: dict[str, int]
-    traffic: Traffic
+    fetched: NetworkStatistics
     mapped: list[Mapped]
     start_s: float
 
@@ -133,28 +136,28 @@ def probe_scenes(
         Otherwise it writes into temporary folders of the workers.
     """
     start_s = _warm_up(settings, client)
-    places = places_of(client) if client else None
-    network, others = (places.network, places.others) if places else (None, None)
+    placement = placement_of(client) if client else None
+    network, others = (placement.network, placement.others) if placement else (None, None)
     _on_each(client, start_counting)
     busy_s, began = -sum(_on_each(client, time.process_time)), time.perf_counter()
     looks = [_submit(client, others, read_scene, item, domain, settings) for item, domain in scenes]
-    facts = _results(client, [_submit(client, others, _facts, look) for look in looks])
+    facts = _results(client, [_submit(client, others, _facts, of) for of in looks])
     seconds = time.perf_counter() - began
     busy_s += sum(_on_each(client, time.process_time))
-    traffic = _on_each(client, stop_counting)
+    fetched = _on_each(client, stop_counting)
     useful = [i for i, (_, reason) in enumerate(facts) if not reason]
     where = beside if beside and "://" in beside else None
     mapped = []
     for i in np.linspace(0, len(useful) - 1, min(n_mapped, len(useful))).round().astype(int):
-        look, (item, domain) = looks[useful[i]], scenes[useful[i]]
-        predicted = _submit(client, network, predict, look, domain, settings)
-        mapped.append(_submit(client, others, trace, look, predicted, item, domain, settings, where))
+        of, (item, domain) = looks[useful[i]], scenes[useful[i]]
+        predicted = _submit(client, network, predict, of, domain, settings)
+        mapped.append(_submit(client, others, trace, of, predicted, item, domain, settings, where))
     return Probe(
         [read_s for read_s, _ in facts],
         busy_s / len(scenes),
-        seconds / len(scenes) / (1 if client else SCENES_AHEAD),
+        seconds / len(scenes) / (1 if client else READ_AT_ONCE),
         dict(Counter(reason for _, reason in facts)),
-        Traffic(sum(t.requests for t in traffic), sum(t.bytes for t in traffic)),
+        NetworkStatistics(sum(f.requests for f in fetched), sum(f.bytes for f in fetched)),
         _results(client, mapped),
         start_s,
     )
@@ -166,80 +169,102 @@ def probe_scenes(
 def read_scene(item: Item, domain: Domain, settings: MapSettings) -> TimedLook:
     """Read a scene and look at it; one that cannot be read has its reason among the facts."""
     began = time.perf_counter()
-    scene_item = pystac.Item.from_dict(item, preserve_dict=True)
-    try:
-        scene = stack_scenes([scene_item], domain).data[0].compute(scheduler="synchronous")
-        look = look_at_scene(
-            scene,
-            resolution_m=domain.resolution_m,
-            slc_off_possible=is_slc_off(scene_item),
-            settings=settings,
-            kind=kind_of(scene_item),
-        )
-    except SceneError as error:
-        look = Look({"reason": error.reason, "detail": error.message}, None)
-    return TimedLook(time.perf_counter() - began, look)
+    looks = look(Group("", domain, [item], [0]), settings=settings)
+    facts = looks.facts[0]
+    if isinstance(facts, Exception):
+        reason = facts.reason if isinstance(facts, SceneError) else "error"
+        facts = {"reason": reason, "detail": str(facts)}
+    return TimedLook(time.perf_counter() - began, Look(facts, looks.channels[0]))
 
 
-def predict(timed: TimedLook, domain: Domain, settings: MapSettings) -> Predicted:
+def predict(timed: TimedLook, domain: Domain, settings: MapSettings) -> TimedMasks:
     """Take a scene through both passes of the network."""
     assert timed.look.channels is not None
     began = time.perf_counter()
-    masks, candidates = predict_scene(
+    masks, boxes = predict_scene(
         timed.look.channels,
         network=settings.network,
         fjord_mask=tracing_mask(domain, settings.trace),
         settings=settings.inference,
         trace=settings.trace,
     )
-    return Predicted(time.perf_counter() - began, masks, candidates)
+    return TimedMasks(time.perf_counter() - began, SceneMasks(to_levels(masks), boxes))
 
 
 def trace(
-    timed: TimedLook, predicted: Predicted, item: Item, domain: Domain, settings: MapSettings, beside: str | None
+    timed: TimedLook, predicted: TimedMasks, item: Item, domain: Domain, settings: MapSettings, beside: str | None
 ) -> Mapped:
     """Store the masks of a scene and trace its fronts, in a store of its own that is deleted again."""
-    with _own_store(beside) as place:
-        open_store(place, crs=domain.crs, made_by={})
-        keep_domain(place, domain)
-        moment = utc(pystac.Item.from_dict(item, preserve_dict=True)).tz_localize(None)
-        add_scenes(place, domain, {item["id"]: np.datetime64(moment)})
-        before = _sizes(place)
+    assert timed.look.channels is not None
+    with _own_store(beside) as store:
+        open_store(store, crs=domain.crs, made_by={})
+        keep_domain(store, domain)
+        moment = acquired(item_of(item)).tz_localize(None)
+        add_scenes(store, domain, {item["id"]: np.datetime64(moment)})
+        before = _sizes(store)
         began = time.perf_counter()
-        target = Target(place, domain, 0, item["id"])
-        finish_scene(predicted.masks, predicted.candidates, timed.look, target, settings)
+        (target,) = Group(store, domain, [item], [0]).targets
+        store_and_trace(predicted.masks, timed.look.channels[..., 0], target, settings)
         seconds = time.perf_counter() - began
-        new = [size for path, size in _sizes(place).items() if path not in before]
+        new = [size for path, size in _sizes(store).items() if path not in before]
     return Mapped(predicted.network_s, seconds, sum(new), len(new))
 
 
 def rehearse(settings: MapSettings) -> float:
-    """Map a made-up scene twice; return the seconds of the second time, when all is loaded and compiled."""
+    """Map a synthetic scene twice; return the seconds of the second time, when all is loaded and compiled."""
     domain = Domain("rehearsal", box_grid((0.0, 0.0, 256 * 30.0, 256 * 30.0), 3413, 30.0))
     scene = np.full((2, *domain.shape), 0.1, dtype="float32")
     scene[0, :, 128:] = 0.8  # ice, so that there is a front to trace
-    item: Item = {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "id": "rehearsal",
-        "geometry": None,
-        "links": [],
-        "assets": {},
-    }
-    item |= {"properties": {"datetime": "2020-01-01T00:00:00Z"}}
+    item = pystac.Item("rehearsal", None, None, datetime(2020, 1, 1, tzinfo=UTC), {}).to_dict()
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        look = look_at_scene(
+        seen = look_at_scene(
             scene, resolution_m=domain.resolution_m, slc_off_possible=False, settings=settings, kind="optical"
         )
-        timed = TimedLook(0.0, look)
+        timed = TimedLook(0.0, seen)
         trace(timed, predict(timed, domain, settings), item, domain, settings, None)
         seconds = time.perf_counter() - began
     return seconds
 
 
+# What GDAL fetches, as it counts itself
+
+
+def start_counting() -> None:
+    """Count from zero, in all threads of this process."""
+    gdal = _gdal()
+    gdal.CPLSetConfigOption(b"CPL_VSIL_NETWORK_STATS_ENABLED", b"YES")
+    gdal.VSINetworkStatsReset()
+
+
+def stop_counting() -> NetworkStatistics:
+    """Stop counting, and return the counts since `start_counting`."""
+    gdal = _gdal()
+    text = gdal.VSINetworkStatsGetAsSerializedJSON(None)
+    counted = json.loads(ctypes.string_at(text) if text else b"{}")
+    gdal.VSIFree(text)
+    gdal.CPLSetConfigOption(b"CPL_VSIL_NETWORK_STATS_ENABLED", None)
+    gdal.VSINetworkStatsReset()
+    methods = counted.get("methods", {}).values()
+    # Before GDAL opens a file on a web server, `imagery` asks for its first bytes.
+    looks = len(counted.get("handlers", {}).get("vsicurl", {}).get("files", ()))
+    n_bytes = sum(m.get("downloaded_bytes", 0) for m in methods)
+    return NetworkStatistics(looks + sum(m["count"] for m in methods), n_bytes)
+
+
+def _gdal() -> ctypes.CDLL:
+    """Open GDAL's C functions: rasterio has none for this, but a handle of its extension finds those of its GDAL."""
+    gdal = ctypes.CDLL(rasterio._base.__file__)
+    gdal.CPLSetConfigOption.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    gdal.VSINetworkStatsGetAsSerializedJSON.argtypes = [ctypes.c_void_p]
+    gdal.VSINetworkStatsGetAsSerializedJSON.restype = ctypes.c_void_p
+    gdal.VSIFree.argtypes = [ctypes.c_void_p]
+    return gdal
+
+
 def _facts(timed: TimedLook) -> tuple[float, str]:
+    assert not isinstance(timed.look.facts, Exception)
     return timed.read_s, str(timed.look.facts.get("reason", ""))
 
 
@@ -249,17 +274,17 @@ def _own_store(beside: str | None) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="calfin-probe-") as folder:
             yield folder
         return
-    place = f"{beside.rstrip('/')}-probe-{uuid4().hex[:8]}"
+    store = f"{beside.rstrip('/')}-probe-{uuid4().hex[:8]}"
     try:
-        yield place
+        yield store
     finally:
-        fs, root = fsspec.url_to_fs(place, use_listings_cache=False)
+        fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
         if fs.exists(root):
             fs.rm(root, recursive=True)
 
 
-def _sizes(place: str) -> dict[str, int]:
-    fs, root = fsspec.url_to_fs(place, use_listings_cache=False)
+def _sizes(store: str) -> dict[str, int]:
+    fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
     return {path: int(about["size"]) for path, about in fs.find(root, detail=True).items()}
 
 

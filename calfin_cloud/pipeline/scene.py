@@ -1,11 +1,17 @@
-"""One scene: its masks are stored, and its fronts and polygons made from what is stored. These are tasks of a graph."""
+"""The way of a scene, step by step: read, look, predict in two passes, store, trace; plain functions, in their order.
+
+A step takes the scenes of a group (some scenes of one domain), and a scene that fails leaves the others alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import distributed
 import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import LineString
@@ -22,14 +28,18 @@ from calfin_cloud.fronts import (
     trace_fronts,
     uncertainty_of,
 )
-from calfin_cloud.imagery import scene_fractions
-from calfin_cloud.inference import prepare_scene, tracing_mask
+from calfin_cloud.imagery import read_each, scene_fractions, stack_scenes
+from calfin_cloud.inference import Each, Predict, Prepared, SceneMasks, prepare_scene, tracing_mask, two_passes
 from calfin_cloud.network import network_id, weights_path
-from calfin_cloud.pipeline.recipes import calibration_id
-from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.settings import MapSettings, calibration_id
 from calfin_cloud.polygons import Polygons, close_polygons
-from calfin_cloud.sensors import Kind
+from calfin_cloud.schema import UNSEEN, SceneError, from_levels
+from calfin_cloud.sensors import Kind, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
+from calfin_cloud.timeseries import length_scale
+
+Item = dict[str, Any]
+"""A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""
 
 Facts = dict[str, Any]
 """What is known of a scene: `reason`, `detail`, fractions, and where it was traced `fronts`, `rejected`, `polygons`."""
@@ -37,11 +47,20 @@ Facts = dict[str, Any]
 Result = Facts | Exception
 
 
-class Look(NamedTuple):
-    """First look at a scene: its fractions, or why it is left out; the network's input (y, x, 4) where it is not."""
+@dataclass(frozen=True)
+class Group:
+    """Scenes of one domain that go through the steps together; `places` are theirs on the time axis of the masks."""
 
-    facts: Facts
-    channels: NDArray[np.uint8] | None
+    store: str
+    domain: Domain
+    items: Sequence[Item]
+    places: Sequence[int]
+
+    @property
+    def targets(self) -> list[Target]:
+        """Where the results of each scene go."""
+        pairs = zip(self.items, self.places, strict=True)
+        return [Target(self.store, self.domain, place, str(item["id"])) for item, place in pairs]
 
 
 class Target(NamedTuple):
@@ -51,6 +70,94 @@ class Target(NamedTuple):
     domain: Domain
     place: int
     scene_id: str
+
+
+class Look(NamedTuple):
+    """First look at one scene: its fractions, or why it is left out; the network's input where it is not."""
+
+    facts: Result
+    channels: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class Looks(Prepared):
+    """First look at the scenes of a group: `facts` of each, or what went wrong; channels of those to be mapped."""
+
+    facts: Sequence[Result] = ()
+
+
+def map_looks(
+    groups: Sequence[Any], looks: Sequence[Any], settings: MapSettings, *, each: Each, predict: Predict
+) -> Sequence[Any]:
+    """Take groups of scenes that were looked at through all further steps: a list of results of each group."""
+    masks = two_passes(looks, settings=settings.inference, trace=settings.trace, each=each, predict=predict)
+    return each(partial(finish, settings=settings), groups, looks, masks)
+
+
+# The steps
+
+
+def look(group: Group, *, settings: MapSettings) -> Looks:
+    """Read the scenes of a group, some at once, measure them, and prepare those that are worth the network."""
+    items = [item_of(item) for item in group.items]
+    with suppress(ValueError, KeyError):  # no task of a worker
+        distributed.secede()  # reading is mostly waiting: others may run meanwhile
+    looked = []
+    for item, scene in zip(items, read_each(stack_scenes(items, group.domain)), strict=True):
+        try:
+            if isinstance(scene, Exception):
+                raise scene
+            looked.append(
+                look_at_scene(
+                    scene,
+                    resolution_m=group.domain.resolution_m,
+                    slc_off_possible=is_slc_off(item),
+                    settings=settings,
+                    kind=kind_of(item),
+                )
+            )
+        except Exception as error:
+            looked.append(Look(error, None))
+    walls = tracing_mask(group.domain, settings.trace)
+    return Looks([of.channels for of in looked], walls, [of.facts for of in looked])
+
+
+def finish(group: Group, looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSettings) -> list[Result]:
+    """Store and trace the scenes that were predicted; of the others, say why they were not."""
+    results = []
+    for target, facts, channels, predicted in zip(group.targets, looks.facts, looks.channels, masks, strict=True):
+        if isinstance(facts, Exception) or predicted is None or channels is None:
+            results.append(facts)
+            continue
+        try:
+            results.append(facts | store_and_trace(predicted, channels[..., 0], target, settings))
+        except Exception as error:
+            results.append(error)
+    return results
+
+
+def retrace(group: Group, reasons: Sequence[tuple[str, str]], *, settings: MapSettings) -> list[Result]:
+    """Trace the scenes of a group anew from their stored masks; `reasons` are what the store says of each now.
+
+    A scene without masks that the network had not seen stays as it is.
+    """
+    results: list[Result] = []
+    for target, (reason, detail) in zip(group.targets, reasons, strict=True):
+        try:
+            levels = read_scene_masks(target.store, target.domain.name, target.place)
+            if not np.isnan(levels[0]).all():
+                results.append(_trace_stored(levels, target, settings))
+            elif reason in UNSEEN:
+                results.append(SceneError(reason, detail))
+            else:
+                gone = "its masks are no longer in the store: `calfin retry` maps it again"
+                results.append(SceneError("unreadable", gone))
+        except Exception as error:  # a damaged file or a busy server: the scene fails, and a retry maps it again
+            results.append(error)
+    return results
+
+
+# What the steps are made of
 
 
 def look_at_scene(
@@ -63,11 +170,11 @@ def look_at_scene(
 ) -> Look:
     """Measure a scene (band, y, x) of a kind of sensor, and prepare it for the network if it is worth that."""
     fractions = scene_fractions(scene, resolution_m=resolution_m, slc_off_possible=slc_off_possible)
-    facts = fractions | verdict(fractions, settings)
-    return Look(facts, None if "reason" in facts else prepare_scene(scene, resolution_m, kind))
+    left_out = why_left_out(fractions, settings)
+    return Look(fractions | left_out, None if left_out else prepare_scene(scene, resolution_m, kind))
 
 
-def verdict(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]:
+def why_left_out(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]:
     """Reason and detail why a scene is not worth the network; empty if it is."""
     for reason, fraction, limit in (
         ("nodata", facts["nodata_fraction"], settings.max_nodata),
@@ -78,43 +185,27 @@ def verdict(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]
     return {}
 
 
-def finish_scene(
-    masks: NDArray[np.float32], candidates: NDArray[np.int32], look: Look, target: Target, settings: MapSettings
-) -> Facts:
-    """Store and trace a scene that was predicted; one that was left out is only told why."""
-    if look.channels is None:
-        return look.facts
-    return look.facts | store_and_trace(masks, candidates, look.channels, target, settings)
+def store_and_trace(predicted: SceneMasks, grey: NDArray[np.uint8], target: Target, settings: MapSettings) -> Facts:
+    """Write the masks of a scene and its grey picture (y, x), and trace its fronts; return what was found."""
+    store, domain, place, _ = target
+    masks = from_levels(predicted.masks)
+    write_masks(store, domain.name, place, masks, candidates=predicted.boxes, grey=grey)
+    return trace_scene(masks, predicted.boxes, grey, target, settings)
 
 
-def store_and_trace(
+def trace_scene(
     masks: NDArray[np.float32],
-    candidates: NDArray[np.int32],
-    channels: NDArray[np.uint8],
+    boxes: NDArray[np.int32],
+    grey: NDArray[np.uint8] | None,
     target: Target,
     settings: MapSettings,
 ) -> Facts:
-    """Write the masks of a scene and trace its fronts from what is stored; return what was found."""
-    store, domain, place, _ = target
-    boxes = candidates[candidates[:, 0] >= 0]
-    write_masks(store, domain.name, place, masks, candidates=boxes, grey=channels[..., 0])
-    return trace_stored(target, settings)
-
-
-def trace_stored(target: Target, settings: MapSettings) -> Facts:
-    """Trace a scene whose masks are stored, draw its picture; return what was found."""
-    store, domain, place, scene_id = target
-    front, ice = read_scene_masks(store, domain.name, place)
+    """Trace a scene from its masks (mask, y, x) as they are stored, and draw its picture; return what was found."""
+    store, domain, _, scene_id = target
+    front, ice = masks
     walls = tracing_mask(domain, settings.trace)
-    trace = trace_fronts(
-        front,
-        ice,
-        fjord_mask=walls,
-        boxes=read_candidates(store, domain.name, place),
-        settings=settings.trace,
-    )
+    trace = trace_fronts(front, ice, fjord_mask=walls, boxes=boxes, settings=settings.trace)
     on_map = [georeference(f.line, domain.grid.transform) for f in trace.fronts]
-    grey = read_scene_grey(store, domain.name, place)
     if grey is not None:
         lines, rejected = [f.line for f in trace.fronts], [r.line for r in trace.rejected]
         write_picture(store, domain.name, scene_id, scene_png(grey, lines, rejected=rejected))
@@ -123,26 +214,12 @@ def trace_stored(target: Target, settings: MapSettings) -> Facts:
         "detail": trace.detail,
         "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
         "fronts": [
-            {"geometry": line, "confidence": f.confidence} | _how_sure(f, front, ice, domain, settings)
+            {"geometry": line, "confidence": f.confidence} | _uncertainty(f, front, ice, domain, settings)
             for line, f in zip(on_map, trace.fronts, strict=True)
         ],
         "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
         "polygons": _close(trace.fronts, on_map, ice, domain, settings),
         "fjord": domain.fjord_source or "scene",
-    }
-
-
-def _how_sure(
-    found: Front, front: NDArray[np.float32], ice: NDArray[np.float32], domain: Domain, settings: MapSettings
-) -> dict[str, Any]:
-    """Uncertainty of a front in metres, and its score."""
-    sure, metres = uncertainty_of(found.line, front, ice, calibration_of(settings.network)), domain.resolution_m
-    return {
-        "sigma_m": sure.sigma_px * metres,
-        "half95_m": sure.half95_px * metres,
-        "vertex_sigma_m": [] if np.isnan(sure.sigma_px) else (sure.vertex_sigma_px * metres).astype("float32").tolist(),
-        "score": sure.score,
-        "score_reasons": sure.reasons,
     }
 
 
@@ -154,6 +231,26 @@ def calibration_of(network: str) -> Calibration | None:
 @lru_cache(maxsize=4)
 def _calibration(network: str, _: str) -> Calibration | None:
     return read_calibration(calibration_beside(weights_path(network)), network=network_id(network))
+
+
+def _trace_stored(masks: NDArray[np.float32], target: Target, settings: MapSettings) -> Facts:
+    where = (target.store, target.domain.name, target.place)
+    return trace_scene(masks, read_candidates(*where), read_scene_grey(*where), target, settings)
+
+
+def _uncertainty(
+    found: Front, front: NDArray[np.float32], ice: NDArray[np.float32], domain: Domain, settings: MapSettings
+) -> dict[str, Any]:
+    """Uncertainty of a front in metres on the ground, and its score."""
+    sure = uncertainty_of(found.line, front, ice, calibration_of(settings.network))
+    metres = domain.resolution_m / length_scale(domain.crs, domain.polygon)
+    return {
+        "sigma_m": sure.sigma_px * metres,
+        "half95_m": sure.half95_px * metres,
+        "vertex_sigma_m": [] if np.isnan(sure.sigma_px) else (sure.vertex_sigma_px * metres).astype("float32").tolist(),
+        "score": sure.score,
+        "score_reasons": sure.reasons,
+    }
 
 
 def _close(

@@ -1,15 +1,18 @@
-"""What decides the results of a run, saved with its store."""
+"""What decides the results of a run: its settings, saved with the store, and their digests, saved with every batch."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib.metadata import version
 from typing import Any, get_args, get_type_hints
 
-from calfin_cloud import fronts, inference
-from calfin_cloud.fronts import TraceSettings
-from calfin_cloud.inference import InferenceSettings
-from calfin_cloud.network import DEFAULT_NETWORK
+from calfin_cloud import fronts
+from calfin_cloud.domains import Domain, domains_json
+from calfin_cloud.fronts import TraceSettings, calibration_beside
+from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, InferenceSettings, engine_of, network_id, weights_path
 from calfin_cloud.polygons import PolygonSettings
 
 EVEN_EVIDENCE = PolygonSettings(ice_evidence=0.5)
@@ -18,7 +21,20 @@ EVEN_EVIDENCE = PolygonSettings(ice_evidence=0.5)
 
 @dataclass(frozen=True)
 class MapSettings:
-    """What decides a front, saved with the store: the limits of cloud and nodata are the original's (2.1)."""
+    """What decides a front, saved with the store: the limits of cloud and nodata are the original's (2.1).
+
+    Attributes
+    ----------
+    network
+        Name of a shipped network, or path of a weights file.
+    max_cloud, max_nodata
+        Part of the domain, 0 to 1, above which a scene is left out.
+
+    Examples
+    --------
+    >>> MapSettings(max_cloud=0.3).max_nodata
+    0.25
+    """
 
     network: str = DEFAULT_NETWORK
     max_cloud: float = 0.15
@@ -29,7 +45,7 @@ class MapSettings:
 
 
 VARIANTS = {"default": MapSettings()} | {
-    name: MapSettings(inference=inference.CALFIN, trace=trace, polygons=PolygonSettings())
+    name: MapSettings(inference=CALFIN, trace=trace, polygons=PolygonSettings())
     for name, trace in fronts.VARIANTS.items()
     if name != "default"
 }
@@ -44,9 +60,46 @@ def saved(settings: MapSettings) -> dict[str, Any]:
 
 
 def settings_from(saved: Mapping[str, Any]) -> MapSettings:
-    """Read the settings that a store was made with (`store.json`)."""
+    """Read the settings that a store was made with (`store.json`).
+
+    Raises
+    ------
+    ValueError
+        Where another version of the code knew other settings.
+    """
     settings: MapSettings = _value(MapSettings, saved)
     return settings
+
+
+def made_by(settings: MapSettings) -> dict[str, Any]:
+    """Return what a store is made with, as `store.json` keeps it: settings, model, calibration, version of the code."""
+    return {
+        "settings": saved(settings),
+        "model": network_id(settings.network),
+        "calibration": calibration_id(settings.network),
+        "code": version("calfin-cloud"),
+    }
+
+
+def recipe_of(domain: Domain, settings: MapSettings) -> dict[str, str]:
+    """Digests of what decides the `masks` of a domain's scenes, and the `fronts` that are traced from them."""
+    made = made_by(settings)
+    how, calibration = made.pop("settings"), made.pop("calibration")
+    masks = [made, how["max_cloud"], how["max_nodata"], how["inference"]]
+    fronts = [how["trace"], how["polygons"], calibration, made["code"], domains_json([domain])]
+    return {"masks": _digest(masks), "fronts": _digest(fronts)}
+
+
+def calibration_id(network: str) -> str:
+    """Digest of the calibration beside the weights of a network, given by name or path; `none` where there is none."""
+    path = calibration_beside(weights_path(network))
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "none"
+
+
+def code_of(settings: MapSettings) -> str:
+    """Version of the code, and the engine of the network where it is not Keras: `0.1.0` or `0.1.0 openvino`."""
+    engine = engine_of(settings.network, settings.inference)
+    return version("calfin-cloud") + ("" if engine == "keras" else f" {engine}")
 
 
 def _value(kind: Any, saved: Any) -> Any:  # noqa: ANN401 - any dataclass of settings, or a plain value
@@ -63,3 +116,7 @@ def _value(kind: Any, saved: Any) -> Any:  # noqa: ANN401 - any dataclass of set
         )
     hints = get_type_hints(made)
     return made(**{name: _value(hints[name], value) for name, value in saved.items()})
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import geopandas as gpd
@@ -16,7 +15,7 @@ from distributed.scheduler import KilledWorker
 from calfin_cloud.domains import Domain
 from calfin_cloud.network import network_id
 from calfin_cloud.pipeline.scene import Result
-from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.settings import MapSettings, code_of
 from calfin_cloud.schema import (
     FAILURES,
     FRONT_SCHEMA,
@@ -27,19 +26,20 @@ from calfin_cloud.schema import (
     SceneError,
     front_key,
 )
-from calfin_cloud.sensors import may_be_slc_off
+from calfin_cloud.sensors import acquired, is_slc_off
 from calfin_cloud.storage import Tables
+from calfin_cloud.timeseries import length_scale
 
 Row = dict[str, Any]
 
 
 def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) -> Tables:
-    """Make the tables of scenes; `scenes` has what is known of each but for its result, see `scene_row`."""
+    """Make the tables of scenes; `scenes` has what is known of each but for its result, see `scene_rows`."""
     pairs = list(zip(scenes, results, strict=True))
     return Tables(
-        _table([r for row, result in pairs for r in _front_rows(row, result)], FRONT_SCHEMA, domain),
+        _table([r for row, result in pairs for r in _front_rows(row, result, domain.crs)], FRONT_SCHEMA, domain),
         _table([r for row, result in pairs for r in _rejected_rows(row, result)], REJECTED_SCHEMA, domain),
-        _table([r for row, result in pairs for r in _polygon_rows(row, result)], POLYGON_SCHEMA, domain),
+        _table([r for row, result in pairs for r in _polygon_rows(row, result, domain.crs)], POLYGON_SCHEMA, domain),
     )
 
 
@@ -60,38 +60,18 @@ def scene_rows(items: Sequence[pystac.Item], domain: Domain, settings: MapSettin
     return [_scene_row(item, domain) | by for item in items]
 
 
-def code_of(settings: MapSettings) -> str:
-    """Version of the code, and the engine of the network where it is not Keras: `0.1.0` or `0.1.0 openvino`."""
-    engine = settings.inference.engine
-    return version("calfin-cloud") + ("" if engine == "keras" else f" {engine}")
-
-
 def _scene_row(item: pystac.Item, domain: Domain) -> Row:
     return {
         "key": front_key(domain.name, item.id),
         "domain": domain.name,
         "scene_id": item.id,
         "glacier_id": domain.glacier_id,
-        "datetime": utc(item),
+        "datetime": acquired(item),
         "platform": str(item.properties.get("platform") or "unknown"),
         "collection": item.collection_id or "",
         "quality_flag": 13 if is_slc_off(item) else 10,
         "resolution_m": domain.resolution_m,
     } | dict.fromkeys(("cloud_fraction", "nodata_fraction", "slc_off_fraction"), np.nan)
-
-
-def is_slc_off(item: pystac.Item) -> bool:
-    """Whether the scene may have the stripes of Landsat 7 without its scan-line corrector."""
-    return may_be_slc_off(str(item.properties.get("platform") or ""), utc(item))
-
-
-def utc(item: pystac.Item) -> pd.Timestamp:
-    """When the scene was taken, in UTC."""
-    when = item.datetime or item.common_metadata.start_datetime
-    if when is None:
-        raise ValueError(f"item {item.id} has neither datetime nor start_datetime")
-    stamp = pd.Timestamp(when)
-    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
 
 
 def _table(rows: Sequence[Row], schema: pa.Schema, domain: Domain) -> gpd.GeoDataFrame:
@@ -100,7 +80,7 @@ def _table(rows: Sequence[Row], schema: pa.Schema, domain: Domain) -> gpd.GeoDat
     return gpd.GeoDataFrame(table, geometry="geometry", crs=domain.crs)
 
 
-def _front_rows(scene: Row, result: Result) -> list[Row]:
+def _front_rows(scene: Row, result: Result, crs: str) -> list[Row]:
     """Rows of one scene: one a front, or one that says why there is none."""
     row = scene | NO_FRONT
     if isinstance(result, Exception):
@@ -108,7 +88,8 @@ def _front_rows(scene: Row, result: Result) -> list[Row]:
         return [row | {"state": "failed" if reason in FAILURES else "no_front", "reason": reason, "detail": detail}]
     row |= {k: v for k, v in result.items() if k in row or k in ("reason", "detail")}
     found = [
-        {"state": "front", "front": n, "length_m": front["geometry"].length} | front
+        {"state": "front", "front": n, "length_m": front["geometry"].length / length_scale(crs, front["geometry"])}
+        | front
         for n, front in enumerate(result.get("fronts", ()))
     ]
     return [row | front for front in found] or [row | {"state": "no_front"}]
@@ -123,14 +104,14 @@ def _rejected_rows(scene: Row, result: Result) -> list[Row]:
     ]
 
 
-def _polygon_rows(scene: Row, result: Result) -> list[Row]:
+def _polygon_rows(scene: Row, result: Result, crs: str) -> list[Row]:
     """Rows of one scene with a front: its ocean and its ice, or why there are none."""
     if isinstance(result, Exception) or (made := result.get("polygons")) is None:
         return []
     rows = []
     for kind in POLYGON_KINDS:
         shape = getattr(made, kind)
-        area = np.nan if shape is None else shape.area
+        area = np.nan if shape is None else shape.area / length_scale(crs, shape) ** 2
         reason = made.reason if made.reason or shape is not None else f"no_{kind}"
         row = {"kind": kind, "reason": reason, "detail": made.detail, "area_m2": area, "geometry": shape}
         rows.append(scene | row | {"fjord": result["fjord"]})

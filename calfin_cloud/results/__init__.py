@@ -7,6 +7,7 @@ from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import (
     apply_verdicts,
+    orphaned_verdicts,
     read_verdicts,
     reviewed_fronts,
     usable_fronts,
@@ -34,6 +35,7 @@ __all__ = [
     "lineage_of",
     "measure_series",
     "open_store",
+    "orphaned_verdicts",
     "read_lines",
     "read_verdicts",
     "reviewed_fronts",

@@ -17,7 +17,10 @@ from calfin_cloud.fronts import fjord_from_scenes
 from calfin_cloud.polygons import Polygons, PolygonSettings, close_polygons
 from calfin_cloud.schema import POLYGON_KINDS
 from calfin_cloud.storage import read_places, read_polygons, read_scene_masks, read_store, read_store_domains
+from calfin_cloud.timeseries import length_scale
 
+MANUAL = (0, 3)
+"""Quality flags of lines that people drew (calfin-method 8)."""
 OF_SCENE = ("key", "domain", "scene_id", "glacier_id", "datetime", "platform")
 
 
@@ -35,7 +38,8 @@ def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         As `storage.read_polygons`. A scene with no front left has no row, one whose fronts do not close says why.
     """
     polygons = read_polygons(store)
-    changed = fronts.loc[fronts["verdict"].isin(["reject", "redraw"]), "key"]
+    is_drawn = (fronts["verdict"] != "") & fronts["quality_flag"].isin(MANUAL)
+    changed = fronts.loc[is_drawn | (fronts["verdict"] == "reject"), "key"]
     left = fronts[fronts["key"].isin(changed) & (fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     domains = {d.name: d for d in read_store_domains(store)}
     rows = [row for _, scene in left.groupby("key", sort=False) for row in _rows(store, domains, scene)]
@@ -69,6 +73,6 @@ def _rows(store: str, domains: dict[str, Domain], scene: gpd.GeoDataFrame) -> li
     for kind in POLYGON_KINDS:
         shape = getattr(made, kind)
         reason = made.reason if made.reason or shape is not None else f"no_{kind}"
-        area = np.nan if shape is None else shape.area
+        area = np.nan if shape is None else shape.area / length_scale(domain.crs, shape) ** 2
         rows.append(same | {"kind": kind, "reason": reason, "area_m2": area, "geometry": shape})
     return rows

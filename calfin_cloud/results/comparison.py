@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.figures.comparison import comparison_png
-from calfin_cloud.metrics import bootstrap_interval, common_distances, line_distances
+from calfin_cloud.figures.coverage import coverage_png
+from calfin_cloud.metrics import common_distances, line_distances
+from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.series import REACH_M, Lines
 from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of, seaward_of
 
@@ -22,6 +24,12 @@ PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", "season", *(f"{name}_{side}" for
 MEASURES = ("days", "distance_m", "common_m", "hd95_m", "advance_m")
 GROUPS = ("all", "sensor", "season", "authors", "year")
 FAR_M = 5000.0
+UNKNOWN = "unknown"
+SUMMARY_COLUMNS = (
+    *("by", "group", "pairs", "lines", "glaciers"),
+    *(f"{name}{end}" for name in ("distance_m", "common_m", "advance_m") for end in ("", "_low", "_high")),
+    *("distance_median_m", "common_median_m", "hd95_m"),
+)
 
 
 def compare_products(
@@ -74,27 +82,66 @@ def compare_products(
 def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     """Summarise pairs over all, by both sensors, season, pair of authors and year: a row a group.
 
-    Columns: `by`, `group`, `pairs`, `glaciers`, `distance_m` (mean over pairs, with `_low` and `_high` of its 95 %
-    bootstrap interval), `median_m` (median over pairs of their mean), `hd95_m`, and with intervals `common_m` and
-    `advance_m`.
+    Columns: `by`, `group`, `pairs`, `lines` (groups of pairs that share no front with another), `glaciers`;
+    `distance_m`, `common_m` and `advance_m`: means over pairs, each with `_low` and `_high` of its 95 % interval by
+    drawing glaciers, and in each its groups of lines; `distance_median_m`, `common_median_m`: medians over pairs;
+    `hd95_m`: mean.
     """
+    if pairs.empty:
+        return pd.DataFrame(columns=list(SUMMARY_COLUMNS))
     named = pairs.assign(
         all="all",
         sensor=_both(pairs, "sensor"),
         authors=_both(pairs, "author"),
         year=pairs["datetime_a"].dt.year.astype(str),
+        line=line_groups(pairs),
     )
     rows = [_summary(by, str(group), part) for by in GROUPS for group, part in named.groupby(by)]
-    return pd.DataFrame([row for row in rows if row["group"].strip(" -")])
+    return pd.DataFrame(
+        [row for row in rows if row["group"] != f"{UNKNOWN} - {UNKNOWN}"], columns=list(SUMMARY_COLUMNS)
+    )
 
 
-def write_comparison(pairs: pd.DataFrame, folder: Path, *, title: str) -> pd.DataFrame:
-    """Write pairs and summary (CSV) and the picture of their distributions; return the summary."""
+def count_fronts(fronts: gpd.GeoDataFrame) -> pd.DataFrame:
+    """Count the fronts of a product by glacier, year and season, and those drawn twice.
+
+    Columns: `glacier_id`, `year`, `season` (December counts for the year it lies in), `fronts`, and `duplicates`: how
+    many of them lie on the day of another one of the same glacier by the same author.
+    """
+    whole = _whole(fronts)
+    is_southern = whole.to_crs(4326).bounds["maxy"] < 0
+    pairs = zip(whole["datetime"], is_southern, strict=True)
+    day = whole["datetime"].dt.date
+    table = pd.DataFrame(
+        {
+            "glacier_id": whole["glacier_id"],
+            "year": whole["datetime"].dt.year,
+            "season": [season_of(when, is_southern=south) for when, south in pairs],
+            "duplicates": pd.DataFrame({"g": whole["glacier_id"], "d": day, "a": whole["author"]}).duplicated(),
+        }
+    )
+    grouped = table.groupby(["glacier_id", "year", "season"])["duplicates"]
+    return grouped.agg(fronts="size", duplicates="sum").reset_index()
+
+
+def write_comparison(
+    pairs: pd.DataFrame, folder: Path, *, title: str, products: Mapping[str, gpd.GeoDataFrame] | None = None
+) -> pd.DataFrame:
+    """Write pairs and summary (CSV) and the picture of their distributions; return the summary.
+
+    Of each product, by name, its counts of fronts (`counts-NAME.csv`) and a heat map of them (`coverage-NAME.png`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise_pairs(pairs)
     pairs.to_csv(folder / "pairs.csv", index=False)
     summary.to_csv(folder / "summary.csv", index=False)
     (folder / "comparison.png").write_bytes(comparison_png(pairs.assign(sensor=_both(pairs, "sensor")), title=title))
+    for name, fronts in (products or {}).items():
+        counts = count_fronts(fronts)
+        counts.to_csv(folder / f"counts-{name}.csv", index=False)
+        told = f"{counts['fronts'].sum()} fronts of {counts['glacier_id'].nunique()} glaciers"
+        title = f"{name}: {told}, {counts['duplicates'].sum()} of them on a day that has another"
+        (folder / f"coverage-{name}.png").write_bytes(coverage_png(counts, title=title))
     return summary
 
 
@@ -151,13 +198,15 @@ def _advance(a: BaseGeometry, b: BaseGeometry, ice: BaseGeometry | None) -> floa
 
 
 def _both(pairs: pd.DataFrame, what: str) -> pd.Series:
-    return pairs[f"{what}_a"] + " - " + pairs[f"{what}_b"]
+    a, b = (pairs[f"{what}_{side}"].astype(str).replace("", UNKNOWN) for side in "ab")
+    return a + " - " + b
 
 
 def _summary(by: str, group: str, part: pd.DataFrame) -> dict[str, Any]:
-    row: dict[str, Any] = {"by": by, "group": group, "pairs": len(part), "glaciers": part["glacier_id"].nunique()}
+    row: dict[str, Any] = {"by": by, "group": group, "pairs": len(part)}
+    row |= {"lines": part["line"].nunique(), "glaciers": part["glacier_id"].nunique()}
     for name in ("distance_m", "common_m", "advance_m"):
-        values = part[name].dropna()
-        low, high = bootstrap_interval(values.to_numpy())
-        row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
-    return row | {"median_m": part["distance_m"].median(), "hd95_m": part["hd95_m"].mean()}
+        mean, low, high = clustered_mean(part[name], part["glacier_id"], part["line"])
+        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    medians = {f"{name}_median_m": part[f"{name}_m"].dropna().median() for name in ("distance", "common")}
+    return row | medians | {"hd95_m": part["hd95_m"].mean()}

@@ -15,14 +15,17 @@ import xarray as xr
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports import (
+    CRS,
     calfin_lines,
     calfin_polygons,
     collection_of,
     exp_text,
+    known_name,
     level_set_at,
     level_set_series,
     monthly_ice,
     read_mesh,
+    region_at,
     termpicks_lines,
     write_by_glacier,
 )
@@ -50,7 +53,8 @@ README = """# Calving fronts
 
 Every line has the id of its scene; `calfin show STORE SCENE` tells which file, network and settings made it. Fronts
 that people rejected are left out (scenes that have no other count as `no_front` for the reason `rejected`), redrawn
-ones are as drawn, and the polygons of their scenes are closed anew.
+ones are as drawn and have who drew them as author, and the polygons of their scenes are closed anew. `reviewed.csv`
+has what people said, with the lines.
 
 `calfin timeseries` has checked the fronts of {checked} of {domains} domains in time. {doubtful} fronts are doubtful:
 `doubtful.csv` has them with the reason and a lowered score. They are in all files.
@@ -79,6 +83,7 @@ references:
 """  # noqa: E501
 
 
+REVIEWED_COLUMNS = ("key", "domain", "scene_id", "front", "datetime", *REVIEW_COLUMNS)
 REJECTED = {"state": "no_front", "reason": "rejected", "detail": "people rejected all its fronts"}
 REJECTED |= {"flags": "", "flag_details": ""}
 """What the row of a scene has of whose fronts none is left."""
@@ -96,6 +101,7 @@ class Stored(NamedTuple):
     store: str
     fronts: gpd.GeoDataFrame
     polygons: gpd.GeoDataFrame
+    judged: gpd.GeoDataFrame
     domains: Mapping[str, Domain]
     made_by: Mapping[str, Any]
     author: str
@@ -119,7 +125,8 @@ def export_store(
 ) -> list[Path]:
     """Write the results of a store into a folder, each format into a folder of its own, and a README with the lineage.
 
-    Beside it lies `doubtful.csv`: the fronts that time makes doubtful, why, and their score.
+    Beside it lie `doubtful.csv`: the fronts that time makes doubtful, why, and their score; and `reviewed.csv`: what
+    people said of fronts, with the lines that they rejected or drew.
 
     Parameters
     ----------
@@ -127,9 +134,10 @@ def export_store(
         Of `FORMATS`: `calfin` and `termpicks` (Shapefiles), `gpkg`, `issm` (.exp contours), `levelset` (NetCDF),
         `icemask` (monthly, Zarr and NetCDF), `stac`.
     author
-        Who answers for the lines: CALFIN's column `Author`.
+        Who answers for the lines: CALFIN's column `Author`; of a redrawn line it is who drew it.
     names
-        Names of the glaciers, see `exports.calfin_lines`.
+        Names of the glaciers, see `exports.calfin_lines`. Where none is given, glaciers of Greenland with a MEaSUREs
+        number have the name of CALFIN's data, if there is one, as `AltName`.
     carry_months
         For how long an ice mask stands for months without a scene, see `exports.monthly_ice`.
     mesh, mesh_crs
@@ -142,32 +150,40 @@ def export_store(
     if carry_months < 0:
         raise ValueError(f"an ice mask can be carried for 0 months or more, got {carry_months}")
     domains = {d.name: d for d in read_store_domains(store)}
-    fronts, polygons = _reviewed(store)
+    fronts, polygons, judged = _reviewed(store)
     made_by = read_store(store)
     places = None if mesh is None else read_mesh(Path(mesh), crs=made_by["crs"], mesh_crs=mesh_crs)
-    stored = Stored(store, fronts, polygons, domains, made_by, author, names, version, carry_months, places)
+    names = _with_known_names(names, fronts, domains)
+    judged = judged[judged["verdict"] != ""]
+    stored = Stored(store, fronts, polygons, judged, domains, made_by, author, names, version, carry_months, places)
     folder, paths = Path(folder), []
     for name in formats:
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         paths += FORMATS[name](stored, target)
-    readme, citation, doubtful = folder / "README.md", folder / "CITATION.cff", folder / "doubtful.csv"
+    readme, citation, doubtful, reviewed = (
+        folder / name for name in ("README.md", "CITATION.cff", "doubtful.csv", "reviewed.csv")
+    )
     _doubtful(fronts).to_csv(doubtful, index=False)
+    judged[[*REVIEWED_COLUMNS]].assign(line=judged.geometry.to_wkt()).to_csv(reviewed, index=False)
     readme.write_text(_readme(stored, formats), encoding="utf-8")
     citation.write_text(CITATION.format(version=version, author=json.dumps(author)), encoding="utf-8")
-    return [*paths, readme, citation, doubtful]
+    return [*paths, readme, citation, doubtful, reviewed]
 
 
-def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Fronts without those that people rejected, and the polygons that they close; every scene keeps a row."""
+def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Fronts without those that people rejected, the polygons that they close, and all fronts; scenes keep a row.
+
+    The `author` of a redrawn front is who drew it, empty of all others.
+    """
     fronts = reviewed_fronts(store)
     polygons = reviewed_polygons(store, fronts)
     is_rejected = fronts["verdict"] == "reject"
     kept = fronts[~is_rejected]
     lost = fronts[is_rejected & ~fronts["key"].isin(kept["key"])].drop_duplicates("key")
     lost = lost.assign(**{column: [value] * len(lost) for column, value in (NO_FRONT | REJECTED).items()})
-    kept = pd.concat([kept, lost]).sort_index().drop(columns=list(REVIEW_COLUMNS))
-    return kept.reset_index(drop=True), polygons
+    kept = pd.concat([kept, lost]).sort_index().reset_index(drop=True)
+    return kept.assign(author=kept["reviewer"].where(kept["verdict"] == "redraw", "")), polygons, fronts
 
 
 def _doubtful(fronts: gpd.GeoDataFrame) -> pd.DataFrame:
@@ -177,30 +193,30 @@ def _doubtful(fronts: gpd.GeoDataFrame) -> pd.DataFrame:
 
 
 def _calfin(stored: Stored, folder: Path) -> list[Path]:
-    lines = calfin_lines(stored.fronts, author=stored.author, names=stored.names, crs=_polar_crs(stored))
-    closed = calfin_polygons(
-        stored.polygons, stored.fronts, author=stored.author, names=stored.names, crs=_polar_crs(stored)
-    )
-    region = "Antarctica" if _polar_crs(stored) == "EPSG:3031" else "Greenland"
-    version = stored.version
-    return [
-        *write_by_glacier(lines, folder, region=region, closed=False, version=version),
-        *write_by_glacier(closed, folder, region=region, closed=True, version=version),
-    ]
+    paths = []
+    for region, crs, names in _regions(stored):
+        fronts, polygons = (t[t["domain"].isin(names)] for t in (stored.fronts, stored.polygons))
+        same: dict[str, Any] = {"author": stored.author, "names": stored.names, "crs": crs}
+        lines, closed = calfin_lines(fronts, **same), calfin_polygons(polygons, fronts, **same)
+        paths += write_by_glacier(lines, folder, region=region, closed=False, version=stored.version)
+        paths += write_by_glacier(closed, folder, region=region, closed=True, version=stored.version)
+    return paths
 
 
 def _termpicks(stored: Stored, folder: Path) -> list[Path]:
-    table = termpicks_lines(stored.fronts, author=stored.author, crs=_polar_crs(stored))
-    if table.empty:
-        return []
-    table.to_file(folder / "termpicks.shp", encoding="utf-8")
-    return [folder / "termpicks.shp"]
+    paths, regions = [], _regions(stored)
+    for region, crs, names in regions:
+        table = termpicks_lines(stored.fronts[stored.fronts["domain"].isin(names)], author=stored.author, crs=crs)
+        if len(table):
+            paths.append(folder / ("termpicks.shp" if len(regions) == 1 else f"termpicks_{region}.shp"))
+            table.to_file(paths[-1], encoding="utf-8")
+    return paths
 
 
 def _gpkg(stored: Stored, folder: Path) -> list[Path]:
     path = folder / "calfin_cloud.gpkg"
     path.unlink(missing_ok=True)
-    for layer, table in (("fronts", stored.fronts), ("polygons", stored.polygons)):
+    for layer, table in (("fronts", stored.fronts), ("polygons", stored.polygons), ("reviewed", stored.judged)):
         plain = table[[c for c in table.columns if c != "vertex_sigma_m"]]  # GeoPackage has no lists
         plain.to_file(path, layer=layer, driver="GPKG")
     return [path]
@@ -283,10 +299,22 @@ FORMATS: dict[str, Callable[[Stored, Path], list[Path]]] = {
 }
 
 
-def _polar_crs(stored: Stored) -> str:
-    """CRS of the community's tables: polar stereographic of the hemisphere."""
-    south = any(d.area_lonlat.centroid.y < 0 for d in stored.domains.values())
-    return "EPSG:3031" if south else "EPSG:3413"
+def _regions(stored: Stored) -> list[tuple[str, str, list[str]]]:
+    """Regions of the domains, each with the CRS of its tables and its domains."""
+    found: dict[str, list[str]] = {}
+    for name, domain in stored.domains.items():
+        found.setdefault(region_at(domain.area_lonlat), []).append(name)
+    return [(region, CRS.get(region, str(stored.made_by["crs"])), names) for region, names in sorted(found.items())]
+
+
+def _with_known_names(
+    names: pd.DataFrame | None, fronts: gpd.GeoDataFrame, domains: Mapping[str, Domain]
+) -> pd.DataFrame:
+    """Add the names that are known of glaciers after those that are given."""
+    pairs = fronts[["domain", "glacier_id"]].drop_duplicates("domain").itertuples(index=False)
+    rows = [(name, known_name(glacier, domains[name].area_lonlat)) for name, glacier in pairs]
+    known = pd.DataFrame([row for row in rows if row[1]], columns=["domain", "AltName"])
+    return known if names is None else pd.concat([names, known], ignore_index=True)
 
 
 def _by_domain(stored: Stored, write: Callable[[gpd.GeoDataFrame, Domain], Path | None]) -> list[Path]:

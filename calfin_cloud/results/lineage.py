@@ -10,7 +10,7 @@ import pystac
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import CATALOG_FIELD, band_of
-from calfin_cloud.storage import read_batches, read_items, read_store
+from calfin_cloud.storage import read_batches, read_items, read_store, unsigned_item
 
 UNKNOWN = "unknown"
 SHOWN = (
@@ -72,7 +72,7 @@ def _read_from(content: dict[str, Any] | None) -> dict[str, Any]:
     """Item, catalogue and files of a scene."""
     if content is None:
         return {"item": None}
-    item = pystac.Item.from_dict(content, preserve_dict=True)
+    item = pystac.Item.from_dict(unsigned_item(content), preserve_dict=True)
     told = {"item": item.id, "collection": item.collection_id, "catalog": item.extra_fields.get(CATALOG_FIELD)}
     try:
         band = band_of(item)

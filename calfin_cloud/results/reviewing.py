@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import cv2
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 from rasterio.features import rasterize
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports.tables import satellite_code
 from calfin_cloud.results.closing import close_scene
+from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.storage import (
-    digest,
+    instant,
     read_flags,
     read_fronts,
     read_places,
@@ -30,7 +30,7 @@ from calfin_cloud.storage import (
     read_store_domains,
     write_review,
 )
-from calfin_cloud.timeseries import flag_fronts
+from calfin_cloud.timeseries import flag_fronts, length_scale
 
 VERDICTS = ("accept", "reject", "redraw")
 REVIEW_COLUMNS = ("verdict", "reviewer", "reviewed_at", "note")
@@ -48,13 +48,13 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
         `VERDICTS`), `author`, `time` (ISO), and for `redraw` a `geometry`: GeoJSON LineString in the CRS of the store.
         Nothing is kept if one of them is wrong.
     """
-    fronts = read_fronts(store)
-    known = set(zip(fronts["key"], fronts["front"], strict=True))
+    places = settle_verdicts(fronts := read_fronts(store), read_reviews(store)).places
+    known = {(row.key, int(row.front)): row.geometry for row in fronts.itertuples()}
+    known |= {(key, max(p.front, 0)): p.shown for key, of_scene in places.items() for p in of_scene if p.shown}
     for place, verdict in enumerate(verdicts):
         if trouble := _trouble(verdict, known):
             raise ValueError(f"verdict {place + 1} of {len(verdicts)}: {trouble}")
-    lines = {(row.key, row.front): _line_id(row.geometry) for row in fronts.itertuples()}
-    write_review(store, [{**v, "line": lines[v["key"], v["front"]]} for v in verdicts])
+    write_review(store, [{**v, "line": line_id(known[v["key"], v["front"]])} for v in verdicts])
     return Counter(str(v["verdict"]) for v in verdicts)
 
 
@@ -72,30 +72,51 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
 def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
     """Read the fronts of a store with the last verdict on each: `REVIEW_COLUMNS` are empty where nobody looked.
 
-    A verdict on a line that has changed since, by a retrace or another network, is void, unless it is a redrawn line.
-    A redrawn front has the drawn line and the quality flag of a manual one, and no uncertainty; a rejected one stays in
-    the table. Fronts that time makes doubtful have the `flags` and `flag_details` that `calfin timeseries` kept, and a
-    lower score (`timeseries.flag_fronts`), unless `flagged` is False. What is stored of the automatic fronts does not
-    change.
+    A verdict belongs to the line that was judged, see `settling.settle_verdicts`: one on a line that has changed since,
+    by a retrace or another network, is void, and `orphaned_verdicts` lists it. A drawn line stays: it has the quality
+    flag of a manual front, and no uncertainty. A rejected front stays in the table. Fronts that time makes doubtful
+    have the `flags` and `flag_details` that `calfin timeseries` kept, and a lower score (`timeseries.flag_fronts`),
+    unless `flagged` is False. What is stored of the automatic fronts does not change.
     """
     fronts = read_fronts(store)
-    last = {(v["key"], int(v["front"])): v for v in read_reviews(store)}
+    settled = settle_verdicts(fronts, read_reviews(store))
     fronts = fronts.assign(**dict.fromkeys(REVIEW_COLUMNS, ""))
-    for row, place in zip(fronts.index, zip(fronts["key"], fronts["front"], strict=True), strict=True):
-        verdict = last.get(place)
-        if verdict is None or not _is_valid(verdict, fronts.loc[row, "geometry"]):
-            continue
-        told = (verdict["verdict"], verdict["author"], verdict["time"], verdict.get("note", ""))
-        fronts.loc[row, list(REVIEW_COLUMNS)] = told
-        if verdict["verdict"] == "redraw":
-            line = shape(verdict["geometry"])
-            fronts.loc[row, "geometry"] = line
-            fronts.loc[row, ["state", "reason", "length_m"]] = ("front", "", line.length)
-            fronts.loc[row, "front"] = max(int(fronts.loc[row, "front"]), 0)
-            fronts.loc[row, "quality_flag"] = MANUAL_FLAG.get(int(fronts.loc[row, "quality_flag"]), 0)
-            fronts.loc[row, ["sigma_m", "half95_m", "score"]] = np.nan
-            fronts.at[row, "vertex_sigma_m"] = []
+    beside = []
+    for places in settled.places.values():
+        for place in (p for p in places if p.verdict is not None):
+            row = _with_verdict(
+                fronts.loc[place.row if place.row is not None else places[0].row].copy(), place, fronts.crs
+            )
+            if place.row is None:
+                beside.append(row)
+            else:
+                fronts.loc[place.row, row.index] = row
+    if beside:
+        further = gpd.GeoDataFrame(beside, crs=fronts.crs).astype(dict(fronts.dtypes))
+        order = ["domain", "datetime", "scene_id", "front"]
+        fronts = pd.concat([fronts, further]).sort_values(order, ignore_index=True)
     return flag_fronts(fronts, read_flags(store, fronts)) if flagged else fronts
+
+
+def orphaned_verdicts(store: str) -> list[dict[str, Any]]:
+    """List the verdicts that are about no front of today, the oldest first: their scene is gone, or the line judged."""
+    return [dict(v) for v in settle_verdicts(read_fronts(store), read_reviews(store)).orphaned]
+
+
+def _with_verdict(row: pd.Series[Any], place: Place, crs: Any) -> pd.Series[Any]:  # noqa: ANN401 - of pyproj
+    """Say in the row of a front what was said of it; a drawn line has its own flag, and nothing measured of another."""
+    assert place.verdict is not None
+    said, when = place.verdict, instant(place.verdict["time"]).isoformat().replace("+00:00", "Z")
+    row[list(REVIEW_COLUMNS)] = said["verdict"], said["author"], when, said.get("note", "")
+    if place.drawn is None:
+        return row
+    automatic = int(row["quality_flag"])
+    row["geometry"], row["front"] = place.drawn, max(place.front, 0)
+    row["length_m"] = place.drawn.length / length_scale(crs, place.drawn)
+    row["state"], row["reason"], row["quality_flag"] = "front", "", MANUAL_FLAG.get(automatic, automatic)
+    row[["sigma_m", "half95_m", "score"]] = np.nan
+    row["vertex_sigma_m"] = []
+    return row
 
 
 def usable_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
@@ -144,24 +165,16 @@ def _training_pair(store: str, domain: Domain, scene_id: str, scene: gpd.GeoData
     return grey, np.where(wet > 0, 0, 255).astype(np.uint8)
 
 
-def _is_valid(verdict: Mapping[str, Any], line: BaseGeometry | None) -> bool:
-    return bool(verdict["verdict"] == "redraw" or verdict.get("line", _line_id(line)) == _line_id(line))
-
-
-def _line_id(line: BaseGeometry | None) -> str:
-    return "" if line is None else digest(line.wkb)
-
-
-def _trouble(verdict: Mapping[str, Any], known: set[tuple[str, int]]) -> str:
+def _trouble(verdict: Mapping[str, Any], known: Mapping[tuple[str, int], Any]) -> str:
     """Say what is wrong with a verdict; nothing if all is right."""
-    if missing := [name for name in ("key", "front", "verdict", "author", "time") if verdict.get(name) in (None, "")]:
-        return f"it lacks {missing}"
+    if odd := _odd_fields(verdict):
+        return odd
     if verdict["verdict"] not in VERDICTS:
         return f"the verdict must be one of {VERDICTS}, got {verdict['verdict']!r}"
     if (verdict["key"], verdict["front"]) not in known:
         return f"the store has no front {verdict['front']} of {verdict['key']!r}"
     try:
-        datetime.fromisoformat(str(verdict["time"]))
+        instant(verdict["time"])
     except ValueError:
         return f"the time must be as 2026-01-31T12:00:00Z, got {verdict['time']!r}"
     if verdict["verdict"] == "redraw" and not _is_line(verdict.get("geometry")):
@@ -169,9 +182,17 @@ def _trouble(verdict: Mapping[str, Any], known: set[tuple[str, int]]) -> str:
     return ""
 
 
+def _odd_fields(verdict: Mapping[str, Any]) -> str:
+    if missing := [name for name in ("key", "front", "verdict", "author", "time") if verdict.get(name) in (None, "")]:
+        return f"it lacks {missing}"
+    kinds = dict.fromkeys(("key", "author", "note", "verdict", "time"), str) | {"front": int}
+    odd = [name for name, kind in kinds.items() if type(verdict.get(name, kind())) is not kind]
+    return f"{odd} must be text, and the front a whole number" if odd else ""
+
+
 def _is_line(geometry: Any) -> bool:  # noqa: ANN401 - any JSON value
     try:
         line = shape(geometry)
     except (ShapelyError, KeyError, TypeError, ValueError, AttributeError):
         return False
-    return line.geom_type == "LineString" and line.length > 0
+    return line.geom_type == "LineString" and 0 < line.length < np.inf

@@ -29,19 +29,23 @@ from calfin_cloud.timeseries import (
     derive_gate,
     flag_fronts,
     gate_around,
+    length_scale,
     measure_positions,
     monthly_grid,
     rates,
-    regional_mean,
+    regional_change,
     relative_change,
     seasonal_cycle,
     seaward_of,
+    swept_m,
     yearly_positions,
 )
 
 CENTER = "center"
 BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
 MOST_PICTURES = 300
+GATE_COLUMNS = ("glacier_id", "width_m", "fronts", "measured", "change_m", "swept_m", "is_doubtful", "geometry")
+MOST_APART, LEAST_APART_M = 0.1, 200.0  # a box is doubtful where it differs by more than both from what was swept
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
 
 Vector = tuple[float, float]
@@ -167,6 +171,15 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         fronts, which needs ice (its own, or any basin) to tell where the sea lies.
     regions
         Polygons with a column `region`; a glacier belongs to the one around, or nearest to, the middle of its gate.
+
+    Returns
+    -------
+    Series
+        Its `gates` have, beside the box, how many of the `fronts` were `measured` in it, the change from the first
+        measured front to the last, and `swept_m`, the mean way from the first front to the last by the area between
+        them, which needs no box. Where the two differ by more than a tenth and 200 m the box `is_doubtful`: it may not
+        hold what changed. Written to a file, the boxes serve later runs (`read_lines(boxes=...)`), so that a new or
+        redrawn front moves no other position.
     """
     if not fronts.crs or not fronts.crs.is_projected:
         raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")
@@ -178,21 +191,20 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         centerlines = {branch: _outward(line, of_glacier, seaward) for branch, line in drawn.items()}
         if gate is not None:
             centerlines = centerlines or {CENTER: gate.centerline}
-            gates.append({"glacier_id": glacier, "width_m": gate.width_m, "geometry": gate.box})
-        if centerlines:
-            parts.append(measure_positions(of_glacier, centerlines, gate))
-        else:
-            parts.append(_unmeasured(of_glacier, reason))
+        parts.append(
+            measure_positions(of_glacier, centerlines, gate) if centerlines else _unmeasured(of_glacier, reason)
+        )
+        if gate is not None:
+            gates.append(_checked_gate(gate, of_glacier, parts[-1]))
     positions = relative_change(pd.concat(parts, ignore_index=True))
-    monthly = monthly_grid(positions)
-    boxes = gpd.GeoDataFrame(gates, columns=["glacier_id", "width_m", "geometry"], crs=fronts.crs)
+    boxes = gpd.GeoDataFrame(gates, columns=list(GATE_COLUMNS), crs=fronts.crs)
     return Series(
         positions,
         rates(positions),
         yearly_positions(positions),
         seasonal_cycle(positions),
-        monthly,
-        regional_mean(monthly[monthly["branch"] == BOX], _regions_of(boxes, regions)),
+        monthly_grid(positions),
+        regional_change(positions[positions["branch"] == BOX], _regions_of(boxes, regions)),
         _flags(fronts, positions, lines),
         boxes,
     )
@@ -247,6 +259,28 @@ def _gate_of(fronts: gpd.GeoDataFrame, seaward: Vector | None, box: Polygon | No
         return derive_gate(list(fronts.geometry), seaward), ""
     except ValueError:
         return None, "no_box"
+
+
+def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame) -> dict[str, Any]:
+    """Row of a box: what it measured, beside what the fronts swept."""
+    scale = length_scale(fronts.crs, gate.box)
+    of_box = positions[positions["branch"] == BOX].sort_values("datetime")
+    known = of_box["position_m"].dropna()
+    ends = fronts.sort_values("datetime")["key"].iloc[[0, -1]]
+    first, last = (fronts.geometry[fronts["key"] == key].union_all() for key in ends)
+    swept = swept_m(first, last, gate.seaward) / scale
+    change = float(known.iloc[-1] - known.iloc[0]) if len(known) else float("nan")
+    apart = abs(change - swept)
+    return {
+        "glacier_id": fronts["glacier_id"].iloc[0],
+        "width_m": gate.width_m / scale,
+        "fronts": len(of_box),
+        "measured": len(known),
+        "change_m": change,
+        "swept_m": swept,
+        "is_doubtful": not apart <= max(MOST_APART * max(abs(swept), abs(change)), LEAST_APART_M),
+        "geometry": gate.box,
+    }
 
 
 def _outward(line: LineString, fronts: gpd.GeoDataFrame, seaward: Vector | None) -> LineString:

@@ -9,6 +9,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -156,17 +157,20 @@ def _api_items(root: dict[str, Any], address: str, reader: _Reader, wanted: Want
     area, collections = mapping(wanted.area), wanted.collections or None
     search = client.search(intersects=area, datetime=when, collections=collections, limit=PAGE_SIZE)
     parameters = search.get_parameters()
-    page = reader.read_json(search.url, method=search.method, parameters=parameters)
-    for _ in range(MOST_PAGES):
-        # pystac-client ends at a page without items, though there may be more behind it, and takes an error for one.
-        if not isinstance(page, dict) or not isinstance(page.get("features"), list):
-            raise TypeError(f"got a page that lists no features: {str(page)[:100]}")
-        for feature in page["features"]:
-            yield feature, _self_href(feature) or address
-        following = next((link for link in page.get("links", []) if link.get("rel") == "next"), None)
-        if following is None:
-            return
-        page = reader.read_json(pystac.Link.from_dict(following), parameters=parameters)
+    with ThreadPoolExecutor(1) as ahead:  # a page is read while the one before is looked through
+        waiting = ahead.submit(reader.read_json, search.url, method=search.method, parameters=parameters)
+        for _ in range(MOST_PAGES):
+            page = waiting.result()
+            # pystac-client ends at a page without items, though more may follow it, and takes an error for one.
+            if not isinstance(page, dict) or not isinstance(page.get("features"), list):
+                raise TypeError(f"got a page that lists no features: {str(page)[:100]}")
+            following = next((link for link in page.get("links", []) if link.get("rel") == "next"), None)
+            if following is not None:
+                waiting = ahead.submit(reader.read_json, pystac.Link.from_dict(following), parameters=parameters)
+            for feature in page["features"]:
+                yield feature, _self_href(feature) or address
+            if following is None:
+                return
     raise _KnownError(f"{shown(address)} lists more than {MOST_PAGES} pages: narrow the period or the collections")
 
 
@@ -244,6 +248,9 @@ def _settled(feature: Feature, base: str, address: str) -> Feature:
     for asset in feature["assets"].values():
         if not ABSOLUTE.match(asset["href"]):
             asset["href"] = _joined(base, asset["href"])
+    feature["links"] = [
+        link for link in feature.get("links") or () if link.get("rel") == "self"
+    ]  # nothing reads others
     feature["properties"]["datetime"] = _datetime(feature)
     feature[CATALOG_FIELD] = shown(address)
     return feature

@@ -17,8 +17,8 @@ from shapely.geometry import mapping
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.scenes.catalogs import absolute
+from calfin_cloud.scenes.footprints import footprint_touches
 from calfin_cloud.scenes.periods import date_range, in_utc
-from calfin_cloud.scenes.places import footprint_touches
 from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS
 
 

@@ -11,9 +11,10 @@ import pystac
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, shown
+from calfin_cloud.scenes.footprints import footprint_touches
 from calfin_cloud.scenes.listing import sort_unique
 from calfin_cloud.scenes.periods import period_bounds
-from calfin_cloud.scenes.places import footprint_touches
+from calfin_cloud.sensors import item_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _is_wanted(feature: Feature, wanted: Wanted, max_cloud: float | None) -> boo
 
 def _parsed(feature: Feature) -> pystac.Item:
     try:
-        return pystac.Item.from_dict(feature, migrate=False, preserve_dict=False)
+        return item_of(feature)
     except Exception as error:
         raise ValueError(
             f"cannot read the item {feature['id']} of the catalogue: {type(error).__name__} {error}; "

@@ -4,12 +4,15 @@ A store is a folder or object prefix: `store.json` (what made it), `domains/<dom
 group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the same scenes
 `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`, and
 `pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
-`flags/<domain>.json` (doubts in time); while a run writes, `lease-<n>.json`.
+`flags/<domain>.json` (doubts in time); `replaced/` (files of batches that were replaced less than a day ago); while a
+run writes, `lease-*`.
 """
 
+from calfin_cloud.storage.commits import tidy, write_batch
 from calfin_cloud.storage.compaction import compact_store
 from calfin_cloud.storage.files import DamagedFileError, digest
 from calfin_cloud.storage.flags import checked_domains, read_flags, write_flags
+from calfin_cloud.storage.items import item_digest, unsigned, unsigned_item
 from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder
 from calfin_cloud.storage.ledger import count_scenes
 from calfin_cloud.storage.masks import (
@@ -27,7 +30,7 @@ from calfin_cloud.storage.masks import (
     read_scene_masks,
     write_masks,
 )
-from calfin_cloud.storage.reviews import read_reviews, write_review
+from calfin_cloud.storage.reviews import instant, read_reviews, write_review
 from calfin_cloud.storage.stores import (
     begin_change,
     check_finished,
@@ -46,15 +49,13 @@ from calfin_cloud.storage.tables import (
     Stored,
     Tables,
     finished_keys,
-    item_digest,
+    read_all_tables,
     read_batches,
     read_fronts,
     read_items,
     read_polygons,
     read_rejected,
     read_tables,
-    tidy,
-    write_batch,
 )
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "end_change",
     "finished_keys",
     "hold_lease",
+    "instant",
     "is_store",
     "item_digest",
     "keep_domain",
@@ -85,6 +87,7 @@ __all__ = [
     "masks_url",
     "open_store",
     "picture_path",
+    "read_all_tables",
     "read_batches",
     "read_candidates",
     "read_flags",
@@ -102,6 +105,8 @@ __all__ = [
     "read_store_domains",
     "read_tables",
     "tidy",
+    "unsigned",
+    "unsigned_item",
     "write_batch",
     "write_document",
     "write_flags",

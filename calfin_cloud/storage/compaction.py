@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from calfin_cloud.storage.commits import retire_files, tidy, write_batch
 from calfin_cloud.storage.files import delete_files, open_place
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished
-from calfin_cloud.storage.tables import Stored, Tables, read_items, read_tables, tidy, write_batch
+from calfin_cloud.storage.tables import Stored, Tables, read_items, read_tables
 
 SCENES_A_FILE = 4096
 
@@ -62,7 +63,5 @@ def _merge(parts: Sequence[Tables]) -> Tables:
 def _replace(store: str, group: Sequence[Stored], tables: Tables, items: Mapping[str, Mapping[str, Any]]) -> None:
     fs, root = open_place(store)
     write_batch(store, tables, items, recipe=group[0].recipe, replaces=[stored.name for stored in group])
-    for stored in group:
-        delete_files(fs, [f"{root}/fronts/{stored.name}"])
-    for stored in group:
-        delete_files(fs, [f"{root}/{folder}/{name}" for folder, name in stored.files.items()])
+    delete_files(fs, [f"{root}/fronts/{stored.name}" for stored in group])
+    retire_files(fs, root, [f"{folder}/{name}" for stored in group for folder, name in stored.files.items()])

@@ -1,4 +1,4 @@
-"""Files of a store on any fsspec file system: written whole or not at all, made once, sealed, read in parallel."""
+"""Files of a store on disk or in a bucket: written whole or not at all, made once, sealed, read as of one moment."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import base64
 import hashlib
 import json
 import os
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, TypeVar
 
 import fsspec
 
 from calfin_cloud.schema import SceneError
 
 READERS = 16  # threads: reading many small objects waits for the network
-LOOKS = 10  # at a store that changes while it is read, before giving up
+LOOKS = 50  # at files that change while they are read, before giving up
 SEAL = "sha256"
+SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss")
+NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "CredentialRetrievalError")
+MARKS = ("ETag", "etag", "generation", "ino", "mtime", "LastModified", "last_modified", "size")
+"""What tells, in the listings of file systems, that a file is no longer the one it was."""
 
-P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -37,10 +41,40 @@ class DamagedFileError(SceneError, ValueError):
         return type(self), self.about
 
 
+def store_address(store: str) -> str:
+    """Address of a store with the home folder spelt out; raise `ValueError` where no store can be.
+
+    >>> store_address("file:///data/fronts/"), store_address("s3://fronts")
+    ('/data/fronts', 's3://fronts')
+    """
+    scheme, has_scheme, rest = store.partition("://")
+    if "::" in store or (has_scheme and scheme not in SCHEMES) or not store.strip("/ "):
+        raise ValueError(
+            f"a store must be a folder or an address that begins with {', '.join(f'{s}://' for s in SCHEMES)}, "
+            f"got {store!r}"
+        )
+    if not has_scheme or scheme == "file":
+        return os.path.expanduser(rest if has_scheme else store).rstrip("/") or "/"
+    return store.rstrip("/")
+
+
 def open_place(store: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Open the file system of a store and its path there; listings are never old, since others write there too."""
-    fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
+    fs, root = fsspec.url_to_fs(store_address(store), use_listings_cache=False)
     return fs, root.rstrip("/")
+
+
+@contextmanager
+def telling_credentials(store: str) -> Iterator[None]:
+    """Say in a sentence that the storage wants credentials and finds none, which its client says in its own errors."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ not in NO_CREDENTIALS:
+            raise
+        raise ValueError(
+            f"{store}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or check the address"
+        ) from None
 
 
 def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
@@ -66,11 +100,28 @@ def create_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
         return True
     try:
         fs.pipe_file(path, data, mode="create")
-    except OSError:  # servers say in several ways that it is there already, and not all become FileExistsError
-        if not fs.exists(path):
-            raise
-        return bytes(fs.cat_file(path)) == data  # a PUT repeated after a lost answer finds its own object
+    except OSError as error:  # servers say in several ways that it is there already, not all become FileExistsError
+        try:
+            return bytes(fs.cat_file(path)) == data  # a PUT repeated after a lost answer finds its own object
+        except FileNotFoundError:  # it has gone again since
+            if isinstance(error, FileExistsError):
+                return False
+            raise error from None
     return True
+
+
+def move_file(fs: fsspec.AbstractFileSystem, path: str, to: str) -> None:
+    """Give a file another name, in place of what had it; its time is that of the move.
+
+    Raises `FileNotFoundError` where it is gone. In a bucket it has both names for a moment.
+    """
+    if on_disk(fs):
+        os.makedirs(os.path.dirname(to), exist_ok=True)
+        os.utime(path)
+        os.replace(path, to)
+    else:
+        fs.cp_file(path, to)
+        delete_files(fs, [path])
 
 
 def delete_files(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> None:
@@ -81,18 +132,85 @@ def delete_files(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> None:
 
 
 def list_files(fs: fsspec.AbstractFileSystem, folder: str, ending: str) -> list[str]:
-    """Paths of the files of a folder with an ending, sorted; none where there is no folder.
+    """Paths of the files of a folder with an ending, sorted; none where there is no folder."""
+    return sorted(_list_marks(fs, folder, "", ending))
 
-    Listed until twice alike: a listing of thousands is not of one moment, so it may lack both a compacted file, which
-    came behind it, and the files that this one replaced, which went before it.
+
+def read_snapshot(
+    fs: fsspec.AbstractFileSystem, folder: str, ending: str, read: Callable[[str], T], *, start: str = ""
+) -> list[T]:
+    """Read the files of a folder as they were together at one moment, sorted by name.
+
+    Listed before and after reading, until no file has changed in between: so it makes no difference how long a listing
+    or a reading takes. Only what has changed is read again.
+
+    Parameters
+    ----------
+    start
+        How the names begin: other files are not read.
     """
-    before: list[str] | None = None
+    kept: dict[str, tuple[Any, list[T]]] = {}
     for _ in range(LOOKS):
-        found = sorted(path for path in _names(fs, folder) if path.endswith(ending))
-        if found == before:
-            break
-        before = found
-    return found
+        marks = _list_marks(fs, folder, start, ending)
+        if marks.keys() == kept.keys() and all(mark == kept[path][0] for path, mark in marks.items()):
+            return [value for path in sorted(kept) for value in kept[path][1]]
+        new = [path for path, mark in marks.items() if path not in kept or kept[path][0] != mark]
+        values = dict(zip(new, read_each(lambda path: _read_if_there(read, path), new), strict=True))
+        kept = {path: (mark, values[path] if path in values else kept[path][1]) for path, mark in marks.items()}
+    raise ValueError(f"{folder} changes faster than it can be read: try again while less is written to it")
+
+
+def _read_if_there(read: Callable[[str], T], path: str) -> list[T]:
+    """Return what was read; nothing where the file has gone since it was listed. A damaged one is looked at twice.
+
+    A file that is read in two parts may have been replaced in between, and bits may flip on the way.
+    """
+    with suppress(FileNotFoundError):
+        try:
+            return [read(path)]
+        except DamagedFileError:
+            time.sleep(0.02)
+            return [read(path)]
+    return []
+
+
+def _list_marks(fs: fsspec.AbstractFileSystem, folder: str, start: str, ending: str) -> dict[str, tuple[str, ...]]:
+    """Say of each file of a folder, by path, what changes with it."""
+    try:
+        found = fs.find(folder, prefix=start, detail=True) if start and not on_disk(fs) else _details(fs, folder)
+    except FileNotFoundError:
+        return {}
+    names = {path: path.rpartition("/")[2] for path in found}
+    return {
+        path: tuple(str(found[path].get(mark)) for mark in MARKS)
+        for path, name in names.items()
+        if name.startswith(start) and name.endswith(ending)
+    }
+
+
+def _details(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, Any]:
+    return {str(about["name"]): about for about in fs.ls(folder, detail=True)}
+
+
+def modified_times(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, datetime]:
+    """When each file of a folder was written, by the clock of the storage; by path."""
+    try:
+        found = _details(fs, folder)
+    except FileNotFoundError:
+        return {}
+    times = {path: about.get("LastModified") or about.get("last_modified") for path, about in found.items()}
+    return {path: time if isinstance(time, datetime) else fs.modified(path) for path, time in times.items()}
+
+
+def storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
+    """Time by the clock of the storage of a store: that of a file just written there."""
+    path = f"{root}/lease-now-{secrets.token_hex(8)}"  # whoever holds the store next deletes it if we cannot
+    write_whole(fs, path, b"now")
+    try:
+        now: datetime = fs.modified(path)
+    finally:
+        delete_files(fs, [path])
+    return now
 
 
 def read_each(read: Callable[[T], U], sources: Sequence[T]) -> list[U]:
@@ -101,25 +219,6 @@ def read_each(read: Callable[[T], U], sources: Sequence[T]) -> list[U]:
         return [read(source) for source in sources]
     with ThreadPoolExecutor(min(READERS, len(sources))) as pool:
         return list(pool.map(read, sources))
-
-
-def look_again(read: Callable[P, T]) -> Callable[P, T]:
-    """Repeat a reading in whose midst another run replaced a file: then the listing it began with is old."""
-
-    @wraps(read)
-    def patient(*args: P.args, **kwargs: P.kwargs) -> T:
-        for look in range(LOOKS):
-            try:
-                return read(*args, **kwargs)
-            except FileNotFoundError as error:
-                lost = error
-                time.sleep(0.02 * look)
-        raise ValueError(
-            f"a file of the store is missing: {lost}; delete the file of the same batch in fronts/ "
-            "and run `calfin map` again, which maps its scenes once more"
-        )
-
-    return patient
 
 
 def digest(data: bytes) -> str:
@@ -147,13 +246,6 @@ def unseal(data: bytes, path: str, remedy: str) -> dict[str, Any]:
 
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _names(fs: fsspec.AbstractFileSystem, folder: str) -> list[str]:
-    try:
-        return list(fs.ls(folder, detail=False))
-    except FileNotFoundError:
-        return []
 
 
 def on_disk(fs: fsspec.AbstractFileSystem) -> bool:

@@ -1,9 +1,13 @@
-"""A lease on a store: one run writes at a time, the others hear who it is.
+"""A lease on a store: one run writes at a time, the others hear who it is, and one that was followed commits no more.
 
-The lease is a small file `lease-<n>.json` that is made with a conditional write, so that of several runs one succeeds.
-Its holder renews it while it lives. One that has died (its process is gone, or it has not renewed for `EXPIRES_S` by
-the clock of the storage, never by ours) is followed by a lease with the next number, and the highest number counts: the
-old holder, if it was but asleep, sees that before it writes.
+`lease-holder.json` names the run that holds the store by a token that is never used twice. It is made with a
+conditional write, so that of several runs one succeeds. All other files of a run have its token in their names:
+`lease-<token>` is its sign of life, and each commit is staged as `lease-<token>-<random>` before it gets its name.
+
+A run whose process is gone, or that has given no sign for `EXPIRES_S` by the clock of the storage (never by ours), is
+followed. The follower first deletes all files with other tokens, and only then looks at the store. So a commit that
+the old run staged before is gone, one that it stages later is not renamed since the holder is another, and it makes no
+difference how long anyone slept between any two steps.
 """
 
 from __future__ import annotations
@@ -11,27 +15,36 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import psutil
 
-from calfin_cloud.storage.files import create_whole, delete_files, digest, on_disk, open_place, write_whole
+from calfin_cloud.storage.files import (
+    create_whole,
+    delete_files,
+    digest,
+    move_file,
+    open_place,
+    telling_credentials,
+    write_whole,
+)
 
 log = logging.getLogger(__name__)
 
 EXPIRES_S = 90.0  # a killed run on another machine blocks the store no longer
 RENEWS_S = 15.0
-NAME = re.compile(r"lease-(\d+)\.json")
+ATTEMPTS = 5
+HOLDER = "lease-holder.json"
+
+_held: dict[str, _Lease] = {}  # the leases of this process, by the path of the store
 
 
 class StoreInUseError(OSError):
@@ -52,158 +65,176 @@ def hold_lease(store: str, verb: str) -> Iterator[Callable[[], None]]:
 
     Raises `StoreInUseError` where another run holds it.
     """
-    lease = _Lease(store, verb)
+    lease = _Lease(store, verb, open_place(store))
+    with telling_credentials(store):
+        lease.take()
     stop = threading.Event()
-    beat = threading.Thread(target=_renew_until, args=(lease, stop), name="lease", daemon=True)
+    beat = threading.Thread(target=_give_signs, args=(lease, stop), name="lease", daemon=True)
     beat.start()
+    _held[lease.root] = lease
     try:
         yield lease.check
     finally:
+        if _held.get(lease.root) is lease:
+            del _held[lease.root]
         stop.set()
         beat.join(RENEWS_S)
-        lease.release()
+        with suppress(OSError):
+            lease.release()
 
 
 def lease_holder(store: str) -> dict[str, Any] | None:
     """Who writes to the store now: `verb`, `host`, `process`, `since`; None where nobody does."""
-    fs, root = open_place(store)
-    there = _leases(fs, root)
-    return there[max(there)] if there else None
+    return _holder(*open_place(store))
+
+
+def commit_whole(fs: fsspec.AbstractFileSystem, root: str, path: str, data: bytes) -> None:
+    """Write all of a file or nothing; while this process holds the store at `root`, only if nobody has followed it."""
+    if lease := _held.get(root):
+        lease.commit(path, data)
+    else:
+        write_whole(fs, path, data)
 
 
 class _Lease:
-    """The lease that this process holds."""
+    """The lease that this process holds, or would like to."""
 
-    def __init__(self, store: str, verb: str) -> None:
+    def __init__(self, store: str, verb: str, place: tuple[fsspec.AbstractFileSystem, str]) -> None:
         self.store = store
-        self.fs, self.root = open_place(store)
-        self.lock = threading.Lock()
-        self.lost = False
-        self.renewed_s = _clock()
-        self.number, self.content = _take(self.fs, self.root, store, verb)
+        self.fs, self.root = place
+        self.token = secrets.token_hex(8)
+        self.ended = False
+        self.about = _about(verb, self.token)
+        self.holder = f"{self.root}/{HOLDER}"
+        self.sign = f"{self.root}/lease-{self.token}"
 
-    @property
-    def path(self) -> str:
-        return f"{self.root}/lease-{self.number}.json"
+    def take(self) -> None:
+        """Become the holder, if no living run is."""
+        try:
+            self.give_sign()  # before the look: whoever becomes the holder after it deletes the sign
+            if (before := _holder(self.fs, self.root)) is None:
+                if not create_whole(self.fs, self.holder, self.about):
+                    raise self._in_use(_holder(self.fs, self.root) or {})
+            elif self._has_ended(before):
+                move_file(self.fs, self.sign, self.holder)
+                self.give_sign()
+            else:
+                raise self._in_use(before, self._last_sign(before) + timedelta(seconds=EXPIRES_S))
+            self._delete_others()
+            if not self._is_mine():
+                raise self._in_use(_holder(self.fs, self.root) or {})
+        except FileNotFoundError:
+            raise self._in_use(_holder(self.fs, self.root) or {}) from None
+        except BaseException:
+            with suppress(OSError):
+                self.release()
+            raise
+
+    def give_sign(self) -> None:
+        write_whole(self.fs, self.sign, self.about)
 
     def check(self) -> None:
-        """Raise if the lease is lost; ask the storage only where it may have expired meanwhile."""
-        with self.lock:
-            if self.lost or _clock() - self.renewed_s > EXPIRES_S / 2:
-                self._renew()
+        """Raise if the lease is lost."""
+        if self.ended or not self._is_mine():
+            self.ended = True
+            raise LeaseLostError(
+                f"{self.store}: this run has ended, or was silent for more than {EXPIRES_S:.0f} s and another one has "
+                "taken the store over; nothing more is written here: run the same again after the other has ended"
+            )
 
-    def renew(self) -> None:
-        with self.lock:
-            self._renew()
+    def commit(self, path: str, data: bytes) -> None:
+        """Write all of a file or nothing, and only if nobody has followed this run."""
+        for _ in range(ATTEMPTS):
+            staged = f"{self.sign}-{secrets.token_hex(4)}"
+            write_whole(self.fs, staged, data)
+            try:
+                self.check()
+                move_file(self.fs, staged, path)
+                return
+            except FileNotFoundError:  # deleted by one that followed, or that tried to and came too late
+                self.check()
+            except OSError:
+                with suppress(OSError):
+                    delete_files(self.fs, [staged])
+                raise
+        raise StoreInUseError(f"{self.store}: others delete what this run writes to {path}: wait for their end")
 
     def release(self) -> None:
-        with self.lock, suppress(OSError):
-            if not self.lost:
-                self.lost = True  # a thread that outlives its run writes no more either
-                delete_files(self.fs, [self.path])
+        if not self.ended and self._is_mine():
+            self.ended = True  # a thread that outlives its run writes no more either
+            delete_files(self.fs, [self.holder])
+        self.ended = True
+        delete_files(self.fs, [self.sign])
 
-    def _renew(self) -> None:
-        began_s = _clock()
-        if self.lost or self.number != max(_leases(self.fs, self.root), default=None):
-            self._lose()
-        try:
-            _touch(self.fs, self.path, self.content)
-        except FileNotFoundError:
-            self._lose()
-        # Stopped between looking and touching, it may have brought back a lease that had ended.
-        if _clock() - began_s > EXPIRES_S / 2:
-            self._lose()
-        self.renewed_s = began_s
+    def _is_mine(self) -> bool:
+        return (_holder(self.fs, self.root) or {}).get("token") == self.token
 
-    def _lose(self) -> None:
-        self.lost = True
-        raise LeaseLostError(
-            f"{self.store}: this run was silent for more than {EXPIRES_S:.0f} s and another one has taken the store "
-            "over; nothing more is written here: run the same again after it has ended"
+    def _files(self) -> list[str]:
+        """Paths of the files of all leases but the one that names the holder, half written ones included."""
+        found = [str(path) for path in self.fs.ls(self.root, detail=False)]
+        names = {path: path.rpartition("/")[2].lstrip(".") for path in found}
+        return [path for path, name in names.items() if name.startswith("lease-") and name != HOLDER]
+
+    def _delete_others(self) -> None:
+        delete_files(self.fs, [path for path in self._files() if self.token not in path])
+
+    def _has_ended(self, holder: dict[str, Any]) -> bool:
+        """Whether the process of a lease is gone, if it is one of this machine, or has long given no sign."""
+        if holder.get("machine") == _machine() and _started(int(holder["process"])) != holder["started"]:
+            return True
+        now: datetime = self.fs.modified(self.sign)
+        return (now - self._last_sign(holder)).total_seconds() > EXPIRES_S
+
+    def _last_sign(self, holder: dict[str, Any]) -> datetime:
+        """When a holder last said that it lives, by the clock of the storage."""
+        times = [datetime.min.replace(tzinfo=UTC)]
+        for path in (self.holder, f"{self.root}/lease-{holder.get('token')}"):
+            with suppress(FileNotFoundError):
+                times.append(self.fs.modified(path))
+        return max(times)
+
+    def _in_use(self, holder: dict[str, Any], until: datetime | None = None) -> StoreInUseError:
+        killed = f"; if it was killed, the store is free from {until:%Y-%m-%dT%H:%M:%SZ} on" if until else ""
+        return StoreInUseError(
+            f"{self.store} is being written by `calfin {holder.get('verb', '?')}` on {holder.get('host', '?')} "
+            f"(process {holder.get('process', '?')}) since {holder.get('since', '?')}: wait for its end{killed}"
         )
 
 
-def _renew_until(lease: _Lease, stop: threading.Event) -> None:
+def _give_signs(lease: _Lease, stop: threading.Event) -> None:
     while not stop.wait(RENEWS_S):
         try:
-            lease.renew()
+            lease.check()
+            lease.give_sign()
         except LeaseLostError:
             return  # the next check says so where it can be acted upon
         except Exception as error:
-            log.warning("%s: the lease could not be renewed: %s", lease.store, type(error).__name__)
+            log.warning("%s: no sign of life could be given: %s", lease.store, type(error).__name__)
 
 
-def _take(fs: fsspec.AbstractFileSystem, root: str, store: str, verb: str) -> tuple[int, bytes]:
-    """Make the lease of the next number, if no living run has one; return number and content."""
-    now = _storage_time(fs, root)
-    before = _leases(fs, root)
-    for number, holder in before.items():
-        if not _has_ended(holder, fs, f"{root}/lease-{number}.json", now):
-            raise StoreInUseError(_in_use(store, holder))
-    number = max(before, default=0) + 1
-    path, content = f"{root}/lease-{number}.json", _who(verb, now)
-    if not create_whole(fs, path, content):
-        raise StoreInUseError(_in_use(store, _leases(fs, root).get(number, {})))
-    after = {n: holder for n, holder in _leases(fs, root).items() if n != number}
-    # Another run may have begun between our two looks under a number that was free again.
-    if new := [holder for n, holder in after.items() if holder.get("token") != before.get(n, {}).get("token", "")]:
-        delete_files(fs, [path])
-        raise StoreInUseError(_in_use(store, new[0]))
-    delete_files(fs, [f"{root}/lease-{n}.json" for n in after])
-    _delete_old_probes(fs, root, now)
-    if create_whole(fs, path, content + b"\n"):
-        log.warning("%s: its storage has no conditional writes: nothing keeps two runs at once apart", store)
-    return number, content
-
-
-def _leases(fs: fsspec.AbstractFileSystem, root: str) -> dict[int, dict[str, Any]]:
-    """Contents of the leases of a store by number; one that is just being written has none yet."""
-    found: dict[int, dict[str, Any]] = {}
-    with suppress(FileNotFoundError):
-        for path in fs.ls(root, detail=False):
-            if match := NAME.fullmatch(path.rpartition("/")[2]):
-                with suppress(FileNotFoundError):
-                    found[int(match[1])] = _parse(bytes(fs.cat_file(path)))
-    return found
-
-
-def _parse(data: bytes) -> dict[str, Any]:
+def _holder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, Any] | None:
+    """Who holds the store; one whose file is damaged has no name."""
     try:
-        content = json.loads(data)
+        content = json.loads(bytes(fs.cat_file(f"{root}/{HOLDER}")))
+    except FileNotFoundError:
+        return None
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _who(verb: str, now: datetime) -> bytes:
+def _about(verb: str, token: str) -> bytes:
+    """Tell who we are."""
     about = {
         "verb": verb,
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "since": now.isoformat(timespec="seconds"),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
         "started": _started(os.getpid()),
-        "token": secrets.token_hex(8),
+        "token": token,
     }
     return (json.dumps(about, indent=1) + "\n").encode()
-
-
-def _in_use(store: str, holder: dict[str, Any]) -> str:
-    return (
-        f"{store} is being written by `calfin {holder.get('verb', '?')}` on {holder.get('host', '?')} "
-        f"(process {holder.get('process', '?')}) since {holder.get('since', '?')}: wait for its end; "
-        f"a run that was killed on another machine frees the store after {EXPIRES_S:.0f} s"
-    )
-
-
-def _has_ended(holder: dict[str, Any], fs: fsspec.AbstractFileSystem, path: str, now: datetime) -> bool:
-    """Whether the process of a lease is gone, if it is one of this machine, or has long not renewed it."""
-    if holder.get("machine") == _machine() and _started(int(holder["process"])) != holder["started"]:
-        return True
-    try:
-        return bool((now - fs.modified(path)).total_seconds() > EXPIRES_S)
-    except FileNotFoundError:
-        return True
 
 
 def _machine() -> str:
@@ -228,34 +259,3 @@ def _started(process: int) -> str:
         return "" if Path("/proc/self/stat").exists() else f"{psutil.Process(process).create_time():.0f}"
     except psutil.NoSuchProcess:
         return ""
-
-
-def _storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
-    """Time by the clock of the storage: that of a file just written there."""
-    path = f"{root}/lease-now-{secrets.token_hex(8)}"
-    write_whole(fs, path, b"now")
-    try:
-        now: datetime = fs.modified(path)
-    finally:
-        delete_files(fs, [path])
-    return now
-
-
-def _delete_old_probes(fs: fsspec.AbstractFileSystem, root: str, now: datetime) -> None:
-    """Delete what runs that were killed while they asked for the time have left behind."""
-    for path in fs.ls(root, detail=False):
-        with suppress(FileNotFoundError):
-            if "/lease-now-" in path and (now - fs.modified(path)).total_seconds() > EXPIRES_S:
-                delete_files(fs, [path])
-
-
-def _touch(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
-    if on_disk(fs):
-        os.utime(path)  # fails if it is gone, where a write would bring it back
-    else:
-        fs.pipe_file(path, content)
-
-
-def _clock() -> float:
-    """Seconds that go on while the process, or the machine, is asleep."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

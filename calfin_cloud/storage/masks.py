@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.schema import MASKS, MOST_BOXES, SCENE_DIMS, check_masks, check_name
-from calfin_cloud.storage.files import DamagedFileError
+from calfin_cloud.schema import MASKS, MOST_BOXES, SCENE_DIMS, check_masks, check_name, front_key
+from calfin_cloud.storage.files import DamagedFileError, store_address
+from calfin_cloud.storage.tables import read_batches
 
 LEVELS = 250  # a probability is stored as one of 251 steps of 0.004; 255 is missing
 MISSING = 255
@@ -26,7 +27,8 @@ NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 OF_SCENES = ("masks", "candidates", "grey")
 CODECS = (ZstdCodec(level=0), Crc32cCodec())
 """The checksum is of the compressed bytes: a flipped bit raises in every reader of Zarr, and never makes a mask."""
-REMEDY = "delete it and run `calfin retrace`, then `calfin retry`, which maps its scene once more"
+FIRST_TIME, LAST_TIME = (np.datetime64(day, "us") for day in ("1678-01-01", "2262-01-01"))  # of ns in 64 bits
+REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scene once more"
 
 
 def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) -> dict[str, int]:
@@ -35,9 +37,12 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
     Places never change and new scenes come last, so that a chunk has one writer for ever. Only the driver calls this.
     Safe to repeat after an interruption: `scene_id` is written last, and places without an id are taken again.
     """
+    if "" in scenes:  # which marks a place that nobody has
+        raise ValueError(f"a scene of {domain.name} has an empty id: leave out its item")
     url = masks_url(store, domain.name)
     group = zarr.open_group(url, mode="a", use_consolidated=False)
     if "scene_id" not in group:
+        _check_ledger(store, domain.name, [])
         _create_masks(url, domain)
         group = zarr.open_group(url, mode="r+", use_consolidated=False)
     if group["masks"].shape[2:] != domain.shape or list(group.attrs["bounds"]) != list(domain.grid.boundingbox.bbox):
@@ -46,6 +51,8 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
     known = set(ids)
     new = [s for s in scenes if s not in known]
     free = [place for place, scene_id in enumerate(ids) if not scene_id]
+    if free:
+        _check_ledger(store, domain.name, ids)
     places = [*free, *range(len(ids), len(ids) + len(new))][: len(new)]
     n = max(len(ids), *(place + 1 for place in places)) if places else len(ids)
     _create_missing(group, n)
@@ -59,11 +66,23 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
     return read_places(store, domain.name)
 
 
+def _check_ledger(store: str, domain_name: str, ids: Sequence[str]) -> None:
+    """Refuse to give away places again where scenes have a state and no place: their masks would be overwritten."""
+    known = {front_key(domain_name, scene_id) for scene_id in ids}
+    mapped = {key for stored in read_batches(store, domain=domain_name) for key in stored.items}
+    if lost := sorted(mapped - known):
+        raise DamagedFileError(
+            f"{masks_url(store, domain_name)}/scene_id",
+            f"{len(lost)} mapped scenes have no place in it, such as {lost[0]}",
+            "restore it from a copy, or map into a new store",
+        )
+
+
 def _write_names(group: zarr.Group, new: Mapping[int, str], scenes: Mapping[str, np.datetime64], n: int) -> None:
     """Write time and id of new scenes (place -> id) onto the axis of length n, ids last."""
     first = min(new)
     for name, value_of in (
-        ("time", lambda s: int(scenes[s].astype("datetime64[us]").astype("int64"))),
+        ("time", lambda s: _microseconds(scenes[s])),
         ("scene_id", str),
     ):
         array = group[name]
@@ -72,6 +91,12 @@ def _write_names(group: zarr.Group, new: Mapping[int, str], scenes: Mapping[str,
         for place, scene_id in new.items():
             values[place - first] = value_of(scene_id)
         array[first:] = values
+
+
+def _microseconds(time: np.datetime64) -> int:
+    """Microseconds since 1970; of a time that xarray cannot read, which would hide all others, the one that is none."""
+    moment = time.astype("datetime64[us]")
+    return int((moment if FIRST_TIME < moment < LAST_TIME else np.datetime64("NaT", "us")).astype("int64"))
 
 
 def write_masks(
@@ -163,7 +188,7 @@ def read_masks(store: str, domain_name: str) -> xr.DataArray:
 
 def masks_url(store: str, domain_name: str) -> str:
     """URI of the Zarr group with the masks of a domain."""
-    return f"{store.removeprefix('file://').rstrip('/')}/masks/{check_name(domain_name)}"
+    return f"{store_address(store)}/masks/{check_name(domain_name)}"
 
 
 def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from calfin_cloud.storage.files import digest, list_files, open_place, seal, unseal, write_whole
@@ -21,11 +22,24 @@ def write_review(store: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_reviews(store: str) -> list[dict[str, Any]]:
-    """Read all verdicts of a store, the oldest first by the time they name."""
+    """Read all verdicts of a store, the oldest first by the instant they name, whatever its offset from UTC."""
     fs, root = open_place(store)
     found = [
         verdict
         for path in list_files(fs, f"{root}/reviews", ".json")
         for verdict in unseal(fs.cat_file(path), path, REMEDY)["verdicts"]
     ]
-    return sorted(found, key=lambda verdict: str(verdict["time"]))
+    return sorted(found, key=lambda verdict: (instant(verdict["time"]), json.dumps(verdict, sort_keys=True)))
+
+
+def instant(time: object) -> datetime:
+    """Return the instant that a time in ISO form names, in UTC; a bare time is UTC. Raises `ValueError` for others.
+
+    >>> instant("2026-01-31T14:00:00+02:00").isoformat()
+    '2026-01-31T12:00:00+00:00'
+    """
+    try:
+        found = datetime.fromisoformat(str(time))
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"a time must be within the years 1 to 9999, got {time!r}") from None

@@ -14,9 +14,22 @@ from PIL import Image
 
 from calfin_cloud.domains import Domain, domains_json, read_domains
 from calfin_cloud.schema import check_name
-from calfin_cloud.storage.files import DamagedFileError, list_files, open_place, read_each, seal, unseal, write_whole
+from calfin_cloud.storage.files import (
+    DamagedFileError,
+    digest,
+    list_files,
+    open_place,
+    read_each,
+    seal,
+    store_address,
+    telling_credentials,
+    unseal,
+    write_whole,
+)
+from calfin_cloud.storage.leases import commit_whole
 
 OWN_NAMES = re.compile(r"masks|lease-.*|\..*\.part")  # what a store may have before it is one
+LONGEST_NAME = 200  # of a file, without its ending: file systems take 255 bytes
 RESTORE = "restore it from a copy, or map into a new store"
 
 
@@ -40,14 +53,15 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
     names = [path.rpartition("/")[2] for path in fs.ls(root, detail=False)] if fs.exists(root) else []
     if any(not OWN_NAMES.fullmatch(name) for name in names):
         raise ValueError(f"{store} is not empty and not a store of calfin: choose an empty or a new folder")
-    zarr.open_group(f"{store.removeprefix('file://').rstrip('/')}/masks", mode="a", use_consolidated=False)
-    write_whole(fs, f"{root}/store.json", seal(wanted))
+    zarr.open_group(f"{store_address(store)}/masks", mode="a", use_consolidated=False)
+    commit_whole(fs, root, f"{root}/store.json", seal(wanted))
 
 
 def is_store(store: str) -> bool:
     """Whether there is a store of calfin."""
     fs, root = open_place(store)
-    return bool(fs.exists(f"{root}/store.json"))
+    with telling_credentials(store):
+        return bool(fs.exists(f"{root}/store.json"))
 
 
 def read_store(store: str) -> dict[str, Any]:
@@ -55,7 +69,8 @@ def read_store(store: str) -> dict[str, Any]:
     fs, root = open_place(store)
     path = f"{root}/store.json"
     try:
-        data = bytes(fs.cat_file(path))
+        with telling_credentials(store):
+            data = bytes(fs.cat_file(path))
     except FileNotFoundError:
         raise ValueError(
             f"{store} is not a store of calfin: it has no store.json; make one with `calfin map`"
@@ -86,7 +101,7 @@ def end_change(store: str) -> None:
 
 def _rewrite(store: str, content: Mapping[str, Any]) -> None:
     fs, root = open_place(store)
-    write_whole(fs, f"{root}/store.json", seal(content))
+    commit_whole(fs, root, f"{root}/store.json", seal(content))
 
 
 def keep_domain(store: str, domain: Domain, *, replace: bool = False) -> None:
@@ -108,7 +123,7 @@ def keep_domain(store: str, domain: Domain, *, replace: bool = False) -> None:
             )
         if _read_domain(kept, path).grid != domain.grid:
             raise ValueError(f"domain {domain.name} has another grid in {store}: rename it or choose another store")
-    write_whole(fs, path, text)
+    commit_whole(fs, root, path, text)
 
 
 def read_store_domains(store: str) -> list[Domain]:
@@ -141,7 +156,7 @@ def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
         with Image.open(io.BytesIO(data)) as picture:
             picture.verify()  # a PNG has a checksum in each of its parts
     except (OSError, SyntaxError, ValueError) as error:
-        raise DamagedFileError(path, str(error), "delete it; `calfin retrace` draws it anew") from None
+        raise DamagedFileError(path, str(error), "delete it; `calfin retrace --all` draws it anew") from None
     return data
 
 
@@ -155,5 +170,8 @@ def write_document(store: str, name: str, data: bytes) -> str:
 
 
 def picture_path(domain_name: str, scene_id: str) -> str:
-    """Path of a scene's picture below the store; the id, which comes from a catalogue, is quoted."""
-    return f"pictures/{check_name(domain_name)}/{quote(scene_id, safe='').replace('.', '%2E')}.png"
+    """Path of a scene's picture below the store; the id, which comes from a catalogue, is quoted, a long one cut."""
+    name = quote(scene_id, safe="").replace(".", "%2E")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 17]}-{digest(scene_id.encode())}"
+    return f"pictures/{check_name(domain_name)}/{name}.png"

@@ -1,6 +1,6 @@
 """Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
 
-from calfin_cloud.timeseries.gates import Gate, derive_gate, flow_axis, gate_around, length_scale, seaward_of
+from calfin_cloud.timeseries.gates import Gate, derive_gate, flow_axis, gate_around, length_scale, seaward_of, swept_m
 from calfin_cloud.timeseries.plausibility import (
     PLAUSIBILITY_REASONS,
     PlausibilitySettings,
@@ -9,10 +9,10 @@ from calfin_cloud.timeseries.plausibility import (
     flag_fronts,
 )
 from calfin_cloud.timeseries.positions import BOX, POSITION_COLUMNS, box_position, crossing, measure_positions
+from calfin_cloud.timeseries.regions import regional_change
 from calfin_cloud.timeseries.trends import (
     monthly_grid,
     rates,
-    regional_mean,
     relative_change,
     season_of,
     seasonal_cycle,
@@ -37,10 +37,11 @@ __all__ = [
     "measure_positions",
     "monthly_grid",
     "rates",
-    "regional_mean",
+    "regional_change",
     "relative_change",
     "season_of",
     "seasonal_cycle",
     "seaward_of",
+    "swept_m",
     "yearly_positions",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,12 @@ from shapely.geometry import LineString, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 
 MARGIN = 0.5  # a derived box or centreline reaches so many widths beyond the outermost fronts
-ACROSS_SHARE = 0.8  # share of the fronts that shall reach across a derived box
+ACROSS_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
+"""Shares of the fronts that shall reach across a derived box: the largest for which it stays wide enough.
+
+Fronts that reach less far across are mostly those far up the fjord: a box as wide as the others would lose the retreat.
+"""
+WIDE_ENOUGH = 0.5  # of the box for the smallest of these shares
 
 
 @dataclass(frozen=True)
@@ -57,18 +63,19 @@ def gate_around(box: Polygon, seaward: tuple[float, float]) -> Gate:
 
 
 def derive_gate(fronts: Sequence[BaseGeometry], seaward: tuple[float, float]) -> Gate:
-    """Derive a box across the flow from a glacier's fronts: as wide as four fifths of them reach, as long as all lie.
+    """Derive a box across the flow from a glacier's fronts, as long as all of them lie.
 
-    Raises `ValueError` where no band across the flow is shared by that many fronts.
+    It is as wide as all fronts reach, if that is at least half as wide as four fifths of them do; else a share of them
+    between these. Raises `ValueError` where no band across the flow is shared by that many fronts.
     """
-    turned = _turned(fronts, seaward)
-    bounds = shapely.bounds(turned)
-    lower = float(np.quantile(bounds[:, 1], ACROSS_SHARE))
-    upper = float(np.quantile(bounds[:, 3], 1 - ACROSS_SHARE))
-    if upper - lower < 0.1 * float(np.median(bounds[:, 3] - bounds[:, 1])):
+    bounds = shapely.bounds(_turned(fronts, seaward))
+    bands = [(np.quantile(bounds[:, 1], share), np.quantile(bounds[:, 3], 1 - share)) for share in ACROSS_SHARES]
+    usual = bands[-1][1] - bands[-1][0]
+    if usual < 0.1 * float(np.median(bounds[:, 3] - bounds[:, 1])):
         raise ValueError(
             f"{len(fronts)} fronts share no band across the flow: give a box or a centreline for this glacier"
         )
+    lower, upper = next((float(low), float(high)) for low, high in bands if high - low >= WIDE_ENOUGH * usual)
     margin = MARGIN * (upper - lower)
     rectangle = shapely.box(bounds[:, 0].min() - margin, lower, bounds[:, 2].max() + margin, upper)
     corners = shapely.get_coordinates(_turned([rectangle], seaward, back=True)[0])
@@ -105,11 +112,50 @@ def seaward_of(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> tupl
     return float(x), float(y)
 
 
+def swept_m(first: BaseGeometry, last: BaseGeometry, seaward: tuple[float, float]) -> float:
+    """Mean way in map metres from one front to another along the flow: the area between them over their mean width.
+
+    It needs no box, and so tells whether one holds what changed.
+    """
+    ways = [shapely.get_coordinates(line) for line in _turned([_in_order(first), _in_order(last)], seaward)]
+    up, down = (way if way[0, 1] <= way[-1, 1] else way[::-1] for way in ways)
+    x, y = np.concatenate([up, down[::-1], up[:1]]).T
+    width = np.mean([np.ptp(way[:, 1]) for way in ways])
+    return float(-np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2 / max(width, 1e-9))
+
+
 def length_scale(crs: Any, place: BaseGeometry) -> float:  # noqa: ANN401 - whatever pyproj reads as a CRS
-    """Factor by which the map of a projected CRS stretches lengths at a place; its square stretches areas."""
-    projection = pyproj.Proj(crs)
+    """Find the factor by which the map of a projected CRS stretches lengths at a place; its square stretches areas.
+
+    Lengths of the map over this factor are lengths on the ground, which is what every column in `_m` or `_m2` means.
+
+    Examples
+    --------
+    >>> round(length_scale("EPSG:3413", Point(0, -3_300_000)), 3)  # at 60 degrees north
+    1.038
+    """
+    projection = _projection(str(crs))
     lonlat = projection(place.centroid.x, place.centroid.y, inverse=True)
     return float(np.sqrt(projection.get_factors(*lonlat).areal_scale))
+
+
+@lru_cache(maxsize=16)
+def _projection(crs: str) -> pyproj.Proj:
+    return pyproj.Proj(crs)  # takes longer than all that is asked of it
+
+
+def _in_order(front: BaseGeometry) -> BaseGeometry:
+    """Join the parts of a front, end to nearest end."""
+    parts = [shapely.get_coordinates(part) for part in shapely.get_parts(front)]
+    way = parts.pop(int(np.argmax([len(part) for part in parts])))
+    while parts:
+        choices = [
+            (np.hypot(*(way[e] - part[b])), k, e, b) for k, part in enumerate(parts) for e in (0, -1) for b in (0, -1)
+        ]
+        _, k, end, begin = min(choices)
+        part = parts.pop(k) if begin == 0 else parts.pop(k)[::-1]
+        way = np.concatenate([way, part]) if end == -1 else np.concatenate([part[::-1], way])
+    return LineString(way)
 
 
 def _turned(shapes: Sequence[BaseGeometry], seaward: tuple[float, float], *, back: bool = False) -> list[BaseGeometry]:

@@ -54,8 +54,8 @@ def measure_positions(
     Parameters
     ----------
     fronts
-        Rows with `key`, `glacier_id`, `datetime`, `sigma_m` and a line, in a projected CRS in metres. Rows that share a
-        key are parts of one front.
+        Rows with `key`, `glacier_id`, `datetime`, `sigma_m` (on the ground) and a line, in a projected CRS in metres.
+        Rows that share a key are parts of one front.
     centerlines
         Lines by the name of the branch, from ice to sea.
     gate
@@ -75,7 +75,7 @@ def measure_positions(
     for key, parts in fronts.groupby("key", sort=False):
         first = parts.iloc[0]
         same = {"key": key, "glacier_id": first["glacier_id"], "datetime": first["datetime"]}
-        lines, sigma = parts.geometry.union_all(), float(parts["sigma_m"].max())
+        lines, sigma = parts.geometry.union_all(), float(parts["sigma_m"].max()) * scale  # in map metres, as lines
         for branch, centerline in (centerlines or {}).items():
             rows.append(same | {"branch": branch} | _true(crossing(lines, centerline, sigma), scale))
         if gate:
@@ -104,7 +104,8 @@ def box_position(front: BaseGeometry, gate: Gate, sigma_m: float = np.nan) -> Me
     """Ice area of a box over its width, in map metres: the mean position of the front across the glacier.
 
     Ends that stop short of a side of the box are drawn on to it over at most `REACH` of its width. What lies behind an
-    even number of fronts, looking along the flow, is ice.
+    even number of fronts, looking along the flow, is ice. Where that makes the seaward end of the box ice, two fronts
+    of the scene cross the whole box, and nobody can tell which one ends the glacier: it has no position (`two_fronts`).
     """
     lines = [_to_sides(LineString(part), gate) for part in shapely.get_parts(front) if part.intersects(gate.box)]
     if not lines:
@@ -116,6 +117,8 @@ def box_position(front: BaseGeometry, gate: Gate, sigma_m: float = np.nan) -> Me
     area = sum(p.area for p in ice)
     if len(ice) == len(inside) or not ice or _leaks(inside, drawn, gate):
         return Measured(reason="not_across")
+    if any(p.intersects(_end_of(gate, 1)) for p in ice):
+        return Measured(reason="two_fronts")
     return Measured(area / gate.width_m, sigma_m, area, crossings=len(lines))
 
 
@@ -171,7 +174,10 @@ def _fronts_behind(piece: BaseGeometry, fronts: BaseGeometry, gate: Gate) -> int
 
 def _leaks(pieces: Sequence[BaseGeometry], fronts: BaseGeometry, gate: Gate) -> bool:
     """Whether a way from the upstream to the seaward end of the box crosses no front."""
-    upstream, seaward = (
-        gate.centerline.interpolate(end, normalized=True).buffer(1e-6 * gate.width_m) for end in (0, 1)
-    )
+    upstream, seaward = _end_of(gate, 0), _end_of(gate, 1)
     return any(p.intersects(upstream) and p.intersects(seaward) for p in pieces)
+
+
+def _end_of(gate: Gate, end: int) -> BaseGeometry:
+    """Place in the middle of the upstream (0) or seaward (1) end of a box."""
+    return gate.centerline.interpolate(end, normalized=True).buffer(1e-6 * gate.width_m)

@@ -1,18 +1,29 @@
-"""Positions become change: since a start, as rates, through the year, by month, by region (calfin-method 10)."""
+"""Positions become change: since a start, as rates, through the year, by year and month (calfin-method 10)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-DAYS_A_YEAR = 365.25
-LEAST_SIGMA_M = 1.0  # what no uncertainty is below, so that a front without one does not outweigh all others
+from calfin_cloud.timeseries.bridging import SERIES, change_error, explain_all, follow, history_of, years_of
+from calfin_cloud.timeseries.processes import Asked, Floats, History, Told, ask
+
 SEASONS = ("winter", "spring", "summer", "autumn")
-SERIES = ["glacier_id", "branch"]
+LONGEST_GAP = 122 / 365.25  # years: a third of a year that nobody has ever seen hides a season
+TWO_WAVES_GAP = 62 / 365.25  # and a sixth of a year hides the second wave
+LEAST_FOR_WAVES = 12  # fronts of at least two years
+PARTS_A_YEAR = 24  # in which a year's mean is summed
+
+RATE_COLUMNS = (
+    *("glacier_id", "branch", "rate_m_a", "rate_sigma_m_a", "rate_low_m_a", "rate_high_m_a"),
+    *("change_m", "change_sigma_m", "seasonal_m", "seasonal_sigma_m", "first", "last", "n"),
+)
+YEAR_COLUMNS = (
+    *("glacier_id", "branch", "year", "position_m", "sigma_m", "n", "months", "rate_m", "rate_sigma_m", "reason"),
+)
+MONTH_COLUMNS = ("glacier_id", "branch", "month", "position_m", "sigma_m", "days")
 
 
 def season_of(when: datetime, *, is_southern: bool) -> str:
@@ -35,160 +46,158 @@ def relative_change(positions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else positions.assign(change_m=np.nan)
 
 
-def yearly_positions(positions: pd.DataFrame) -> pd.DataFrame:
-    """Mean position of each series and calendar year with its standard error: the larger of two.
-
-    One is carried from the uncertainties of the fronts, the other comes from their scatter. Columns: `glacier_id`,
-    `branch`, `year`, `position_m`, `sigma_m`, `n`, and `rate_m`, `rate_sigma_m`, the change since the year before.
-    """
-    usable = positions.dropna(subset="position_m").assign(year=lambda t: t["datetime"].dt.year)
-    rows = []
-    for (glacier, branch, year), part in usable.groupby([*SERIES, "year"]):
-        mean, sigma = _weighted_mean(part["position_m"].to_numpy(), _sigmas(part["sigma_m"]))
-        rows.append((glacier, branch, year, mean, sigma, len(part)))
-    table = pd.DataFrame(rows, columns=[*SERIES, "year", "position_m", "sigma_m", "n"])
-    before = table.groupby(SERIES).shift(1)
-    follows = table["year"] - before["year"] == 1
-    table["rate_m"] = (table["position_m"] - before["position_m"]).where(follows)
-    table["rate_sigma_m"] = ((table["sigma_m"] ** 2 + before["sigma_m"] ** 2) ** 0.5).where(follows)
-    return table
-
-
 def rates(positions: pd.DataFrame) -> pd.DataFrame:
-    """Rate of each series over its whole time in m a year, of a weighted straight line, with its standard error.
+    """Rate of each series over its whole time in m a year, and what it changed from its first front to its last.
 
-    The error is carried from every front, and grows with what the line leaves over (reduced chi square above 1).
-    Columns: `glacier_id`, `branch`, `rate_m_a`, `rate_sigma_m_a`, `change_m` (in all), `first`, `last`, `n`.
+    The rate is the slope of a straight line, with the year's waves where fronts of all seasons tell them. Its error
+    knows that neighbouring fronts are not independent (`processes`). The standard deviation is half of the 95 %
+    interval over 1.96; NaN for fewer than four fronts.
+
+    Columns: `glacier_id`, `branch`; `rate_m_a`, `rate_sigma_m_a`, `rate_low_m_a`, `rate_high_m_a` (95 % interval);
+    `change_m`, `change_sigma_m`: last position less the first; `seasonal_m`, `seasonal_sigma_m`: height of the yearly
+    wave from its lowest to its highest, NaN where it is not known; `first`, `last`, `n`.
+    """
+    parts = _series_of(positions)
+    histories = [history_of(part, _waves(part["datetime"])) for _, _, part in parts]
+    rows = []
+    for (glacier, branch, part), history, explanations in zip(parts, histories, explain_all(histories), strict=True):
+        row = {"glacier_id": glacier, "branch": branch} | _rate(history)
+        sigma = float(change_error(history, explanations, history.years[-1:])[0])
+        row |= {"change_m": history.values[-1] - history.values[0], "change_sigma_m": sigma}
+        row |= {"first": part["datetime"].min(), "last": part["datetime"].max(), "n": len(part)}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(RATE_COLUMNS))
+
+
+def yearly_positions(positions: pd.DataFrame) -> pd.DataFrame:
+    """Mean position of each series over every calendar year that has a front, with its standard deviation.
+
+    It is the mean over the whole year, not that of the fronts: months without a front are filled from those around
+    them and from the mean year of the glacier. A year with a gap of four months and more in a series that has never
+    shown a whole year has no mean (`not_covered`), nor has one of fewer than four fronts (`too_few`).
+
+    Columns: `glacier_id`, `branch`, `year`, `position_m`, `sigma_m`, `n` fronts, `months` that have some, and `rate_m`,
+    `rate_sigma_m`, the change since the mean of the year before; `reason` where there is no mean.
     """
     rows = []
-    for (glacier, branch), part in positions.dropna(subset="position_m").groupby(SERIES):
-        years = _years(part["datetime"])
-        slope, sigma = _slope(years, part["position_m"].to_numpy(), _sigmas(part["sigma_m"]))
-        first, last = part["datetime"].min(), part["datetime"].max()
-        rows.append((glacier, branch, slope, sigma, slope * np.ptp(years), first, last, len(part)))
-    return pd.DataFrame(rows, columns=[*SERIES, "rate_m_a", "rate_sigma_m_a", "change_m", "first", "last", "n"])
+    for glacier, branch, part in _series_of(positions):
+        history = history_of(part, _waves(part["datetime"]))
+        years, counts = np.unique(part["datetime"].dt.year, return_counts=True)
+        table = pd.DataFrame({"glacier_id": glacier, "branch": branch, "year": years, "n": counts})
+        months = part["datetime"].dt.month.groupby(part["datetime"].dt.year).nunique()
+        is_told = np.array([bool(history.waves) or _widest_gap(history, year) <= LONGEST_GAP for year in years])
+        values = np.full((4, len(years)), np.nan)
+        values[:, is_told] = _year_means(history, years[is_told])
+        names = ("position_m", "sigma_m", "rate_m", "rate_sigma_m")
+        table = table.assign(**dict(zip(names, values, strict=True)))
+        table["reason"] = np.where(~is_told, "not_covered", np.where(table["position_m"].isna(), "too_few", ""))
+        rows.append(table.assign(months=months.to_numpy())[list(YEAR_COLUMNS)])
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(YEAR_COLUMNS))
 
 
 def seasonal_cycle(positions: pd.DataFrame) -> pd.DataFrame:
-    """Mean deviation of each calendar month from the year around it, by series, in m.
+    """Mean deviation of each calendar month from the twelve months around it, by series, in m.
 
-    The year around a front is the straight line through all fronts within half a year. Left out are fronts with fewer
-    than four others in three different months there, or with none a quarter of a year before and after. Columns:
-    `glacier_id`, `branch`, `month`, `deviation_m`, `sigma_m` (standard error of the mean), `n`.
+    Series whose fronts leave a third of the year unseen, or are of less than two years or fewer than twelve, have none.
+    Columns: `glacier_id`, `branch`, `month`, `deviation_m`, `sigma_m`, `n` fronts of the month.
     """
     rows = []
-    for (glacier, branch), part in positions.dropna(subset="position_m").groupby(SERIES):
-        months, deviation = part["datetime"].dt.month.to_numpy(), _deviation_from_year(part)
-        for month in range(1, 13):
-            values = deviation[(months == month) & np.isfinite(deviation)]
-            if len(values):
-                error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
-                rows.append((glacier, branch, month, float(values.mean()), error, len(values)))
+    for glacier, branch, part in _series_of(positions):
+        history = history_of(part, _waves(part["datetime"]))
+        if not history.waves:
+            continue
+        counts = part["datetime"].dt.month.value_counts()
+        months, told = _months_of_year(history, sorted(counts.index))
+        for month, deviation, sigma in zip(months, told.value, told.sigma, strict=True):
+            rows.append((glacier, branch, month, deviation, sigma, int(counts[month])))
     return pd.DataFrame(rows, columns=[*SERIES, "month", "deviation_m", "sigma_m", "n"])
 
 
-def monthly_grid(positions: pd.DataFrame, *, most_days: int = 400) -> pd.DataFrame:
-    """Positions on the first of every month, linear between fronts, never beyond them, NaN in gaps over `most_days`.
+def monthly_grid(positions: pd.DataFrame) -> pd.DataFrame:
+    """Positions on the first of every month, linear between fronts and never beyond them.
 
-    Columns: `glacier_id`, `branch`, `month` (UTC), `position_m`, `sigma_m` (carried from both neighbours).
+    Columns: `glacier_id`, `branch`, `month` (UTC), `position_m`, `sigma_m`, which grows in gaps by what the glacier may
+    have done there, and `days`, how far the nearest front is in time.
     """
-    rows = []
-    for (glacier, branch), part in positions.dropna(subset="position_m").groupby(SERIES):
-        by_date = part.groupby("datetime")[["position_m", "sigma_m"]].mean().sort_index()
-        months = pd.date_range(by_date.index[0], by_date.index[-1], freq="MS", normalize=True)
-        months = months[(months >= by_date.index[0]) & (months <= by_date.index[-1])]
-        place = np.searchsorted(by_date.index, months, side="right").clip(1, max(len(by_date) - 1, 1))
-        for month, i in zip(months, place, strict=True):
-            rows.append((glacier, branch, month, *_between(by_date.iloc[i - 1 : i + 1], month, most_days)))
-    return pd.DataFrame(rows, columns=[*SERIES, "month", "position_m", "sigma_m"])
+    parts = _series_of(positions)
+    histories = [history_of(part) for _, _, part in parts]
+    tables = []
+    for (glacier, branch, part), history, explanations in zip(parts, histories, explain_all(histories), strict=True):
+        first, last = part["datetime"].min(), part["datetime"].max()
+        months = pd.date_range(first, last, freq="MS", normalize=True)
+        months = months[(months >= first) & (months <= last)]
+        years = years_of(months)
+        position, sigma = follow(history, explanations, years)
+        days = np.abs(years[:, None] - history.years).min(axis=1) * 365.25
+        values = {"month": months, "position_m": position, "sigma_m": sigma, "days": days.round(1)}
+        tables.append(pd.DataFrame({"glacier_id": glacier, "branch": branch} | values, columns=list(MONTH_COLUMNS)))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MONTH_COLUMNS))
 
 
-def regional_mean(monthly: pd.DataFrame, region_of: Mapping[str, str], *, whole: str = "all") -> pd.DataFrame:
-    """Mean change over glaciers by region and month, and over all under the name `whole`, since each glacier's start.
-
-    Branches of a glacier are averaged first. A glacier that enters later enters at the mean of the others, because only
-    its changes from month to month are averaged: so nothing jumps. What changed in a gap is spread over its months.
-
-    Columns: `region`, `month`, `change_m`, `sigma_m`, `n` glaciers. `sigma_m` is the standard error over glaciers of
-    all that changed since the start, months of a glacier not being independent (clustered by glacier); NaN in months of
-    one glacier, which add nothing to it either, as one tells nothing of the others.
-    """
-    by_glacier = monthly.pivot_table(index="month", columns="glacier_id", values="position_m", aggfunc="mean")
-    steps = by_glacier.resample("MS").mean().interpolate(limit_area="inside").diff() if len(by_glacier) else by_glacier
-    regions = {g: region_of.get(str(g), "") for g in steps.columns}
-    rows = []
-    for region in [*sorted(set(regions.values()) - {""}), whole]:
-        of_region = steps[[g for g, name in regions.items() if region in (name, whole)]].dropna(how="all")
-        mean, n = of_region.mean(axis=1), of_region.notna().sum(axis=1)
-        table = pd.DataFrame({"change_m": mean.cumsum(), "sigma_m": _clustered_error(of_region), "n": n})
-        rows.append(table.reset_index().assign(region=region))
-    columns = ["region", "month", "change_m", "sigma_m", "n"]
-    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+def _series_of(positions: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Glacier, branch and positions of every series."""
+    return [(str(g), str(b), part) for (g, b), part in positions.dropna(subset="position_m").groupby(SERIES)]
 
 
-def _clustered_error(steps: pd.DataFrame) -> pd.Series:
-    """Compute the standard error of the cumulated mean of steps (month, glacier), each glacier being one draw."""
-    n = steps.notna().sum(axis=1)
-    shares = steps.sub(steps.mean(axis=1), axis=0).div(n, axis=0).fillna(0.0).cumsum()
-    seen = (steps.notna().cumsum() > 0).sum(axis=1)
-    error = ((shares**2).sum(axis=1) * seen / (seen - 1)) ** 0.5
-    return error.where(n > 1)
+def _rate(history: History) -> dict[str, float]:
+    """Slope and height of the yearly wave of one series, with their errors."""
+    size = 2 + 2 * history.waves
+    wanted = [1, 2, 3] if history.waves else [1]
+    told = ask(history, Asked(history.years[:1], np.zeros((len(wanted), 1)), np.eye(size)[wanted]))
+    names = ("rate_m_a", "rate_sigma_m_a", "rate_low_m_a", "rate_high_m_a")
+    found = {name: float(part[0]) for name, part in zip(names, told, strict=True)}
+    if np.isnan(found["rate_m_a"]) and np.ptp(history.years) > 0:
+        found["rate_m_a"] = float(np.polyfit(history.years - history.years[0], history.values, 1)[0])
+    if history.waves and np.isfinite(told.value).all():
+        height = 2 * float(np.hypot(*told.value[1:]))
+        share = told.value[1:] * 2 / max(height, 1e-9)
+        found |= {"seasonal_m": height, "seasonal_sigma_m": 2 * float(np.hypot(*(share * told.sigma[1:])))}
+    return found
 
 
-def _sigmas(sigma: pd.Series) -> NDArray[np.float64]:
-    """Uncertainties for weights: those that are unknown count as the median of the known, or as one another."""
-    known = sigma.to_numpy(dtype=float)
-    fill = np.nanmedian(known) if np.isfinite(known).any() else LEAST_SIGMA_M
-    return np.maximum(np.where(np.isfinite(known), known, fill), LEAST_SIGMA_M)
+def _year_means(history: History, years: Floats) -> Floats:
+    """Means over calendar years, their errors, and how much each is more than that of the year before, with errors."""
+    if not len(years):
+        return np.empty((4, 0))
+    at = (years[:, None] + (np.arange(PARTS_A_YEAR) + 0.5) / PARTS_A_YEAR - 2000).ravel()
+    means = np.repeat(np.eye(len(years)), PARTS_A_YEAR, axis=1) / PARTS_A_YEAR
+    follows = np.diff(years, prepend=np.nan) == 1
+    steps = means - np.vstack([means[:1], means[:-1]])
+    told = ask(history, Asked(at, np.vstack([means, steps]), np.zeros((2 * len(years), 2 + 2 * history.waves))))
+    value, sigma = (np.reshape(part, (2, -1)) for part in (told.value, told.sigma))
+    rows = [value[0], sigma[0], *(np.where(follows, part[1], np.nan) for part in (value, sigma))]
+    return np.array(rows)
 
 
-def _weighted_mean(values: NDArray[np.float64], sigmas: NDArray[np.float64]) -> tuple[float, float]:
-    weights = sigmas**-2
-    mean = float((weights * values).sum() / weights.sum())
-    carried = 1 / np.sqrt(weights.sum())
-    scatter = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return mean, float(max(carried, scatter))
+def _months_of_year(history: History, months: list[int]) -> tuple[list[int], Told]:
+    """Mean deviations of calendar months from the twelve months around them, where the series reaches as far."""
+    start = np.floor(history.years[0] * 12)
+    at = (np.arange(start, np.ceil(history.years[-1] * 12)) + 0.5) / 12
+    around = np.r_[0.5, np.ones(11), 0.5] / 12
+    rows: dict[int, list[Floats]] = {}
+    for middle in range(6, len(at) - 6):
+        row = np.zeros(len(at))
+        row[middle] = 1
+        row[middle - 6 : middle + 7] -= around
+        rows.setdefault(int((start + middle) % 12) + 1, []).append(row)
+    wanted = [month for month in months if month in rows]
+    weights = np.array([np.mean(rows[month], axis=0) for month in wanted]).reshape(len(wanted), len(at))
+    # The straight line leaves nothing of such a deviation, since the twelve months lie evenly around it.
+    return wanted, ask(history, Asked(at, weights, np.zeros((len(wanted), 2 + 2 * history.waves))))
 
 
-def _slope(years: NDArray[np.float64], values: NDArray[np.float64], sigmas: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope of a weighted straight line and its standard error; NaN where all fronts are of one time."""
-    if np.ptp(years) == 0:
-        return np.nan, np.nan
-    weights = sigmas**-2
-    centred = years - (weights * years).sum() / weights.sum()
-    spread = (weights * centred**2).sum()
-    slope = float((weights * centred * values).sum() / spread)
-    left = values - (weights * values).sum() / weights.sum() - slope * centred
-    free = len(values) - 2
-    chi2 = float((weights * left**2).sum() / free) if free > 0 else 1.0
-    return slope, float(np.sqrt(max(chi2, 1.0) / spread))
+def _waves(when: pd.Series) -> int:
+    """Waves of the year that fronts of these dates tell."""
+    years = np.sort(years_of(when))
+    if len(years) < LEAST_FOR_WAVES or np.ptp(years) < 2:
+        return 0
+    places = np.sort(years % 1)
+    gap = np.diff(np.r_[places, places[0] + 1]).max()
+    return int(gap <= LONGEST_GAP) + int(gap <= TWO_WAVES_GAP and len(years) >= 2 * LEAST_FOR_WAVES)
 
 
-def _deviation_from_year(series: pd.DataFrame) -> NDArray[np.float64]:
-    """Deviation of each position from the straight line through those within half a year of it; NaN for too few."""
-    years, values = _years(series["datetime"]), series["position_m"].to_numpy()
-    months = series["datetime"].dt.month.to_numpy()
-    deviation = np.full(len(values), np.nan)
-    for place, year in enumerate(years):
-        near = np.abs(years - year) <= 0.5
-        is_between = (years[near] - year).min() <= -0.25 and (years[near] - year).max() >= 0.25
-        if is_between and near.sum() >= 5 and len(set(months[near])) >= 3:
-            deviation[place] = values[place] - np.polyfit(years[near] - year, values[near], 1)[1]
-    return deviation
-
-
-def _between(pair: pd.DataFrame, month: pd.Timestamp, most_days: int) -> tuple[float, float]:
-    """Position and its uncertainty at a time between two fronts."""
-    first, last = pair.index[0], pair.index[-1]
-    days = (last - first) / pd.Timedelta(days=1)
-    if days > most_days:
-        return np.nan, np.nan
-    share = (month - first) / (last - first) if days else 0.0
-    weights = np.array([1 - share, share])[: len(pair)]
-    return float(weights @ pair["position_m"]), float(np.sqrt((weights**2) @ (pair["sigma_m"] ** 2)))
-
-
-def _years(when: pd.Series) -> NDArray[np.float64]:
-    """Decimal years since 2000."""
-    days = (when - pd.Timestamp("2000-01-01", tz=when.dt.tz)) / pd.Timedelta(days=1)
-    return np.asarray(days, dtype=float) / DAYS_A_YEAR
+def _widest_gap(history: History, year: int) -> float:
+    """Longest part of a calendar year, in years, without a front in it or at its ends."""
+    start = year - 2000.0
+    inside = history.years[(history.years >= start) & (history.years < start + 1)]
+    return float(np.diff(np.r_[start, inside, start + 1]).max())

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from calfin_cloud.datasets import Sample, Sensor, split_by_glacier
@@ -29,10 +27,12 @@ from calfin_cloud.network import (
     network_id,
     prepare_compilation,
     read_weights,
+    save_openvino,
     save_weights,
     training_glaciers,
     weights_path,
 )
+from calfin_cloud.network.backend import keras, ops
 from calfin_cloud.preprocess import eight_bit_channels, normalise
 from calfin_cloud.sample import paint_scene
 from calfin_cloud.schema import MASKS
@@ -51,7 +51,8 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
     """Train a network on all glaciers but those left out, and write its weights to `out`.
 
     Beside `<name>.weights.h5` go `<name>.json` (settings), `<name>.csv` (curves) and, until the run is done,
-    `<name>.checkpoint.npz`, from which the same call resumes.
+    `<name>.checkpoint.npz`, from which the same call resumes. In the end it writes files for OpenVINO, with which the
+    weights map without Keras on a CPU (`network.save_openvino`); only TensorFlow can write them.
 
     Parameters
     ----------
@@ -186,6 +187,8 @@ class _Run:
                 saved = time.monotonic()
         if self.losses or not self.out.is_file():
             self.save()
+        if keras.backend.backend() == "tensorflow":
+            save_openvino(self.out)
         self._checkpoint.unlink(missing_ok=True)
 
     def save(self) -> None:
@@ -273,7 +276,7 @@ def validate(network: keras.Model, samples: Sequence[Prepared]) -> dict[str, flo
     scores: dict[str, list[tuple[float, float]]] = {}
     for prepared in samples:
         window = whole_scene(prepared.grey.shape)
-        patch, truth = cut_patch(eight_bit_channels(prepared.grey), prepared, window, border=False)
+        patch, truth = cut_patch(eight_bit_channels(prepared.grey).astype(np.float32), prepared, window, border=False)
         masks = np.asarray(network.predict_on_batch(normalise(patch)[None]))[0]
         front, ice = (_jaccard(truth[..., i], masks[..., i], known) for i, known in ((0, 1.0), (1, truth[..., 2])))
         scores.setdefault(prepared.sample.glacier, []).append((front, ice))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from keras import ops
-
 from calfin_cloud.network import Tensor
+from calfin_cloud.network.backend import ops
 from calfin_cloud.training.settings import FRONT_WEIGHT
 
 ROCK_WEIGHT = 0.1

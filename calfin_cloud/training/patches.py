@@ -69,10 +69,12 @@ def random_patch(
         grey = coarsen(grey, rng.uniform(1.5, 4))
     if rng.random() < 0.25:  # as if the scene had more pixels: the shadow correction has a fixed radius
         zoom = rng.uniform(1.5, 2.5)
-        large = eight_bit_channels(cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR))
+        large = eight_bit_channels(cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)).astype(
+            np.float32
+        )
         channels = cv2.resize(large, grey.shape[::-1], interpolation=cv2.INTER_AREA)
     else:
-        channels = eight_bit_channels(grey)
+        channels = eight_bit_channels(grey).astype(np.float32)
     window = random_window(prepared, rng)
     bend = random_bend(rng) if rng.random() < BEND_SHARE else None
     return cut_patch(channels, prepared, window, border=bool(rng.random() < 0.5), label=label, bend=bend)

@@ -12,7 +12,6 @@ import json
 import sys
 import tempfile
 import time
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -32,6 +31,8 @@ from servers.browser import browser, requested
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, domains_from_termini
+from calfin_cloud.land import read_land
+from calfin_cloud.land import read_land
 from calfin_cloud.results import write_report
 from calfin_cloud.schema import NO_FRONT
 
@@ -47,7 +48,7 @@ def make_store(store: str, termini: gpd.GeoDataFrame, *, n_domains: int, n_front
     storage.open_store(store, crs=CRS, made_by={"model": "made-up", "code": "0", "settings": {}})
     domains = domains_from_termini(termini, resolution_m=30.0, margin=0.6, crs=CRS)
     lines = {str(g): part for g, part in termini.groupby("Glacier_ID")}
-    ice = gpd.read_parquet(str(files("calfin_cloud") / "basemap" / "greenland_ice.parquet")).union_all()
+    ice = shapely.union_all(read_land((-700_000, -3_400_000, 900_000, -600_000), CRS)["land"])  # stands for it
     rng = np.random.default_rng(0)
     for number in range(n_domains):
         like = domains[number % len(domains)]

@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from calfin_cloud import inference
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.imagery import loaders
+from calfin_cloud.imagery import reader, stack
 from calfin_cloud.pipeline import MapSettings, map_fronts, scene
 from calfin_cloud.pipeline.batches import cut_batches, unknown_scenes
-from calfin_cloud.pipeline.workers import load
+from calfin_cloud.pipeline.runners import load
 from calfin_cloud.scenes import stream_scenes
 
 SIZES = (1_000, 10_000, 100_000)
@@ -161,11 +161,13 @@ def make_domains(n: int) -> list[Domain]:
 def replace_the_real_work() -> None:
     """Replace what a worker spends its time on: reading, preparing, both passes of the network, writing and tracing."""
     facts = {"reason": "no_edge", "detail": "", "isolation": "", "fronts": [], "rejected": [], "polygons": None}
-    loaders.read_scene = lambda plan, grid: np.zeros((2, *grid.shape), dtype=np.float32)
-    scene.prepare_scene = lambda image, resolution_m: np.zeros((*image.shape[1:], 4), dtype=np.uint8)
-    scene.store_and_trace = lambda masks, candidates, channels, target, settings: facts | {"fjord": "scene"}
-    inference.overview_of = lambda channels, **_: np.zeros((len(channels), 256, 256, 2), dtype=np.float32)
-    inference.masks_of = lambda channels, *_, **__: np.zeros((len(channels), 2, *channels.shape[1:3]), np.float32)
+    stack.calibrate = lambda numbers, band: numbers
+    reader.read_layer = lambda layer, grid: np.zeros(grid.shape, dtype=np.float32)
+    scene.prepare_scene = lambda image, *_: np.zeros((*image.shape[1:], 4), dtype=np.uint8)
+    scene.store_and_trace = lambda predicted, grey, target, settings: facts | {"fjord": "scene"}
+    inference.networks.predict_pictures = lambda pictures, **_: np.zeros((*pictures.shape[:3], 2), dtype=np.uint8)
+    inference.resize_channels = lambda channels, shape: np.zeros((*shape, 3), dtype=np.float32)
+    inference.believed = lambda seen, *_: np.zeros((*seen.shape[:2], 2), dtype=np.float32)
     inference.candidates_of = lambda *_, **__: np.empty((0, 4), dtype=np.int32)
 
 

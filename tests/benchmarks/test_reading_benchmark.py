@@ -1,11 +1,13 @@
-"""Scenes a second from a server 50 ms away, with and without reading ahead; bytes fetched over bytes needed.
+"""Scenes a second from a server 50 ms away, with and without reading ahead; bytes fetched over bytes needed; core time.
 
 `pytest tests/benchmarks/test_reading_benchmark.py --benchmark-only --benchmark-columns=mean,rounds -rP`
 """
 
+import time
 from concurrent.futures import Future
 from functools import partial
 
+import dask
 import distributed
 import psutil
 import pytest
@@ -13,12 +15,12 @@ from affine import Affine
 from distributed import Client
 from odc.geo.geobox import GeoBox
 from servers.files import serve_folder
-from servers.rasters import LEFT, TOP, UTM, compute
+from servers.rasters import LEFT, TOP, UTM, compute, make_item
 from test_reading import bytes_needed, large_scene, served  # noqa: F401 (a fixture)
 
 from calfin_cloud.clusters import local
 from calfin_cloud.domains import Domain, read_domains
-from calfin_cloud.imagery import loaders, stack_scenes
+from calfin_cloud.imagery import read_scene, reader, stack_scenes
 from calfin_cloud.pipeline import map_fronts, mapping
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
@@ -39,11 +41,11 @@ def distant(tmp_path_factory):
         yield items, domain
 
 
-def one_after_the_other(batch, loader):
+def one_after_the_other(batch):
     for item in batch.items:
         done = Future()
         try:
-            done.set_result(mapping._read(item, batch.domain, loader))
+            done.set_result(read_scene(item, batch.domain))
         except Exception as error:
             done.set_exception(error)
         yield done
@@ -51,11 +53,11 @@ def one_after_the_other(batch, loader):
 
 def stay():
     """Take the place of `distributed.secede`."""
-    loaders.distributed.secede = lambda: None
+    reader.distributed.secede = lambda: None
 
 
 def leave():
-    loaders.distributed.secede = distributed.worker.secede
+    reader.distributed.secede = distributed.worker.secede
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,24 @@ def test_bytes_of_a_domain(benchmark, large_scene, side):  # noqa: F811
         benchmark.extra_info[f"bytes fetched / needed, {name}"] = round(ratio, 3)
         assert ratio <= 1.5
     print(side, "px", benchmark.extra_info)
+
+
+@pytest.mark.benchmark(timer=time.process_time)
+@pytest.mark.parametrize("pixel_m", [10, 30], ids=["as it is", "from an overview"])
+@pytest.mark.parametrize("how", ["at once", "stacked"])
+def test_core_time_of_a_scene_of_600_px_from_a_local_cog(benchmark, large_scene, pixel_m, how):  # noqa: F811
+    domain = Domain("part", GeoBox((600, 600), Affine(pixel_m, 0, LEFT + 5000, 0, -pixel_m, TOP - 5000), UTM))
+    item = make_item(large_scene, {"nir08": large_scene / "signal.tif", "qa_pixel": large_scene / "quality.tif"})
+    stack = stack_scenes([item], domain)
+    benchmark(lambda: read_scene(item, domain) if how == "at once" else compute(stack))
+
+
+@pytest.mark.benchmark(timer=time.process_time)
+@pytest.mark.parametrize("n", [1, 32, 128])
+def test_core_time_of_the_graph_of_a_stack(benchmark, n):
+    domain = Domain("part", GeoBox((600, 600), Affine(10, 0, LEFT, 0, -10, TOP), UTM))
+    items = [make_item("/data", {"nir08": f"/data/{i}.tif", "qa_pixel": f"/data/{i}-qa.tif"}) for i in range(n)]
+    stack = benchmark(lambda: stack_scenes(items, domain))
+    benchmark.extra_info["tasks a scene"] = len(dict(dask.optimize(stack.data)[0].dask)) / n
+    benchmark.extra_info["ms a scene"] = round(benchmark.stats.stats.mean / n * 1000, 3)
+    print(n, benchmark.extra_info)

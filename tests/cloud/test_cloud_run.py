@@ -176,7 +176,7 @@ def test_a_wrong_key_ends_a_verb_with_its_reason_and_without_the_key(s3, remote)
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
         env=os.environ | {"AWS_SECRET_ACCESS_KEY": wrong},
     )
     assert done.returncode == 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from distributed.protocol import serialize
 
-from calfin_cloud.imagery import LOADERS, stack_scenes
+from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import SceneError
 
@@ -37,18 +37,17 @@ def addresses(item):
     return [asset.href + "/" for asset in item.assets.values()] + alternate
 
 
-def read(items, domain, **more):
-    return stack_scenes(items, domain, **more).compute(scheduler="synchronous")
+def read(items, domain):
+    return stack_scenes(items, domain).compute(scheduler="synchronous")
 
 
-@pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("side", ["north", "south"])
-def test_every_scene_has_the_same_pixels_from_its_bucket_as_from_disk(api, cloud, side, loader):
+def test_every_scene_has_the_same_pixels_from_its_bucket_as_from_disk(api, cloud, side):
     domain = getattr(cloud, side)
     remote = search_scenes(api.url, domain, PERIOD)
     local = {item.id: item for item in search_scenes(cloud.local, domain, PERIOD)}
     assert len(remote) == (10 if side == "north" else 3)
-    there = read(remote, domain, loader=loader)
+    there = read(remote, domain)
     here = read([local[item.id] for item in remote], domain)
     np.testing.assert_array_equal(there, here)
     assert (np.isfinite(there.sel(band="signal")).mean(("y", "x")) > 0.7).all()
@@ -135,10 +134,10 @@ def test_no_secret_is_in_a_graph_as_it_goes_to_the_workers(s3, cloud, find):
 
 def test_the_public_bucket_is_open_and_the_others_are_not(cloud, find):
     (item, *_) = find("sentinel-cogs")
-    with urllib.request.urlopen(item.assets["nir"].href, timeout=10) as answer:
+    with urllib.request.urlopen(item.assets["nir"].href, timeout=120) as answer:
         assert answer.read(2) in (b"II", b"MM")
     private = re.sub(
         r"^s3://", item.assets["nir"].href.split("/sentinel-cogs")[0] + "/", find("scene-archive")[0].assets["hh"].href
     )
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(private, timeout=10)
+        urllib.request.urlopen(private, timeout=120)

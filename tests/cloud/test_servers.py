@@ -41,7 +41,7 @@ def test_servers_end_when_the_tests_are_killed(s3, folder):  # the fixture `s3` 
         finally:
             tests.kill()
     assert {"radosgw", "ceph-osd", "ceph-mon", "postgres"} <= names
-    _, alive = psutil.wait_procs(servers, timeout=30)
+    _, alive = psutil.wait_procs(servers, timeout=300)
     assert not alive
 
 

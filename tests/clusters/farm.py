@@ -51,10 +51,10 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process as a spot node ends, and wait until it is gone."""
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(300)
 
 
-def wait_until(true: Callable[[], Any], *, timeout_s: float = 240) -> None:
+def wait_until(true: Callable[[], Any], *, timeout_s: float = 600) -> None:
     """Wait for something that comes true while other processes work."""
     deadline = time.monotonic() + timeout_s
     while not true():

@@ -13,7 +13,7 @@ from calfin_cloud import clusters
 from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
 from calfin_cloud.pipeline import MapSettings
-from calfin_cloud.pipeline.workers import check_network
+from calfin_cloud.pipeline.runners import check_network
 from clusters.farm import farm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -72,7 +72,7 @@ def test_the_number_of_local_workers_follows_the_work():
     with connect("local", n_workers=(1, 2)) as client:
         assert len(client.scheduler_info()["workers"]) == 1
         work = client.map(slowly, range(100))
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=600)
         client.cancel(work)
 
 

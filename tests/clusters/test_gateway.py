@@ -30,7 +30,7 @@ def test_the_command_line_maps_on_two_workers_behind_a_gateway_and_leaves_no_clu
     run = calfin_process(*call, env=os.environ | {"DASK_GATEWAY__ADDRESS": address}, stderr=subprocess.PIPE)
     with Gateway(address) as gateway:
         seen = most_workers(gateway, run)
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=600)
         assert run.returncode == 0, errors.decode()
         assert seen == 2
         assert gateway.list_clusters() == []
@@ -56,7 +56,7 @@ def test_a_cluster_is_adaptive_between_two_numbers_and_shut_down_when_its_run_fa
     def fail_on_a_growing_cluster():
         with connect("gateway", n_workers=(1, 2), address=address) as client:
             waiting = client.map(time.sleep, [2 + n / 1000 for n in range(60)])
-            client.wait_for_workers(2, timeout=100)
+            client.wait_for_workers(2, timeout=600)
             client.cancel(waiting)
             raise BrokenError
 

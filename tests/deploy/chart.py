@@ -40,7 +40,7 @@ def tool(name: str) -> str:
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run helm on the chart."""
-    return subprocess.run([tool("helm"), *arguments], check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run([tool("helm"), *arguments], check=False, capture_output=True, text=True, timeout=300)
 
 
 def values(names: Sequence[str], *settings: str) -> list[str]:

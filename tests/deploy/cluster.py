@@ -54,7 +54,7 @@ class Kubernetes:
     def _ask(self, method: str, path: str, data: Mapping[str, Any] | None = None) -> httpx.Response:
         headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
         url = f"{self.address}/{path}"
-        return httpx.request(method, url, json=data, headers=headers, timeout=60).raise_for_status()
+        return httpx.request(method, url, json=data, headers=headers, timeout=300).raise_for_status()
 
     def end_driver(self, name: str, exit_code: int) -> None:
         """Do a kubelet's part when the driver of a run has ended."""

@@ -16,7 +16,7 @@ class FileServer(ThreadingHTTPServer):
     """`/NAME` is a file; `/cut/NAME` closes in the middle of a body, `/flaky/` answers 503 twice, `/hang/` sleeps.
 
     `answers` are given first, by path: statuses with their headers and, if they have one, body; None
-    answers as usual.
+    answers as usual. `later` says after how many requests a path is which other file.
     """
 
     daemon_threads = True
@@ -30,6 +30,7 @@ class FileServer(ThreadingHTTPServer):
             defaultdict(list)
         )
         self.n_bytes: Counter[str] = Counter()
+        self.later: dict[str, tuple[int, str]] = {}
         self.hang_s = 30.0
         self.latency_s = 0.0
         self.at_once, self.most_at_once = 0, 0
@@ -76,6 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "flaky" and server.requests[path] <= 2:
             return self._send(503, b"", has_body=has_body)
         file = server.folder / (name if fault in ("cut", "flaky", "hang") else path)
+        if path in server.later and server.requests[path] > server.later[path][0]:
+            file = server.folder / server.later[path][1]
         if not file.is_file():
             return self._send(404, b"", has_body=has_body)
         body = file.read_bytes()

@@ -74,11 +74,11 @@ def serve_gateway(folder: Path) -> Iterator[str]:
 
 
 def _wait_until_it_answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while True:
         assert server.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"{address}/api/health", timeout=2):
+            with urllib.request.urlopen(f"{address}/api/health", timeout=30):
                 return
         except (urllib.error.URLError, OSError):
             assert time.monotonic() < deadline, log.read_text()

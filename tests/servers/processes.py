@@ -56,7 +56,7 @@ class Processes:
             process = subprocess.Popen([*self.prefix, *command], stdout=log, stderr=log, env=self.environment)
         self.started.append(process)
 
-    def run(self, *command: str, timeout_s: float = 120) -> None:
+    def run(self, *command: str, timeout_s: float = 600) -> None:
         """Run a program to its end, which must be a good one."""
         with self._log(command).open("ab") as log:
             done = subprocess.run(
@@ -64,7 +64,7 @@ class Processes:
             )
         assert done.returncode == 0, f"{command} ended with {done.returncode}\n{self.logs()}"
 
-    def wait_for(self, has_come: Callable[[], bool], timeout_s: float = 120) -> None:
+    def wait_for(self, has_come: Callable[[], bool], timeout_s: float = 600) -> None:
         """Wait until a server answers."""
         deadline = time.monotonic() + timeout_s
         while not has_come():
@@ -81,7 +81,7 @@ class Processes:
         gone = [process.args for process in self.started if process.poll() is not None]
         for process in reversed(self.started):
             process.send_signal(self.end)
-            process.wait(30)
+            process.wait(300)
         assert not gone, f"{gone} ended too early\n{self.logs()}"
 
     def logs(self) -> str:

@@ -1,6 +1,6 @@
-"""What to do when a file cannot be read: whether to ask again, how long to wait, when to give up, and what to say.
+"""Retries and deadlines: whether to ask for a file again, how long to wait, when to give up, and what to say.
 
-A scene has a deadline, whatever number of files, requests and attempts it takes.
+A file has a deadline, whatever number of requests and attempts it takes; a scene has two files at most.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from calfin_cloud.schema import SceneError
 
 T = TypeVar("T")
 
-DEADLINE_S = 120.0
-"""Longest time for a scene, all its layers together."""
+DEADLINE_S = 60.0
+"""Longest time for a file of a scene, all its requests and attempts together."""
 
 ATTEMPTS = {"unreachable": 6, "unreadable": 3}
 """Attempts at a file: the network mends itself, a broken block of a file seldom does."""
@@ -37,14 +37,14 @@ READING_THREADS = 8
 """Files that a process reads at once; those given up at their deadline count until GDAL lets go of them too."""
 
 LASTING = r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidCredentials|NotFound|NoSuch(Key|Bucket)"
-"""What GDAL or a server of S3 says of trouble that another attempt does not end."""
+"""What GDAL or a server of S3 says of failures that another attempt does not end."""
 
 BUSY_STATUS = {408, 425, 429, 500, 502, 503, 504}
-_places = threading.BoundedSemaphore(READING_THREADS)
+_slots = threading.BoundedSemaphore(READING_THREADS)
 _pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="calfin-reading")
 
 
-class Trouble(NamedTuple):
+class Failure(NamedTuple):
     """Why a file could not be read: a reason code of `schema`, and whether another attempt makes sense."""
 
     reason: str
@@ -57,9 +57,9 @@ def within_deadline(read: Callable[[float], T], what: str, *, seconds: float) ->
 
     A thread that is left behind ends with its request, which GDAL stops once nothing comes for 20 s.
     """
-    _places.acquire()
+    _slots.acquire()
     future = _pool.submit(read, time.monotonic() + seconds)
-    future.add_done_callback(lambda _: _places.release())
+    future.add_done_callback(lambda _: _slots.release())
     try:
         result: T = future.result(timeout=seconds)
     except TimeoutError:
@@ -67,44 +67,44 @@ def within_deadline(read: Callable[[float], T], what: str, *, seconds: float) ->
     return result
 
 
-def with_patience(read: Callable[[], T], href: str, *, until: float) -> T:
-    """Read until it succeeds, its trouble lasts, or time or attempts are over; then raise a `SceneError`."""
+def with_retries(read: Callable[[], T], href: str, *, until: float) -> T:
+    """Read until it succeeds, the failure is lasting, or time or attempts are over; then raise a `SceneError`."""
     for attempt in itertools.count(1):
         try:
             return read()
         except SceneError:
             raise
         except Exception as error:
-            trouble, words = trouble_of(error, href), _told(error)
-        pause = max(trouble.wait_s, random.uniform(0.5, 1.5) * FIRST_PAUSE_S * 2 ** (attempt - 1))
-        if trouble.is_lasting or attempt == ATTEMPTS[trouble.reason] or time.monotonic() + pause > until:
+            failure, words = failure_of(error, href), _told(error)
+        pause = max(failure.wait_s, random.uniform(0.5, 1.5) * FIRST_PAUSE_S * 2 ** (attempt - 1))
+        if failure.is_lasting or attempt == ATTEMPTS[failure.reason] or time.monotonic() + pause > until:
             break
         time.sleep(pause)
     # Raised here and not in the handler: GDAL's errors cannot be sent between processes and may hold a signature.
     times = "" if attempt == 1 else f" in {attempt} attempts"
-    raise SceneError(trouble.reason, f"cannot read {shown(href)}{times}: {words}")
+    raise SceneError(failure.reason, f"cannot read {shown(href)}{times}: {words}")
 
 
-def trouble_of(error: BaseException, href: str) -> Trouble:
-    """Tell trouble that passes from trouble that lasts."""
+def failure_of(error: BaseException, href: str) -> Failure:
+    """Tell failures that pass from those that last."""
     if isinstance(error, ValueError) or urlsplit(href).scheme in ("", "file"):
-        return Trouble("unreadable", is_lasting=True)
+        return Failure("unreadable", is_lasting=True)
     if isinstance(error, StatusError):
-        return _trouble_of_status(error.status, error.retry_after_s)
+        return _of_status(error.status, error.retry_after_s)
     if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
-        return Trouble("unreachable", is_lasting=False)
+        return Failure("unreachable", is_lasting=False)
     words = " ".join(_words_of(error))
     if found := re.search(r"HTTP response code: (\d+)", words):
-        return _trouble_of_status(int(found.group(1)))
+        return _of_status(int(found.group(1)))
     if re.search(LASTING, words):
-        return Trouble("unreadable", is_lasting=True)
+        return Failure("unreadable", is_lasting=True)
     is_network = re.search(r"CURL error|CPLE_AWSError|timed out", words) is not None
-    return Trouble("unreachable" if is_network else "unreadable", is_lasting=False)
+    return Failure("unreachable" if is_network else "unreadable", is_lasting=False)
 
 
-def _trouble_of_status(status: int, wait_s: float = 0.0) -> Trouble:
+def _of_status(status: int, wait_s: float = 0.0) -> Failure:
     is_busy = status in BUSY_STATUS or status == 0
-    return Trouble("unreachable" if is_busy else "unreadable", is_lasting=not is_busy, wait_s=wait_s)
+    return Failure("unreachable" if is_busy else "unreadable", is_lasting=not is_busy, wait_s=wait_s)
 
 
 def _told(error: BaseException) -> str:

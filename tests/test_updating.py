@@ -7,19 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from storing import contents, new_store
+from storing import WAIT_S, contents, new_store
 
-from calfin_cloud import pipeline, storage
+from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import box_grid, read_domains, write_domains
 from calfin_cloud.fronts import DEFAULT, calibration_beside
-from calfin_cloud.inference import InferenceSettings
-from calfin_cloud.network import network_id, weights_path
+from calfin_cloud.network import InferenceSettings, network_id, weights_path
 from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
@@ -84,17 +84,14 @@ def stop(_):
     raise StoppedError
 
 
-def counting(monkeypatch):
-    """List of the ids of scenes that are mapped from now on."""
-    real, seen = pipeline.mapping.map_batch, []
-
-    def counted(batch, *rest):
-        seen.extend(item.id for item in batch.items)
-        return real(batch, *rest)
-
-    monkeypatch.setattr(pipeline.remapping, "map_batch", counted)
-    monkeypatch.setattr(pipeline.mapping, "map_batch", counted)
-    return seen
+@contextmanager
+def mapped_in(store):
+    """Set of the masks that are written while it lasts: those of scenes that went through the network."""
+    chunks = {path: path.stat().st_mtime_ns for path in Path(store).glob("masks/*/masks/c/*/0/0/0")}
+    again: set[Path] = set()
+    yield again
+    now = {path: path.stat().st_mtime_ns for path in Path(store).glob("masks/*/masks/c/*/0/0/0")}
+    again.update(path for path, moment in now.items() if chunks.get(path) != moment)
 
 
 def test_nothing_changed_touches_nothing(find, domains, store):
@@ -112,7 +109,7 @@ def test_other_settings_of_the_network_map_all_again_to_the_store_they_would_hav
     assert contents(store) == contents(other_model)
 
 
-def test_a_recompute_that_was_stopped_is_told_and_goes_on_where_it_was(find, domains, store, other_model, monkeypatch):
+def test_a_recompute_that_was_stopped_is_told_and_goes_on_where_it_was(find, domains, store, other_model):
     with pytest.raises(StoppedError):
         recompute_changed(store, domains, find, settings=OTHER_MODEL, on_batch=stop)
     for verb in (
@@ -123,23 +120,23 @@ def test_a_recompute_that_was_stopped_is_told_and_goes_on_where_it_was(find, dom
     ):
         with pytest.raises(ValueError, match="`calfin map --recompute` was stopped before its end: run it again"):
             verb()
-    again = counting(monkeypatch)
-    recompute_changed(store, domains, find, settings=OTHER_MODEL)
+    with mapped_in(store) as again:
+        recompute_changed(store, domains, find, settings=OTHER_MODEL)
     assert 0 < len(again) < N_SCENES
     assert contents(store) == contents(other_model)
 
 
-def test_other_settings_of_the_tracing_ask_no_network(find, domains, store, undisturbed, tmp_path, monkeypatch):
-    again = counting(monkeypatch)
-    assert sum(recompute_changed(store, domains, find, settings=OTHER_TRACE).values()) == N_SCENES
-    assert again == []
+def test_other_settings_of_the_tracing_ask_no_network(find, domains, store, undisturbed, tmp_path):
+    with mapped_in(store) as again:
+        assert sum(recompute_changed(store, domains, find, settings=OTHER_TRACE).values()) == N_SCENES
+    assert not again
     retraced = shutil.copytree(undisturbed, tmp_path / "retraced").as_posix()
     retrace_fronts(retraced, settings=OTHER_TRACE)
     assert contents(store) == contents(retraced)
     assert not storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
 
 
-def test_another_calibration_is_told_and_states_half_widths_without_the_network(find, domains, tmp_path, monkeypatch):
+def test_another_calibration_is_told_and_states_half_widths_without_the_network(find, domains, tmp_path):
     weights = shutil.copy(weights_path("calfin-small-2"), tmp_path / "own.weights.h5")
     settings = MapSettings(network=str(weights))
     store = mapped(find, domains, tmp_path / "store", settings=settings)
@@ -157,9 +154,9 @@ def test_another_calibration_is_told_and_states_half_widths_without_the_network(
         mapped(find, domains, tmp_path / "wrong", settings=settings)
     assert not (tmp_path / "wrong").exists()
     other.write_text(fitting)
-    again = counting(monkeypatch)
-    assert sum(recompute_changed(store, domains, find, settings=settings).values()) == N_SCENES
-    assert again == []
+    with mapped_in(store) as again:
+        assert sum(recompute_changed(store, domains, find, settings=settings).values()) == N_SCENES
+    assert not again
     calibrated = storage.read_fronts(store).query("state == 'front'")
     assert uncalibrated["half95_m"].isna().all()
     assert calibrated["half95_m"].gt(0).all()
@@ -175,18 +172,19 @@ def test_scenes_that_lose_all_fronts_lose_their_polygons_too(find, domains, stor
     assert contents(store) == contents(Path(mapped(find, domains, tmp_path / "direct", settings=settings)))
 
 
-def test_another_boundary_retraces_its_domain(find, domains, store, monkeypatch):
-    again = counting(monkeypatch)
+def test_another_boundary_retraces_its_domain(find, domains, store):
     drawn = replace(domains[0], fjord_boundary=domains[0].polygon.buffer(-100))
-    assert sum(recompute_changed(store, [drawn], find).values()) == N_SCENES
-    assert again == []
+    with mapped_in(store) as again:
+        assert sum(recompute_changed(store, [drawn], find).values()) == N_SCENES
+    assert not again
     assert storage.read_store_domains(store) == [drawn]
     assert sum(recompute_changed(store, [drawn], find).values()) == 0
 
 
 def test_a_changed_item_is_counted_by_a_run_and_mapped_by_the_next_with_recompute(find, domains, store, undisturbed):
     items = find(domains[0])
-    items[1].properties["updated"] = "2026-01-01T00:00:00Z"
+    for asset in items[1].assets.values():
+        asset.extra_fields["file:checksum"] = "1220aa"
     items[2].links = []
     counts = map_fronts(domains, lambda _: items, store)
     assert (counts["known"], counts["changed"]) == (N_SCENES, 1)
@@ -199,7 +197,7 @@ def test_scenes_that_no_longer_reach_the_network_lose_their_masks(find, domains,
     counts = recompute_changed(store, domains, find, settings=replace(ONLY_CLEAR, max_nodata=-1.0))
     assert counts["no_front"] == N_SCENES
     assert not [path for path in contents(store) if "/masks/c/" in path]
-    assert retrace_fronts(store, settings=ONLY_CLEAR)["no_front"] == N_SCENES
+    assert retrace_fronts(store, everything=True)["no_front"] == N_SCENES
 
 
 def test_everything_goes_on_working_after_compaction(find, domains, store, other_model, tmp_path):
@@ -207,7 +205,7 @@ def test_everything_goes_on_working_after_compaction(find, domains, store, other
     before = contents(store)
     assert mapped(find, domains, store) == store
     assert sum(retry_failed(store).values()) == 0
-    retrace_fronts(store)
+    retrace_fronts(store, everything=True)
     assert contents(store) == before
     recompute_changed(store, domains, find, settings=OTHER_MODEL)
     other = shutil.copytree(other_model, tmp_path / "other").as_posix()
@@ -219,12 +217,51 @@ def test_a_damaged_mask_fails_its_scene_and_a_retry_heals_it(store, undisturbed,
     chunks = sorted((tmp_path / "store/masks").glob("*/masks/c/*/0/0/0"))
     chunks[1].write_bytes(chunks[1].read_bytes()[:-1] + b"x")
     chunks[3].unlink()
-    counts = retrace_fronts(store)
+    counts = retrace_fronts(store, everything=True)
     assert counts["failed"] == 2
     fronts = storage.read_fronts(store)
     details = fronts.loc[fronts["state"] == "failed", "detail"]
     assert details.str.contains("is damaged").sum() == 1
     assert details.str.contains("no longer in the store").sum() == 1
+    assert retry_failed(store)["failed"] == 0
+    assert contents(store) == contents(undisturbed)
+
+
+def test_a_retrace_of_a_store_made_with_a_variant_keeps_its_settings(find, domains, tmp_path):
+    variant = MapSettings(trace=replace(DEFAULT, line=replace(DEFAULT.line, edge_threshold=0.6)))
+    store = mapped(find, domains, tmp_path / "store", settings=variant)
+    before = contents(store)
+    assert sum(retrace_fronts(store).values()) == 0
+    assert sum(retrace_fronts(store, everything=True).values()) == N_SCENES
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("verb", ["retrace", "recompute"])
+def test_a_domain_with_another_grid_is_refused_before_anything_is_changed(verb, find, domains, store):
+    before = contents(store)
+    moved = replace(domains[0], grid=box_grid(domains[0].grid.boundingbox.bbox, 3413, 120.0))
+    change = retrace_fronts if verb == "retrace" else partial(recompute_changed, find_scenes=find)
+    with pytest.raises(ValueError, match="another grid"):
+        change(store, [moved], settings=OTHER_TRACE)
+    assert contents(store) == before
+    assert sum(retrace_fronts(store).values()) == 0
+
+
+def test_a_retrace_that_was_stopped_continues_with_the_batches_that_are_left(store):
+    with pytest.raises(StoppedError):
+        retrace_fronts(store, settings=OTHER_TRACE, on_batch=stop)
+    assert 0 < sum(retrace_fronts(store).values()) < N_SCENES  # the store says with which settings
+    assert sum(retrace_fronts(store, settings=OTHER_TRACE).values()) == 0
+
+
+def test_one_file_that_cannot_be_opened_fails_its_scene_and_a_retrace_comes_to_its_end(store, tmp_path, undisturbed):
+    chunk = sorted((tmp_path / "store/masks").glob("*/masks/c/*/0/0/0"))[1]
+    chunk.unlink()
+    chunk.mkdir()  # reading it is an OSError
+    counts = retrace_fronts(store, everything=True)
+    assert (counts["failed"], sum(counts.values())) == (1, N_SCENES)
+    assert "unfinished" not in storage.read_store(store)
+    chunk.rmdir()
     assert retry_failed(store)["failed"] == 0
     assert contents(store) == contents(undisturbed)
 
@@ -283,7 +320,7 @@ def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world
     words += ["--domains", str(world / "domains.geojson"), "--period", "1984/2030", "--batch-size", "2"]
     words += ["--store", store, "--cluster", "none"]
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WAIT_S
     while storage.lease_holder(store) is None:
         assert first.poll() is None, "the run ended before another could begin"
         assert time.monotonic() < deadline
@@ -293,6 +330,6 @@ def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world
     os.kill(first.pid, signal.SIGCONT)
     assert second.returncode == 3
     assert f"is being written by `calfin map` on {os.uname().nodename} (process {first.pid}) since" in second.stderr
-    assert first.wait(timeout=200) == 0
+    assert first.wait(timeout=WAIT_S) == 0
     assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
     assert storage.count_scenes(store)["written_by"] is None

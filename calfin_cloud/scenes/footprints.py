@@ -23,13 +23,17 @@ def footprint_touches(
     if footprint is None:
         return True
     # An item east and one west of the antimeridian may name the same place by longitudes 360 degrees apart.
-    return any(bool(shapely.transform(footprint, shifted(d)).intersects(area)) for d in (0, -360, 360))
+    return bool(footprint.intersects(area)) or any(
+        bool(shapely.transform(footprint, shifted(d)).intersects(area)) for d in (-360, 360)
+    )
 
 
 def _footprint(item_id: str, geometry: dict[str, Any] | None, bbox: Sequence[float] | None) -> BaseGeometry | None:
     """Geometry of an item in longitude and latitude, else its box; None where it has neither that can be read."""
     try:
-        footprint = unwrapped(shapely.make_valid(shape(geometry))) if geometry else None
+        footprint = shape(geometry) if geometry else None
+        if footprint is not None:
+            footprint = unwrapped(footprint if footprint.is_valid else shapely.make_valid(footprint))
         if footprint is not None and not footprint.is_empty:
             return footprint
     except (ValueError, TypeError, LookupError, AttributeError, shapely.errors.ShapelyError) as error:

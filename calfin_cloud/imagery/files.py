@@ -1,0 +1,168 @@
+"""An address in; an open file out that refers to no other file, read with the settings of its provider."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.session import DummySession
+
+from calfin_cloud.imagery.addresses import shown
+from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import IMAGE_DRIVERS, ONE_FILE
+
+# For good, and not around each read: threads read at once, and `catch_warnings` is not made for them. Who needs a
+# georeference checks for it; plain images have none.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+GDAL_SETTINGS: dict[str, Any] = ONE_FILE | {
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    # A busy answer to one of a file's requests is asked for again by GDAL; other failures are those of `retries`.
+    "GDAL_HTTP_MAX_RETRY": 2,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
+    "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
+    "GDAL_HTTP_LOW_SPEED_TIME": 20,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
+    # A scene is opened once; what GDAL remembers of an address beyond that is only that it once failed.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/",
+    # What a file is fetched in where a single block is wanted; GDAL reads this once a process.
+    "CPL_VSIL_CURL_CHUNK_SIZE": 4096,
+    # MB of decoded blocks, for all threads together; by default a twentieth of the machine.
+    "GDAL_CACHEMAX": 128,
+    # The quick way to read a whole PNG gives zeros for what a broken file lacks.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+}
+"""Set around each read. On a COG of 4096 px with blocks of 512, chunks of 4096 bytes in place of 16,384 took the bytes
+fetched over those needed from 2.5 to 1.3 where the domain lies in one block of a quality band. `VSI_CACHE` took 7 %
+more bytes, `GDAL_HTTP_MULTIRANGE=SINGLE_GET` twice the requests; with `CPL_VSIL_CURL_USE_HEAD=NO` the server sends the
+whole file twice; `GDAL_INGESTED_BYTES_AT_OPEN` and merging of ranges changed nothing."""
+
+REFERRING_DOMAINS = ("OVERVIEWS", "GEOLOCATION")
+"""Domains of a file's metadata in which GDAL finds the names of other files, which it opens with any driver: the
+overviews are in OVERVIEW_FILE, the coordinates of the pixels in X_DATASET and Y_DATASET."""
+
+GRID_FILES = r"(nadgrids|geoidgrids)=(?!@null\b)|PROJ4_GRIDS|PARAMETERFILE|GRID ?FILE|\+init="
+"""Parts of a CRS that name a file which PROJ opens; `@null`, as in that of web maps, is none."""
+
+REQUESTER_PAYS = {"usgs-landsat": "us-west-2", "sentinel-s1-l1c": "eu-central-1", "sentinel-s2-l2a": "eu-central-1"}
+"""Buckets whose readers pay, and their regions. No catalogue can add to them: whoever wants to pay for another bucket
+sets AWS_REQUEST_PAYER=requester, which GDAL reads itself."""
+
+ANONYMOUS = {
+    "sentinel-cogs": "us-west-2",
+    "e84-earth-search-sentinel-data": "us-west-2",
+    "sentinel-s1-rtc-indigo": "us-west-2",
+}
+"""Buckets that anyone may read: credentials for another place would only make the request fail."""
+
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+VIRTUAL_MACHINE = ("/sys/hypervisor/uuid", "/sys/devices/virtual/dmi/id/board_asset_tag")
+"""Where there may be AWS credentials: variables, and files of machines that may be Amazon's and have a role."""
+
+
+@contextmanager
+def opened(
+    href: str | Path, *, seconds: float = 60.0, overview: tuple[int, str] | None = None
+) -> Iterator[rasterio.DatasetReader]:
+    """Open a file with the settings of its provider, for reading within the block; no request outlasts `seconds`.
+
+    With `overview`, its level and the offset of its image in a TIFF, that is opened in place of the whole.
+
+    Raises
+    ------
+    SceneError
+        `refused_address` if the file names others, which GDAL would open: nothing of it has been used by then.
+        `unreadable` if its reader pays and there are no credentials.
+    rasterio.RasterioIOError
+        GDAL cannot open it.
+    """
+    name = gdal_name(str(href))
+    settings = settings_of(str(href)) | {"GDAL_HTTP_TIMEOUT": max(1.0, seconds), "CPL_VSIL_CURL_ALLOWED_FILENAME": name}
+    if "AWS_REQUEST_PAYER" in settings and "AWS_NO_SIGN_REQUEST" in settings:
+        raise SceneError("unreadable", f"the reader of {shown(str(href))} pays for it: set AWS credentials")
+    path, options = str(href), {}
+    if overview and name.startswith("/vsi"):
+        # By its offset, since a level makes GDAL look for overviews elsewhere before we can check, and a server may by
+        # now answer otherwise than when we did.
+        path = f"GTIFF_DIR:off:{overview[1]}:{name}"
+    elif overview:
+        options = {"overview_level": overview[0]}  # by its offset, GDAL would look for files beside it
+    with (
+        # The session is a dummy, else rasterio would make one of boto3's for each read, and GDAL signs as well.
+        rasterio.Env(DummySession(), **settings),
+        rasterio.DatasetReader(path, driver=IMAGE_DRIVERS, sharing=False, **options) as file,
+    ):
+        _check_names_no_other(file, str(href))
+        yield file
+
+
+def _check_names_no_other(file: rasterio.DatasetReader, href: str) -> None:
+    """Raise `SceneError("refused_address")` for a file that makes GDAL or PROJ open others."""
+    # One by one: to list its domains, GDAL reads all images of the file.
+    named = [name for name in REFERRING_DOMAINS for band in (0, *file.indexes) if file.tags(band, ns=name)]
+    for crs in (file.crs, file.gcps[1]):
+        named += [found.group() for found in re.finditer(GRID_FILES, crs.wkt if crs else "", re.IGNORECASE)]
+    if named:
+        raise SceneError(
+            "refused_address", f"refused to read {shown(href)}: it refers to other files in its metadata ({named[0]})"
+        )
+
+
+def gdal_name(href: str) -> str:
+    """Name of a file among those of GDAL: `/vsicurl/https://...`, `/vsis3/bucket/key`."""
+    scheme, _, rest = href.partition("://")
+    if scheme in ("http", "https"):
+        return f"/vsicurl/{href}"
+    handlers = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/", "file": ""}
+    return handlers[scheme] + rest if scheme in handlers and rest else href
+
+
+def settings_of(href: str) -> dict[str, Any]:
+    """GDAL's settings for an address, by its provider."""
+    parts = urlsplit(href)
+    if parts.scheme != "s3":
+        return dict(GDAL_SETTINGS)
+    bucket, endpoint = parts.netloc, _endpoint()
+    settings = GDAL_SETTINGS | endpoint
+    region = REQUESTER_PAYS.get(bucket) or ANONYMOUS.get(bucket)
+    if region and not endpoint:
+        settings["AWS_REGION"] = region
+    if bucket in REQUESTER_PAYS:
+        settings["AWS_REQUEST_PAYER"] = "requester"
+    if bucket in ANONYMOUS or not _may_have_credentials():
+        settings["AWS_NO_SIGN_REQUEST"] = "YES"
+    return settings
+
+
+def _may_have_credentials() -> bool:
+    """Say whether this process may find AWS credentials: to look for some in vain costs GDAL 7 s, at every file."""
+    if "AWS_NO_SIGN_REQUEST" in os.environ:
+        return True  # GDAL reads it itself
+    files = (os.environ.get("AWS_SHARED_CREDENTIALS_FILE"), "~/.aws/credentials", "~/.aws/config", *VIRTUAL_MACHINE)
+    return any(os.environ.get(name) for name in CREDENTIALS) or any(Path(f).expanduser().exists() for f in files if f)
+
+
+def _endpoint() -> dict[str, str]:
+    """Server of S3 that the environment names in the words of GDAL or of boto3, in the words of GDAL."""
+    names = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    address = next((os.environ[name] for name in names if os.environ.get(name)), "")
+    scheme, _, host = address.rpartition("://")
+    host = host.rstrip("/")
+    if not host or host.endswith("amazonaws.com"):
+        return {}
+    settings = {"AWS_S3_ENDPOINT": host, "AWS_VIRTUAL_HOSTING": os.environ.get("AWS_VIRTUAL_HOSTING", "FALSE")}
+    return settings | ({"AWS_HTTPS": "YES" if scheme == "https" else "NO"} if scheme else {})

@@ -1,0 +1,98 @@
+"""How a picture is cut for a network, and what runs that: values, which import no engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from calfin_cloud.schema import LEVELS
+
+__all__ = ["CALFIN", "LEVELS", "PICTURE_SIZE", "TILE_SIZE", "Cut", "Engine", "InferenceSettings", "cut_of", "tile_size"]
+
+TILE_SIZE = 224
+"""Side of a tile in px, the input of the network (Cheng et al. 2021)."""
+
+PICTURE_SIZE = 256
+"""Side in px of a scene or window as networks see it (calfin-method 3.1)."""
+
+Engine = Literal["auto", "keras", "keras-bfloat16", "openvino"]
+"""What runs a network. The masks are the same up to rounding, but bfloat16 rounds to one part in 256.
+
+`auto` is OpenVINO where weights come with a file for it and no GPU is seen, else Keras.
+"""
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How a picture of 256 px is cut for the network, and what runs that.
+
+    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles of the picture and four of its transpose cost as
+    much and gave better fronts on the validation glaciers Kangerlussuaq and Crane (model card of calfin-small).
+
+    Attributes
+    ----------
+    stride
+        Pixels between tiles of 224 px; None shows the network the picture as a whole.
+    transposed
+        Average the masks with those of the transposed picture.
+    square_pixels
+        Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
+    engine
+        What runs the network, see `Engine`. Settings that differ in nothing else are equal, and a store does not keep
+        it.
+
+    Examples
+    --------
+    >>> InferenceSettings(engine="keras") == InferenceSettings(engine="openvino")
+    True
+    """
+
+    stride: int | None = 32
+    transposed: bool = True
+    square_pixels: bool = False
+    engine: Engine = field(default="auto", compare=False)
+
+
+CALFIN = InferenceSettings(stride=16, transposed=False)
+
+
+class Cut(NamedTuple):
+    """Where square tiles of `size` px lie in a picture, by their first rows and columns; each also transposed, or not.
+
+    A picture and its transpose are cut alike, so that a tile of the transpose is the transpose of a tile.
+    """
+
+    size: int
+    offsets: tuple[tuple[int, int], ...]
+    transposed: bool
+
+
+def cut_of(settings: InferenceSettings, size: int) -> Cut:
+    """Lay tiles of `size` px over a picture, row by row, the last of a row or column at its end.
+
+    Raises
+    ------
+    ValueError
+        For tiles that leave gaps between them, or are larger than the picture.
+
+    Examples
+    --------
+    >>> [offset for offset in cut_of(CALFIN, 224).offsets if offset[0] == 0]
+    [(0, 0), (0, 16), (0, 32)]
+    """
+    stride = settings.stride or size
+    if not 1 <= stride <= size:
+        raise ValueError(f"stride must lie in 1..{size}, the side of a tile, got {stride}: larger steps leave gaps")
+    if size > PICTURE_SIZE:
+        raise ValueError(
+            f"a network must take tiles of at most {PICTURE_SIZE} px, the side of a picture, got one for {size} px: "
+            "use weights in .h5, which fit every size"
+        )
+    last = PICTURE_SIZE - size
+    starts = sorted({*range(0, last + 1, stride), last})
+    return Cut(size, tuple((row, column) for row in starts for column in starts), settings.transposed)
+
+
+def tile_size(settings: InferenceSettings) -> int:
+    """Side in px of what the network is shown at once: a tile, or the whole picture."""
+    return PICTURE_SIZE if settings.stride is None else TILE_SIZE

@@ -1,0 +1,362 @@
+"""Batches of scenes in, results of each scene out: in a plain loop, or on a Dask cluster, each task where it belongs.
+
+The steps and their order are those of `scene`; here is only where and when they run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future as ThreadFuture
+from concurrent.futures import ThreadPoolExecutor as Threads
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeVar
+
+import dask.array as da
+import numpy as np
+from dask.delayed import delayed
+from distributed import Client, Future, KilledWorker
+from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
+from numpy.typing import NDArray
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.imagery import READ_AT_ONCE
+from calfin_cloud.inference import VERIFIED, Pictures, predict_pictures
+from calfin_cloud.network import PICTURE_SIZE
+from calfin_cloud.pipeline.batches import Batch
+from calfin_cloud.pipeline.scene import Group, Result, calibration_of, look, map_looks
+from calfin_cloud.pipeline.settings import MapSettings
+
+log = logging.getLogger(__name__)
+
+BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced
+THREADS_A_BATCH = 8  # that many workers have work, four scenes each, while batches end and begin
+MOST_ALIVE = 64  # batches: 2,000 scenes
+
+MOST_SCENES, MOST_PIXELS = 16, 8_000_000  # of a group: 100 MB of channels and masks
+PICTURES_A_TASK = 128  # of the network, where a GPU is: one that is given less waits for the next task
+SCENES_FOR_A_GPU = 256  # taken together, since not every scene has a window for the second pass
+
+SHARE = 0.01  # of a worker that says CPU: the word says where, not how many; a task that reads leaves its thread
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Placement(NamedTuple):
+    """Which workers do what: resources that tasks ask for (None: any worker), threads for all but the network."""
+
+    network: Mapping[str, int] | None
+    others: Mapping[str, float] | None
+    n_threads: int
+
+    @property
+    def pictures_a_task(self) -> int:
+        """Fewest pictures of a task of the network; 1 where the pictures of a group are one task."""
+        return PICTURES_A_TASK if self.network else 1
+
+
+def placement_of(client: Client) -> Placement:
+    """Ask for the workers: those that say GPU predict, those that say CPU do all else; any, if none says it."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    has_gpu, has_cpu = (any(word in w["resources"] for w in workers) for word in ("GPU", "CPU"))
+    n_threads = sum(w["nthreads"] for w in workers if not has_cpu or "CPU" in w["resources"])
+    return Placement({"GPU": 1} if has_gpu else None, {"CPU": SHARE} if has_cpu else None, max(1, n_threads))
+
+
+def group_length(domain: Domain, n_scenes: int, placement: Placement | None) -> int:
+    """Scenes of a group: of `n_scenes` all threads have some, and no group holds more than `MOST_PIXELS`."""
+    if placement is None:
+        return READ_AT_ONCE
+    fair = -(-n_scenes // placement.n_threads)
+    return max(1, min(fair, MOST_SCENES, MOST_PIXELS // (domain.shape[0] * domain.shape[1])))
+
+
+def check_network(settings: MapSettings, client: Client | None) -> None:
+    """Load the network where it will run.
+
+    Raises
+    ------
+    ValueError
+        For a wrong file, a missing engine, or too little memory.
+    """
+    if client is None:
+        return load(settings)
+    try:
+        client.submit(load, settings, resources=placement_of(client).network, pure=False).result()
+    except KilledWorker as error:
+        raise ValueError(
+            "workers end while they load the network, most likely for want of memory: give each 1.5 GB or more "
+            f"(--worker-memory 2GiB, or the limit of its pod), or see their logs ({error})"
+        ) from error
+
+
+def load(settings: MapSettings) -> None:
+    """Predict an empty picture, so that the network and its verifier stay in this process; read the calibration."""
+    empty = np.zeros((1, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
+    predict_pictures(empty, np.array([True]), network=settings.network, settings=settings.inference)
+    calibration_of(settings.network)  # one of other weights would fail every scene
+
+
+def map_batches(
+    batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
+) -> list[list[Result]]:
+    """Map the scenes of some batches; masks and pictures are written. The results of each scene, by batch."""
+    placement = placement_of(client) if client else None
+    n_scenes = sum(len(batch.scenes) for batch in batches)
+    groups = [_groups_of(batch, store, n_scenes, placement) for batch in batches]
+    flat = [group for of_batch in groups for group in of_batch]
+    results = iter(_map_on(client, flat, settings, placement) if client and placement else _map_here(flat, settings))
+    return [[result for _ in of_batch for result in next(results)] for of_batch in groups]
+
+
+def run_each(
+    step: Callable[..., R], groups: Sequence[Group], *more: Sequence[Any], client: Client | None
+) -> Iterator[R]:
+    """Run a step that needs no network for each group, some at a time; their results in order."""
+    calls = zip(groups, *more, strict=True)
+    if client is None:
+        yield from (step(*call) for call in calls)
+        return
+    placement, running = placement_of(client), deque[Future]()
+    for call in calls:
+        running.append(client.submit(step, *call, resources=placement.others, pure=False))
+        if len(running) > 4 * placement.n_threads:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) -> Iterator[R]:
+    """Run jobs, on a cluster as many at a time as keep its workers busy, and yield what they return in order."""
+    if client is None:
+        yield from map(run, jobs)
+        return
+    running: deque[ThreadFuture[R]] = deque()
+    pool = Threads(MOST_ALIVE)
+    try:
+        for job in jobs:
+            running.append(pool.submit(run, job))
+            while len(running) > _most_alive(client):
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        # Not waited for: what ends a run ends its client, and with it the wait of each job for its workers.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batch]]:
+    """Take batches together until a GPU has enough scenes; one by one without a GPU."""
+    together: list[Batch] = []
+    for batch in batches:
+        together.append(batch)
+        has_gpu = client is not None and placement_of(client).network is not None
+        if not has_gpu or sum(len(b.scenes) for b in together) >= SCENES_FOR_A_GPU:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _most_alive(client: Client) -> int:
+    n_threads = int(sum(client.nthreads().values()))  # asked again and again, since clusters grow
+    return min(max(BATCHES_ALIVE, n_threads // THREADS_A_BATCH), MOST_ALIVE)
+
+
+def _groups_of(batch: Batch, store: str, n_scenes: int, placement: Placement | None) -> list[Group]:
+    """Cut a batch of the `n_scenes` that are mapped together into groups."""
+    items, size = list(batch.items.values()), group_length(batch.domain, n_scenes, placement)
+    cuts = [slice(start, start + size) for start in range(0, len(items), size)]
+    return [Group(store, batch.domain, items[cut], batch.places[cut]) for cut in cuts]
+
+
+# In this process
+
+
+def _map_here(groups: Sequence[Group], settings: MapSettings) -> Iterator[list[Result]]:
+    """Map groups one after the other; the next one is read meanwhile."""
+    predict = partial(predict_pictures, network=settings.network, settings=settings.inference)
+    pool, ahead = ThreadPoolExecutor(1), deque(groups)
+    try:
+        reading = pool.submit(look, ahead.popleft(), settings=settings) if ahead else None
+        for group in groups:
+            assert reading is not None
+            looks = reading.result()
+            reading = pool.submit(look, ahead.popleft(), settings=settings) if ahead else None
+            (results,) = map_looks(
+                [group],
+                [looks],
+                settings,
+                each=lambda step, *lists: [step(*call) for call in zip(*lists, strict=True)],
+                predict=lambda pictures: [predict(*of_group) for of_group in pictures],
+            )
+            yield results
+    finally:
+        pool.shutdown(wait=False)
+
+
+# On a cluster
+
+
+def _map_on(client: Client, groups: Sequence[Group], settings: MapSettings, placement: Placement) -> list[list[Result]]:
+    """Map groups on a cluster; where a group of several scenes is lost as a whole, each of them is tried alone."""
+    outcomes = _outcomes_on(client, groups, settings, placement)
+    for place, (group, outcome) in enumerate(zip(groups, outcomes, strict=True)):
+        if isinstance(outcome, Exception) and len(group.items) > 1:
+            log.warning("%s: %d scenes failed together, each is tried alone", group.domain.name, len(group.items))
+            alone = [Group(group.store, group.domain, [i], [p]) for i, p in zip(group.items, group.places, strict=True)]
+            results = [_outcomes_on(client, [scene], settings, placement)[0] for scene in alone]
+            outcomes[place] = [of if isinstance(of, Exception) else of[0] for of in results]
+    return [[of] if isinstance(of, Exception) else of for of in outcomes]
+
+
+def _outcomes_on(
+    client: Client, groups: Sequence[Group], settings: MapSettings, placement: Placement
+) -> list[list[Result] | Exception]:
+    """Map groups on a cluster: the results of each, or the error of one that was lost as a whole.
+
+    All reading is waited for, so that a group that is lost with its worker takes no other one with it.
+    """
+    tasks = _Tasks(client, placement, settings)
+    looks = tasks.each(partial(look, settings=settings), groups)
+    outcomes: list[Any] = _errors(looks)
+    use = [i for i, error in enumerate(outcomes) if error is None]
+    done = map_looks(
+        [groups[i] for i in use], [looks[i] for i in use], settings, each=tasks.each, predict=tasks.predict
+    )
+    for i, future, error in zip(use, done, _errors(done), strict=True):
+        outcomes[i] = error or future
+    fine = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Future)]
+    for i, results in zip(fine, client.gather([outcomes[i] for i in fine]), strict=True):
+        outcomes[i] = results
+    return outcomes
+
+
+def _errors(futures: Sequence[Future]) -> list[Exception | None]:
+    """Wait for tasks, for the last first, since each wait costs a thread's turn; the exception of each that failed."""
+    errors = [None if future.status == "finished" else future.exception() for future in reversed(futures)]
+    return errors[::-1]
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """Runs steps as tasks of a cluster: those of the network where it is, all others on the other workers.
+
+    What has been started is held: the scheduler may hear that something is no longer needed before it has taken in
+    what needs it, and then cancels that. Later steps go before earlier ones of other batches, so that a batch is done
+    before the next begins.
+    """
+
+    client: Client
+    placement: Placement
+    settings: MapSettings
+    held: list[Any] = field(default_factory=list)
+
+    def each(self, step: Callable[..., Any], *groups: Sequence[Any]) -> list[Future]:
+        """Start a step for each group."""
+        priority = len(self.held)
+        futures = [
+            self.client.submit(step, *call, resources=self.placement.others, priority=priority, pure=False)
+            for call in zip(*groups, strict=True)
+        ]
+        self.held.append(futures)
+        return futures
+
+    def predict(self, pictures: Sequence[Future]) -> list[Any]:
+        """Start the network on the pictures of groups, those of several groups a task where a GPU is.
+
+        The resource restriction reaches all network tasks and no others only because what they need is there before,
+        and they alone are persisted (dask#7036).
+        """
+        flags = self.client.gather(self.each(verify_flags, pictures))
+        arrays = self.each(only_pictures, pictures)
+        tasks = _together([len(of_group) for of_group in flags], self.placement.pictures_a_task)
+        if not tasks:
+            return [_no_masks() for _ in pictures]
+        inputs = [arrays[of[0]] if len(of) == 1 else self._joined([arrays[i] for i in of]) for of in tasks]
+        sizes = [[len(flags[i]) for i in of] for of in tasks]
+        masks = self._masks(inputs, [sum(of) for of in sizes], [f for of in tasks for i in of for f in flags[i]])
+        found: list[Any] = [_no_masks() for _ in pictures]
+        for of, lengths, block in zip(tasks, sizes, masks, strict=True):
+            ends = list(accumulate(lengths))
+            parts = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
+            blocks = [block] if len(of) == 1 else self.each(part_of, [block] * len(of), parts)
+            for i, part in zip(of, blocks, strict=True):
+                found[i] = part
+        return found
+
+    def _joined(self, arrays: Sequence[Future]) -> Future:
+        return self.each(join, [list(arrays)])[0]
+
+    def _masks(self, inputs: Sequence[Future], lengths: Sequence[int], verify: Sequence[np.bool_]) -> list[Future]:
+        """Persist the masks of pictures, a block of `map_blocks` a task."""
+        side = (PICTURE_SIZE, PICTURE_SIZE)
+        blocks = [
+            da.from_delayed(delayed(future), (n, *side, 3), np.uint8) for future, n in zip(inputs, lengths, strict=True)
+        ]
+        flags = da.from_array(np.array(verify, dtype=bool)[:, None, None, None], chunks=(tuple(lengths), 1, 1, 1))
+        masks = da.map_blocks(
+            partial(predict_pictures, network=self.settings.network, settings=self.settings.inference),
+            da.concatenate(blocks),
+            flags,
+            chunks=(tuple(lengths), *((n,) for n in side), (VERIFIED + 1,)),
+            meta=np.empty((0, 0, 0, 0), dtype=np.uint8),
+        )
+        masks = self.client.persist(masks, resources=self.placement.network, priority=len(self.held))
+        by_key = {future.key: future for future in self.client.futures_of(masks)}
+        self.held.append(masks)
+        return [by_key[(masks.name, i, 0, 0, 0)] for i in range(len(lengths))]
+
+
+def _together(lengths: Sequence[int], fewest: int) -> list[list[int]]:
+    """Places of groups that share a task, so that each task has `fewest` pictures or more; those without are left out.
+
+    Examples
+    --------
+    >>> _together([3, 0, 4, 2, 5, 1], 6)
+    [[0, 2], [3, 4, 5]]
+    """
+    tasks: list[list[int]] = []
+    size = fewest
+    for place, length in enumerate(lengths):
+        if not length:
+            continue
+        if size >= fewest:
+            tasks.append([])
+            size = 0
+        tasks[-1].append(place)
+        size += length
+    if len(tasks) > 1 and size < fewest:
+        tasks[-2:] = [tasks[-2] + tasks[-1]]
+    return tasks
+
+
+# Tasks beside the steps
+
+
+def verify_flags(pictures: Pictures) -> NDArray[np.bool_]:
+    """Which pictures the verifier sees, and so how many there are: all that the driver hears of them."""
+    return pictures.verify
+
+
+def only_pictures(pictures: Pictures) -> NDArray[np.uint8]:
+    """Pictures without the flags, (n, 256, 256, 3)."""
+    return pictures.pictures
+
+
+def join(arrays: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures of several groups, for one task of the network."""
+    return np.concatenate(arrays)
+
+
+def part_of(masks: NDArray[np.uint8], which: slice) -> NDArray[np.uint8]:
+    """Masks of one of the groups that shared a task."""
+    return masks[which]
+
+
+def _no_masks() -> NDArray[np.uint8]:
+    return np.empty((0, PICTURE_SIZE, PICTURE_SIZE, VERIFIED + 1), dtype=np.uint8)

@@ -1,0 +1,112 @@
+"""STAC items as a store keeps them: without signatures, and with a digest of what the pixels of a scene depend on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+from calfin_cloud.sensors import READ_ASSETS
+from calfin_cloud.storage.files import digest
+
+SIGNED = re.compile(
+    r"x-amz-.*|x-goog-.*|x-oss-.*|x-obs-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|expires|policy"
+    r"|key-pair-id|s[iprtve]|spr|sig|sip|sdd|ses|srt?|ss|sk(oid|tid|[etsv])|s[asc]oid|scid|sduoid|tempurl_.*"
+    r"|(.*[_-])?(token|secret|password|signature|credentials?|api[_-]?key|subscription-key)|sas|auth(orization)?|apikey",
+    re.IGNORECASE,
+)
+"""What signed addresses carry: of AWS, Google, Azure (and Planetary Computer), CloudFront, and plain tokens."""
+
+SECRET_FIELD = re.compile(
+    r"(.*[_-])?(sas|secret|password|credentials?|api[_-]?key|account_key|(access|sas|session|id)_?token|token)",
+    re.IGNORECASE,
+)
+QUERY = re.compile(r"\?([^\s\"'<>]*)")
+USER = re.compile(r"(?<=://)[^/@\s?#]*@")
+MOMENTS = ("datetime", "start_datetime", "end_datetime")
+DECISIVE = re.compile(
+    r"(proj|raster):.*|platform|eo:platform|instruments|s2:processing_baseline|earthsearch:boa_offset_applied"
+)
+DECISIVE_OF_ASSET = re.compile(
+    r"(proj|raster):.*|bands|nodata|data_type|scale|offset|unit|file:(checksum|size)|checksum:.*"
+)
+
+
+def unsigned(text: str) -> str:
+    """Address, or text with addresses, without signatures, tokens and users; all else of a query stays.
+
+    >>> unsigned("https://a.example/b.tif?versionId=7&X-Amz-Signature=abc")
+    'https://a.example/b.tif?versionId=7'
+    """
+    return QUERY.sub(_without_signature, USER.sub("", text)) if "?" in text or "@" in text else text
+
+
+def unsigned_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a STAC item (JSON values) without signatures and fields that hold secrets."""
+    copy: dict[str, Any] = _clean(item)
+    return copy
+
+
+def item_digest(item: Mapping[str, Any]) -> str:
+    """Digest of what the pixels of a scene depend on: the same however an address is signed, and whenever it is listed.
+
+    These are ids, times, the files that may be read (address without query, checksum, size), their grid and scale. A
+    provider that replaces pixels under the same address without a checksum is not noticed.
+    """
+    properties = _mapping(item.get("properties"))
+    assets = _mapping(item.get("assets"))
+    known = {
+        "id": item.get("id"),
+        "collection": item.get("collection"),
+        "moments": {name: _instant(properties[name]) for name in MOMENTS if properties.get(name)},
+        "properties": {name: value for name, value in properties.items() if DECISIVE.fullmatch(name)},
+        "assets": {key: _decisive(_mapping(assets[key])) for key in assets if key in READ_ASSETS},
+    }
+    return digest(json.dumps(known, sort_keys=True, default=str).encode())
+
+
+def _decisive(asset: Mapping[str, Any]) -> dict[str, Any]:
+    alternate = _mapping(_mapping(asset.get("alternate")).get("s3"))
+    hrefs = [USER.sub("", str(place.get("href"))).partition("?")[0] for place in (asset, alternate)]
+    return {"hrefs": hrefs} | {name: value for name, value in asset.items() if DECISIVE_OF_ASSET.fullmatch(name)}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:  # noqa: ANN401 - any JSON value
+    return value if isinstance(value, Mapping) else {}
+
+
+def _instant(text: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Write a time of whatever offset and precision in one way."""
+    try:
+        time = datetime.fromisoformat(str(text))
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        return str(text)
+
+
+def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, Mapping):
+        return {name: _clean(v) for name, v in value.items() if not _is_secret(name, v)}
+    if isinstance(value, list | tuple):
+        return [_clean(v) for v in value]
+    return unsigned(value) if isinstance(value, str) else value
+
+
+def _is_secret(name: str, value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return isinstance(value, str) and bool(SECRET_FIELD.fullmatch(name))
+
+
+def _without_signature(found: re.Match[str]) -> str:
+    query, mark, fragment = found[1].partition("#")
+    kept = [part for part in query.split("&") if not _signs(part)]
+    return (f"?{'&'.join(kept)}" if any(kept) else "") + mark + fragment
+
+
+def _signs(part: str) -> bool:
+    """Whether a part of a query is of a signature, or is an address that has one."""
+    name, _, value = part.partition("=")
+    inner = re.findall(r"[?&]([^=&?]+)=", unquote(value))
+    return any(SIGNED.fullmatch(word) for word in (unquote(name), *inner))

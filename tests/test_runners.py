@@ -1,0 +1,53 @@
+"""How scenes are cut into tasks: every picture once, enough of them for a GPU, and no scene left out."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.pipeline.batches import Batch
+from calfin_cloud.pipeline.runners import (
+    MOST_PIXELS,
+    MOST_SCENES,
+    PICTURES_A_TASK,
+    Placement,
+    _together,
+    group_length,
+    waves,
+)
+
+
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 200))
+def test_groups_share_tasks_so_that_each_has_enough_pictures_and_each_picture_one_task(lengths, fewest):
+    tasks = _together(lengths, fewest)
+    places = [place for task in tasks for place in task]
+    assert places == [place for place, length in enumerate(lengths) if length]
+    assert len(tasks) <= 1 or all(sum(lengths[place] for place in task) >= fewest for task in tasks)
+
+
+def test_without_a_gpu_the_pictures_of_a_group_are_one_task():
+    lengths = [3, 0, 7, 1]
+    assert _together(lengths, Placement(None, None, 4).pictures_a_task) == [[0], [2], [3]]
+    assert Placement({"GPU": 1}, None, 4).pictures_a_task == PICTURES_A_TASK == 128
+
+
+@given(side=st.integers(64, 4096), n_scenes=st.integers(1, 300), n_threads=st.integers(1, 64))
+def test_a_group_gives_every_thread_work_and_is_bounded(side, n_scenes, n_threads):
+    domain = Domain("a", box_grid((0, 0, side * 30, side * 30), 3413, 30.0))
+    length = group_length(domain, n_scenes, Placement(None, None, n_threads))
+    assert 1 <= length <= MOST_SCENES
+    assert length == 1 or length * side**2 <= MOST_PIXELS
+    assert -(-n_scenes // length) >= min(n_threads, n_scenes) or length == -(-n_scenes // n_threads)
+
+
+@pytest.mark.parametrize(("resources", "expected"), [({}, [32, 32, 32, 32]), ({"GPU": 1}, [128])])
+def test_batches_are_taken_together_only_where_a_gpu_wants_many_pictures(resources, expected):
+    workers = {"w": {"resources": resources, "nthreads": 1}}
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
+    domain = Domain("a", box_grid((0, 0, 3000, 3000), 3413, 30.0))
+    batches = [Batch(domain, [object()] * 32, list(np.arange(32))) for _ in range(4)]
+    assert [sum(len(b.scenes) for b in wave) for wave in waves(iter(batches), client)] == expected
+    assert [len(wave) for wave in waves(iter(batches), None)] == [1] * 4
