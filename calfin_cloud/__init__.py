@@ -7,11 +7,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "domains": ["Domain", "box_grid", "domains_from_termini", "read_domains", "write_domains"],
         "evaluation": ["compare_fronts", "score", "write_scores"],
+        "glaciers": ["domain_from_box", "domain_from_glacier", "domain_from_point", "find_glacier"],
         "products": ["read_product"],
         "results": [
             "compare_products",
             "export_store",
             "measure_series",
+            "open_store",
             "store_product",
             "summarise_pairs",
             "usable_fronts",

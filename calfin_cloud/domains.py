@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,6 +115,34 @@ class Domain:
             [(self.fjord_boundary, 1)], out_shape=self.shape, transform=self.grid.transform, dtype="uint8"
         )
         return np.asarray(burnt, dtype=bool)
+
+    def _repr_html_(self) -> str:
+        """Outline with fjord boundary and centreline, and where on earth it lies, for a notebook."""
+        left, bottom, right, top = self.polygon.bounds
+        lon, lat = self.area_lonlat.centroid.coords[0]
+        width = (right - left) / 90
+        number = f" ({escape(self.glacier_id)})" if self.glacier_id else ""
+        drawn = [
+            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width}"/>'
+            for shape, fill, ink in ((self.fjord_boundary, "#cfdee8", "#7d99ab"), (self.centerline, "none", "#d6336c"))
+            if shape is not None
+        ]
+        return (
+            f'<div style="display:flex;gap:14px;align-items:center"><svg width="120" height="120" '
+            f'viewBox="0 0 {right - left} {top - bottom}" style="background:#eef2f5;border:1px solid #8a99a5">'
+            f"{''.join(drawn)}</svg><div><b>{self.name}</b>{number}<br>"
+            f"{abs(lat):.3f}° {'S' if lat < 0 else 'N'}, {abs(lon):.3f}° {'W' if lon < 0 else 'E'}<br>{self.crs}<br>"
+            f"{self.shape[1]} x {self.shape[0]} pixels of {self.resolution_m:g} m</div></div>"
+        )
+
+
+def _svg_path(shape: BaseGeometry, left: float, top: float) -> str:
+    """Path of a polygon or line from its upper left corner, y down."""
+    lines = [
+        r for p in shapely.get_parts(shape) for r in ((p.exterior, *p.interiors) if "Poly" in p.geom_type else (p,))
+    ]
+    points = [[f"{x - left:.0f} {top - y:.0f}" for x, y in shapely.get_coordinates(line)] for line in lines]
+    return "".join(f"M{'L'.join(part)}" for part in points)
 
 
 def cut_at_antimeridian(lonlat: BaseGeometry) -> BaseGeometry:

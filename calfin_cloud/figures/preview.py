@@ -72,8 +72,8 @@ def preview_html(
 <div class="sheet"><div>{_svg(domain, termini, land, window, picture)}</div>
 <div><h2>Checks</h2>{told}<h2>Known termini</h2>{_termini_words(termini)}
 {f"<h2>Picture</h2><p>{html.escape(picture_words)}</p>" if picture else ""}
-<h2>Sources</h2><p class="soft">Termini: MEaSUREs (Joughin and others). Land: Natural Earth; ice: Mouginot and Rignot
-(2019), Greene et al. (2022): coarse, for orientation only.</p></div></div></body></html>
+<h2>Sources</h2><p class="soft">Termini: MEaSUREs (Joughin and others). Land: Natural Earth;
+Antarctica: Greene et al. (2022): coarse, for orientation only.</p></div></div></body></html>
 """
 
 

@@ -3,6 +3,7 @@
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.lineage import lineage_of
+from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import (
     apply_verdicts,
@@ -26,12 +27,14 @@ __all__ = [
     "FORMATS",
     "Lines",
     "Series",
+    "Store",
     "apply_verdicts",
     "compare_products",
     "export_store",
     "keep_flags",
     "lineage_of",
     "measure_series",
+    "open_store",
     "orphaned_verdicts",
     "read_lines",
     "read_verdicts",

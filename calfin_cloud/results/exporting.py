@@ -116,16 +116,16 @@ class Stored(NamedTuple):
 
 def export_store(
     store: str,
-    folder: Path,
+    folder: str | Path,
     formats: Sequence[str],
     *,
     author: str,
     names: pd.DataFrame | None = None,
     version: str = "1.0",
     carry_months: int = 0,
-    mesh: Path | None = None,
+    mesh: str | Path | None = None,
     mesh_crs: str | None = None,
-    base: Path | None = None,
+    base: str | Path | None = None,
 ) -> list[Path]:
     """Write the results of a store into a folder, each format into a folder of its own, and a README with the lineage.
 
@@ -161,14 +161,14 @@ def export_store(
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons, judged = _reviewed(store)
     made_by = read_store(store)
-    places = None if mesh is None else read_mesh(mesh, crs=made_by["crs"], mesh_crs=mesh_crs)
+    places = None if mesh is None else read_mesh(Path(mesh), crs=made_by["crs"], mesh_crs=mesh_crs)
     land = None if base is None else gpd.read_file(base).to_crs(made_by["crs"]).union_all()
     names = _with_known_names(names, fronts, domains)
     judged = judged[judged["verdict"] != ""]
     stored = Stored(
         store, fronts, polygons, judged, domains, made_by, author, names, version, carry_months, places, land
     )
-    paths = []
+    folder, paths = Path(folder), []
     for name in formats:
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)

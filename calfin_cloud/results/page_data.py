@@ -40,7 +40,7 @@ def shown_tables(
         nothing = pd.DataFrame(columns=["key", "glacier_id", "branch", "datetime", "change_m", "sigma_m"])
         return Shown(fronts, rejected, references, nothing, nothing, nothing)
     known = series.positions.dropna(subset="change_m")
-    domains = known["key"].str.partition("/")[0]
+    domains = known["key"].str.split("/").str[0]
     return Shown(fronts, rejected, references, known.assign(domain=domains), series.seasonal, series.rates)
 
 

@@ -5,6 +5,7 @@
   const about = atlas.received.about;
   const LEAST_AROUND_M = 150_000;
   const NEAR_M = 150; // below this resolution land is only a hint: it is drawn at the scale of a region
+  const LEGEND_PX = 104; // on a phone it lies above the map's middle
   const ROUND = 7; // significant places of a resolution in the address
 
   proj4.defs(about.crs, about.proj4);
@@ -83,7 +84,7 @@
 
   function fit(bounds, { quick = false } = {}) {
     const isSmall = window.matchMedia("(max-width: 760px)").matches;
-    view.fit(bounds, { padding: isSmall ? [50, 56, 40, 12] : [56, 72, 48, 40], duration: quick || atlas.isStill() ? 0 : 450, maxZoom: 30 });
+    view.fit(bounds, { padding: isSmall ? [bounds === wide ? LEGEND_PX : 50, 56, 40, 12] : [56, 72, 48, 40], duration: quick || atlas.isStill() ? 0 : 450, maxZoom: 30 });
   }
 
   // True north is not up on a polar map: where it points at the middle of the view.

@@ -15,7 +15,7 @@
     const facts = [
       [`${glacier.fronts.toLocaleString("en")}`, `${glacier.fronts === 1 ? "front" : "fronts"} in ${atlas.count(glacier.scenes, "scene")}`],
       [glacier.first ? `${glacier.first.slice(0, 4)}–${glacier.last.slice(0, 4)}` : "–", `${atlas.count(glacier.years.length, "year")} with a front`],
-      [atlas.length(glacier.change, { sign: true }), "from the first to the last year"],
+      [atlas.length(glacier.change, { sign: true }), "change, first to last year"],
       [rate, `m a year${glacier.rate_sigma == null ? "" : ` ± ${Math.round(2 * glacier.rate_sigma)}`}`],
     ];
     get("numbers").replaceChildren(...facts.map(([value, words]) => {
@@ -34,7 +34,7 @@
     if (!front) return;
     get("factTitle").textContent = front.date;
     get("factTitle").style.setProperty("--dot", atlas.colourOf(front.day));
-    const position = atlas.positionOf(front);
+    const position = atlas.measuredOf(front);
     const rows = [["Satellite", `${front.platform}, ${front.time} UTC`], ["Scene", front.scene]];
     if (position) rows.push(["Advance since the start", `${atlas.length(position[2], { sign: true })}${position[3] ? ` ± ${Math.round(2 * position[3])} m` : ""}`]);
     rows.push(["Length", atlas.length(front.length_m)]);

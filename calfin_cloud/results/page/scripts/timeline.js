@@ -13,7 +13,7 @@
 
   const points = () => (atlas.state.data.positions[0]?.points ?? []);
   const measured = (key) => points().find((p) => p[0] === key);
-  atlas.positionOf = (front) => measured(front.key);
+  atlas.measuredOf = (front) => measured(front.key);
 
   function drawSeries() {
     const { data } = atlas.state, node = svg.node();

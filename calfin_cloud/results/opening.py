@@ -1,0 +1,109 @@
+"""A store as one object for a notebook: fronts, masks, positions and domains, each read when it is asked for."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import xarray as xr
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.results.reporting import write_report
+from calfin_cloud.results.reviewing import reviewed_fronts
+from calfin_cloud.results.series import Series, measure_series, store_product
+from calfin_cloud.storage import read_masks, read_polygons, read_rejected, read_store, read_store_domains
+
+
+@dataclass(frozen=True)
+class Store:
+    """What `calfin map` has made at one place; see `open_store`."""
+
+    uri: str
+
+    @cached_property
+    def made_by(self) -> dict[str, Any]:
+        """CRS, network, code version and settings."""
+        return read_store(self.uri)
+
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """Domains by name."""
+        return {domain.name: domain for domain in read_store_domains(self.uri)}
+
+    @cached_property
+    def fronts(self) -> gpd.GeoDataFrame:
+        """Fronts with the last verdict of people on each, at least a row a scene (`schema.FRONT_SCHEMA`)."""
+        return reviewed_fronts(self.uri)
+
+    @cached_property
+    def rejected(self) -> gpd.GeoDataFrame:
+        """Rejected candidates and why (`schema.REJECTED_SCHEMA`)."""
+        return read_rejected(self.uri)
+
+    @cached_property
+    def polygons(self) -> gpd.GeoDataFrame:
+        """Ocean and ice of each scene (`schema.POLYGON_SCHEMA`)."""
+        return read_polygons(self.uri)
+
+    @cached_property
+    def masks(self) -> dict[str, xr.DataArray]:
+        """Masks by domain, (time, mask, y, x) probabilities, read lazily."""
+        return {name: read_masks(self.uri, name) for name in self.domains}
+
+    @cached_property
+    def series(self) -> Series:
+        """Positions, rates, mean years and flags of all glaciers."""
+        return measure_series(*store_product(self.uri))
+
+    @property
+    def positions(self) -> pd.DataFrame:
+        """Position of each front in m, with its uncertainty; `change_m` is the advance since the start."""
+        return self.series.positions
+
+    def write_report(self, folder: str | Path, **options: Any) -> Path:  # noqa: ANN401 - those of write_report
+        """Write the map of the store, see `write_report`."""
+        return write_report(self.uri, folder, **options)
+
+    def _repr_html_(self) -> str:
+        counts = self.fronts.drop_duplicates("key")["state"].value_counts()
+        found = self.fronts[self.fronts["state"] == "front"]
+        rows = [
+            (name, str((found["domain"] == name).sum()), *_span(found[found["domain"] == name]["datetime"]))
+            for name in list(self.domains)[:20]
+        ]
+        cells = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
+        told = ", ".join(f"{n} {state}" for state, n in counts.items())
+        more = f"<p>and {len(self.domains) - 20} more</p>" if len(self.domains) > 20 else ""
+        heads = "".join(f"<th>{name}</th>" for name in ("domain", "fronts", "first", "last"))
+        place = f"{len(self.domains)} domains in {self.made_by['crs']}; scenes: {told}"
+        return (
+            f"<div><b>{html.escape(self.uri)}</b><br>{html.escape(place)}</div>"
+            f"<table><tr>{heads}</tr>{cells}</table>{more}"
+        )
+
+
+def open_store(uri: str | Path) -> Store:
+    """Open a store of `calfin map` for reading: a folder or an object prefix.
+
+    Raises
+    ------
+    ValueError
+        There is no store.
+
+    Examples
+    --------
+    >>> store = cc.open_store("fronts")  # doctest: +SKIP
+    >>> store.fronts.plot("datetime"), store.masks["Store"].isel(time=0)  # doctest: +SKIP
+    """
+    store = Store(str(uri))
+    _ = store.made_by  # so that a wrong address is told at once
+    return store
+
+
+def _span(dates: pd.Series) -> tuple[str, str]:
+    return ("", "") if dates.empty else (f"{dates.min():%Y-%m-%d}", f"{dates.max():%Y-%m-%d}")

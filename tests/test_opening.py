@@ -1,0 +1,71 @@
+"""A store is opened as one object, whose tables are those of the functions that read them."""
+
+import pandas as pd
+import pytest
+from shapely.geometry import LineString, box
+from storing import DOMAIN, LINE, NOON, new_store, write
+
+import calfin_cloud as cc
+from calfin_cloud import storage
+from calfin_cloud.domains import Domain
+from calfin_cloud.results.spreadsheets import write_csv
+
+
+@pytest.fixture
+def store(request):
+    store = new_store("disk", request)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
+    storage.keep_domain(store, DOMAIN)
+    storage.add_scenes(store, DOMAIN, {"s1": NOON, "s2": NOON})
+    write(store, "s1", line=LINE)
+    write(store, "s2")
+    return store
+
+
+def test_a_store_has_fronts_masks_domains_and_says_what_it_holds(store):
+    opened = cc.open_store(store)
+    assert opened.fronts["key"].tolist() == storage.read_fronts(store)["key"].tolist()
+    assert opened.masks["Store"].dims == ("time", "mask", "y", "x")
+    assert opened.domains["Store"] == DOMAIN
+    assert opened.rejected["key"].tolist() == ["Store/s1", "Store/s2"]
+    told = opened._repr_html_()
+    assert "1 front, 1 no_front" in told
+    assert "<td>Store</td><td>1</td><td>2020-07-01</td>" in told
+
+
+def test_positions_are_those_of_the_series(store):
+    assert cc.open_store(store).positions["key"].tolist() == ["Store/s1"]
+
+
+def test_a_place_without_a_store_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="not a store of calfin"):
+        cc.open_store(tmp_path)
+
+
+def test_a_report_is_written_below_a_path_given_as_text(store, tmp_path):
+    page = cc.open_store(store).write_report(str(tmp_path / "report"))
+    assert page == tmp_path / "report" / "index.html"
+    assert (tmp_path / "report" / "data" / "00000.js").read_text().startswith('atlas.receive("glacier", ')
+
+
+def test_a_report_of_a_store_without_a_domain_is_refused(request, tmp_path):
+    store = new_store("disk", request)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
+    with pytest.raises(ValueError, match="run `calfin map` first"):
+        cc.write_report(store, tmp_path / "report")
+
+
+def test_a_domain_shows_its_outline_and_place_and_no_markup_of_its_id():
+    line = LineString([(1500, 0), (1500, 2400)])
+    domain = Domain("Store", DOMAIN.grid, "<b>9", box(0, 0, 1500, 2400), line)
+    told = domain._repr_html_()
+    assert told.count("<path") == 2
+    assert "100 x 80 pixels of 30 m" in told
+    assert "&lt;b&gt;9" in told
+
+
+def test_text_that_a_spreadsheet_would_compute_is_quoted_and_numbers_stay(tmp_path):
+    table = pd.DataFrame({"scene": ["=1+1", "+a", "-b", "@c", "plain"], "change_m": [-1.5, 2, 3, 4, 5]})
+    read = pd.read_csv(write_csv(table, tmp_path / "t.csv"))
+    assert read["scene"].tolist() == ["'=1+1", "'+a", "'-b", "'@c", "plain"]
+    assert read["change_m"].tolist() == [-1.5, 2, 3, 4, 5]
