@@ -22,7 +22,7 @@ from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknow
 from calfin_cloud.pipeline.recipes import made_by, recipe_of
 from calfin_cloud.pipeline.scene import Facts, Result, Target, finish_scene, look_at_scene
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import is_slc_off, scene_rows, tables_of
+from calfin_cloud.pipeline.tables import is_slc_off, scene_rows, tables_of, utc
 from calfin_cloud.pipeline.workers import check_network, map_on
 from calfin_cloud.sensors import kind_of
 from calfin_cloud.storage import Tables, hold_lease, open_store, tidy, write_batch
@@ -142,7 +142,11 @@ def _map_here(batch: Batch, store: str, settings: MapSettings, loader: Loader) -
     scenes = _read_ahead(batch, loader)
     for item, place, scene in zip(batch.items, batch.places, scenes, strict=True):
         try:
-            results.append(_map_scene(scene.result(), item, Target(store, batch.domain, place, item.id), settings))
+            results.append(
+                _map_scene(
+                    scene.result(), item, Target(store, batch.domain, place, item.id, utc(item).date()), settings
+                )
+            )
         except Exception as error:
             results.append(error)
     return results

@@ -98,15 +98,17 @@ def retrace_tables(
     """Make the tables of the scenes of a fronts table anew from their masks; nothing is written but pictures."""
     places = read_places(store, domain.name)
     scenes = [dict(row) for row in fronts.drop_duplicates("key").drop(columns="geometry").to_dict("records")]
-    tasks = [
-        delayed(_retrace)(row, Target(store, domain, places[str(row["scene_id"])], str(row["scene_id"])), settings)
-        for row in scenes
-    ]
+    tasks = [delayed(_retrace)(row, _target(row, store, domain, places), settings) for row in scenes]
     results: list[Result] = []
     for start in range(0, len(tasks), TASKS_ALIVE):
         part = tasks[start : start + TASKS_ALIVE]
         results += client.gather(client.compute(part)) if client else compute(*part, scheduler="synchronous")
     return tables_of(scenes, results, domain)
+
+
+def _target(row: dict[str, Any], store: str, domain: Domain, places: dict[str, int]) -> Target:
+    scene_id = str(row["scene_id"])
+    return Target(store, domain, places[scene_id], scene_id, row["datetime"].date())
 
 
 def _settings(made: dict[str, Any], settings: MapSettings) -> dict[str, Any]:

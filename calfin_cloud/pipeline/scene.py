@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ from calfin_cloud.fronts import (
     calibration_beside,
     fjord_from_scenes,
     georeference,
+    place_of,
     read_calibration,
-    trace_fronts,
+    trace_placed,
     uncertainty_of,
 )
 from calfin_cloud.imagery import scene_fractions
@@ -51,6 +53,7 @@ class Target(NamedTuple):
     domain: Domain
     place: int
     scene_id: str
+    when: date | None = None
 
 
 def look_at_scene(
@@ -95,7 +98,7 @@ def store_and_trace(
     settings: MapSettings,
 ) -> Facts:
     """Write the masks of a scene and trace its fronts from what is stored; return what was found."""
-    store, domain, place, _ = target
+    store, domain, place, *_ = target
     boxes = candidates[candidates[:, 0] >= 0]
     write_masks(store, domain.name, place, masks, candidates=boxes, grey=channels[..., 0])
     return trace_stored(target, settings)
@@ -103,12 +106,13 @@ def store_and_trace(
 
 def trace_stored(target: Target, settings: MapSettings) -> Facts:
     """Trace a scene whose masks are stored, draw its picture; return what was found."""
-    store, domain, place, scene_id = target
+    store, domain, place, scene_id, when = target
     front, ice = read_scene_masks(store, domain.name, place)
     walls = tracing_mask(domain, settings.trace)
-    trace = trace_fronts(
+    trace = trace_placed(
         front,
         ice,
+        place=place_of(domain, when, settings.trace),
         fjord_mask=walls,
         boxes=read_candidates(store, domain.name, place),
         settings=settings.trace,
@@ -123,12 +127,24 @@ def trace_stored(target: Target, settings: MapSettings) -> Facts:
         "detail": trace.detail,
         "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
         "fronts": [
-            {"geometry": line, "confidence": f.confidence} | _how_sure(f, front, ice, domain, settings)
+            _columns(line, f) | _how_sure(f, front, ice, domain, settings)
             for line, f in zip(on_map, trace.fronts, strict=True)
         ],
         "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
         "polygons": _close(trace.fronts, on_map, ice, domain, settings),
         "fjord": domain.fjord_source or "scene",
+    }
+
+
+def _columns(line: LineString, found: Front) -> dict[str, Any]:
+    """Say how a front was traced, as columns of the fronts table."""
+    return {
+        "geometry": line,
+        "confidence": found.confidence,
+        "least_confidence": found.least,
+        "traced_by": found.traced_by,
+        "guide_distance_m": found.guide_m,
+        "ends": found.ends,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from calfin_cloud.inference import find_candidates, load_network, predict_masks,
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Facts, Look, Result, Target, calibration_of, finish_scene, look_at_scene
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import is_slc_off
+from calfin_cloud.pipeline.tables import is_slc_off, utc
 from calfin_cloud.sensors import Kind, kind_of
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,14 @@ def _predict_and_trace(
     # What is large and the same for all goes to each worker once.
     trace = delayed(partial(trace_block, store=store, domain=batch.domain, settings=settings), traverse=False)
     traces = [
-        trace(*of_masks, *of_boxes, looks[i], place=batch.places[i], scene_id=batch.items[i].id)
+        trace(
+            *of_masks,
+            *of_boxes,
+            looks[i],
+            place=batch.places[i],
+            scene_id=batch.items[i].id,
+            when=utc(batch.items[i]).date(),
+        )
         for i, of_masks, of_boxes in zip(use, masks, boxes, strict=True)
     ]
     futures = client.compute(traces, resources=places.others, priority=2)
@@ -224,10 +232,11 @@ def trace_block(
     *,
     place: int,
     scene_id: str,
+    when: date,
     store: str,
     domain: Domain,
     settings: MapSettings,
 ) -> Facts:
     """Store and trace one scene of chunks of masks (n, mask, y, x) and candidates (n, candidate, edge)."""
-    target = Target(store, domain, place, scene_id)
+    target = Target(store, domain, place, scene_id, when)
     return finish_scene(masks[place_in_masks], candidates[place_in_candidates], look, target, settings)
