@@ -32,8 +32,9 @@ def fjords(options: argparse.Namespace) -> int:
     """Tell domains more of their place: fjord boundaries, maps of ice and ocean, known termini."""
     import geopandas as gpd
 
-    from calfin_cloud.domains import read_domains, with_fjord_polygons, with_maps, with_termini, write_domains
+    from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
     from calfin_cloud.pipeline import derive_fjords
+    from calfin_cloud.surroundings import with_maps, with_termini
 
     found = read_domains(options.domains)
     if options.polygons:

@@ -34,7 +34,7 @@ class Place:
     guides
         Termini of the date nearest to the scene's, one a tributary.
     weight
-        (y, x) of front edges by maps of ice and ocean, 0 to 1; None without such maps.
+        (y, x) of a free front's edges by maps of ice and ocean, 0 to 1; None without such maps.
     """
 
     guides: tuple[Guide, ...] = ()
@@ -92,7 +92,7 @@ def trace_placed(
     free = trace_fronts(weighted, ice, fjord_mask=fjord_mask, boxes=boxes, settings=settings)
     if not place.guides or settings.guide is None:
         return free
-    seen = see(weighted, settings.guide)
+    seen = see(front, settings.guide)
     chosen = [_choose(seen, guide, free, settings.guide) for guide in place.guides]
     fronts: list[Front] = []
     for judged, by in sorted(chain.from_iterable(chosen), key=lambda found: -found[0].worth):

@@ -231,7 +231,9 @@ class GuideSettings:
 
 @dataclass(frozen=True)
 class MapWeights:
-    """What maps of ice and ocean are worth: an edge far from both is a coast, or lies on land.
+    """What maps of ice and ocean are worth for a free trace: an edge far from both is a coast, or lies on land.
+
+    A guided trace does without them: on the same scenes they made it no better.
 
     Attributes
     ----------
@@ -246,7 +248,7 @@ class MapWeights:
     near_m: float = 300.0
     far_m: float = 700.0
     open_m: float = 500.0
-    least_weight: float = 0.2
+    least_weight: float = 0.1
 
 
 @dataclass(frozen=True)

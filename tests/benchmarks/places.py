@@ -2,8 +2,8 @@
 
     python tests/benchmarks/places.py --data ../shared/data --out /tmp/places [--figures docs]
 
-Maps every box once, keeps the masks, and traces them with and without termini and maps of ice and ocean. Prints the mean
-distance of every box and glacier, and what is drawn and found within 300 m, beside persistence.
+Maps every box once, keeps the masks, and traces them with and without termini and maps of ice and ocean. Prints the
+mean distance of every box and glacier, and what is drawn and found within 300 m, beside persistence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from shapely.geometry import MultiLineString
 
-from calfin_cloud.domains import Domain, box_grid, domains_from_termini, with_maps
+from calfin_cloud.domains import Domain, box_grid, domains_from_termini
 from calfin_cloud.fronts import DEFAULT, Trace, georeference, pixels_of, place_of, trace_placed
 from calfin_cloud.metrics import lengths_within, line_distances, shares_of
 from calfin_cloud.pipeline import MapSettings, map_fronts
@@ -36,6 +36,7 @@ from calfin_cloud.storage import (
     read_scene_masks,
     read_store_domains,
 )
+from calfin_cloud.surroundings import with_maps
 
 HARALD, HARALD_DATE = 75, date(2021, 9, 27)
 UUMMANNAQ, UUMMANNAQ_DATE = tuple(range(7, 17)), date(2014, 10, 31)
