@@ -21,6 +21,7 @@ from calfin_cloud.fronts.lines import scale_of
 from calfin_cloud.fronts.settings import GuideSettings
 
 FEWEST_PX = 4  # of a path
+WIDER = 1.05  # times as much must a path of a wider corridor be worth to be taken
 CLEARLY = 0.6  # of its probability; an end that keeps less of it was trimmed for its direction or a wall
 
 Floats = NDArray[np.float64]
@@ -103,7 +104,7 @@ def trace_guided(seen: Seen, guide: Guide, settings: GuideSettings) -> Judged | 
     best: Judged | None = None
     for half_m in widths_m(guide.years, settings):
         found = _across(seen, guide, half_m / guide.resolution_m, walls, settings)
-        if found is not None and (best is None or found.worth > best.worth):
+        if found is not None and (best is None or found.worth > WIDER * best.worth):
             best = found
         if found is not None and found.is_sure(settings):
             break

@@ -212,7 +212,7 @@ class GuideSettings:
     along_deg: float = 35.0
     across_deg: float = 65.0
     least_weight: float = 0.15
-    faint: float = 0.15
+    faint: float = 0.25
     credible: float = 0.3
     least_cover: float = 0.5
     sure: float = 0.5
