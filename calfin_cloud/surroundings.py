@@ -65,9 +65,12 @@ def _outside(domain: Domain, rings: gpd.GeoDataFrame) -> Any:  # noqa: ANN401 - 
     """Part of a domain outside closed lines, in its CRS; None where it has none."""
     box = shapely.segmentize(domain.polygon, max(domain.grid.boundingbox.span_x / 16, 1.0))
     around = gpd.GeoSeries([box], crs=domain.crs).to_crs(rings.crs).iloc[0]
-    near = rings.geometry[rings.intersects(around) | rings.convex_hull.contains(around)]
+    left, bottom, right, top = around.bounds
+    spare = max(right - left, top - bottom) / 50  # the sides of one map are bent on the other
+    bounds = (left - spare, bottom - spare, right + spare, top + spare)
+    near = rings.geometry[shapely.intersects(shapely.box(*rings.bounds.to_numpy().T), shapely.box(*bounds))]
     closed = [shapely.Polygon(line) for line in near if line.is_closed]
-    land = [shapely.make_valid(shapely.clip_by_rect(p, *around.buffer(domain.resolution_m).bounds)) for p in closed]
+    land = [shapely.make_valid(shapely.clip_by_rect(area, *bounds)) for area in closed]
     on_grid = gpd.GeoSeries(land, crs=rings.crs).to_crs(domain.crs).make_valid()
     sea = domain.polygon.difference(on_grid.union_all())
     areas = [part for part in shapely.get_parts(sea) if part.geom_type == "Polygon"]
