@@ -93,7 +93,8 @@ def trace_placed(
     if not place.guides or settings.guide is None:
         return free
     seen = see(front, settings.guide)
-    chosen = [_choose(seen, guide, free, settings.guide) for guide in place.guides]
+    guided = [trace_guided(seen, guide, settings.guide) for guide in place.guides]
+    chosen = [_choose(seen, *pair, free, settings.guide) for pair in zip(place.guides, guided, strict=True)]
     fronts: list[Front] = []
     for judged, by in sorted(chain.from_iterable(chosen), key=lambda found: -found[0].worth):
         made = _front(seen, judged, by, settings)
@@ -101,16 +102,17 @@ def trace_placed(
             fronts.append(made)
     fronts.sort(key=lambda f: -float(np.hypot(*np.diff(f.line, axis=0).T).sum()))
     if not fronts:
-        return _without(seen, place, free, settings.guide)
+        return _without(guided, free, settings.guide)
     beaten = [f for f in free.fronts if not _is_among(f, fronts, SAME_PX * scale_of(front.shape))]
     what = "another line lies across the fjord at the known terminus, and is better supported there"
     no = [Rejected(f.line, Objection("terminus", "not_chosen", f.confidence, math.nan, what)) for f in beaten]
     return Trace(tuple(fronts), rejected=(*free.rejected, *no))
 
 
-def _choose(seen: Seen, guide: Guide, free: Trace, settings: GuideSettings) -> list[tuple[Judged, str]]:
+def _choose(
+    seen: Seen, guide: Guide, guided: Judged | None, free: Trace, settings: GuideSettings
+) -> list[tuple[Judged, str]]:
     """Fronts at one known terminus, and by what they were traced: one that is guided, or free ones; empty if none."""
-    guided = trace_guided(seen, guide, settings)
     if guided is not None and guided.is_sure(settings):
         return [(guided, "guided")]
     judged = [judge_line(seen, fill_gaps(_pixels(f, seen)), guide, settings) for f in free.fronts]
@@ -131,13 +133,9 @@ def _front(seen: Seen, judged: Judged, by: str, settings: TraceSettings) -> Fron
     return Front(line, confidence, by, judged.away_m, judged.least, "; ".join(judged.ends))
 
 
-def _without(seen: Seen, place: Place, free: Trace, settings: GuideSettings) -> Trace:
+def _without(guided: list[Judged | None], free: Trace, settings: GuideSettings) -> Trace:
     """Say why no front lies across the fjord at any known terminus."""
-    best = max(
-        (found for guide in place.guides if (found := trace_guided(seen, guide, settings))),
-        key=lambda found: found.worth,
-        default=None,
-    )
+    best = max((found for found in guided if found), key=lambda found: found.worth, default=None)
     what = "no edge at all lies across the fjord there"
     if best is not None:
         what = (
