@@ -86,7 +86,7 @@ def test_a_front_is_never_moved_towards_the_terminus(moved, slope):
 def test_blank_masks_give_no_front_and_say_why():
     trace, _ = traced((np.zeros((SIDE, SIDE)), np.full((SIDE, SIDE), 0.5)), domain_with(on_map(150)))
     assert (trace.fronts, trace.reason) == ((), "not_across")
-    assert "no edge at all" in trace.detail
+    assert "no edge runs across" in trace.detail
 
 
 def test_noise_gives_no_front_along_the_terminus():
@@ -181,7 +181,9 @@ def test_a_corridor_is_as_wide_as_asked_and_opens_at_its_ends():
     corridor = corridor_along(np.array([[60.0, 100.0], [140.0, 100.0]]), 40.0, valid, GuideSettings())
     rows, columns = np.nonzero(corridor.inside)
     assert (rows.min() + corridor.top, rows.max() + corridor.top) == pytest.approx((60, 140), abs=1)
-    assert (columns.min() + corridor.left, columns.max() + corridor.left) == pytest.approx((37, 163), abs=2)
+    opened = 40 * np.tan(np.radians(GuideSettings().fan_deg))
+    got = (columns.min() + corridor.left, columns.max() + corridor.left)
+    assert got == pytest.approx((60 - opened, 140 + opened), abs=2)
     assert corridor.inside[100 - corridor.top].sum() == pytest.approx(81, abs=2)
 
 

@@ -136,7 +136,7 @@ def _front(seen: Seen, judged: Judged, by: str, settings: TraceSettings) -> Fron
 def _without(guided: list[Judged | None], free: Trace, settings: GuideSettings) -> Trace:
     """Say why no front lies across the fjord at any known terminus."""
     best = max((found for found in guided if found), key=lambda found: found.worth, default=None)
-    what = "no edge at all lies across the fjord there"
+    what = "no edge runs across the fjord there"
     if best is not None:
         what = (
             f"the best edge across the fjord has a mean probability of {best.support:.2f} on {best.cover:.0%} of the "

@@ -204,8 +204,8 @@ class GuideSettings:
     width_m: float = 1500.0
     doublings: int = 2
     rate_m: float = 250.0
-    fan_deg: float = 30.0
-    smooth_share: float = 0.1
+    fan_deg: float = 35.0
+    smooth_share: float = 0.05
     smooth_width: float = 0.3
     cost: float = 0.03
     ridge_px: float = 2.0
