@@ -22,6 +22,7 @@ from calfin_cloud.fronts.settings import GuideSettings
 
 FEWEST_PX = 4  # of a path
 WIDER = 1.05  # times as much must a path of a wider corridor be worth to be taken
+SEEN = 0.3  # mean probability from which on the network sees an edge beyond an end
 CLEARLY = 0.6  # of its probability; an end that keeps less of it was trimmed for its direction or a wall
 
 Floats = NDArray[np.float64]
@@ -250,6 +251,6 @@ def _why(way: _Way, rest: slice) -> str:
         return "corridor"
     seen = float(way.edge[rest].sum())
     walled, across = (float((way.edge * weight)[rest].sum()) for weight in (way.walled, way.across))
-    if seen < CLEARLY * (rest.stop - rest.start) * 0.5:
+    if seen < SEEN * (rest.stop - rest.start):
         return "faint"
     return "wall" if walled < min(across, CLEARLY * seen) else "turned" if across < CLEARLY * seen else "faint"
