@@ -24,6 +24,7 @@ from shapely.geometry import LineString, MultiPolygon, Polygon, mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.schema import check_name
+from calfin_cloud.termini import Terminus, read_termini, termini_json, termini_of
 
 MIN_SIDE_PX = 64
 MAX_SIDE_PX = 8192
@@ -40,6 +41,8 @@ class Domain:
     `grid` is a north-up `GeoBox` with square pixels in a projected CRS in metres (EPSG:3413, EPSG:3031 or UTM), 64 to
     8192 px a side. `fjord_boundary` is where a front may lie, `centerline` runs along the flow; both in the grid's CRS.
     `fjord_source` says where the boundary is from: `fjord_boundary` (drawn by hand), `dates` or `ice_mask` (derived).
+    `termini` are lines where the glacier is known to have ended; `ice` and `ocean` are glacier ice and sea as maps show
+    them, all in the grid's CRS.
     """
 
     name: str
@@ -48,6 +51,9 @@ class Domain:
     fjord_boundary: Polygon | MultiPolygon | None = None
     centerline: LineString | None = None
     fjord_source: str = ""
+    termini: tuple[Terminus, ...] = ()
+    ice: Polygon | MultiPolygon | None = None
+    ocean: Polygon | MultiPolygon | None = None
 
     def __post_init__(self) -> None:
         source = "" if self.fjord_boundary is None else self.fjord_source or FJORD_SOURCES[0]
@@ -195,7 +201,7 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
     """Write a domain file: GeoJSON of the rectangles in longitude and latitude that `read_domains` reads back exactly.
 
     Properties: `name, glacier_id, crs, resolution_m, bounds` (in `crs`), `fjord_boundary`, `centerline` (WKT in `crs`),
-    and `fjord_source`.
+    `fjord_source`, and where they are known `termini` (line, date, source), `ice` and `ocean` (WKT in `crs`).
     """
     path = Path(path)
     path.write_text(domains_json(domains))
@@ -219,6 +225,8 @@ def domains_json(domains: Sequence[Domain]) -> str:
                 "fjord_boundary": d.fjord_boundary.wkt if d.fjord_boundary is not None else None,
                 "fjord_source": d.fjord_source or None,
                 "centerline": d.centerline.wkt if d.centerline is not None else None,
+                **({"termini": termini_json(d.termini)} if d.termini else {}),
+                **{key: shape.wkt for key, shape in (("ice", d.ice), ("ocean", d.ocean)) if shape is not None},
             },
         }
         for d in domains
@@ -258,12 +266,17 @@ def with_fjord_polygons(domains: Sequence[Domain], polygons: gpd.GeoDataFrame) -
         raise ValueError("the fjord polygons have no CRS: assign one to the file, e.g. EPSG:3413")
     made = []
     for domain in domains:
-        drawn = polygons.geometry.to_crs(domain.crs)
-        inside = drawn[drawn.intersects(domain.polygon)].make_valid().intersection(domain.polygon).union_all()
-        areas = [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon"]
-        boundary: Any = shapely.union_all(areas) if areas else None
+        boundary = part_inside(domain, polygons)
         made.append(replace(domain, fjord_boundary=boundary, fjord_source="") if boundary is not None else domain)
     return made
+
+
+def part_inside(domain: Domain, polygons: gpd.GeoDataFrame) -> Any:  # noqa: ANN401 - a polygon, a multi-polygon or None
+    """Part of polygons inside a domain, in its CRS; None where they share no area."""
+    shapes = polygons.geometry.to_crs(domain.crs)
+    inside = shapes[shapes.intersects(domain.polygon)].make_valid().intersection(domain.polygon).union_all()
+    areas = [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon"]
+    return shapely.union_all(areas) if areas else None
 
 
 def with_fjord_mask(domain: Domain, fjord_mask: NDArray[np.bool_], source: str) -> Domain:
@@ -287,7 +300,7 @@ def domains_from_termini(
     min_side_m: float = 6000.0,
     crs: str | None = None,
 ) -> list[Domain]:
-    """Make one square domain around all termini of each glacier id.
+    """Make one square domain around all termini of each glacier id, which it keeps with their dates and sources.
 
     The side is the longer side of the termini's box plus `margin` times that side on either end, at least `min_side_m`
     (CALFIN's re-crop is 2.5 times the front, `calfin-method` 6.4).
@@ -317,7 +330,8 @@ def domains_from_termini(
         glacier = id_text(glacier_id)
         named = str(lines[name_column].iloc[0] or "") if name_column else ""
         grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
-        domains.append(Domain(named.replace(" ", "-") or f"glacier-{glacier}", grid, glacier))
+        known = termini_of(lines, str(grid.crs))
+        domains.append(Domain(named.replace(" ", "-") or f"glacier-{glacier}", grid, glacier, termini=known))
     return domains
 
 
@@ -348,9 +362,13 @@ def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
         bounds = json.loads(bounds)
     geometries = {
         key: shapely.from_wkt(row[key])
-        for key in ("fjord_boundary", "centerline")
+        for key in ("fjord_boundary", "centerline", "ice", "ocean")
         if isinstance(row.get(key), str) and row[key]
     }
     resolution = float(row.get("resolution_m") or DEFAULT_RESOLUTION_M)
     glacier_id, source = id_text(row.get("glacier_id") or ""), str(row.get("fjord_source") or "")
-    return Domain(str(name), box_grid(bounds, crs, resolution), glacier_id, **geometries, fjord_source=source)
+    termini = row.get("termini")
+    termini = json.loads(termini) if isinstance(termini, str) else termini
+    known = read_termini(termini if isinstance(termini, list) else [])
+    grid = box_grid(bounds, crs, resolution)
+    return Domain(str(name), grid, glacier_id, **geometries, fjord_source=source, termini=known)

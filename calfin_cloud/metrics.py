@@ -72,6 +72,36 @@ def points_along(line: BaseGeometry, spacing_m: float) -> NDArray[np.object_]:
     return np.concatenate(points)
 
 
+def lengths_within(
+    front: BaseGeometry | None, reference: BaseGeometry, within_m: float, *, spacing_m: float = 10.0
+) -> dict[str, float]:
+    """Measure how much of a front, and of its reference, lies near the other: lengths in m, which add up over scenes.
+
+    `drawn` and `drawn_near`: of the front, 0 where none was found; `known` and `known_near`: of the reference.
+
+    Examples
+    --------
+    >>> shares_of(lengths_within(front, reference, 300.0))  # precision, recall, F
+    """
+    if front is None:
+        return {"drawn": 0.0, "drawn_near": 0.0, "known": reference.length, "known_near": 0.0}
+    drawn, known = (
+        float((shapely.distance(points_along(a, spacing_m), b) <= within_m).mean() * a.length)
+        for a, b in ((front, reference), (reference, front))
+    )
+    return {"drawn": front.length, "drawn_near": drawn, "known": reference.length, "known_near": known}
+
+
+def shares_of(lengths: Mapping[str, float]) -> dict[str, float]:
+    """Precision, recall and F of `lengths_within`, or of sums of them over scenes; NaN where nothing is drawn."""
+    precision, recall = (
+        lengths[near] / lengths[all_] if lengths[all_] > 0 else float("nan")
+        for near, all_ in (("drawn_near", "drawn"), ("known_near", "known"))
+    )
+    both = precision + recall
+    return {"precision": precision, "recall": recall, "f": 2 * precision * recall / both if both > 0 else 0.0}
+
+
 def equidistant_distance(front: LineString, reference: LineString) -> float:
     """Mean distance between points of equal index among 1000 equidistant ones (Mohajerani et al. 2019).
 

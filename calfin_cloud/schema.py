@@ -39,6 +39,8 @@ REASONS = {
     "low_confidence": "the network is not sure of its edge",
     "one_sided": "nearly all land, or nearly all ocean: an edge without two sides",
     "unbalanced": "the edge does not part about as much land as ocean",
+    "not_across": "no edge that is sure enough lies across the fjord at the known terminus",
+    "not_chosen": "another line is better supported at the known terminus",
     "elsewhere": "the second look finds an edge, but not where the first one saw the front",
     "only_walls": "every edge follows the fjord walls or the border of the domain",
     "unreadable": "the scene could not be read",
@@ -73,6 +75,10 @@ FRONT_SCHEMA = pa.schema(
         ("quality_flag", pa.int16()),  # CALFIN's: 10 automatic, 13 automatic on Landsat 7 SLC-off
         ("length_m", pa.float64()),  # on the ground, as every length in m: the distortion of the map is taken out
         ("confidence", pa.float64()),  # mean edge probability along the front, 0 to 1
+        ("least_confidence", pa.float64()),  # least edge probability along it
+        ("traced_by", pa.string()),  # "guided" by a known terminus, or "free"
+        ("guide_distance_m", pa.float64()),  # mean distance to that terminus; NaN where none is known
+        ("ends", pa.string()),  # why it ends there, on either side: "corridor", "faint", "turned", "wall"
         # Half-widths on the ground that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each
         # vertex; NaN and empty for weights without a calibration.
         ("sigma_m", pa.float64()),
@@ -94,6 +100,7 @@ FRONT_SCHEMA = pa.schema(
 """Columns of the fronts table before its geometry (LineString in the domain CRS, or None)."""
 
 NO_FRONT: dict[str, Any] = {"front": -1, "isolation": "", "vertex_sigma_m": [], "score_reasons": "", "geometry": None}
+NO_FRONT |= {"traced_by": "", "ends": ""} | dict.fromkeys(("least_confidence", "guide_distance_m"), np.nan)
 NO_FRONT |= dict.fromkeys(("length_m", "confidence", "sigma_m", "half95_m", "score"), np.nan)
 """What the row of a scene without a front has in the columns that tell of one."""
 

@@ -1,11 +1,15 @@
+from datetime import date as day
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
 from shapely.geometry import LineString
 
-from calfin_cloud.evaluation import compare_fronts
+from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.evaluation import compare_fronts, skill_of
 from calfin_cloud.products import read_product
+from calfin_cloud.termini import Terminus
 
 
 def mapped(date="2014-10-31", glacier_id="7", y=0.0) -> gpd.GeoDataFrame:
@@ -70,3 +74,28 @@ def test_a_reference_without_a_date_is_refused(tmp_path):
     gpd.GeoDataFrame({"a": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=3413).to_file(tmp_path / "x.gpkg")
     with pytest.raises(ValueError, match="has no date"):
         read_product(tmp_path / "x.gpkg")
+
+
+def known(y, glacier_id="7"):
+    """A domain whose terminus of 2009 lies at y."""
+    grid = box_grid((-2000, -2000, 3000, 3000), 3413, 30.0)
+    terminus = Terminus(LineString([(0, y), (1000, y)]), day(2009, 2, 1))
+    return Domain("a", grid, glacier_id, termini=(terminus,))
+
+
+def test_a_front_is_set_beside_the_terminus_that_guided_it(tmp_path):
+    fronts = mapped(y=100.0).assign(domain="a")
+    got = compare_fronts(fronts, drawn(tmp_path, ["2014-10-31"], [7], ys=[130.0]), domains=[known(-270.0)])
+    assert got[["distance_m", "persistence_m"]].to_numpy().tolist() == [pytest.approx([30.0, 400.0])]
+    assert np.isnan(compare_fronts(fronts, drawn(tmp_path, ["2014-10-31"], [7]))["persistence_m"]).all()
+
+
+def test_skill_counts_scenes_without_a_front_and_takes_the_nearer_reference(tmp_path):
+    found, missed = mapped(y=0.0).assign(domain="a"), mapped(y=0.0).assign(domain="a", key="a/t", state="no_front")
+    missed["geometry"] = None
+    fronts = gpd.GeoDataFrame(pd.concat([found, missed], ignore_index=True), crs=3413)
+    reference = drawn(tmp_path, ["2014-02-09", "2015-02-08"], [7, 7], ys=[1000.0, 100.0])
+    skill = skill_of(fronts, reference, [known(1200.0)])
+    assert skill.loc["fronts", ["scenes", "found", "mean_m", "worst_m"]].tolist() == pytest.approx([2, 1, 100, 100])
+    assert skill.loc["fronts", ["precision_150", "recall_150"]].tolist() == pytest.approx([1.0, 0.5])
+    assert skill.loc["persistence", ["found", "mean_m", "f_150"]].tolist() == pytest.approx([2, 200, 0])

@@ -18,10 +18,12 @@ from calfin_cloud.metrics import (
     front_iou,
     ice_iou,
     is_false,
+    lengths_within,
     line_distances,
     pixel_distances,
     points_along,
     score_scene,
+    shares_of,
     soft_ice_iou,
     summarise,
 )
@@ -302,3 +304,25 @@ def test_where_two_lines_have_other_ends_only_what_lies_beside_each_other_is_com
     np.testing.assert_allclose(common_distances(short, long), 10)
     assert line_distances(short, long).mean() > 100
     assert not len(common_distances(short, LineString([(1000, 0), (1100, 0)])))
+
+
+def test_shares_of_a_front_that_runs_on_along_the_coast_and_misses_a_flank():
+    reference = LineString([(0, 0), (4000, 0)])
+    front = LineString([(2000, 100), (6000, 100)])
+    shares = shares_of(lengths_within(front, reference, 100.0))
+    assert shares == pytest.approx({"precision": 0.5, "recall": 0.5, "f": 0.5}, abs=0.01)
+
+
+def test_a_missed_front_lowers_recall_by_its_length_and_leaves_precision():
+    reference = LineString([(0, 0), (1000, 0)])
+    found, missed = (lengths_within(line, reference, 150.0) for line in (reference, None))
+    assert shares_of({name: found[name] + missed[name] for name in found}) == pytest.approx(
+        {"precision": 1.0, "recall": 0.5, "f": 2 / 3}
+    )
+    assert np.isnan(shares_of(missed)["precision"])
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000).map(lambda n: n + 0.5))
+def test_a_parallel_front_is_all_near_or_all_far(apart, within):
+    shares = shares_of(lengths_within(LineString([(0, apart), (500, apart)]), LineString([(0, 0), (500, 0)]), within))
+    assert shares["f"] == (1.0 if apart <= within else 0.0)

@@ -324,7 +324,11 @@ def _add_fjords(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
     parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
     parser.add_argument("--store", metavar="URI", help="derive the others from the scenes of this store")
-    parser.add_argument("--ice-mask", metavar="FILE", help="polygons of all glacier ice: land beside it is wall")
+    parser.add_argument(
+        "--ice-mask", metavar="FILE", help="polygons of all glacier ice: fronts lie near it, land beside it is wall"
+    )
+    parser.add_argument("--ocean", metavar="FILE", help="polygons of the sea: away from its coast fronts may lie too")
+    parser.add_argument("--termini", metavar="FILE_OR_STORE", help="known fronts, which guide the tracing of others")
 
 
 def _add_trace(parser: argparse.ArgumentParser) -> None:

@@ -45,9 +45,10 @@ def search(options: argparse.Namespace) -> int:
 def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts and the call of the report."""
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.evaluation import compare_fronts
+    from calfin_cloud.evaluation import compare_fronts, skill_of
     from calfin_cloud.pipeline import map_fronts, recompute_changed
     from calfin_cloud.products import read_product
+    from calfin_cloud.storage import read_fronts
 
     domains = read_domains(options.domains, options.domain)
     reference = read_product(options.reference) if options.reference else None
@@ -72,6 +73,8 @@ def map_(options: argparse.Namespace) -> int:
     if changed := counts.pop("changed", 0):
         print(f"{changed} scenes have changed since: --recompute maps them again", file=sys.stderr)
     _show_store(options.store, counts, None if reference is None else partial(compare_fronts, reference=reference))
+    if reference is not None:
+        print(skill_of(read_fronts(options.store), reference, domains).round(2).to_string(na_rep=""))
     if counts["found"] == 0:
         print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
     return 1 if counts["failed"] else 0

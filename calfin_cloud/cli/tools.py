@@ -13,22 +13,39 @@ TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "
 
 
 def fjords(options: argparse.Namespace) -> int:
-    """Give domains without a fjord boundary one: drawn polygons, or derived from the scenes of a store."""
+    """Tell domains more of their place: fjord boundaries, maps of ice and ocean, known termini."""
     import geopandas as gpd
 
     from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
     from calfin_cloud.pipeline import derive_fjords
+    from calfin_cloud.surroundings import with_maps, with_termini
 
     found = read_domains(options.domains)
     if options.polygons:
         found = with_fjord_polygons(found, gpd.read_file(options.polygons))
+    ice = _vectors(options.ice_mask) if options.ice_mask else None
+    found = with_maps(found, ice=ice, ocean=_vectors(options.ocean) if options.ocean else None)
+    if options.termini:
+        found = with_termini(found, _vectors(options.termini))
     if options.store:
-        ice_mask = gpd.read_file(options.ice_mask) if options.ice_mask else None
-        found = derive_fjords(options.store, found, ice_mask=ice_mask)
+        found = derive_fjords(options.store, found, ice_mask=ice)
     write_domains(found, options.out)
     for domain in found:
-        print(domain.name, domain.fjord_source or "none", sep="\t")
+        maps = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
+        known = [domain.fjord_source or "none", "+".join(maps) or "no map", f"{len(domain.termini)} termini"]
+        print(domain.name, *known, sep="\t")
     return 0
+
+
+def _vectors(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed
+    """Read a vector file, GeoParquet, or the fronts of a store."""
+    import geopandas as gpd
+
+    from calfin_cloud.storage import is_store, read_fronts
+
+    if is_store(path):
+        return read_fronts(path)
+    return gpd.read_parquet(path) if path.endswith("parquet") else gpd.read_file(path)
 
 
 def trace(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from calfin_cloud.evaluation.methods import (
     network_method,
     unet_method,
 )
-from calfin_cloud.evaluation.references import compare_fronts
+from calfin_cloud.evaluation.references import compare_fronts, skill_of
 from calfin_cloud.evaluation.report import write_scores
 from calfin_cloud.evaluation.scores import Scores, compare_methods, join_scores, score, summarise_scores
 
@@ -36,6 +36,7 @@ __all__ = [
     "network_method",
     "reliability",
     "score",
+    "skill_of",
     "summarise_scores",
     "unet_method",
     "unseen_of",

@@ -1,34 +1,113 @@
-"""Mapped fronts against hand-drawn ones of any product: a distance a scene and date."""
+"""Mapped fronts against hand-drawn ones of any product: a distance a scene and date, beside that of persistence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
+import shapely
 
-from calfin_cloud.metrics import line_distances
+from calfin_cloud.domains import Domain
+from calfin_cloud.metrics import lengths_within, line_distances, shares_of
+from calfin_cloud.termini import nearest_in_time
 
 MAX_DAYS = 366
 FAR_M = 5000.0  # references without a glacier id belong to the fronts they come this close to
+WITHIN_M = (150.0, 300.0)
+"""Distances within which a drawn kilometre is right, and a kilometre of the reference found."""
+
+COLUMNS = ("key", "reference_date", "distance_m", "persistence_m")
 
 
-def compare_fronts(fronts: gpd.GeoDataFrame, reference: gpd.GeoDataFrame, *, max_days: int = MAX_DAYS) -> pd.DataFrame:
+def compare_fronts(
+    fronts: gpd.GeoDataFrame,
+    reference: gpd.GeoDataFrame,
+    *,
+    max_days: int = MAX_DAYS,
+    domains: Sequence[Domain] = (),
+) -> pd.DataFrame:
     """Measure mapped fronts against hand-drawn ones: `key, reference_date, distance_m`, a row a scene and date.
 
     All fronts of a scene together against the reference (`products.read_product`) of the same glacier (by id, by place
     without ids): that of the same scene, where it names this one; else that of the same day; else the last before and
     the first after within `max_days`. The distance is the symmetric mean in m (`metrics.line_distances`).
+
+    `persistence_m` is the distance of the known terminus that guided the scene, of the `domains` that have termini; NaN
+    elsewhere: a method must be nearer than that to be worth its while.
     """
+    by_name = {domain.name: domain for domain in domains}
     rows: list[dict[str, Any]] = []
     reference = reference.to_crs(fronts.crs)
     for key, of_scene in fronts[fronts["state"] == "front"].groupby("key", sort=False):
         line = of_scene.geometry.union_all()
         first = of_scene.iloc[0]
+        guide = _guide(first, by_name.get(str(first.get("domain"))))
         for date, drawn in _references(first, line, reference, max_days):
-            rows.append({"key": key, "reference_date": date, "distance_m": float(line_distances(line, drawn).mean())})
-    return pd.DataFrame(rows, columns=["key", "reference_date", "distance_m"])
+            of_guide = float("nan") if guide is None else float(line_distances(guide, drawn).mean())
+            row = {"distance_m": float(line_distances(line, drawn).mean()), "persistence_m": of_guide}
+            rows.append({"key": key, "reference_date": date} | row)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def skill_of(
+    fronts: gpd.GeoDataFrame,
+    reference: gpd.GeoDataFrame,
+    domains: Sequence[Domain],
+    *,
+    max_days: int = MAX_DAYS,
+) -> pd.DataFrame:
+    """Say what fronts are worth beside persistence, the known terminus itself: rows `fronts` and `persistence`.
+
+    Each scene counts by the nearer one of its references. Columns: `scenes` with a reference, `found` among them,
+    `mean_m` and `worst_m` over those found, and for each of `WITHIN_M` `precision_`, `recall_` and `f_`: the share of
+    drawn kilometres within that distance, of the reference's, and their harmonic mean, pooled over all scenes; a
+    scene without a front has found none of its kilometres.
+    """
+    by_name = {domain.name: domain for domain in domains}
+    reference = reference.to_crs(fronts.crs)
+    lines: dict[str, list[tuple[Any, list[Any]]]] = {"fronts": [], "persistence": []}
+    for _, of_scene in fronts.groupby("key", sort=False):
+        first, domain = of_scene.iloc[0], by_name.get(str(of_scene["domain"].iloc[0]))
+        guide = _guide(first, domain)
+        found = of_scene.geometry.union_all() if first["state"] == "front" else None
+        place = found or guide or (domain.polygon if domain else None)
+        drawn = [] if place is None else [shape for _, shape in _references(first, place, reference, max_days)]
+        if drawn:
+            lines["fronts"].append((found, drawn))
+            lines["persistence"].append((guide, drawn))
+    return pd.DataFrame({name: _skill(pairs) for name, pairs in lines.items()}).T
+
+
+def _skill(pairs: Sequence[tuple[Any, list[Any]]]) -> dict[str, float]:
+    """Summary of lines, None where there is none, each with the references that it may be near."""
+    nearer = [(line, min(drawn, key=lambda d: _mean_m(line, d))) for line, drawn in pairs]
+    means = [_mean_m(line, drawn) for line, drawn in nearer if line is not None]
+    made: dict[str, float] = {
+        "scenes": len(pairs),
+        "found": len(means),
+        "mean_m": float(np.mean(means)) if means else float("nan"),
+        "worst_m": max(means, default=float("nan")),
+    }
+    for within in WITHIN_M:
+        lengths = [lengths_within(line, drawn, within) for line, drawn in nearer]
+        total = {name: sum(of_scene[name] for of_scene in lengths) for name in lengths[0]} if lengths else {}
+        made |= {f"{name}_{within:.0f}": value for name, value in shares_of(total).items()} if total else {}
+    return made
+
+
+def _mean_m(line: Any, drawn: Any) -> float:  # noqa: ANN401 - shapely's geometries have no common type with a name
+    """Symmetric mean distance in m; 0 of no line, so that its first reference stands."""
+    return 0.0 if line is None else float(line_distances(line, drawn).mean())
+
+
+def _guide(scene: pd.Series, domain: Domain | None) -> Any:  # noqa: ANN401 - a line, a multi-line or None
+    """Known terminus of a scene's domain that is nearest in time, None where there is none."""
+    if domain is None or not domain.termini:
+        return None
+    return shapely.union_all([t.line for t in nearest_in_time(domain.termini, scene["datetime"].date())])
 
 
 def _references(

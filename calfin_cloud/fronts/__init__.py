@@ -2,7 +2,18 @@
 
 from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
-from calfin_cloud.fronts.settings import BAUMHOER, CALFIN, DEFAULT, MOHAJERANI, VARIANTS, ZHANG, TraceSettings
+from calfin_cloud.fronts.placed import NOWHERE, Place, place_of, trace_placed
+from calfin_cloud.fronts.settings import (
+    BAUMHOER,
+    CALFIN,
+    DEFAULT,
+    MOHAJERANI,
+    VARIANTS,
+    ZHANG,
+    GuideSettings,
+    MapWeights,
+    TraceSettings,
+)
 from calfin_cloud.fronts.trace import Front, Rejected, Trace, candidate_boxes, trace_fronts
 from calfin_cloud.fronts.uncertainty import (
     Calibration,
@@ -22,10 +33,14 @@ __all__ = [
     "DEFAULT",
     "FEWEST_DATES",
     "MOHAJERANI",
+    "NOWHERE",
     "VARIANTS",
     "ZHANG",
     "Calibration",
     "Front",
+    "GuideSettings",
+    "MapWeights",
+    "Place",
     "Rejected",
     "Trace",
     "TraceSettings",
@@ -39,8 +54,10 @@ __all__ = [
     "georeference",
     "isolate_fronts",
     "pixels_of",
+    "place_of",
     "read_calibration",
     "trace_fronts",
+    "trace_placed",
     "uncertainty_of",
     "whole_box",
     "window_around",

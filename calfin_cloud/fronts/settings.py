@@ -162,6 +162,96 @@ class VertexSettings:
 
 
 @dataclass(frozen=True)
+class GuideSettings:
+    """Fronts at a place whose termini are known: the cheapest path across a corridor along one of them.
+
+    Chosen on the ten glaciers of Uummannaq (Sentinel-1, 100 m) and on Harald Moltke Bræ (Landsat 8, 30 m).
+
+    Attributes
+    ----------
+    width_m, doublings
+        Half-width of the first corridor, and how often it is doubled until a path is sure.
+    rate_m
+        Metres a year that a front may have moved since, beyond the first half-width; no corridor is wider.
+    fan_deg
+        By how much the ends of the corridor open outwards away from the line, whose ends lie on the fjord's walls.
+    smooth_share, smooth_width
+        The line is smoothed by a Gaussian of so much of its length, or of the corridor's half-width if that is more.
+    cost
+        Added to the front probability, whose inverse is the cost of a pixel.
+    ridge_px
+        Gaussian, in px of a 256 px frame, through which the direction of an edge is seen.
+    along_deg, across_deg
+        An edge that is turned against the line by less than the first counts in full, by more than the second least.
+    least_weight
+        What is left of the probability of an edge across the line, or along a wall: soft, for a front may bend.
+    faint
+        Support below which an end is trimmed.
+    credible, least_cover
+        Least mean support of a front, and least share of the terminus that it lies beside.
+    sure, sure_cover, lean
+        From which on no wider corridor is tried, and the share of vertices that may lie on the corridor's border.
+    wall_m, wall_span_m, wall_beyond_m, wall_deg
+        Ends of termini of several dates, at least `wall_span_m` apart, show a wall, which goes on beyond them; edges
+        as near to it and as parallel follow it.
+    flank_from, flank_to, flank_m, contrary
+        An unseen flank between these shares of the terminus is drawn on at the same distance from it, if the seen part
+        still stands within `flank_m` of it and the network sees less than `contrary` there.
+    crest_px
+        Vertices move to the crest of the probability, at most so far, in px of a 256 px frame.
+    """
+
+    width_m: float = 1500.0
+    doublings: int = 2
+    rate_m: float = 250.0
+    fan_deg: float = 35.0
+    smooth_share: float = 0.05
+    smooth_width: float = 0.3
+    cost: float = 0.03
+    ridge_px: float = 2.0
+    along_deg: float = 35.0
+    across_deg: float = 65.0
+    least_weight: float = 0.15
+    faint: float = 0.25
+    credible: float = 0.3
+    least_cover: float = 0.5
+    sure: float = 0.5
+    sure_cover: float = 0.7
+    lean: float = 0.03
+    wall_m: float = 300.0
+    wall_span_m: float = 500.0
+    wall_beyond_m: float = 1500.0
+    wall_deg: float = 30.0
+    flank_from: float = 0.25
+    flank_to: float = 0.65
+    flank_m: float = 500.0
+    contrary: float = 0.15
+    crest_px: float = 3.0
+
+
+@dataclass(frozen=True)
+class MapWeights:
+    """What maps of ice and ocean are worth for a free trace: an edge far from both is a coast, or lies on land.
+
+    A guided trace does without them: on the same scenes they made it no better.
+
+    Attributes
+    ----------
+    near_m, far_m
+        Distances from glacier ice up to which an edge counts in full, and from which on least.
+    open_m
+        Out at sea, so far from its coast, it counts in full too: a glacier may have advanced.
+    least_weight
+        What is left elsewhere.
+    """
+
+    near_m: float = 300.0
+    far_m: float = 700.0
+    open_m: float = 500.0
+    least_weight: float = 0.1
+
+
+@dataclass(frozen=True)
 class TraceSettings:
     """What decides a front: the settings of every step."""
 
@@ -171,6 +261,8 @@ class TraceSettings:
     filter: FilterSettings | None = field(default_factory=FilterSettings)
     candidate: CandidateSettings = field(default_factory=CandidateSettings)
     vertex: VertexSettings = field(default_factory=VertexSettings)
+    guide: GuideSettings | None = None
+    maps: MapWeights | None = None
 
 
 CALFIN = TraceSettings()
@@ -212,6 +304,8 @@ DEFAULT = TraceSettings(
         min_length_px=12.0, min_border_px=6.0, min_confidence=0.55, min_contrast=0.2, min_share=0.2
     ),
     vertex=VertexSettings(fill_gaps=True, at_corner=False),
+    guide=GuideSettings(),
+    maps=MapWeights(),
 )
 """Several fronts in a scene, with or without a fjord mask.
 

@@ -36,10 +36,23 @@ class Front:
         (n, 2) x = column, y = row, the centre of the first pixel at (0, 0).
     confidence
         Mean edge probability along the line, 0 to 1.
+    traced_by
+        "free", or "guided" by a known terminus of the place.
+    guide_m
+        Mean distance to that terminus in m; NaN where none is known.
+    least
+        Least edge probability along the line.
+    ends
+        Why a front at a known terminus ends where it does, on either side: it reaches the end of the corridor, is
+        faint beyond, has turned along the fjord, or follows a wall.
     """
 
     line: NDArray[np.float64]
     confidence: float
+    traced_by: str = "free"
+    guide_m: float = float("nan")
+    least: float = float("nan")
+    ends: str = ""
 
 
 @dataclass(frozen=True)
@@ -212,7 +225,8 @@ def _trace_frame(frame: _Frame, settings: TraceSettings) -> Trace:
     if not good:
         return Trace((), rejected[0].objection.reason, rejected[0].objection.detail, rejected)
     kept = _worth_keeping(good, settings.candidate)
-    return Trace(tuple(Front(c.line, c.measured.confidence) for c in kept), rejected=rejected)
+    fronts = (Front(c.line, c.measured.confidence, least=float(frame.edge[tuple(c.pixels.T)].min())) for c in kept)
+    return Trace(tuple(fronts), rejected=rejected)
 
 
 def _worth_keeping(good: list[_Candidate], settings: CandidateSettings) -> list[_Candidate]:

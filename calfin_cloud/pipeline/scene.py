@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -24,8 +25,9 @@ from calfin_cloud.fronts import (
     calibration_beside,
     fjord_from_scenes,
     georeference,
+    place_of,
     read_calibration,
-    trace_fronts,
+    trace_placed,
     uncertainty_of,
 )
 from calfin_cloud.imagery import read_each, scene_fractions, stack_scenes
@@ -34,7 +36,7 @@ from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.pipeline.settings import MapSettings, calibration_id
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
-from calfin_cloud.sensors import Kind, is_slc_off, item_of, kind_of
+from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
 from calfin_cloud.timeseries import length_scale
 
@@ -59,8 +61,10 @@ class Group:
     @property
     def targets(self) -> list[Target]:
         """Where the results of each scene go."""
-        pairs = zip(self.items, self.places, strict=True)
-        return [Target(self.store, self.domain, place, str(item["id"])) for item, place in pairs]
+        return [
+            Target(self.store, self.domain, place, str(item["id"]), acquired(item_of(item)).date())
+            for item, place in zip(self.items, self.places, strict=True)
+        ]
 
 
 class Target(NamedTuple):
@@ -70,6 +74,7 @@ class Target(NamedTuple):
     domain: Domain
     place: int
     scene_id: str
+    when: date | None = None
 
 
 class Look(NamedTuple):
@@ -187,7 +192,7 @@ def why_left_out(facts: Mapping[str, float], settings: MapSettings) -> dict[str,
 
 def store_and_trace(predicted: SceneMasks, grey: NDArray[np.uint8], target: Target, settings: MapSettings) -> Facts:
     """Write the masks of a scene and its grey picture (y, x), and trace its fronts; return what was found."""
-    store, domain, place, _ = target
+    store, domain, place, *_ = target
     masks = from_levels(predicted.masks)
     write_masks(store, domain.name, place, masks, candidates=predicted.boxes, grey=grey)
     return trace_scene(masks, predicted.boxes, grey, target, settings)
@@ -201,10 +206,11 @@ def trace_scene(
     settings: MapSettings,
 ) -> Facts:
     """Trace a scene from its masks (mask, y, x) as they are stored, and draw its picture; return what was found."""
-    store, domain, _, scene_id = target
+    store, domain, _, scene_id, when = target
     front, ice = masks
     walls = tracing_mask(domain, settings.trace)
-    trace = trace_fronts(front, ice, fjord_mask=walls, boxes=boxes, settings=settings.trace)
+    place = place_of(domain, when, settings.trace)
+    trace = trace_placed(front, ice, place=place, fjord_mask=walls, boxes=boxes, settings=settings.trace)
     on_map = [georeference(f.line, domain.grid.transform) for f in trace.fronts]
     if grey is not None:
         lines, rejected = [f.line for f in trace.fronts], [r.line for r in trace.rejected]
@@ -214,7 +220,7 @@ def trace_scene(
         "detail": trace.detail,
         "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
         "fronts": [
-            {"geometry": line, "confidence": f.confidence} | _uncertainty(f, front, ice, domain, settings)
+            _columns(line, f) | _uncertainty(f, front, ice, domain, settings)
             for line, f in zip(on_map, trace.fronts, strict=True)
         ],
         "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
@@ -236,6 +242,18 @@ def _calibration(network: str, _: str) -> Calibration | None:
 def _trace_stored(masks: NDArray[np.float32], target: Target, settings: MapSettings) -> Facts:
     where = (target.store, target.domain.name, target.place)
     return trace_scene(masks, read_candidates(*where), read_scene_grey(*where), target, settings)
+
+
+def _columns(line: LineString, found: Front) -> dict[str, Any]:
+    """Say how a front was traced, as columns of the fronts table."""
+    return {
+        "geometry": line,
+        "confidence": found.confidence,
+        "least_confidence": found.least,
+        "traced_by": found.traced_by,
+        "guide_distance_m": found.guide_m,
+        "ends": found.ends,
+    }
 
 
 def _uncertainty(

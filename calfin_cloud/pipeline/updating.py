@@ -351,12 +351,17 @@ def _trace_again(
     scenes = [dict(row) for row in fronts.drop_duplicates("key").drop(columns="geometry").to_dict("records")]
     groups, reasons = [], []
     for part in _cut(scenes, SCENES_A_TASK):
-        items = [{"id": row["scene_id"]} for row in part]
+        items = [_as_item(row) for row in part]
         groups.append(Group(store, domain, items, [places[row["scene_id"]] for row in part]))
         reasons.append([(row["reason"], row["detail"]) for row in part])
     traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
     results: list[Result] = [result for of_group in traced for result in of_group]
     return tables_of(scenes, results, domain)
+
+
+def _as_item(row: Mapping[str, Any]) -> dict[str, Any]:
+    """As much of an item as the tracing asks for: which scene, and when it was taken."""
+    return {"id": row["scene_id"], "properties": {"datetime": row["datetime"].isoformat()}, "assets": {}}
 
 
 def _cut(values: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -1,0 +1,171 @@
+"""Masks of one scene and what is known of its place in; its fronts out, guided by known termini where there are any."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.fronts.evidence import map_weight
+from calfin_cloud.fronts.filters import Objection
+from calfin_cloud.fronts.guided import Guide, Judged, Seen, judge_line, see, trace_guided, widths_m
+from calfin_cloud.fronts.lines import fill_gaps, scale_of
+from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, TraceSettings
+from calfin_cloud.fronts.trace import NO_BOXES, Front, Rejected, Trace, trace_fronts
+from calfin_cloud.fronts.vertices import pixels_of, vertices_of
+from calfin_cloud.termini import nearest_in_time, years_between
+
+BETTER = 0.1  # worth by which a free front must beat a guided one that is not sure
+SAME_PX = 3.0  # in px of a 256 px frame: a path most of which lies so near to another is the same front
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is known of the place of a scene, in its pixels.
+
+    Attributes
+    ----------
+    guides
+        Termini of the date nearest to the scene's, one a tributary.
+    weight
+        (y, x) of a free front's edges by maps of ice and ocean, 0 to 1; None without such maps.
+    """
+
+    guides: tuple[Guide, ...] = ()
+    weight: NDArray[np.float32] | None = None
+
+
+NOWHERE = Place()
+
+
+def place_of(domain: Domain, when: date | None, settings: TraceSettings = DEFAULT) -> Place:
+    """Bring what a domain knows of its place to the pixels of its grid, for a scene of a date."""
+    guides: tuple[Guide, ...] = ()
+    if settings.guide is not None:
+        transform, metres = domain.grid.transform, domain.resolution_m
+        nearest = nearest_in_time(domain.termini, when)
+        others = [(t, pixels_of(t.line, transform)) for t in domain.termini if t not in nearest]
+        guides = tuple(
+            Guide(
+                pixels_of(t.line, transform),
+                tuple(line for o, line in others if o.line.centroid.distance(t.line.centroid) < t.line.length),
+                years_between(t, when),
+                metres,
+            )
+            for t in nearest
+        )
+    weight = None
+    if settings.maps is not None and domain.ice is not None:
+        weight = map_weight(_burnt(domain, "ice"), _burnt(domain, "ocean"), domain.resolution_m, settings.maps)
+    return Place(guides, weight)
+
+
+def trace_placed(
+    front: NDArray[np.floating],
+    ice: NDArray[np.floating],
+    *,
+    place: Place = NOWHERE,
+    fjord_mask: NDArray[np.bool_] | None = None,
+    boxes: NDArray[np.integer] = NO_BOXES,
+    settings: TraceSettings = DEFAULT,
+) -> Trace:
+    """Trace the fronts of one scene at its place; where nothing is known of it as `trace_fronts` does.
+
+    At known termini a guided path is taken for each. Where it is not sure, a free front that is better supported there,
+    by the same measure, is taken instead; and where none is credible, a sure free front that has left the corridors'
+    reach. If there is none either, the scene has no front.
+
+    Parameters
+    ----------
+    front, ice, fjord_mask, boxes
+        As in `trace_fronts`, all on the grid of the domain.
+    place
+        What is known, see `place_of`.
+    """
+    weighted = front if place.weight is None else front * place.weight
+    free = trace_fronts(weighted, ice, fjord_mask=fjord_mask, boxes=boxes, settings=settings)
+    if not place.guides or settings.guide is None:
+        return free
+    seen = see(front, settings.guide)
+    guided = [trace_guided(seen, guide, settings.guide) for guide in place.guides]
+    chosen = [_choose(seen, *pair, free, settings.guide) for pair in zip(place.guides, guided, strict=True)]
+    fronts: list[Front] = []
+    for judged, by in sorted(chain.from_iterable(chosen), key=lambda found: -found[0].worth):
+        made = _front(seen, judged, by, settings)
+        if not _is_among(made, fronts, SAME_PX * scale_of(front.shape)):
+            fronts.append(made)
+    fronts.sort(key=lambda f: -float(np.hypot(*np.diff(f.line, axis=0).T).sum()))
+    if not fronts:
+        return _without(guided, free, settings.guide)
+    beaten = [f for f in free.fronts if not _is_among(f, fronts, SAME_PX * scale_of(front.shape))]
+    what = "another line lies across the fjord at the known terminus, and is better supported there"
+    no = [Rejected(f.line, Objection("terminus", "not_chosen", f.confidence, math.nan, what)) for f in beaten]
+    return Trace(tuple(fronts), rejected=(*free.rejected, *no))
+
+
+def _choose(
+    seen: Seen, guide: Guide, guided: Judged | None, free: Trace, settings: GuideSettings
+) -> list[tuple[Judged, str]]:
+    """Fronts at one known terminus, and by what they were traced: one that is guided, or free ones; empty if none."""
+    if guided is not None and guided.is_sure(settings):
+        return [(guided, "guided")]
+    judged = [judge_line(seen, fill_gaps(_pixels(f, seen)), guide, settings) for f in free.fronts]
+    credible = [j for j in judged if j is not None and j.is_credible(settings)]
+    if guided is None or not guided.is_credible(settings):
+        # Within reach of the terminus the corridors were searched; what has left them must be sure.
+        reach = max(widths_m(guide.years, settings))
+        return [(j, "free") for j in credible if j.is_sure(settings) and j.away_m > reach]
+    better = [j for j in credible if j.worth > guided.worth + BETTER]
+    return [(j, "free") for j in better] or [(guided, "guided")]
+
+
+def _front(seen: Seen, judged: Judged, by: str, settings: TraceSettings) -> Front:
+    crest = 0.0 if settings.guide is None else settings.guide.crest_px
+    how = replace(settings.vertex, ridge_px=crest)
+    line = vertices_of(judged.path, seen.edge, scale_of(seen.edge.shape), how)
+    confidence = float(seen.edge[tuple(judged.path.T)].mean())
+    return Front(line, confidence, by, judged.away_m, judged.least, "; ".join(judged.ends))
+
+
+def _without(guided: list[Judged | None], free: Trace, settings: GuideSettings) -> Trace:
+    """Say why no front lies across the fjord at any known terminus."""
+    best = max((found for found in guided if found), key=lambda found: found.worth, default=None)
+    what = "no edge runs across the fjord there"
+    if best is not None:
+        what = (
+            f"the best edge across the fjord has a mean probability of {best.support:.2f} on {best.cover:.0%} of the "
+            f"terminus, at least {settings.credible:g} on {settings.least_cover:.0%} is needed"
+        )
+    objection = Objection("terminus", "not_across", best.support if best else 0.0, settings.credible, what)
+    no = tuple(Rejected(f.line, objection) for f in free.fronts)
+    return Trace((), objection.reason, objection.detail, (*free.rejected, *no))
+
+
+def _is_among(front: Front, others: list[Front], near_px: float) -> bool:
+    """Whether most of a front lies at one of the others."""
+    if not others:
+        return False
+    vertices = np.concatenate([other.line for other in others])
+    apart = np.hypot(*(front.line[:, None] - vertices[None]).transpose(2, 0, 1)).min(axis=1)
+    return bool((apart <= near_px).mean() > 0.5)
+
+
+def _pixels(front: Front, seen: Seen) -> NDArray[np.intp]:
+    """Vertices of a front as pixels (n, 2) row, column of the scene."""
+    last = np.array(seen.edge.shape) - 1
+    return np.clip(np.rint(front.line[:, ::-1]), 0, last).astype(np.intp)
+
+
+def _burnt(domain: Domain, name: str) -> NDArray[np.bool_] | None:
+    """Polygons of a domain on its grid, (y, x) bool; None without."""
+    polygons = getattr(domain, name)
+    if polygons is None:
+        return None
+    burnt = rasterize([(polygons, 1)], out_shape=domain.shape, transform=domain.grid.transform, dtype="uint8")
+    return np.asarray(burnt, dtype=bool)
