@@ -334,10 +334,11 @@ def bucket(s3, tmp_path_factory):
     return "s3://usgs-landsat-like"
 
 
-def read_s3(href, *, pays=True):
+def read_s3(href):
     item = make_item("https://example.org", {"nir08": href})
-    item.properties["storage:requester_pays"] = pays
-    return doctor.check_scene(item.to_dict(transform_hrefs=False), HERE, "here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_REQUEST_PAYER", "requester")
+        return doctor.check_scene(item.to_dict(transform_hrefs=False), HERE, "here")
 
 
 def test_a_scene_whose_reader_pays_can_be_read_with_keys(bucket):

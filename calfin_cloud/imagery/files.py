@@ -54,7 +54,7 @@ GRID_FILES = r"(nadgrids|geoidgrids)=(?!@null\b)|PROJ4_GRIDS|PARAMETERFILE|GRID 
 
 REQUESTER_PAYS = {"usgs-landsat": "us-west-2", "sentinel-s1-l1c": "eu-central-1", "sentinel-s2-l2a": "eu-central-1"}
 """Buckets whose readers pay, and their regions. No catalogue can add to them: whoever wants to pay for another bucket
-sets AWS_REQUEST_PAYER=requester, which GDAL reads itself."""
+sets AWS_REQUEST_PAYER=requester, a variable of GDAL's."""
 
 ANONYMOUS = {
     "sentinel-cogs": "us-west-2",
@@ -141,7 +141,7 @@ def settings_of(href: str) -> dict[str, Any]:
     region = REQUESTER_PAYS.get(bucket) or ANONYMOUS.get(bucket)
     if region and not endpoint:
         settings["AWS_REGION"] = region
-    if bucket in REQUESTER_PAYS:
+    if bucket in REQUESTER_PAYS or (os.environ.get("AWS_REQUEST_PAYER") and bucket not in ANONYMOUS):
         settings["AWS_REQUEST_PAYER"] = "requester"
     if bucket in ANONYMOUS or not _may_have_credentials():
         settings["AWS_NO_SIGN_REQUEST"] = "YES"
