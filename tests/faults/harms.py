@@ -351,8 +351,8 @@ def skewed_clocks(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
 
 @contextmanager
 def paused_writers(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
-    """A driver stopped for longer than its lease, three times, and woken after another run has done its work."""
-    for _ in range(3):
+    """A driver stopped for longer than its lease and woken after another run has done its work, twice."""
+    for _ in range(2):
         sleeper = calfin_process(*stage.world.map_call(store, cluster=stage.cluster))
         wait_for(lambda process=sleeper: process.poll() is not None or list(Path(store).glob("lease-*.json")))
         time.sleep(stage.draw.uniform(0.0, 4.0))
@@ -371,8 +371,8 @@ def paused_writers(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
 
 @contextmanager
 def two_writers(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
-    """Two drivers started at once, three times: one maps, the other is told so."""
-    for _ in range(3):
+    """Two drivers started at once, twice: one maps, the other is told so."""
+    for _ in range(2):
         both = [calfin_process(*stage.world.map_call(store, cluster=stage.cluster)) for _ in range(2)]
         row.hit |= unfinished(stage, store)
         row.injected["second writer"] += 1

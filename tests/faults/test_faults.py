@@ -52,9 +52,9 @@ def test_a_catalogue_in_trouble_ends_the_run_and_the_next_one_goes_on(stage):
         (6, harms.changed_items),
         (7, harms.skewed_clocks),
         (8, harms.large_files_refused),
-        (10, harms.paused_writers),
-        (11, harms.two_writers),
-        (12, harms.presigned_items),
+        pytest.param(10, harms.paused_writers, marks=pytest.mark.slow),
+        pytest.param(11, harms.two_writers, marks=pytest.mark.slow),
+        pytest.param(12, harms.presigned_items, marks=pytest.mark.slow),
     ],
     ids=[
         *("server restarted", "duplicate items", "changed items", "clock skew", "file too large"),
