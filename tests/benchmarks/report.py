@@ -32,7 +32,6 @@ from servers.browser import browser, requested
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, domains_from_termini
 from calfin_cloud.land import read_land
-from calfin_cloud.land import read_land
 from calfin_cloud.results import write_report
 from calfin_cloud.schema import NO_FRONT
 
