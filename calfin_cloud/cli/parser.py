@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calfin_cloud.cli import advice, places, science, stores, tools
+from calfin_cloud.cli import domains, mapping, planning, results, training
 
 VARIANTS = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
 
@@ -18,105 +17,18 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all verbs."""
     parser = argparse.ArgumentParser(prog="calfin", description="Calving fronts from satellite scenes.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    _add_sample(_verb(verbs, "sample", stores.sample, "calfin sample demo --scenes 12"))
-    _add_search(
-        _verb(
-            verbs,
-            "search",
-            stores.search,
-            "calfin search --catalog earth-search --domains domains.geojson --period 2019-06/2019-09",
+    for name, (run, add_flags, *examples) in VERBS.items():
+        text = (run.__doc__ or "").strip()
+        verb = verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog="\n".join(["example:", *(f"  calfin {name} {example}" for example in examples)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-    )
-    _add_map(
-        _verb(
-            verbs,
-            "map",
-            stores.map_,
-            "calfin map --catalog earth-search --domains domains.geojson --period 2019-06/2019-09 --store fronts\n"
-            "  calfin map --images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
-        )
-    )
-    _add_plan(
-        _verb(
-            verbs,
-            "plan",
-            advice.plan,
-            "calfin plan --catalog earth-search --domains domains.geojson --period 2019 --price-cpu-hour 0.05",
-        )
-    )
-    _add_doctor(
-        _verb(
-            verbs,
-            "doctor",
-            advice.doctor,
-            "calfin doctor --catalog earth-search --domains domains.geojson --period 2019 --store s3://bucket/fronts",
-        )
-    )
-    _add_retrace(_verb(verbs, "retrace", stores.retrace, "calfin retrace fronts --domains domains.geojson"))
-    _add_status(_verb(verbs, "status", stores.status, "calfin status fronts"))
-    _add_retry(_verb(verbs, "retry", stores.retry, "calfin retry fronts"))
-    _add_compact(_verb(verbs, "compact", stores.compact, "calfin compact fronts"))
-    places.add_domains(_verb(verbs, "domains", places.domains, "calfin domains --glacier Store --out domains.geojson"))
-    _add_fjords(
-        _verb(
-            verbs,
-            "fjords",
-            tools.fjords,
-            "calfin fjords --domains domains.geojson --store fronts --out with_fjords.geojson",
-        )
-    )
-    _add_trace(_verb(verbs, "trace", tools.trace, "calfin trace a.png b.tif --out fronts.geojson"))
-    _add_train(
-        _verb(verbs, "train", tools.train, "calfin train --data mohajerani2019 caffe256 --out weights --minutes 60")
-    )
-    _add_calibrate(
-        _verb(
-            verbs,
-            "calibrate",
-            tools.calibrate,
-            "calfin calibrate --data mohajerani2019 caffe256 --network my.weights.h5",
-        )
-    )
-    _add_evaluate(
-        _verb(verbs, "evaluate", tools.evaluate, "calfin evaluate --data mohajerani2019 caffe256 --out scores")
-    )
-    science.add_timeseries(
-        _verb(
-            verbs,
-            "timeseries",
-            science.timeseries,
-            "calfin timeseries fronts --out series\n"
-            "  calfin timeseries termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --out series",
-        )
-    )
-    science.add_compare(
-        _verb(verbs, "compare", science.compare, "calfin compare fronts termini.shp --days 15 --out comparison")
-    )
-    science.add_export(
-        _verb(verbs, "export", science.export, "calfin export fronts --format calfin issm icemask --out products")
-    )
-    science.add_report(_verb(verbs, "report", science.report, "calfin report fronts --out report"))
-    science.add_review(_verb(verbs, "review", science.review, "calfin review fronts --apply verdicts.json"))
-    science.add_show(_verb(verbs, "show", science.show, "calfin show fronts LC08_L2SP_016008_20130724_02_T1"))
-    return parser
-
-
-def _verb(
-    verbs: Any,  # noqa: ANN401 - argparse's own type is private
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    example: str,
-) -> argparse.ArgumentParser:
-    text = (run.__doc__ or "").strip()
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--verbose", action="store_true", help="log a line for every batch")
-    parser.set_defaults(run=run)
+        verb.add_argument("--verbose", action="store_true", help="log a line for every batch")
+        verb.set_defaults(run=run)
+        add_flags(verb)
     return parser
 
 
@@ -215,7 +127,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         help="scenes to map as a trial, and four times as many to read (default 12)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed tries others (default 0)")
-    for name, of in advice.PRICES.items():
+    for name, of in planning.PRICES.items():
         parser.add_argument(f"--price-{name}", type=float, default=0.0, metavar="X", help=f"price of {of} (default 0)")
     _add_json(parser)
 
@@ -403,3 +315,41 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="[LABEL=]METHOD",
     )
     _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
+
+
+FIND = "--catalog earth-search --domains domains.geojson --period"
+
+VERBS: dict[str, tuple[Any, ...]] = {
+    "sample": (mapping.sample, _add_sample, "demo --scenes 12"),
+    "search": (mapping.search, _add_search, f"{FIND} 2019-06/2019-09"),
+    "map": (
+        mapping.map_,
+        _add_map,
+        f"{FIND} 2019-06/2019-09 --store fronts",
+        "--images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
+    ),
+    "plan": (planning.plan, _add_plan, f"{FIND} 2019 --price-cpu-hour 0.05"),
+    "doctor": (planning.doctor, _add_doctor, f"{FIND} 2019 --store s3://bucket/fronts"),
+    "retrace": (mapping.retrace, _add_retrace, "fronts --domains domains.geojson"),
+    "status": (mapping.status, _add_status, "fronts"),
+    "retry": (mapping.retry, _add_retry, "fronts"),
+    "compact": (mapping.compact, _add_compact, "fronts"),
+    "domains": (domains.domains, domains.add_domains, "--glacier Store --out domains.geojson"),
+    "fjords": (domains.fjords, _add_fjords, "--domains domains.geojson --store fronts --out with_fjords.geojson"),
+    "trace": (mapping.trace, _add_trace, "a.png b.tif --out fronts.geojson"),
+    "train": (training.train, _add_train, "--data mohajerani2019 caffe256 --out weights --minutes 60"),
+    "calibrate": (training.calibrate, _add_calibrate, "--data mohajerani2019 caffe256 --network my.weights.h5"),
+    "evaluate": (training.evaluate, _add_evaluate, "--data mohajerani2019 caffe256 --out scores"),
+    "timeseries": (
+        results.timeseries,
+        results.add_timeseries,
+        "fronts --out series",
+        "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --out series",
+    ),
+    "compare": (results.compare, results.add_compare, "fronts termini.shp --days 15 --out comparison"),
+    "export": (results.export, results.add_export, "fronts --format calfin issm icemask --out products"),
+    "report": (results.report, results.add_report, "fronts --out report"),
+    "review": (results.review, results.add_review, "fronts --apply verdicts.json"),
+    "show": (results.show, results.add_show, "fronts LC08_L2SP_016008_20130724_02_T1"),
+}
+"""What each verb runs, what adds its flags, and examples of a call without `calfin VERB`."""

@@ -1,75 +1,14 @@
-"""Verbs beside the main job: domains, fjords, plain images, training, scores, calibration."""
+"""Verbs of networks: training, scores, calibration."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "ema")
-
-
-def fjords(options: argparse.Namespace) -> int:
-    """Tell domains more of their place: fjord boundaries, maps of ice and ocean, known termini."""
-    import geopandas as gpd
-
-    from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
-    from calfin_cloud.pipeline import derive_fjords
-    from calfin_cloud.surroundings import with_maps, with_termini
-
-    found = read_domains(options.domains)
-    if options.polygons:
-        found = with_fjord_polygons(found, gpd.read_file(options.polygons))
-    ice = _vectors(options.ice_mask) if options.ice_mask else None
-    found = with_maps(found, ice=ice, ocean=_vectors(options.ocean) if options.ocean else None)
-    if options.termini:
-        found = with_termini(found, _vectors(options.termini))
-    if options.store:
-        found = derive_fjords(options.store, found, ice_mask=ice)
-    write_domains(found, options.out)
-    for domain in found:
-        maps = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
-        known = [domain.fjord_source or "none", "+".join(maps) or "no map", f"{len(domain.termini)} termini"]
-        print(domain.name, *known, sep="\t")
-    return 0
-
-
-def _vectors(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed
-    """Read a vector file, GeoParquet, or the fronts of a store."""
-    import geopandas as gpd
-
-    from calfin_cloud.storage import is_store, read_fronts
-
-    if is_store(path):
-        return read_fronts(path)
-    return gpd.read_parquet(path) if path.endswith("parquet") else gpd.read_file(path)
-
-
-def trace(options: argparse.Namespace) -> int:
-    """Trace fronts in plain images, in pixel coordinates."""
-    from tqdm import tqdm
-
-    from calfin_cloud.network import DEFAULT_NETWORK
-    from calfin_cloud.pipeline import VARIANTS, trace_image, write_image_fronts
-
-    settings = VARIANTS[options.variant]
-    inference = replace(settings.inference, engine=options.engine)
-    network = options.network or DEFAULT_NETWORK
-    traced = [
-        trace_image(path, network=network, settings=inference, trace=settings.trace, kind=options.sensor)
-        for path in tqdm(options.images, desc="images traced", unit="image")
-    ]
-    features = [feature for of_image in traced for feature in of_image]
-    write_image_fronts(features, options.out)
-    failed = [f["properties"] for f in features if f["properties"]["state"] == "failed"]
-    for properties in failed:
-        print(f"calfin trace: {properties['image']}: {properties['detail']}", file=sys.stderr)
-    found = sum(f["geometry"] is not None for f in features)
-    print(f"{found} fronts in {len(options.images)} images, {len(failed)} images failed: {options.out}")
-    return 1 if failed else 0
 
 
 def train(options: argparse.Namespace) -> int:

@@ -98,6 +98,30 @@ def retrace(options: argparse.Namespace) -> int:
     return 1 if counts["failed"] else 0
 
 
+def trace(options: argparse.Namespace) -> int:
+    """Trace fronts in plain images, in pixel coordinates."""
+    from tqdm import tqdm
+
+    from calfin_cloud.network import DEFAULT_NETWORK
+    from calfin_cloud.pipeline import VARIANTS, trace_image, write_image_fronts
+
+    settings = VARIANTS[options.variant]
+    inference = replace(settings.inference, engine=options.engine)
+    network = options.network or DEFAULT_NETWORK
+    traced = [
+        trace_image(path, network=network, settings=inference, trace=settings.trace, kind=options.sensor)
+        for path in tqdm(options.images, desc="images traced", unit="image")
+    ]
+    features = [feature for of_image in traced for feature in of_image]
+    write_image_fronts(features, options.out)
+    failed = [f["properties"] for f in features if f["properties"]["state"] == "failed"]
+    for properties in failed:
+        print(f"calfin trace: {properties['image']}: {properties['detail']}", file=sys.stderr)
+    found = sum(f["geometry"] is not None for f in features)
+    print(f"{found} fronts in {len(options.images)} images, {len(failed)} images failed: {options.out}")
+    return 1 if failed else 0
+
+
 def status(options: argparse.Namespace) -> int:
     """Count the scenes of a store by state and reason; the counts must add up to the scenes that searches found."""
     from calfin_cloud.storage import count_scenes, read_fronts

@@ -29,7 +29,7 @@ def plan(options: argparse.Namespace) -> int:
     """Tell scenes, bytes, tasks, minutes and cost of a run before it, from a few scenes that are tried."""
     import psutil
 
-    from calfin_cloud.cli.stores import connected, finder, settings_of
+    from calfin_cloud.cli.mapping import connected, finder, settings_of
     from calfin_cloud.domains import read_domains
     from calfin_cloud.pipeline import Prices, plan_run
 
@@ -95,7 +95,7 @@ def doctor(options: argparse.Namespace) -> int:
 def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     """Check this machine, then what is elsewhere, then the workers: each as far as the call names it."""
     from calfin_cloud import doctor
-    from calfin_cloud.cli.stores import connected, settings_of
+    from calfin_cloud.cli.mapping import connected, settings_of
     from calfin_cloud.domains import read_domains
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import made_by
@@ -127,7 +127,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 def _check_scenes(options: argparse.Namespace, domains: Sequence[Domain]) -> Generator[Finding, None, list[Any]]:
     """Check catalogue and clock, and read a scene of each collection and host; return these scenes."""
     from calfin_cloud import doctor
-    from calfin_cloud.cli.stores import finder
+    from calfin_cloud.cli.mapping import finder
     from calfin_cloud.scenes import CATALOGS
 
     if not (options.catalog and domains):

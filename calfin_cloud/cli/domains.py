@@ -121,6 +121,42 @@ def _numbers(text: str, count: int, form: str) -> list[float]:
     return values
 
 
+def fjords(options: argparse.Namespace) -> int:
+    """Tell domains more of their place: fjord boundaries, maps of ice and ocean, known termini."""
+    import geopandas as gpd
+
+    from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
+    from calfin_cloud.pipeline import derive_fjords
+    from calfin_cloud.surroundings import with_maps, with_termini
+
+    found = read_domains(options.domains)
+    if options.polygons:
+        found = with_fjord_polygons(found, gpd.read_file(options.polygons))
+    ice = _vectors(options.ice_mask) if options.ice_mask else None
+    found = with_maps(found, ice=ice, ocean=_vectors(options.ocean) if options.ocean else None)
+    if options.termini:
+        found = with_termini(found, _vectors(options.termini))
+    if options.store:
+        found = derive_fjords(options.store, found, ice_mask=ice)
+    write_domains(found, options.out)
+    for domain in found:
+        maps = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
+        known = [domain.fjord_source or "none", "+".join(maps) or "no map", f"{len(domain.termini)} termini"]
+        print(domain.name, *known, sep="\t")
+    return 0
+
+
+def _vectors(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed
+    """Read a vector file, GeoParquet, or the fronts of a store."""
+    import geopandas as gpd
+
+    from calfin_cloud.storage import is_store, read_fronts
+
+    if is_store(path):
+        return read_fronts(path)
+    return gpd.read_parquet(path) if path.endswith("parquet") else gpd.read_file(path)
+
+
 def add_domains(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin domains`."""
     # argparse takes -49.7,69.2 for a flag: only whole negative numbers are values to it.
