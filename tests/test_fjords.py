@@ -162,7 +162,7 @@ def test_the_command_takes_an_ice_mask(painted, store, domain, tmp_path, capsys)
     gpd.GeoDataFrame(geometry=[domain.polygon], crs=domain.crs).to_file(tmp_path / "ice.gpkg")
     call = ["fjords", "--domains", str(painted / "domains.geojson"), "--store", str(store)]
     assert main([*call, "--ice-mask", str(tmp_path / "ice.gpkg"), "--out", str(tmp_path / "out.geojson")]) == 0
-    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier\tice_mask"]
+    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier\tice_mask\tice"]
     (made,) = read_domains(tmp_path / "out.geojson")
     assert made.fjord_mask.all()
 

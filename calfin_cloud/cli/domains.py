@@ -140,9 +140,9 @@ def fjords(options: argparse.Namespace) -> int:
         found = derive_fjords(options.store, found, ice_mask=ice)
     write_domains(found, options.out)
     for domain in found:
-        maps = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
-        known = [domain.fjord_source or "none", "+".join(maps) or "no map", f"{len(domain.termini)} termini"]
-        print(domain.name, *known, sep="\t")
+        also = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
+        also += [f"{len(domain.termini)} termini"] if domain.termini else []
+        print(domain.name, domain.fjord_source or "none", *([", ".join(also)] if also else []), sep="\t")
     return 0
 
 
