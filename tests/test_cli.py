@@ -6,24 +6,8 @@ import numpy as np
 import pytest
 
 from calfin_cloud.cli import main
+from calfin_cloud.cli.parser import VERBS
 from calfin_cloud.sample.painting import paint_scene
-
-VERBS = (
-    "sample",
-    "search",
-    "map",
-    "plan",
-    "doctor",
-    "retrace",
-    "status",
-    "retry",
-    "domains",
-    "fjords",
-    "trace",
-    "train",
-    "calibrate",
-    "evaluate",
-)
 
 
 @pytest.mark.parametrize("verb", VERBS)

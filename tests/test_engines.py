@@ -20,8 +20,8 @@ from storing import contents
 
 from calfin_cloud import doctor, storage
 from calfin_cloud.cli import main
-from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.cli.mapping import settings_of
+from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.domains import read_domains
 from calfin_cloud.inference import InferenceSettings
 from calfin_cloud.network import (
