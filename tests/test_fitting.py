@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
 from calfin_cloud.training import CALFIN, TrainingSettings, cut_patch, make_batch, prepare, squeeze
 from calfin_cloud.training.batches import prepare_sources, round_slots
+from calfin_cloud.training.calfin_augmentation import add_noise, ice_edge, knows_ice, sharpen
 from calfin_cloud.training.fitting import averaged_weights, make_optimizer, trainable_network
-from calfin_cloud.training.release import add_noise, ice_edge, knows_ice, sharpen
 
 TINY = TrainingSettings(width=0.03, batch=2, steps=3, architecture="unet")
 

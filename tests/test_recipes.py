@@ -15,8 +15,8 @@ from scipy.ndimage import distance_transform_edt
 
 from calfin_cloud.datasets import ICE, OCEAN, Sample
 from calfin_cloud.training import CALFIN, RECIPES, TrainingSettings, batches, fit, prepare
+from calfin_cloud.training.calfin_augmentation import draw_move, moved, release_patch, squeeze
 from calfin_cloud.training.fitting import make_optimizer
-from calfin_cloud.training.release import draw_move, moved, release_patch, squeeze
 
 TINY = TrainingSettings(width=0.03, batch=1, steps=4, leave_out=("Crane",), checkpoint_minutes=0)
 

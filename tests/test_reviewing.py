@@ -25,7 +25,7 @@ from calfin_cloud.results import (
     usable_fronts,
     write_training_pairs,
 )
-from calfin_cloud.results.closing import reviewed_polygons
+from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.sample import write_sample
 from calfin_cloud.schema import check_polygons
 from calfin_cloud.storage import read_fronts, read_polygons, write_review

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calfin_cloud.fronts import draw_line
-from calfin_cloud.fronts.walls import beside_fronts, fjord_from_scenes
+from calfin_cloud.fronts.fjords import beside_fronts, fjord_from_scenes
 from calfin_cloud.sample.painting import draw_glacier, draw_look, paint
 
 SIZE, WALL = 128, 30

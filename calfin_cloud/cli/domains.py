@@ -41,8 +41,6 @@ def domains(options: argparse.Namespace) -> int:
 
 def _make(options: argparse.Namespace) -> list[Any]:
     """Make the domains that the call asks for."""
-    import geopandas as gpd
-
     from calfin_cloud.domains import domains_from_termini
     from calfin_cloud.glaciers import domain_from_box, domain_from_glacier, domain_from_point
 
@@ -55,8 +53,7 @@ def _make(options: argparse.Namespace) -> list[Any]:
     if options.bbox:
         bounds = _numbers(options.bbox, 4, "--bbox WEST,SOUTH,EAST,NORTH")
         return [domain_from_box(bounds, name=options.name, **size)]
-    path = str(options.from_termini)
-    termini = gpd.read_parquet(path) if path.endswith("parquet") else gpd.read_file(path)
+    termini = _vectors(options.from_termini)
     return domains_from_termini(termini, id_column=options.id_column, margin=options.margin, **size)
 
 

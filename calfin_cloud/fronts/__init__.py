@@ -1,5 +1,6 @@
 """Probabilities of one scene in; isolated, traced calving fronts out (calfin-method 6). Pure functions of arrays."""
 
+from calfin_cloud.fronts.fjords import FEWEST_DATES, fjord_from_scenes
 from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
 from calfin_cloud.fronts.placed import NOWHERE, Place, place_of, trace_placed
@@ -24,7 +25,6 @@ from calfin_cloud.fronts.uncertainty import (
     write_calibration,
 )
 from calfin_cloud.fronts.vertices import georeference, pixels_of
-from calfin_cloud.fronts.walls import FEWEST_DATES, fjord_from_scenes
 from calfin_cloud.fronts.windows import Window, whole_box, window_around
 
 __all__ = [

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from calfin_cloud.fronts.filters import Measured, Objection, frame_objection, line_objection
+from calfin_cloud.fronts.ice_contrast import IceStep, contrast_along, ice_step, step_at
 from calfin_cloud.fronts.isolation import isolate_fronts
 from calfin_cloud.fronts.lines import best_path, fill_gaps, linked, scale_of, skeleton_pixels
 from calfin_cloud.fronts.settings import DEFAULT, FRAME, CandidateSettings, TraceSettings
-from calfin_cloud.fronts.sides import IceStep, contrast_along, ice_step, step_at
 from calfin_cloud.fronts.vertices import vertices_of
 from calfin_cloud.fronts.windows import Window, box_of, whole_box, window_around
 from calfin_cloud.resampling import resize

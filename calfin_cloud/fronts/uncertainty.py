@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, map_coordinates, uniform_filter1d
 from scipy.special import expit
 
+from calfin_cloud.fronts.ice_contrast import ice_step, step_at
 from calfin_cloud.fronts.lines import scale_of
-from calfin_cloud.fronts.sides import ice_step, step_at
 
 FEATURES = {
     "faint": "the edge is faint",

@@ -31,7 +31,7 @@ from calfin_cloud.exports import (
     termpicks_lines,
     write_by_glacier,
 )
-from calfin_cloud.results.closing import reviewed_polygons
+from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import (

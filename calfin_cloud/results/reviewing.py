@@ -18,7 +18,7 @@ from shapely.geometry import shape
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports.tables import satellite_code
-from calfin_cloud.results.closing import close_scene
+from calfin_cloud.results.reviewed_polygons import close_scene
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.storage import (
     instant,

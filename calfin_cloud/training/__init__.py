@@ -2,6 +2,7 @@
 
 from calfin_cloud.training.averaging import average_weights
 from calfin_cloud.training.batches import draw_sample, make_batch, prefetched_batches
+from calfin_cloud.training.calfin_augmentation import Frame, release_patch, squeeze
 from calfin_cloud.training.fitting import copy_weights, fit, painted_samples, validate
 from calfin_cloud.training.losses import masks_loss, soft_jaccard
 from calfin_cloud.training.patches import (
@@ -22,7 +23,6 @@ from calfin_cloud.training.patches import (
     vary_grey,
     whole_scene,
 )
-from calfin_cloud.training.release import Frame, release_patch, squeeze
 from calfin_cloud.training.settings import CALFIN, FRONT_WEIGHT, RECIPES, TrainingSettings
 
 __all__ = [

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud.preprocess import normalise
+from calfin_cloud.training.calfin_augmentation import Frame, release_patch, squeeze
 from calfin_cloud.training.patches import Prepared, random_patch
-from calfin_cloud.training.release import Frame, release_patch, squeeze
 from calfin_cloud.training.settings import ROUND_COPIES, ROUND_SAMPLES, Label, TrainingSettings
 
 Source = Prepared | Frame
