@@ -14,6 +14,7 @@ from storing import DOMAIN, NOON, PLACES, contents, new_store, paths_in
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.schema import LEVELS
 from calfin_cloud.storage import files
 
 PNG = base64.b64decode(
@@ -42,7 +43,7 @@ def test_masks_come_back_within_half_a_step_and_missing_stays_missing(tmp_path_f
     storage.write_masks(store, "Store", places["b"], masks)
     read = storage.read_scene_masks(store, "Store", places["b"])
     np.testing.assert_array_equal(np.isnan(read), np.isnan(masks))
-    np.testing.assert_allclose(read, masks, atol=0.5 / storage.LEVELS + 1e-6)
+    np.testing.assert_allclose(read, masks, atol=0.5 / LEVELS + 1e-6)
     assert np.isnan(storage.read_scene_masks(store, "Store", places["a"])).all()
 
 

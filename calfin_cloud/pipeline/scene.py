@@ -193,9 +193,8 @@ def why_left_out(facts: Mapping[str, float], settings: MapSettings) -> dict[str,
 def store_and_trace(predicted: SceneMasks, grey: NDArray[np.uint8], target: Target, settings: MapSettings) -> Facts:
     """Write the masks of a scene and its grey picture (y, x), and trace its fronts; return what was found."""
     store, domain, place, *_ = target
-    masks = from_levels(predicted.masks)
-    write_masks(store, domain.name, place, masks, candidates=predicted.boxes, grey=grey)
-    return trace_scene(masks, predicted.boxes, grey, target, settings)
+    write_masks(store, domain.name, place, predicted.masks, candidates=predicted.boxes, grey=grey)
+    return trace_scene(from_levels(predicted.masks), predicted.boxes, grey, target, settings)
 
 
 def trace_scene(

@@ -17,8 +17,6 @@ from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_le
 from calfin_cloud.storage.ledger import count_scenes
 from calfin_cloud.storage.masks import (
     EDGES,
-    LEVELS,
-    MISSING,
     NO_BOXES,
     add_scenes,
     clear_masks,
@@ -60,8 +58,6 @@ from calfin_cloud.storage.tables import (
 
 __all__ = [
     "EDGES",
-    "LEVELS",
-    "MISSING",
     "NO_BOXES",
     "DamagedFileError",
     "LeaseLostError",

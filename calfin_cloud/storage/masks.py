@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import dask.array
@@ -16,12 +17,21 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.schema import MASKS, MOST_BOXES, SCENE_DIMS, check_masks, check_name, front_key
+from calfin_cloud.schema import (
+    LEVELS,
+    MASKS,
+    MISSING,
+    MOST_BOXES,
+    SCENE_DIMS,
+    check_masks,
+    check_name,
+    from_levels,
+    front_key,
+    to_levels,
+)
 from calfin_cloud.storage.files import DamagedFileError, store_address
 from calfin_cloud.storage.tables import read_batches
 
-LEVELS = 250  # a probability is stored as one of 251 steps of 0.004; 255 is missing
-MISSING = 255
 EDGES = ("first_row", "last_row", "first_column", "last_column")
 NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 OF_SCENES = ("masks", "candidates", "grey")
@@ -111,12 +121,12 @@ def write_masks(
     store: str,
     domain_name: str,
     place: int,
-    masks: NDArray[np.floating[Any]],
+    masks: NDArray[np.floating[Any]] | NDArray[np.uint8],
     *,
     candidates: NDArray[np.integer[Any]] = NO_BOXES,
     grey: NDArray[np.uint8] | None = None,
 ) -> None:
-    """Write the masks of one scene, (mask, y, x) probabilities with NaN = missing, into its own chunk.
+    """Write the masks of one scene, (mask, y, x), into its own chunk: probabilities, NaN = missing, or their levels.
 
     `candidates` are the boxes of the first pass around which its second one looked, (n, 4) first row, last row, first
     column, last column in px of the masks, the last ones outside. `grey` is the scene as the network saw it, (y, x).
@@ -126,36 +136,50 @@ def write_masks(
             f"candidates must be at most {MOST_BOXES} rows of {EDGES}, not negative, got {candidates.tolist()}: "
             "keep the longest ones, and cut them at the border of the scene"
         )
-    group = _open_to_write(store, domain_name)
+    arrays = _arrays_to_write(store, domain_name, place, masks.shape)
     if grey is not None:
-        _write_scene(group, "grey", place, grey)
+        _write_scene(arrays, "grey", place, grey)
     empty = MOST_BOXES - len(candidates)
-    _write_scene(group, "candidates", place, np.pad(candidates, ((0, empty), (0, 0)), constant_values=-1))
-    stored = np.where(np.isnan(masks), MISSING, np.rint(np.clip(masks, 0, 1) * LEVELS)).astype("uint8")
-    _write_scene(group, "masks", place, stored)
+    _write_scene(arrays, "candidates", place, np.pad(candidates, ((0, empty), (0, 0)), constant_values=-1))
+    levels = masks if masks.dtype == np.uint8 else to_levels(masks.astype(np.float32, copy=False))
+    _write_scene(arrays, "masks", place, levels)
 
 
 def clear_masks(store: str, domain_name: str, place: int) -> None:
     """Make a scene one without masks, candidates and grey picture, as before it was first mapped."""
-    group = _open_to_write(store, domain_name)
-    for name in OF_SCENES:
-        empty = np.full(group[name].shape[1:], group[name].fill_value, dtype=group[name].dtype)
-        _write_scene(group, name, place, empty)  # Zarr keeps no chunk of nothing but its fill value
+    _open_arrays.cache_clear()  # a run long ago may have left them
+    arrays = _arrays_to_write(store, domain_name, place)
+    for name, array in arrays.items():
+        empty = np.full(array.shape[1:], array.fill_value, dtype=array.dtype)
+        _write_scene(arrays, name, place, empty)  # Zarr keeps no chunk of nothing but its fill value
 
 
-def _open_to_write(store: str, domain_name: str) -> zarr.Group:
-    """Open the masks of a domain, which must have all that a scene is written to."""
+def _arrays_to_write(
+    store: str, domain_name: str, place: int, shape: tuple[int, ...] | None = None
+) -> dict[str, zarr.Array[Any]]:
+    """Open what a scene of a domain is written to, once a process: opening takes longer than writing.
+
+    Opened again when it has grown since, or when another store with masks of another `shape` lies there now.
+    """
     url = masks_url(store, domain_name)
+    arrays = _open_arrays(url)
+    grown = place >= min(array.shape[0] for array in arrays.values())
+    if grown or (shape is not None and arrays["masks"].shape[1:] != shape):
+        _open_arrays.cache_clear()
+        arrays = _open_arrays(url)
+    return arrays
+
+
+@lru_cache(maxsize=8)
+def _open_arrays(url: str) -> dict[str, zarr.Array[Any]]:
     with _naming(url, RESTORE):
         group = zarr.open_group(url, mode="r+", use_consolidated=False)
-        for name in OF_SCENES:
-            group[name]
-    return group
+        return {name: group[name] for name in OF_SCENES}
 
 
-def _write_scene(group: zarr.Group, name: str, place: int, values: NDArray[Any]) -> None:
+def _write_scene(arrays: Mapping[str, zarr.Array[Any]], name: str, place: int, values: NDArray[Any]) -> None:
     """Write the part of one scene, which must be exactly one chunk: a chunk never has two writers."""
-    array = group[name]
+    array = arrays[name]
     if values.shape != array.shape[1:] or array.chunks != (1, *array.shape[1:]):
         raise ValueError(
             f"{name} must have the shape {array.shape[1:]} and be one chunk, got {values.shape}, {array.chunks}"
@@ -170,7 +194,7 @@ def read_scene_masks(store: str, domain_name: str, place: int) -> NDArray[np.flo
     stored = _read_scene(store, domain_name, "masks", place)
     if stored is None:
         raise ValueError(f"{masks_url(store, domain_name)} has no masks: make them with `calfin map`")
-    return np.where(stored == MISSING, np.nan, stored.astype("float32") / LEVELS).astype("float32")
+    return from_levels(stored)
 
 
 def read_candidates(store: str, domain_name: str, place: int) -> NDArray[np.int32]:
