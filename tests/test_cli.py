@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import cv2
 import geopandas as gpd
@@ -80,3 +82,12 @@ def test_a_traced_image_says_how_far_off_its_front_may_be(tmp_path):
     assert 0 < about["sigma_px"] < about["half95_px"]
     assert 0 <= about["score"] <= 1
     assert isinstance(about["score_reasons"], str)
+
+
+def test_no_verb_of_the_main_job_imports_tensorflow():
+    code = (
+        "import sys, calfin_cloud.cli.parser, calfin_cloud.evaluation, calfin_cloud.pipeline, calfin_cloud.results\n"
+        "print(sorted({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

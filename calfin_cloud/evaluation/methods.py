@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import sobel
 
+from calfin_cloud import network as networks  # Keras waits until it is needed
 from calfin_cloud.datasets import Sample
 from calfin_cloud.fronts import DEFAULT, TraceSettings
 from calfin_cloud.inference import predict_scene, prepare_scene
-from calfin_cloud.network import load_network, network_id, predict_front, preprocess_grey, training_glaciers
+from calfin_cloud.network import PUBLISHED_UNET, network_id, training_glaciers, weights_path
+from calfin_cloud.network.files import noted
 from calfin_cloud.preprocess import to_eight_bit
 
 Method = Callable[[Sample], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -72,17 +74,17 @@ def network_method(network: str, *, trace: TraceSettings = DEFAULT) -> Method:
 
 def unet_method(path: str | Path, *, sha256: str | None = None) -> Method:
     """U-Net with weights that Mohajerani et al. (2019) published and their preprocessing, on the whole scene."""
-    network = load_network(path, sha256=sha256)
+    network = networks.load_network(path, sha256=sha256)
 
     def predict(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return _without_ice(predict_front(network, eight_bit(sample.image)), sample)
+        return _without_ice(networks.predict_front(network, eight_bit(sample.image)), sample)
 
     return predict
 
 
 def edge_filter(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Sobel gradient after the preprocessing of Mohajerani et al. (2019), their comparison; 1 = steepest 5 %."""
-    gradient = sobel(preprocess_grey(eight_bit(sample.image)))
+    gradient = sobel(networks.preprocess_grey(eight_bit(sample.image)))
     steep = float(np.percentile(gradient, STRONG_EDGES)) or float(gradient.max()) or 1.0
     return _without_ice(np.clip(gradient / steep, 0, 1), sample)
 
@@ -95,7 +97,14 @@ def eight_bit(image: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _weights_method(name: str, trace: TraceSettings) -> Method:
-    return unet_method(name) if load_network(name).input_shape[-1] == 1 else network_method(name, trace=trace)
+    path = weights_path(name)
+    is_h5 = path.suffix == ".h5"  # which says what it holds; other files must be loaded for that
+    one_channel = noted(path).architecture == PUBLISHED_UNET if is_h5 else _channels_of(name) == 1
+    return unet_method(name) if one_channel else network_method(name, trace=trace)
+
+
+def _channels_of(name: str) -> int:
+    return int(networks.load_network(name).input_shape[-1])
 
 
 def _prepared(sample: Sample) -> NDArray[np.uint8]:
