@@ -374,6 +374,8 @@ def test_an_overview_is_read_whatever_the_address_is_like(large_scene, tmp_path,
     grid = GeoBox((200, 200), Affine(40, 0, LEFT + 5000, 0, -40, TOP - 5000), UTM)
     expected = compute(stack_scenes([make_item("/c.json", {"nir08": large_scene / "signal.tif"})], Domain("d", grid)))
     with serve_folder(tmp_path) as server:
+        for name in ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3"):  # of another server
+            monkeypatch.delenv(name, raising=False)
         for name in ("AWS_ENDPOINT_URL", "AWS_NO_SIGN_REQUEST"):
             monkeypatch.setenv(name, {"AWS_ENDPOINT_URL": server.url}.get(name, "YES"))
         is_local = href.startswith("file")

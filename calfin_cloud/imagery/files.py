@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import rasterio
+from rasterio._env import del_gdal_config
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.session import DummySession
 
@@ -102,12 +103,23 @@ def opened(
     elif overview:
         options = {"overview_level": overview[0]}  # by its offset, GDAL would look for files beside it
     with (
-        # The session is a dummy, else rasterio would make one of boto3's for each read, and GDAL signs as well.
-        rasterio.Env(DummySession(), **settings),
+        _configured(settings),
         rasterio.DatasetReader(path, driver=IMAGE_DRIVERS, sharing=False, **options) as file,
     ):
         _check_names_no_other(file, str(href))
         yield file
+
+
+@contextmanager
+def _configured(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Give this thread settings of GDAL, and none afterwards: rasterio would leave what the environment said then."""
+    # The session is a dummy, else rasterio would make one of boto3's for each read, and GDAL signs as well.
+    try:
+        with rasterio.Env(DummySession(), **settings):
+            yield
+    finally:
+        for name in settings:
+            del_gdal_config(name)
 
 
 def _check_names_no_other(file: rasterio.DatasetReader, href: str) -> None:
