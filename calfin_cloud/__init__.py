@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "summarise_pairs",
             "usable_fronts",
             "write_report",
+            "write_store_report",
         ],
         "fronts": ["Front", "Trace", "TraceSettings", "trace_fronts"],
         "imagery": ["stack_scenes"],

@@ -1,5 +1,7 @@
 """A store is opened as one object, whose tables are those of the functions that read them."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from shapely.geometry import LineString, box
@@ -69,3 +71,14 @@ def test_text_that_a_spreadsheet_would_compute_is_quoted_and_numbers_stay(tmp_pa
     read = pd.read_csv(write_csv(table, tmp_path / "t.csv"))
     assert read["scene"].tolist() == ["'=1+1", "'+a", "'-b", "'@c", "plain"]
     assert read["change_m"].tolist() == [-1.5, 2, 3, 4, 5]
+
+
+def test_the_name_of_the_last_release_writes_the_report_too_and_says_what_took_its_place(store):
+    with pytest.warns(DeprecationWarning, match="call write_report"):
+        page = cc.write_store_report(store)
+    assert Path(page).name == "index.html"
+    with (
+        pytest.warns(DeprecationWarning, match="call write_report"),
+        pytest.raises(ValueError, match="is no folder on this machine"),
+    ):
+        cc.write_store_report("s3://bucket/store")

@@ -1,6 +1,7 @@
 """From stored fronts, or those of any product, to science: series in time, comparisons, exports, reviews, lineage."""
 
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
+from calfin_cloud.results.deprecated import write_store_report
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
@@ -45,5 +46,6 @@ __all__ = [
     "write_comparison",
     "write_report",
     "write_series",
+    "write_store_report",
     "write_training_pairs",
 ]
