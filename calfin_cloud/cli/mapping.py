@@ -23,7 +23,7 @@ def sample(options: argparse.Namespace) -> int:
     from calfin_cloud.sample import write_sample
 
     catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed)
-    print(f"{options.scenes} scenes of a painted glacier: {catalog}")
+    print(f"{options.scenes} scenes of a synthetic glacier: {catalog}")
     return 0
 
 
@@ -110,7 +110,7 @@ def trace(options: argparse.Namespace) -> int:
     network = options.network or DEFAULT_NETWORK
     traced = [
         trace_image(path, network=network, settings=inference, trace=settings.trace, kind=options.sensor)
-        for path in tqdm(options.images, desc="images traced", unit="image")
+        for path in tqdm(options.images, desc="images traced", unit="image", disable=None)
     ]
     features = [feature for of_image in traced for feature in of_image]
     write_image_fronts(features, options.out)
@@ -182,7 +182,7 @@ def _workers(options: argparse.Namespace, what: str) -> Iterator[tuple[Any, Call
     """Connect to the workers that the call asks for, and lend what moves a bar on by the scenes of a batch."""
     from tqdm import tqdm
 
-    with connected(options) as client, tqdm(desc=what, unit="scene") as bar:
+    with connected(options) as client, tqdm(desc=what, unit="scene", disable=None) as bar:
         yield client, lambda fronts: bar.update(fronts["key"].nunique())
 
 

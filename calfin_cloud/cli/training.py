@@ -49,7 +49,7 @@ def evaluate(options: argparse.Namespace) -> int:
     about = describe_methods(names)
     trained_on = {name: of["trained_on"] for name, of in about.items() if of["trained_on"] is not None}
     scores = join_scores(
-        score(tqdm(samples, desc=name, unit="scene"), {name: method}, trained_on=trained_on)
+        score(tqdm(samples, desc=name, unit="scene", disable=None), {name: method}, trained_on=trained_on)
         for name, method in make_methods(names).items()
     )
     path = write_scores(scores, samples, options.out, about=about)
@@ -75,7 +75,7 @@ def calibrate(options: argparse.Namespace) -> int:
     from calfin_cloud.network import DEFAULT_NETWORK, network_id, weights_path
 
     network = options.network or DEFAULT_NETWORK
-    cases = make_cases(tqdm(_samples(options.data), desc="scenes traced", unit="scene"), network)
+    cases = make_cases(tqdm(_samples(options.data), desc="scenes traced", unit="scene", disable=None), network)
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)

@@ -61,6 +61,7 @@ def skill_of(
 ) -> pd.DataFrame:
     """Say what fronts are worth beside persistence, the known terminus itself: rows `fronts` and `persistence`.
 
+    Where no domain knows a terminus there is no second row.
     Each scene counts by the nearer one of its references. Columns: `scenes` with a reference, `found` among them,
     `mean_m` and `worst_m` over those found, and for each of `WITHIN_M` `precision_`, `recall_` and `f_`: the share of
     drawn kilometres within that distance, of the reference's, and their harmonic mean, pooled over all scenes; a
@@ -78,7 +79,8 @@ def skill_of(
         if drawn:
             lines["fronts"].append((found, drawn))
             lines["persistence"].append((guide, drawn))
-    return pd.DataFrame({name: _skill(pairs) for name, pairs in lines.items()}).T
+    known = [name for name, pairs in lines.items() if name == "fronts" or any(line is not None for line, _ in pairs)]
+    return pd.DataFrame({name: _skill(lines[name]) for name in known}).T
 
 
 def _skill(pairs: Sequence[tuple[Any, list[Any]]]) -> dict[str, float]:
