@@ -96,7 +96,7 @@ def test_fronts_lie_on_the_painted_truth(painted, undisturbed):
 
 def test_masks_open_in_xarray_with_a_probability_for_every_scene_that_has_a_front(undisturbed):
     fronts = read_fronts(str(undisturbed))
-    masks = xr.open_zarr(undisturbed / "masks" / fronts["domain"].iloc[0])["masks"]
+    masks = xr.open_zarr(undisturbed / "masks" / fronts["domain"].iloc[0])["masks"].load()
     assert masks.dims == ("time", "mask", "y", "x")
     with_front = masks.isel(time=np.isin(masks["scene_id"].values, fronts.loc[fronts["state"] == "front", "scene_id"]))
     assert np.isfinite(with_front.max(("mask", "y", "x"))).all()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import rasterio
 from rasterio._env import del_gdal_config
+from rasterio.env import hasenv
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.session import DummySession
 
@@ -118,8 +119,9 @@ def _configured(settings: Mapping[str, Any]) -> Iterator[None]:
         with rasterio.Env(DummySession(), **settings):
             yield
     finally:
-        for name in settings:
-            del_gdal_config(name)
+        if not hasenv():  # else it has those of the file that is still open
+            for name in settings:
+                del_gdal_config(name)
 
 
 def _check_names_no_other(file: rasterio.DatasetReader, href: str) -> None:

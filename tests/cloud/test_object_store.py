@@ -1,8 +1,10 @@
 """Scenes in buckets are read as those on disk, by whoever may; a refusal is told and never becomes missing data."""
 
+import multiprocessing
 import pickle
 import re
 import urllib.request
+from concurrent.futures import ProcessPoolExecutor
 
 import botocore.exceptions
 import numpy as np
@@ -12,6 +14,7 @@ from distributed.protocol import serialize
 from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import item_of
 
 PERIOD = "1984/2030"
 pytestmark = pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning")  # odc-geo
@@ -39,6 +42,17 @@ def addresses(item):
 
 def read(items, domain):
     return stack_scenes(items, domain).compute(scheduler="synchronous")
+
+
+def read_in_a_new_process(items, domain):
+    """Read as a worker does that was started with the environment of now: GDAL keeps what it has learnt of buckets."""
+    records = [item.to_dict(transform_hrefs=False) for item in items]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(read_records, records, domain).result()
+
+
+def read_records(records, domain):
+    return read([item_of(record) for record in records], domain)
 
 
 @pytest.mark.parametrize("side", ["north", "south"])
@@ -92,7 +106,7 @@ def test_a_wrong_key_fails_with_its_reason_and_gives_no_missing_pixels(s3, cloud
     monkeypatch.setenv(key, wrong)
     (item, *_) = find(bucket)
     with pytest.raises(SceneError, match=words) as caught:
-        read([item], cloud.north)
+        read_in_a_new_process([item], cloud.north)
     assert caught.value.reason == "unreadable"
     assert item.id in str(caught.value)
     for secret in (s3.key, s3.secret, wrong):
