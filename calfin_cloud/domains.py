@@ -187,12 +187,12 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
 
 
 def best_crs(geometries: gpd.GeoSeries) -> str:
-    """EPSG:3413 for Greenland, EPSG:3031 for Antarctica, the UTM zone of the centre elsewhere."""
+    """EPSG:3413 for Greenland and around the pole, EPSG:3031 for Antarctica, the UTM zone of the centre elsewhere."""
     left, bottom, right, top = geometries.to_crs(4326).total_bounds
     lon, lat = (left + right) / 2, (bottom + top) / 2
     if lat < -60:
         return "EPSG:3031"
-    if lat > 59 and -75 < lon < -10:
+    if (lat > 59 and -75 < lon < -10) or lat >= 84:  # where UTM ends
         return "EPSG:3413"
     return str(geometries.estimate_utm_crs())
 
