@@ -23,24 +23,6 @@ STRETCH_PERCENTILES = (0.5, 99.5)
 Stretch = Literal["percentile", "minmax"]
 
 
-def input_channels(signal: NDArray[np.floating], *, stretch: Stretch = "percentile") -> NDArray[np.float32]:
-    """Make the three channels of CALFIN out of one scene: raw, CLAHE, shadow-corrected.
-
-    Parameters
-    ----------
-    signal
-        (y, x) reflectance, digital number or dB; NaN = missing.
-    stretch
-        How it becomes 8-bit grey, see `to_eight_bit`.
-
-    Returns
-    -------
-    ndarray
-        (y, x, 3) float32 in 0..255, whole grey levels.
-    """
-    return eight_bit_channels(to_eight_bit(signal, stretch=stretch)).astype(np.float32)
-
-
 def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile") -> NDArray[np.uint8]:
     """Stretch a scene to 8-bit grey; missing pixels become 0.
 

@@ -11,10 +11,10 @@ from affine import Affine
 from hostile import ASCII, DOUBLE, decoy, geo_tags, jpeg2000, metadata_xml, opened_in, tiff
 from odc.geo.geobox import GeoBox
 from servers.files import serve_folder
-from servers.rasters import HERE, LEFT, TOP, UTM, make_item, ramp
+from servers.rasters import HERE, LEFT, TOP, UTM, make_item, ramp, read_one
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery import read_image, read_scene, retries
+from calfin_cloud.imagery import read_image, retries
 from calfin_cloud.imagery.files import GDAL_SETTINGS
 from calfin_cloud.schema import SceneError
 
@@ -62,7 +62,7 @@ def outcomes(trap, path, *, may_open=frozenset()):
     hrefs = {str(trap.scenes): str(path), f"{trap.site.url}/c.json": f"{trap.site.url}/{path.name}"}
     with opened_in(trap.decoys) as names:
         for (catalog, href), domain in itertools.product(hrefs.items(), (HERE, COARSE)):
-            told.append(outcome(lambda c=catalog, h=href, d=domain: read_scene(make_item(c, {"nir08": h}), d)))
+            told.append(outcome(lambda c=catalog, h=href, d=domain: read_one(make_item(c, {"nir08": h}), d)))
         told.append(outcome(lambda: read_image(path)))
     assert set(names) <= may_open
     assert trap.other.requests.total() == 0
@@ -206,7 +206,7 @@ def test_a_server_that_answers_otherwise_later_makes_us_open_nothing(trap, after
     tiff(trap.scenes / "other.tif", [*geo_tags(), tag], [tag])
     trap.site.later["a.tif"] = (after, "other.tif")
     with opened_in(trap.decoys) as names:
-        outcome(lambda: read_scene(make_item(f"{trap.site.url}/c.json", {"nir08": f"{trap.site.url}/a.tif"}), COARSE))
+        outcome(lambda: read_one(make_item(f"{trap.site.url}/c.json", {"nir08": f"{trap.site.url}/a.tif"}), COARSE))
     assert names == []
     assert trap.site.requests["a.tif"] > 2
 
@@ -214,7 +214,7 @@ def test_a_server_that_answers_otherwise_later_makes_us_open_nothing(trap, after
 def test_a_file_that_names_none_is_read_as_it_is(trap):
     path = tiff(trap.scenes / "a.tif", geo_tags())
     item = make_item(trap.scenes, {"nir08": str(path)})
-    np.testing.assert_array_equal(read_scene(item, HERE)[0], ramp())
+    np.testing.assert_array_equal(read_one(item, HERE)[0], ramp())
     np.testing.assert_array_equal(read_image(Path(path)), ramp())
 
 

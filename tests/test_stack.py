@@ -13,7 +13,7 @@ from servers.files import serve_folder
 from servers.rasters import HERE, LEFT, PIXEL, SIDE, TOP, compute, make_item, ramp, write_tif
 
 from calfin_cloud.domains import Domain, box_grid, read_domains
-from calfin_cloud.imagery import read_scene, retries, stack_scenes
+from calfin_cloud.imagery import read_each, retries, stack_scenes
 from calfin_cloud.imagery.stack import item_on_grid, source_of
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
@@ -43,13 +43,14 @@ def on_grid(domain, epsg, resolution):
 
 
 @pytest.mark.parametrize(("epsg", "resolution"), [(3413, 30.0), (32622, 30.0), (3413, 75.0), (32621, 20.0)])
-def test_a_scene_read_at_once_is_the_chunk_of_the_stack(sample, epsg, resolution):
+def test_scenes_read_one_by_one_are_the_chunks_of_the_stack(sample, epsg, resolution):
     items, domain = sample
     assert {item.properties["proj:epsg"] for item in items} == {3413, 32622}
     there = on_grid(domain, epsg, resolution)
-    stack = compute(stack_scenes(items, there))
+    scenes = stack_scenes(items, there)
+    stack = compute(scenes)
     assert np.isfinite(stack).mean() > 0.3
-    np.testing.assert_array_equal(stack, np.stack([read_scene(item, there) for item in items]))
+    np.testing.assert_array_equal(stack, np.stack(list(read_each(scenes))))
 
 
 def test_pixels_are_those_that_stackstac_reads_by_itself(sample):
@@ -168,10 +169,17 @@ def test_broken_scenes_fail_alone_and_only_when_they_are_read(tmp_path):
     for n, values in ((0, ramp()), (4, ramp() + 1)):
         np.testing.assert_array_equal(compute(scenes[n])[0], values)
     for n, reason in ((1, "unreadable"), (2, "no_band"), (3, "refused_address")):
-        for read in (lambda n=n: compute(scenes[n]), lambda n=n: read_scene(items[n], HERE)):
-            with pytest.raises(SceneError) as caught:
-                read()
-            assert caught.value.reason == reason
+        with pytest.raises(SceneError) as caught:
+            compute(scenes[n])
+        assert caught.value.reason == reason
+    reasons = [of.reason if isinstance(of, SceneError) else None for of in read_each(scenes)]
+    assert reasons == [
+        None,
+        "unreadable",
+        "no_band",
+        "refused_address",
+        None,
+    ]  # in order, and no one takes another with it
 
 
 def test_worker_of_one_thread_waits_for_several_scenes_at_once(tmp_path):

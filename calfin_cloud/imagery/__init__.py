@@ -3,7 +3,7 @@
 from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.imagery.fractions import STRIPE_WIDTH_M, scene_fractions, wide_parts
 from calfin_cloud.imagery.images import read_image
-from calfin_cloud.imagery.stack import READ_AT_ONCE, read_each, read_scene, stack_scenes
+from calfin_cloud.imagery.stack import READ_AT_ONCE, read_each, stack_scenes
 
 __all__ = [
     "READ_AT_ONCE",
@@ -11,7 +11,6 @@ __all__ = [
     "check_address",
     "read_each",
     "read_image",
-    "read_scene",
     "scene_fractions",
     "stack_scenes",
     "wide_parts",

@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery.access import address_of
 from calfin_cloud.imagery.addresses import check_address
-from calfin_cloud.imagery.reader import Layer, SceneReader, read_layer
+from calfin_cloud.imagery.reader import Layer, SceneReader
 from calfin_cloud.schema import BANDS, SCENE_DIMS, SceneError, check_scenes
 from calfin_cloud.sensors import CATALOG_FIELD, Band, acquired, band_of
 
@@ -118,23 +118,6 @@ def read_each(scenes: xr.DataArray, *, at_once: int = READ_AT_ONCE) -> Iterator[
 
     with ThreadPoolExecutor(min(at_once, len(keys))) as pool:
         yield from pool.map(read, keys)
-
-
-def read_scene(item: pystac.Item, domain: Domain) -> NDArray[np.float32]:
-    """Read one scene at once, without Dask: (band, y, x) float32, the chunk of `stack_scenes`.
-
-    Raises
-    ------
-    SceneError
-        The scene cannot be read.
-    """
-    source = source_of(item)
-    numbers = np.full((1, len(BANDS), *domain.shape), np.nan, dtype=np.float32)
-    for n, layer in enumerate(source.layers):
-        if layer:
-            numbers[0, n] = read_layer(layer, domain.grid)
-    scene: NDArray[np.float32] = calibrate(numbers, source.band)[0]
-    return scene
 
 
 def source_of(item: pystac.Item) -> Source:

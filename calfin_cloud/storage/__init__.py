@@ -40,7 +40,6 @@ from calfin_cloud.storage.stores import (
     read_picture,
     read_store,
     read_store_domains,
-    write_document,
     write_picture,
 )
 from calfin_cloud.storage.tables import (
@@ -104,7 +103,6 @@ __all__ = [
     "unsigned",
     "unsigned_item",
     "write_batch",
-    "write_document",
     "write_flags",
     "write_masks",
     "write_picture",

@@ -160,15 +160,6 @@ def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
     return data
 
 
-def write_document(store: str, name: str, data: bytes) -> str:
-    """Write a document for people, such as report.html, into the store and return its path."""
-    fs, root = open_place(store)
-    path = f"{root}/{check_name(name)}"
-    if not (fs.exists(path) and bytes(fs.cat_file(path)) == data):  # a second run writes nothing
-        write_whole(fs, path, data)
-    return f"{store.rstrip('/')}/{name}"
-
-
 def picture_path(domain_name: str, scene_id: str) -> str:
     """Path of a scene's picture below the store; the id, which comes from a catalogue, is quoted, a long one cut."""
     name = quote(scene_id, safe="").replace(".", "%2E")

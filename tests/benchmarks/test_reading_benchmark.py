@@ -4,7 +4,6 @@
 """
 
 import time
-from concurrent.futures import Future
 from functools import partial
 
 import dask
@@ -20,8 +19,8 @@ from test_reading import bytes_needed, large_scene, served  # noqa: F401 (a fixt
 
 from calfin_cloud.clusters import local
 from calfin_cloud.domains import Domain, read_domains
-from calfin_cloud.imagery import read_scene, reader, stack_scenes
-from calfin_cloud.pipeline import map_fronts, mapping
+from calfin_cloud.imagery import read_each, reader, stack_scenes
+from calfin_cloud.pipeline import map_fronts, scene
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 
@@ -39,16 +38,6 @@ def distant(tmp_path_factory):
         items = search_scenes(f"{server.url}/catalog.json", domain, "1984/..")
         server.latency_s = LATENCY_S
         yield items, domain
-
-
-def one_after_the_other(batch):
-    for item in batch.items:
-        done = Future()
-        try:
-            done.set_result(read_scene(item, batch.domain))
-        except Exception as error:
-            done.set_exception(error)
-        yield done
 
 
 def stay():
@@ -78,7 +67,7 @@ def test_scenes_from_a_distant_server(benchmark, distant, request, tmp_path, whe
     if client:
         client.run(leave if ahead else stay)
     elif not ahead:
-        request.getfixturevalue("monkeypatch").setattr(mapping, "_read_ahead", one_after_the_other)
+        request.getfixturevalue("monkeypatch").setattr(scene, "read_each", partial(read_each, at_once=1))
     map_fronts([domain], lambda _: items[:2], str(tmp_path / "warm"), client=client)  # imports, weights
     run = partial(map_fronts, [domain], lambda _: items, str(tmp_path / "store"), client=client, batch_size=8)
     counts = benchmark.pedantic(run, rounds=1)
@@ -116,12 +105,12 @@ def test_bytes_of_a_domain(benchmark, large_scene, side):  # noqa: F811
 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("pixel_m", [10, 30], ids=["as it is", "from an overview"])
-@pytest.mark.parametrize("how", ["at once", "stacked"])
+@pytest.mark.parametrize("how", ["one by one", "stacked"])
 def test_core_time_of_a_scene_of_600_px_from_a_local_cog(benchmark, large_scene, pixel_m, how):  # noqa: F811
     domain = Domain("part", GeoBox((600, 600), Affine(pixel_m, 0, LEFT + 5000, 0, -pixel_m, TOP - 5000), UTM))
     item = make_item(large_scene, {"nir08": large_scene / "signal.tif", "qa_pixel": large_scene / "quality.tif"})
     stack = stack_scenes([item], domain)
-    benchmark(lambda: read_scene(item, domain) if how == "at once" else compute(stack))
+    benchmark(lambda: list(read_each(stack)) if how == "one by one" else compute(stack))
 
 
 @pytest.mark.benchmark(timer=time.process_time)
