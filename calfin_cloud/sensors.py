@@ -155,7 +155,12 @@ class Band:
 
 
 def item_of(record: Mapping[str, Any]) -> pystac.Item:
-    """Make an item of its JSON values with a datetime; `pystac.Item.from_dict` copies all of them, in thrice the time.
+    """Make an item of its JSON values; `pystac.Item.from_dict` copies all of them, in thrice the time.
+
+    Raises
+    ------
+    KeyError, ValueError, pystac.STACError
+        For values that are no item, or have no time.
 
     Examples
     --------
@@ -164,11 +169,12 @@ def item_of(record: Mapping[str, Any]) -> pystac.Item:
     2020
     """
     properties = record["properties"]
+    moment = properties.get("datetime")  # None where an item has the start and the end of an interval
     item = pystac.Item(
         record["id"],
         record.get("geometry"),
         record.get("bbox"),
-        datetime.fromisoformat(properties["datetime"]),
+        datetime.fromisoformat(moment) if moment else None,
         dict(properties),
         stac_extensions=record.get("stac_extensions"),
         collection=record.get("collection"),

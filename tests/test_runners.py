@@ -7,15 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.inference import Pictures
+from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.runners import (
     MOST_PIXELS,
     MOST_SCENES,
     PICTURES_A_TASK,
     Placement,
+    _Tasks,
     _together,
     group_length,
+    placement_of,
     waves,
 )
 
@@ -51,3 +56,22 @@ def test_batches_are_taken_together_only_where_a_gpu_wants_many_pictures(resourc
     batches = [Batch(domain, [object()] * 32, list(np.arange(32))) for _ in range(4)]
     assert [sum(len(b.scenes) for b in wave) for wave in waves(iter(batches), client)] == expected
     assert [len(wave) for wave in waves(iter(batches), None)] == [1] * 4
+
+
+class LostError(Exception):
+    """What ends a worker in the midst of a step."""
+
+
+def pictures_or_lost(n: int) -> Pictures:
+    if n < 0:
+        raise LostError("gone")
+    return Pictures(np.full((n, 256, 256, 3), 128, np.uint8), np.zeros(n, bool))
+
+
+def test_a_group_that_is_lost_between_two_steps_takes_no_other_with_it():
+    with connect("local", n_workers=1) as c:
+        tasks = _Tasks(c, placement_of(c), MapSettings(network="calfin-small-2"))
+        first, lost, without = tasks.predict(tasks.each(pictures_or_lost, [2, -1, 0]))
+        assert c.gather(first).shape == (2, 256, 256, 4)
+        assert isinstance(lost.exception(), LostError)
+        assert without.shape == (0, 256, 256, 4)

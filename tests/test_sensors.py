@@ -22,6 +22,7 @@ from calfin_cloud.sensors import (
     band_of,
     cloud_from_quality,
     is_slc_off,
+    item_of,
     kind_of,
 )
 
@@ -268,3 +269,17 @@ def test_band_without_quality_knows_nothing_of_clouds():
     assert np.isnan(band.cloud(np.zeros((2, 3)))).all()
     np.testing.assert_array_equal(band.signal([[-5, 0, np.inf, np.nan]]), [[-5, 0, np.nan, np.nan]])
     assert band.nodata is None
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"datetime": "2020-06-01T12:00:00Z"},
+        {"datetime": None, "start_datetime": "2020-06-01T00:00:00Z", "end_datetime": "2020-06-30T00:00:00Z"},
+    ],
+)
+def test_an_item_made_of_its_values_is_the_one_that_pystac_makes(times):
+    record = make_item("https://stac.example.org", {"nir08": "s3://bucket/a.tif"}).to_dict()
+    record["properties"] |= times
+    assert item_of(record).to_dict() == pystac.Item.from_dict(record).to_dict()
+    assert acquired(item_of(record)) == acquired(pystac.Item.from_dict(record))

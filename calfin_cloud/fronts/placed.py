@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.features import rasterize
+from scipy.spatial import cKDTree
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.fronts.evidence import map_weight
@@ -152,7 +153,7 @@ def _is_among(front: Front, others: list[Front], near_px: float) -> bool:
     if not others:
         return False
     vertices = np.concatenate([other.line for other in others])
-    apart = np.hypot(*(front.line[:, None] - vertices[None]).transpose(2, 0, 1)).min(axis=1)
+    apart, _ = cKDTree(vertices).query(front.line)
     return bool((apart <= near_px).mean() > 0.5)
 
 

@@ -272,15 +272,19 @@ class _Tasks:
         The resource restriction reaches all network tasks and no others only because what they need is there before,
         and they alone are persisted (dask#7036).
         """
-        flags = self.client.gather(self.each(verify_flags, pictures))
-        arrays = self.each(only_pictures, pictures)
+        flagged = self.each(verify_flags, pictures)
+        lost = _errors(flagged)
+        known = iter(self.client.gather([future for future, error in zip(flagged, lost, strict=True) if not error]))
+        flags = [np.empty(0, dtype=bool) if error else next(known) for error in lost]
+        # A group that was lost hands its error on to its further steps, and to no other group.
+        found: list[Any] = [future if error else _no_masks() for future, error in zip(flagged, lost, strict=True)]
         tasks = _together([len(of_group) for of_group in flags], self.placement.pictures_a_task)
         if not tasks:
-            return [_no_masks() for _ in pictures]
+            return found
+        arrays = self.each(only_pictures, pictures)
         inputs = [arrays[of[0]] if len(of) == 1 else self._joined([arrays[i] for i in of]) for of in tasks]
         sizes = [[len(flags[i]) for i in of] for of in tasks]
         masks = self._masks(inputs, [sum(of) for of in sizes], [f for of in tasks for i in of for f in flags[i]])
-        found: list[Any] = [_no_masks() for _ in pictures]
         for of, lengths, block in zip(tasks, sizes, masks, strict=True):
             ends = list(accumulate(lengths))
             parts = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]

@@ -17,6 +17,7 @@ from calfin_cloud.figures.coverage import coverage_png
 from calfin_cloud.metrics import common_distances, line_distances
 from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.series import REACH_M, Lines
+from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of, seaward_of
 
 PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair keeps
@@ -133,12 +134,12 @@ def write_comparison(
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise_pairs(pairs)
-    pairs.to_csv(folder / "pairs.csv", index=False)
-    summary.to_csv(folder / "summary.csv", index=False)
+    write_csv(pairs, folder / "pairs.csv")
+    write_csv(summary, folder / "summary.csv")
     (folder / "comparison.png").write_bytes(comparison_png(pairs.assign(sensor=_both(pairs, "sensor")), title=title))
     for name, fronts in (products or {}).items():
         counts = count_fronts(fronts)
-        counts.to_csv(folder / f"counts-{name}.csv", index=False)
+        write_csv(counts, folder / f"counts-{name}.csv")
         told = f"{counts['fronts'].sum()} fronts of {counts['glacier_id'].nunique()} glaciers"
         title = f"{name}: {told}, {counts['duplicates'].sum()} of them on a day that has another"
         (folder / f"coverage-{name}.png").write_bytes(coverage_png(counts, title=title))

@@ -33,6 +33,7 @@ from calfin_cloud.exports import (
 )
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
+from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import (
     checked_domains,
@@ -176,8 +177,8 @@ def export_store(
     readme, citation, doubtful, reviewed = (
         folder / name for name in ("README.md", "CITATION.cff", "doubtful.csv", "reviewed.csv")
     )
-    _doubtful(fronts).to_csv(doubtful, index=False)
-    judged[[*REVIEWED_COLUMNS]].assign(line=judged.geometry.to_wkt()).to_csv(reviewed, index=False)
+    write_csv(_doubtful(fronts), doubtful)
+    write_csv(judged[[*REVIEWED_COLUMNS]].assign(line=judged.geometry.to_wkt()), reviewed)
     readme.write_text(_readme(stored, formats), encoding="utf-8")
     citation.write_text(CITATION.format(version=version, author=json.dumps(author)), encoding="utf-8")
     return [*paths, readme, citation, doubtful, reviewed]

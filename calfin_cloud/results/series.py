@@ -19,6 +19,7 @@ from calfin_cloud.domains import Domain, id_text
 from calfin_cloud.figures.series import regions_png, series_png
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of
 from calfin_cloud.results.reviewing import usable_fronts
+from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import read_polygons, read_store_domains, write_flags
 from calfin_cloud.timeseries import (
     BOX,
@@ -146,7 +147,7 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
     """Write the tables (CSV, gates as GeoJSON), the fronts with their flags (GeoParquet) and a picture a glacier."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("positions", "rates", "yearly", "seasonal", "monthly", "regions", "flags"):
-        getattr(series, name).to_csv(folder / f"{name}.csv", index=False)
+        write_csv(getattr(series, name), folder / f"{name}.csv")
     series.gates.to_file(folder / "gates.geojson", driver="GeoJSON")
     flag_fronts(fronts, series.flags).to_parquet(folder / "fronts.parquet", schema_version="1.1.0")
     if len(series.regions):
