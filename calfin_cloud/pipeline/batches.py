@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -31,7 +32,7 @@ class Batch:
     scenes: Sequence[pystac.Item]
     places: Sequence[int]
 
-    @property
+    @cached_property
     def items(self) -> dict[str, dict[str, Any]]:
         """Items as JSON values by the key of their scenes."""
         return {front_key(self.domain.name, s.id): s.to_dict(transform_hrefs=False) for s in self.scenes}
