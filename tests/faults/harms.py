@@ -355,7 +355,7 @@ def paused_writers(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
     for _ in range(2):
         sleeper = calfin_process(*stage.world.map_call(store, cluster=stage.cluster))
         wait_for(lambda process=sleeper: process.poll() is not None or list(Path(store).glob("lease-*.json")))
-        time.sleep(stage.draw.uniform(0.0, 4.0))
+        time.sleep(stage.draw.uniform(0.0, 0.5))
         if sleeper.poll() is None:
             row.hit |= unfinished(stage, store)
             sleeper.send_signal(signal.SIGSTOP)
