@@ -62,8 +62,11 @@ class Domain:
             raise ValueError(f"domain {self.name}: fjord_source must be one of {FJORD_SOURCES}, got {source!r}")
         check_name(self.name, what="name of a domain")
         crs = self.grid.crs
-        if crs is None or not crs.projected:
-            raise ValueError(f"domain {self.name}: the grid needs a projected CRS in metres, got {crs}; use EPSG:3413")
+        if crs is None or not crs.projected or crs.epsg is None:
+            raise ValueError(
+                f"domain {self.name}: the grid needs a projected CRS in metres that has an EPSG code, got {crs}; "
+                "use EPSG:3413, EPSG:3031 or UTM"
+            )
         a, b, _, d, e, *_ = self.grid.transform
         if b or d or not math.isclose(a, -e) or a <= 0:
             raise ValueError(

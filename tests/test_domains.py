@@ -89,6 +89,11 @@ def test_a_grid_in_degrees_is_refused():
         Domain("a", box_grid((-51, 70, -50, 71), 4326, 0.01))
 
 
+def test_a_grid_whose_crs_has_no_epsg_code_is_refused_before_anything_is_mapped():
+    with pytest.raises(ValueError, match="that has an EPSG code"):
+        Domain("a", box_grid((0, 0, 6000, 6000), "+proj=stere +lat_0=90 +lon_0=-41 +lat_ts=71.5", 30.0))
+
+
 def test_a_grid_of_a_few_pixels_is_refused():
     with pytest.raises(ValueError, match="64 to 8192 pixels"):
         Domain("a", box_grid((0, 0, 300, 300), 3413, 30.0))

@@ -50,6 +50,16 @@ def test_a_report_is_written_below_a_path_given_as_text(store, tmp_path):
     assert (tmp_path / "report" / "data" / "00000.js").read_text().startswith('atlas.receive("glacier", ')
 
 
+def test_a_report_that_is_refused_leaves_the_earlier_one_as_it_was(store, tmp_path):
+    cc.write_report(store, tmp_path / "report")
+    before = {path: path.read_bytes() for path in (tmp_path / "report").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="no CRS"):
+        cc.write_report(
+            store, tmp_path / "report", references=cc.open_store(store).fronts.set_crs(None, allow_override=True)
+        )
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_report_of_a_store_without_a_domain_is_refused(request, tmp_path):
     store = new_store("disk", request)
     storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})

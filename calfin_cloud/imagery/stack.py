@@ -60,7 +60,7 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     Raises
     ------
     ValueError
-        There are no items, one has no time, or the grid has no EPSG code.
+        There are no items, or one has no time.
 
     Examples
     --------
@@ -69,8 +69,6 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     """
     if not items:
         raise ValueError("there are no items to stack: widen the period, or check that the catalogue covers the domain")
-    if domain.grid.crs.epsg is None:
-        raise ValueError(f"the CRS of domain {domain.name} has no EPSG code: use EPSG:3413, EPSG:3031 or UTM")
     sources = [source_of(item) for item in items]
     stack = stackstac.stack(
         [item_on_grid(item, source, domain.grid) for item, source in zip(items, sources, strict=True)],

@@ -85,8 +85,6 @@ def write_report(
     >>> cc.write_report("fronts", "report", title="Helheim, 1984 to 2024")  # doctest: +SKIP
     PosixPath('report/index.html')
     """
-    folder = Path(folder)
-    _clear(folder)
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)
     series = measure_series(product, lines) if len(product) else None
@@ -96,6 +94,7 @@ def write_report(
         raise ValueError(f"{store} has no domain yet, so there is nothing to show: run `calfin map` first")
     crs = read_store(store)["crs"]
     shown = shown_tables(flagged, read_rejected(store), _references(references, crs), series)
+    _clear(folder := Path(folder))
     glaciers = _write_glaciers(store, domains, shown, folder, most_pictures=most_pictures)
     left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
     names = ", ".join(d.name for d in domains[:NAMES_IN_TITLE]) + (" …" if len(domains) > NAMES_IN_TITLE else "")
