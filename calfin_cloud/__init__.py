@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "trace_image",
         ],
         "polygons": ["close_polygons"],
-        "sample": ["write_sample"],
+        "sample": ["write_real_sample", "write_sample"],
         "scenes": ["items_from_images", "search_scenes", "stream_scenes"],
         "storage": ["read_fronts", "read_masks", "read_polygons", "read_rejected"],
         "training": ["TrainingSettings", "fit"],

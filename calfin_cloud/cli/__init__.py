@@ -11,6 +11,8 @@ from collections.abc import Sequence
 # Imports that take seconds (TensorFlow, Dask) wait until a verb needs them, so that --help answers at once.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded, which logs the abilities of the CPU
 
+from calfin_cloud.cli.config import with_config
+from calfin_cloud.cli.output import note, set_up_log
 from calfin_cloud.cli.parser import make_parser
 
 
@@ -20,16 +22,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A run whose cluster is lost, whose catalogue cannot be reached, or whose store another run holds, exits with 3, one
     that is told to end with 128 and the number of the signal: the same call resumes them.
     """
-    options = make_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    parser = make_parser()
+    try:
+        options = parser.parse_args(with_config(parser, sys.argv[1:] if arguments is None else arguments))
+    except ValueError as error:
+        print(f"calfin: {error}", file=sys.stderr)
+        return 2
+    set_up_log(options)
     warnings.filterwarnings("ignore", message="Use `@` matmul", category=PendingDeprecationWarning)
     try:
         return int(options.run(options))
     except (ValueError, OSError) as error:
-        print(f"calfin {options.verb}: {_told(error)}", file=sys.stderr)
+        note(f"calfin {options.verb}: {_told(error)}", level=logging.ERROR)
         return int(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
-        print(f"calfin {options.verb}: interrupted; the same call resumes", file=sys.stderr)
+        note(f"calfin {options.verb}: interrupted; the same call resumes", level=logging.ERROR)
         return 130
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import io
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from calfin_cloud.cli.output import note, records, tell
 
 NEGATIVE_PLACE = re.compile(r"^-\d[\d.,\-]*$")
 MOST_LOOKS = 8  # scenes of a catalogue that are tried for the picture of a preview
@@ -22,8 +23,8 @@ def domains(options: argparse.Namespace) -> int:
     from calfin_cloud.glaciers import check_place, read_glaciers
 
     if options.list:
-        named = read_glaciers().replace({"name": ""}, "-")
-        print(named[["id", "name", "other_names", "lon", "lat"]].to_string(index=False))
+        named = read_glaciers()[["id", "name", "other_names", "lon", "lat"]]
+        tell(options, records(named), named.replace({"name": ""}, "-").to_string(index=False))
         return 0
     if options.out is None:
         raise ValueError("--out is needed: the domain file to write, e.g. --out domains.geojson")
@@ -32,10 +33,12 @@ def domains(options: argparse.Namespace) -> int:
     doubts = {domain.name: check_place(domain) for domain in made} if options.from_termini is None else {}
     for name, told in doubts.items():
         for doubt in told:
-            print(f"{name}: {doubt}", file=sys.stderr)
-    print(f"{len(made)} {'domain' if len(made) == 1 else 'domains'}: {options.out}")
-    for domain in made if options.preview else []:
-        print(f"preview: {_write_preview(options, domain, doubts.get(domain.name, []), is_only=len(made) == 1)}")
+            note(f"{name}: {doubt}")
+    is_only = len(made) == 1
+    pages = [_write_preview(options, d, doubts.get(d.name, []), is_only=is_only) for d in made if options.preview]
+    result = {"domains": [d.name for d in made], "out": options.out, "doubts": doubts, "previews": pages}
+    said = f"{len(made)} {'domain' if is_only else 'domains'}: {options.out}"
+    tell(options, result, said, *(f"preview: {page}" for page in pages))
     return 0
 
 
@@ -103,7 +106,7 @@ def _newest_clear(options: argparse.Namespace, domain: Any) -> tuple[bytes | Non
             out = io.BytesIO()
             Image.fromarray(grey).save(out, "PNG")
             return out.getvalue(), f"{item.datetime:%Y-%m-%d}, {item.properties.get('platform', '')}: {item.id}"
-    print(f"{domain.name}: no clear scene among {len(items)} of the catalogue", file=sys.stderr)
+    note(f"{domain.name}: no clear scene among {len(items)} of the catalogue")
     return None, ""
 
 
@@ -136,10 +139,14 @@ def fjords(options: argparse.Namespace) -> int:
     if options.store:
         found = derive_fjords(options.store, found, ice_mask=ice)
     write_domains(found, options.out)
+    lines, rows = [], []
     for domain in found:
-        also = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
-        also += [f"{len(domain.termini)} termini"] if domain.termini else []
-        print(domain.name, domain.fjord_source or "none", *([", ".join(also)] if also else []), sep="\t")
+        maps = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
+        also = maps + ([f"{len(domain.termini)} termini"] if domain.termini else [])
+        lines.append("\t".join([domain.name, domain.fjord_source or "none", *([", ".join(also)] if also else [])]))
+        row = {"domain": domain.name, "fjord_source": domain.fjord_source, "maps": maps}
+        rows.append(row | {"termini": len(domain.termini)})
+    tell(options, rows, *lines)
     return 0
 
 

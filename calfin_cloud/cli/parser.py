@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli import domains, mapping, planning, results, training
+from calfin_cloud.cli.searching import FEW_SCENES
 
 VARIANTS = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
 
@@ -16,6 +18,7 @@ VARIANTS = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all verbs."""
     parser = argparse.ArgumentParser(prog="calfin", description="Calving fronts from satellite scenes.")
+    parser.add_argument("--version", action="version", version=f"calfin {version('calfin-cloud')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (run, add_flags, *examples) in VERBS.items():
         text = (run.__doc__ or "").strip()
@@ -26,10 +29,22 @@ def make_parser() -> argparse.ArgumentParser:
             epilog="\n".join(["example:", *(f"  calfin {name} {example}" for example in examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        verb.add_argument("--verbose", action="store_true", help="log a line for every batch")
         verb.set_defaults(run=run)
         add_flags(verb)
+        _add_common(verb)
     return parser
+
+
+def _add_common(verb: argparse.ArgumentParser) -> None:
+    """Add what every verb takes."""
+    verb.add_argument("--json", action="store_true", help="print the result as JSON")
+    verb.add_argument("--verbose", action="store_true", help="log a line for every batch")
+    verb.add_argument(
+        "--log-format", default="text", choices=("text", "json"), help="notes and log as lines of JSON with times"
+    )
+    verb.add_argument(
+        "--config", type=Path, metavar="TOML", help="file with options by name, e.g. max-cloud = 0.3; the call wins"
+    )
 
 
 def _many(parser: Any, flag: str, help_: str, **more: Any) -> None:  # noqa: ANN401 - argparse's own types
@@ -39,6 +54,7 @@ def _many(parser: Any, flag: str, help_: str, **more: Any) -> None:  # noqa: ANN
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write the catalogue, scenes and truth into")
+    parser.add_argument("--real", action="store_true", help="a real Landsat scene of Harald Moltke Brae instead")
     parser.add_argument("--scenes", type=int, default=12, metavar="N", help="number of scenes (default 12)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is another glacier (default 0)")
 
@@ -129,7 +145,6 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed tries others (default 0)")
     for name, of in planning.PRICES.items():
         parser.add_argument(f"--price-{name}", type=float, default=0.0, metavar="X", help=f"price of {of} (default 0)")
-    _add_json(parser)
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
@@ -137,11 +152,6 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URI", help="check that it can be written, or gone on with")
     _add_settings(parser)
     _add_cluster(parser)
-    _add_json(parser)
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print as JSON, for a schedule")
 
 
 def _add_variant(parser: argparse.ArgumentParser) -> None:
@@ -156,10 +166,11 @@ def _add_variant(parser: argparse.ArgumentParser) -> None:
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster",
-        default=os.environ.get("DASK_SCHEDULER_ADDRESS", "local"),
-        metavar="local|cuda|kubernetes|gateway|none|ADDRESS",
-        help="workers on this machine (default), on its GPUs, in pods of the Dask operator, behind a Dask Gateway, "
-        "none at all, or those of a scheduler at tcp://host:port (the default where DASK_SCHEDULER_ADDRESS names one)",
+        default=os.environ.get("DASK_SCHEDULER_ADDRESS", "auto"),
+        metavar="auto|local|cuda|kubernetes|gateway|none|ADDRESS",
+        help="workers on this machine, on its GPUs, in pods of the Dask operator, behind a Dask Gateway, none at all, "
+        "or those of a scheduler at tcp://host:port (the default where DASK_SCHEDULER_ADDRESS names one); auto, the "
+        f"default elsewhere, is none below {FEW_SCENES} scenes and local above",
     )
     parser.add_argument(
         "--workers",
@@ -217,11 +228,6 @@ def _add_retry(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     _add_engine(parser)
     _add_cluster(parser)
-
-
-def _add_status(parser: argparse.ArgumentParser) -> None:
-    _add_store(parser)
-    parser.add_argument("--json", action="store_true", help="print all counts as JSON, for a schedule")
 
 
 def _add_compact(parser: argparse.ArgumentParser) -> None:
@@ -320,18 +326,19 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 FIND = "--catalog earth-search --domains domains.geojson --period"
 
 VERBS: dict[str, tuple[Any, ...]] = {
-    "sample": (mapping.sample, _add_sample, "demo --scenes 12"),
+    "sample": (mapping.sample, _add_sample, "demo --scenes 12", "--real real"),
     "search": (mapping.search, _add_search, f"{FIND} 2019-06/2019-09"),
     "map": (
         mapping.map_,
         _add_map,
         f"{FIND} 2019-06/2019-09 --store fronts",
+        "--config run.toml --period 2020",
         "--images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
     ),
     "plan": (planning.plan, _add_plan, f"{FIND} 2019 --price-cpu-hour 0.05"),
     "doctor": (planning.doctor, _add_doctor, f"{FIND} 2019 --store s3://bucket/fronts"),
     "retrace": (mapping.retrace, _add_retrace, "fronts --domains domains.geojson"),
-    "status": (mapping.status, _add_status, "fronts"),
+    "status": (mapping.status, _add_store, "fronts"),
     "retry": (mapping.retry, _add_retry, "fronts"),
     "compact": (mapping.compact, _add_compact, "fronts"),
     "domains": (domains.domains, domains.add_domains, "--glacier Store --out domains.geojson"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from calfin_cloud.cli.output import note, tell
+from calfin_cloud.cli.searching import FEW_SCENES, search_ahead
 
 if TYPE_CHECKING:
     from calfin_cloud.doctor import Finding
@@ -31,16 +32,19 @@ def plan(options: argparse.Namespace) -> int:
 
     from calfin_cloud.cli.mapping import connected, finder, settings_of
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.pipeline import Prices, plan_run
+    from calfin_cloud.pipeline import Prices, check_wanted, plan_run
 
     domains = read_domains(options.domains, options.domain)
     prices = {name: getattr(options, f"price_{name.replace('-', '_')}") for name in PRICES}
-    with connected(options) as client:
+    settings = settings_of(options)
+    check_wanted(domains, settings, options.store)
+    find, n_scenes = search_ahead(finder(options), domains, enough=FEW_SCENES if options.cluster == "auto" else 1)
+    with connected(options, n_scenes) as client:
         told = plan_run(
             domains,
-            finder(options),
+            find,
             store=options.store,
-            settings=settings_of(options),
+            settings=settings,
             client=client,
             batch_size=options.batch_size,
             sample=options.sample,
@@ -48,9 +52,9 @@ def plan(options: argparse.Namespace) -> int:
             started_s=time.time() - psutil.Process().create_time(),
             prices=Prices(*prices.values()),
         )
-    print(json.dumps(dataclasses.asdict(told), indent=1) if options.json else "\n".join(_lines_of(told)))
+    tell(options, told, *_lines_of(told))
     if told.found == 0:
-        print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
+        note("no scene was found: check period, collections and domains with `calfin search`")
     return 0
 
 
@@ -88,7 +92,7 @@ def doctor(options: argparse.Namespace) -> int:
             remedy = f"; {finding.remedy}" if finding.remedy else ""
             print(f"{finding.status:8} {finding.check}: {finding.detail}{remedy}", flush=True)
     if options.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in found], indent=1))
+        tell(options, found)
     return 1 if any(finding.status == "problem" for finding in found) else 0
 
 
@@ -128,13 +132,20 @@ def _check_scenes(options: argparse.Namespace, domains: Sequence[Domain]) -> Gen
     """Check catalogue and clock, and read a scene of each collection and host; return these scenes."""
     from calfin_cloud import doctor
     from calfin_cloud.cli.mapping import finder
-    from calfin_cloud.scenes import CATALOGS
+    from calfin_cloud.scenes import CATALOGS, describe_catalog, period_bounds
 
-    if not (options.catalog and domains):
+    if not options.catalog:
         return []
+    if options.period is not None:
+        period_bounds(options.period)  # a wrong one is a mistake of the call
     catalog = CATALOGS[options.catalog].url if options.catalog in CATALOGS else options.catalog
+    yield (answers := doctor.check_catalog(partial(describe_catalog, options.catalog)))
+    if answers.status != "ok":
+        return []
     if catalog.startswith(("http://", "https://")):
         yield doctor.check_clock(catalog)
+    if not domains:
+        return []
     findings, scenes = doctor.find_examples(finder(options), domains)
     yield from findings
     for item, domain in scenes:

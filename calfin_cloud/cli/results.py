@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 from pathlib import Path
 from typing import Any
+
+from calfin_cloud.cli.output import note, records, tell
+
+MOST_LINES = 40  # rates, and doubtful fronts, that are printed
 
 
 def timeseries(options: argparse.Namespace) -> int:
@@ -18,23 +22,27 @@ def timeseries(options: argparse.Namespace) -> int:
     earlier = options.out / "gates.geojson"
     if earlier.is_file():  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
-        print(f"boxes of the run before are used: {earlier} (delete it to derive new ones)", file=sys.stderr)
+        note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
     lines = read_lines(lines, fronts, centerlines=options.centerlines, boxes=options.boxes, ice=options.ice)
     regions = gpd.read_file(options.regions) if options.regions else None
     series = measure_series(fronts, lines, regions)
     write_series(series, fronts, options.out)
-    print(series.rates.head(40).round(1).to_string(index=False))
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
-        print(f"{len(rows)} fronts without a position: {branch or 'no gate'}: {reason}", file=sys.stderr)
+        note(f"{len(rows)} fronts without a position: {branch or 'no gate'}: {reason}")
     for row in series.gates[series.gates["is_doubtful"]].itertuples():
         told = f"the box of glacier {row.glacier_id} shows {row.change_m:+.0f} m, its fronts swept {row.swept_m:+.0f} m"
-        print(f"{told}: {row.measured} of {row.fronts} fronts lie across it", file=sys.stderr)
-    for row in series.flags.drop_duplicates(["key", "flag"]).head(40).itertuples():
-        print(f"doubtful: {row.key}: {row.flag}: {row.detail}")
-    print(f"{len(series.positions)} positions, {series.flags['key'].nunique()} doubtful scenes: {options.out}")
+        note(f"{told}: {row.measured} of {row.fronts} fronts lie across it")
+    doubts = series.flags.drop_duplicates(["key", "flag"])
+    lines = [series.rates.head(MOST_LINES).round(1).to_string(index=False)]
+    lines += [f"doubtful: {row.key}: {row.flag}: {row.detail}" for row in doubts.head(MOST_LINES).itertuples()]
+    n_doubtful = series.flags["key"].nunique()
+    lines.append(f"{len(series.positions)} positions, {n_doubtful} doubtful scenes: {options.out}")
+    doubtful = records(doubts[["key", "flag", "detail"]])
+    result = {"out": options.out, "rates": records(series.rates), "doubtful": doubtful}
     if not Path(options.fronts).is_file():
-        _keep_flags(options, fronts, series.flags)
+        lines += _keep_flags(options, fronts, series.flags)
+    tell(options, result | {"positions": len(series.positions)}, *lines)
     return 0
 
 
@@ -47,13 +55,15 @@ def compare(options: argparse.Namespace) -> int:
     lines = read_lines(lines, a, ice=options.ice)
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:
-        print(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place", file=sys.stderr)
+        note(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place")
+        tell(options, {"pairs": 0, "summary": []})
         return 1
     title = f"{Path(options.a).name} against {Path(options.b).name if options.b else 'its own authors'}"
     products = {"a": a} if b is None else {"a": a, "b": b}
     summary = write_comparison(pairs, options.out, title=title, products=products)
-    print(summary[summary["by"] != "year"].round(1).to_string(index=False))
-    print(f"{len(pairs)} pairs: {options.out}")
+    table = summary[summary["by"] != "year"].round(1).to_string(index=False)
+    result = {"pairs": len(pairs), "out": options.out, "summary": records(summary)}
+    tell(options, result, table, f"{len(pairs)} pairs: {options.out}")
     return 0
 
 
@@ -76,7 +86,7 @@ def export(options: argparse.Namespace) -> int:
         mesh_crs=options.mesh_crs,
         base=options.base,
     )
-    print(*paths, sep="\n")
+    tell(options, paths, *map(str, paths))
     return 0
 
 
@@ -84,15 +94,14 @@ def report(options: argparse.Namespace) -> int:
     """Write the results of a store as a map that opens offline in a browser, with buttons to review fronts."""
     from calfin_cloud.results import write_report
 
-    print(
-        write_report(
-            options.store,
-            options.out,
-            title=options.title,
-            most_pictures=options.pictures,
-            references=options.reference,
-        )
+    page = write_report(
+        options.store,
+        options.out,
+        title=options.title,
+        most_pictures=options.pictures,
+        references=options.reference,
     )
+    tell(options, {"page": page}, str(page))
     return 0
 
 
@@ -106,52 +115,55 @@ def review(options: argparse.Namespace) -> int:
         write_training_pairs,
     )
 
+    result: dict[str, Any] = {}
+    lines = []
     if options.apply:
-        counts = apply_verdicts(options.store, read_verdicts(options.apply))
-        print(", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no verdict")
+        result["applied"] = apply_verdicts(options.store, read_verdicts(options.apply))
+        lines.append(", ".join(f"{n} {verdict}" for verdict, n in result["applied"].items()) or "no verdict")
     if options.training:
         pairs = write_training_pairs(options.store, options.training)
-        print(f"{len(pairs) // 2} training pairs: {options.training}")
+        result["training"] = pairs
+        lines.append(f"{len(pairs) // 2} training pairs: {options.training}")
     fronts = reviewed_fronts(options.store)
-    looked_at = fronts[fronts["verdict"] != ""]
-    print(looked_at[["key", "front", "verdict", "reviewer", "reviewed_at", "note"]].to_string(index=False))
-    print(f"{len(looked_at)} of {(fronts['state'] == 'front').sum()} fronts have a verdict")
-    for orphan in orphaned_verdicts(options.store):
+    looked_at = fronts[fronts["verdict"] != ""][["key", "front", "verdict", "reviewer", "reviewed_at", "note"]]
+    orphans = orphaned_verdicts(options.store)
+    lines.append(looked_at.to_string(index=False))
+    lines.append(f"{len(looked_at)} of {(fronts['state'] == 'front').sum()} fronts have a verdict")
+    for orphan in orphans:
         said = " ".join(str(orphan[name]) for name in ("verdict", "key", "author", "time"))
-        print(f"orphaned, the line it was given on is gone: {said}")
+        lines.append(f"orphaned, the line it was given on is gone: {said}")
+    tell(options, result | {"verdicts": records(looked_at), "orphaned": orphans}, *lines)
     return 0
 
 
 def show(options: argparse.Namespace) -> int:
     """Print where the fronts of one scene are from: file, checksum, network, settings, verdicts; save its picture."""
-    import json
-
     from calfin_cloud.results import lineage_of
     from calfin_cloud.storage import read_picture
 
     told = lineage_of(options.store, options.scene)
-    print(json.dumps(told, indent=1))
+    tell(options, told, json.dumps(told, indent=1))
     if options.picture:
         domain, _, scene = told["key"].partition("/")
         picture = read_picture(options.store, domain, scene)
         if picture is None:
             raise ValueError(f"{told['key']} has no picture: the scene was not traced ({told['reason']})")
         options.picture.write_bytes(picture)
-        print(f"picture: {options.picture}", file=sys.stderr)
+        note(f"picture: {options.picture}")
     return 0
 
 
-def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> None:  # noqa: ANN401 - tables
-    """Keep flags with the store, or say that one may not."""
+def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> list[str]:  # noqa: ANN401 - tables
+    """Keep flags with the store; say what was kept, or that one may not."""
     from calfin_cloud.results import keep_flags
 
     try:
         news = keep_flags(options.fronts, fronts, flags)
     except PermissionError as error:  # it is somebody else's store, which one may only read
-        print(f"the flags are in {options.out} only, since the store may not be written: {error}", file=sys.stderr)
-    else:
-        told = f"kept with the store: the flags of {', '.join(news[:5])}{', ...' if len(news) > 5 else ''}"
-        print(told if news else "the store has these flags already")
+        note(f"the flags are in {options.out} only, since the store may not be written: {error}")
+        return []
+    told = f"kept with the store: the flags of {', '.join(news[:5])}{', ...' if len(news) > 5 else ''}"
+    return [told if news else "the store has these flags already"]
 
 
 def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calfin_cloud.cli.output import bar, records, tell
+
 TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "ema")
 
 
@@ -24,14 +26,12 @@ def train(options: argparse.Namespace) -> int:
     settings = replace(RECIPES[options.recipe], **switches, **changes)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
-    print(f"weights: {weights}")
+    tell(options, {"weights": weights}, f"weights: {weights}")
     return 0
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score methods on labelled image sets: by default on the validation glaciers Kangerlussuaq and Crane."""
-    from tqdm import tqdm
-
     from calfin_cloud.datasets import VALIDATION_GLACIERS
     from calfin_cloud.evaluation import (
         describe_methods,
@@ -49,19 +49,18 @@ def evaluate(options: argparse.Namespace) -> int:
     about = describe_methods(names)
     trained_on = {name: of["trained_on"] for name, of in about.items() if of["trained_on"] is not None}
     scores = join_scores(
-        score(tqdm(samples, desc=name, unit="scene", disable=None), {name: method}, trained_on=trained_on)
+        score(bar(options, name, "scene", samples), {name: method}, trained_on=trained_on)
         for name, method in make_methods(names).items()
     )
     path = write_scores(scores, samples, options.out, about=about)
-    print(summarise_scores(scores).query("group in ['all', 'glacier']").round(3).T.to_string())
-    print(f"scores: {path}")
+    summary = summarise_scores(scores)
+    table = summary.query("group in ['all', 'glacier']").round(3).T.to_string()
+    tell(options, {"scores": path, "summary": records(summary)}, table, f"scores: {path}")
     return 0
 
 
 def calibrate(options: argparse.Namespace) -> int:
     """Calibrate the uncertainty of a network's fronts on labelled scenes, and check it on glaciers left out."""
-    from tqdm import tqdm
-
     from calfin_cloud.evaluation import (
         check_calibration,
         check_left_out,
@@ -75,20 +74,24 @@ def calibrate(options: argparse.Namespace) -> int:
     from calfin_cloud.network import DEFAULT_NETWORK, network_id, weights_path
 
     network = options.network or DEFAULT_NETWORK
-    cases = make_cases(tqdm(_samples(options.data), desc="scenes traced", unit="scene", disable=None), network)
+    cases = make_cases(bar(options, "scenes traced", "scene", _samples(options.data)), network)
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)
     unseen = unseen_of(cases)
     picture = path.with_suffix(".png")
     picture.write_bytes(reliability_png(reliability(unseen, calibration), title=network_id(network)))
-    for title, table in (
-        ("as fitted", check_calibration(unseen, calibration)),
-        ("scenes left out", check_left_out(cases, by="scene")),
-        ("glaciers left out", check_left_out(cases, by="glacier")),
-    ):
-        print(title, "too few fronts" if table.empty else table.round(3).to_string(), sep="\n")
-    print(f"calibration: {path}, {picture}")
+    checks = {
+        "as fitted": check_calibration(unseen, calibration),
+        "scenes left out": check_left_out(cases, by="scene"),
+        "glaciers left out": check_left_out(cases, by="glacier"),
+    }
+    lines = []
+    for title, table in checks.items():
+        lines += [title, "too few fronts" if table.empty else table.round(3).to_string()]
+    result = {"calibration": path, "picture": picture}
+    result |= {title: records(table.reset_index()) for title, table in checks.items()}
+    tell(options, result, *lines, f"calibration: {path}, {picture}")
     return 0
 
 

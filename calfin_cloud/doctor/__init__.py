@@ -10,6 +10,7 @@ from calfin_cloud.doctor.here import (
     check_network,
 )
 from calfin_cloud.doctor.remote import (
+    check_catalog,
     check_clock,
     check_domains,
     check_made_by,
@@ -21,6 +22,7 @@ from calfin_cloud.doctor.workers import check_gpus, check_memory, check_worker_c
 
 __all__ = [
     "Finding",
+    "check_catalog",
     "check_certificates",
     "check_clock",
     "check_disk",

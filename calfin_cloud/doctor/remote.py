@@ -42,6 +42,14 @@ def check_domains(domains: Sequence[Domain]) -> Finding:
     return Finding("domains", "ok", f"{len(domains)} in {', '.join(crs)}")
 
 
+def check_catalog(describe: Callable[[], str]) -> Finding:
+    """Whether the catalogue answers and is one: `describe` asks for its first document and says what it is."""
+    try:
+        return Finding("catalogue", "ok", f"answers: {describe()}")
+    except (ValueError, OSError) as error:
+        return problem("catalogue", error, "check its address, or name a public one: earth-search, planetary-computer")
+
+
 def find_examples(
     find_scenes: Callable[[Domain], Iterable[pystac.Item]], domains: Sequence[Domain]
 ) -> tuple[list[Finding], list[Scene]]:

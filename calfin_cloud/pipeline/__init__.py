@@ -2,7 +2,7 @@
 
 from calfin_cloud.pipeline.fjords import derive_fjords
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
-from calfin_cloud.pipeline.mapping import map_fronts
+from calfin_cloud.pipeline.mapping import check_wanted, map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
 from calfin_cloud.pipeline.reports import summarise_scenes
 from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by
@@ -13,6 +13,7 @@ __all__ = [
     "MapSettings",
     "Plan",
     "Prices",
+    "check_wanted",
     "derive_fjords",
     "made_by",
     "map_fronts",

@@ -13,9 +13,10 @@ from distributed import Client
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
 from calfin_cloud.pipeline.runners import check_network, in_order, map_batches, waves
+from calfin_cloud.pipeline.scene import calibration_of
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of
 from calfin_cloud.pipeline.tables import scene_rows, tables_of
-from calfin_cloud.storage import Tables, hold_lease, open_store, tidy, write_batch
+from calfin_cloud.storage import Tables, check_made_alike, hold_lease, is_store, open_store, tidy, write_batch
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +71,11 @@ def map_fronts(
     Counter({'found': 70, 'front': 55, 'no_front': 15, 'known': 0, 'failed': 0})
     """
     settings = settings or MapSettings()
-    crs = {d.crs for d in domains}
-    if len(crs) != 1:
-        raise ValueError(
-            f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
-        )
+    crs = one_crs(domains)
     check_network(settings, client)  # a wrong one ends the run here, not scene by scene
     counts: Counter[str] = Counter(found=0, known=0, front=0, no_front=0, failed=0)
     with hold_lease(store, "map") as check:
-        open_store(store, crs=crs.pop(), made_by=made_by(settings))
+        open_store(store, crs=crs, made_by=made_by(settings))
         batches = _plan(domains, find_scenes, store, batch_size, counts, check)
         recipe = lru_cache(maxsize=4)(partial(recipe_of, settings=settings))  # 30 ms, the same for all of a domain
         run = partial(_map_wave, store=store, settings=settings, client=client, recipe=recipe, check=check)
@@ -88,6 +85,37 @@ def map_fronts(
             if on_batch:
                 on_batch(fronts)
     return counts
+
+
+def check_wanted(domains: Sequence[Domain], settings: MapSettings, store: str | None = None) -> None:
+    """Refuse what a run would refuse, without workers and before anything is written.
+
+    Raises
+    ------
+    ValueError
+        For domains of several CRSs, a network that is not there, a calibration of another one, or a store that was
+        made differently.
+    """
+    crs, made = one_crs(domains), made_by(settings)
+    calibration_of(settings.network)
+    if store is not None and is_store(store):
+        check_made_alike(store, crs=crs, made_by=made)
+
+
+def one_crs(domains: Sequence[Domain]) -> str:
+    """CRS of domains that are to share a store.
+
+    Raises
+    ------
+    ValueError
+        They have several, or there is no domain.
+    """
+    crs = {domain.crs for domain in domains}
+    if len(crs) != 1:
+        raise ValueError(
+            f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
+        )
+    return crs.pop()
 
 
 def tables_of_batches(

@@ -1,9 +1,11 @@
-"""Paints glaciers: scenes with an exactly known front, alone (training) or as COGs in a STAC catalogue (demo, tests).
+"""Glaciers to try things on: painted ones with an exactly known front, and a real scene, as COGs in a STAC catalogue.
 
-The glaciers are random, and a picture is the same on every grid: texture and front are functions of map coordinates.
+Painted glaciers are random, and a picture is the same on every grid: texture and front are functions of map
+coordinates. Training paints them alone, without a catalogue.
 """
 
 from calfin_cloud.sample.catalog import write_sample
 from calfin_cloud.sample.painting import PaintedScene, paint_scene
+from calfin_cloud.sample.real import write_real_sample
 
-__all__ = ["PaintedScene", "paint_scene", "write_sample"]
+__all__ = ["PaintedScene", "paint_scene", "write_real_sample", "write_sample"]

@@ -3,12 +3,13 @@
 from calfin_cloud.scenes.catalogs import CatalogUnreachableError
 from calfin_cloud.scenes.images import images_of, items_from_images
 from calfin_cloud.scenes.periods import period_bounds
-from calfin_cloud.scenes.search import CATALOGS, PublicCatalog, search_scenes, stream_scenes
+from calfin_cloud.scenes.search import CATALOGS, PublicCatalog, describe_catalog, search_scenes, stream_scenes
 
 __all__ = [
     "CATALOGS",
     "CatalogUnreachableError",
     "PublicCatalog",
+    "describe_catalog",
     "images_of",
     "items_from_images",
     "period_bounds",

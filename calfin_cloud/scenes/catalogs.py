@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -78,16 +79,38 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     reader = _Reader()
     known: set[str] = set()
     n_items, is_api = 0, False
-    try:
-        root = reader.read_json(address)
-        if not isinstance(root, dict):
-            raise TypeError(f"got a JSON {type(root).__name__}")
-        is_api = "conformsTo" in root
+    with _telling(address):
+        root, is_api = _read_root(address, reader)
         found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
         for feature, base in found:
             n_items += 1
             known.add(feature.get("collection") or "")
             yield _settled(feature, base, address)
+    if unknown := set(wanted.collections) - known if n_items and not is_api else None:
+        raise ValueError(_unknown_collections(address, unknown, known))
+
+
+def read_title(address: str) -> str:
+    """Ask a catalogue for its first document alone; say what it is. Raises as `read_features` does."""
+    with _telling(address):
+        root, is_api = _read_root(address, _Reader())
+        kind = "STAC API" if is_api else root["type"]
+        return f"{kind} {root.get('title') or root.get('id') or ''}".strip()
+
+
+def _read_root(address: str, reader: _Reader) -> tuple[dict[str, Any], bool]:
+    """Read the first document of a catalogue, and say whether it is that of an API."""
+    root = reader.read_json(address)
+    if not isinstance(root, dict):
+        raise TypeError(f"got a JSON {type(root).__name__}")
+    return root, "conformsTo" in root
+
+
+@contextmanager
+def _telling(address: str) -> Iterator[None]:
+    """Turn what goes wrong with a catalogue into an error that names it, and says whether it may pass."""
+    try:
+        yield
     except _KnownError as error:
         raise ValueError(str(error)) from error
     except Exception as error:
@@ -97,8 +120,6 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
         raise ValueError(
             f"{said}; expected a STAC API, a catalog.json, items as GeoJSON, or the name of a public catalogue"
         ) from error
-    if unknown := set(wanted.collections) - known if n_items and not is_api else None:
-        raise ValueError(_unknown_collections(address, unknown, known))
 
 
 def absolute(address: str) -> str:

@@ -14,6 +14,22 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+
+class Counted(Iterator[Any]):
+    """Values that are handed out one by one, and of which it is known how many are left (`operator.length_hint`)."""
+
+    def __init__(self, values: Iterator[Any], length: int) -> None:
+        self._values, self._length = values, length
+
+    def __next__(self) -> Any:  # noqa: ANN401 - whatever is handed out
+        value = next(self._values)
+        self._length -= 1
+        return value
+
+    def __length_hint__(self) -> int:
+        return max(0, self._length)
+
+
 TABLE = """
 CREATE TABLE listing (
     id TEXT PRIMARY KEY, age REAL, moment REAL, collection TEXT, content BLOB
@@ -29,7 +45,7 @@ WHERE (excluded.age, excluded.moment, excluded.collection) < (age, moment, colle
 READ = "SELECT content FROM listing INDEXED BY by_time ORDER BY moment, id"
 
 
-def sort_unique(features: Iterable[dict[str, Any]], *, name: str) -> Iterator[dict[str, Any]]:
+def sort_unique(features: Iterable[dict[str, Any]], *, name: str) -> Counted:
     """Read all features, then hand them out sorted by `properties.datetime` (ISO 8601) and id, each id once.
 
     Of those with one id the one `updated` last stays, else the earliest, else the first collection by name. `name` is
@@ -49,7 +65,7 @@ def sort_unique(features: Iterable[dict[str, Any]], *, name: str) -> Iterator[di
         if n_unique < n_listed:
             log.info("%s: %d items repeat the id of another and are left out", name, n_listed - n_unique)
         stack.pop_all()
-    return _drain(listing)
+    return Counted(_drain(listing), n_unique)
 
 
 def _fill(listing: sqlite3.Connection, features: Iterable[dict[str, Any]]) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import length_hint
 from pathlib import Path
 
 import pystac
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, shown
+from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, read_title, shown
 from calfin_cloud.scenes.footprints import footprint_touches
-from calfin_cloud.scenes.listing import sort_unique
+from calfin_cloud.scenes.listing import Counted, sort_unique
 from calfin_cloud.scenes.periods import period_bounds
 from calfin_cloud.sensors import item_of
 
@@ -94,7 +95,20 @@ def stream_scenes(
         domain.area_lonlat, period_bounds(period), list(collections or (named.collections if named else ()))
     )
     kept = (feature for feature in read_features(address, wanted) if _is_wanted(feature, wanted, max_cloud))
-    return map(_parsed, sort_unique(kept, name=shown(address)))
+    listing = sort_unique(kept, name=shown(address))
+    return Counted(map(_parsed, listing), length_hint(listing))
+
+
+def describe_catalog(catalog: str | Path) -> str:
+    """Ask a catalogue, named as for `search_scenes`, for its first document, and say what it is.
+
+    Raises
+    ------
+    CatalogUnreachableError, ValueError
+        As `search_scenes` does.
+    """
+    named = CATALOGS.get(str(catalog))
+    return read_title(absolute(named.url if named else str(catalog)))
 
 
 def _is_wanted(feature: Feature, wanted: Wanted, max_cloud: float | None) -> bool:

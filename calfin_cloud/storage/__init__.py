@@ -32,6 +32,7 @@ from calfin_cloud.storage.reviews import instant, read_reviews, write_review
 from calfin_cloud.storage.stores import (
     begin_change,
     check_finished,
+    check_made_alike,
     end_change,
     is_store,
     keep_domain,
@@ -66,6 +67,7 @@ __all__ = [
     "add_scenes",
     "begin_change",
     "check_finished",
+    "check_made_alike",
     "checked_domains",
     "clear_masks",
     "compact_store",

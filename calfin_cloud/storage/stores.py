@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -30,6 +30,7 @@ from calfin_cloud.storage.leases import commit_whole
 
 OWN_NAMES = re.compile(r"masks|lease-.*|\..*\.part")  # what a store may have before it is one
 LONGEST_NAME = 200  # of a file, without its ending: file systems take 255 bytes
+MOST_TOLD = 8  # differences of a store that a message names
 RESTORE = "restore it from a copy, or map into a new store"
 
 
@@ -41,20 +42,40 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps({"crs": crs, **made_by}))
     fs, root = open_place(store)
     if is_store(store):
-        check_finished(store)
-        found = read_store(store)
-        if differing := {k for k in found | wanted if found.get(k) != wanted.get(k)}:
-            got = {k: (found.get(k), wanted.get(k)) for k in sorted(differing)}
-            remedy = "choose another store"
-            if "crs" not in differing:
-                remedy = "`calfin map --recompute` maps its scenes again with what is given now; or " + remedy
-            raise ValueError(f"{store} was made differently: (store, now) = {got}; {remedy}")
+        check_made_alike(store, crs=crs, made_by=made_by)
         return
     names = [path.rpartition("/")[2] for path in fs.ls(root, detail=False)] if fs.exists(root) else []
     if any(not OWN_NAMES.fullmatch(name) for name in names):
         raise ValueError(f"{store} is not empty and not a store of calfin: choose an empty or a new folder")
     zarr.open_group(f"{store_address(store)}/masks", mode="a", use_consolidated=False)
     commit_whole(fs, root, f"{root}/store.json", seal(wanted))
+
+
+def check_made_alike(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
+    """Refuse a store that was made with another CRS, model or settings, and say just what differs.
+
+    Raises
+    ------
+    ValueError
+        It was, or a verb was stopped half way.
+    """
+    check_finished(store)
+    differing = list(_differences(read_store(store), json.loads(json.dumps({"crs": crs, **made_by}))))
+    if differing:
+        remedy = "choose another store"
+        if not any(told.startswith("crs ") for told in differing):
+            remedy = "`calfin map --recompute` maps its scenes again with what is given now; or " + remedy
+        more = f", and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
+        raise ValueError(f"{store} was made differently: {', '.join(differing[:MOST_TOLD])}{more}; {remedy}")
+
+
+def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401 - values of JSON
+    """Name what differs between two values of JSON, by the names of the settings that lead there."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted(found | wanted):
+            yield from _differences(found.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif found != wanted:
+        yield f"{name} is {json.dumps(found)} in the store and {json.dumps(wanted)} now"
 
 
 def is_store(store: str) -> bool:
