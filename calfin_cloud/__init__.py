@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "products": ["read_product"],
         "results": [
             "compare_products",
+            "explore",
             "export_store",
             "measure_series",
             "open_store",
@@ -32,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "trace_image",
         ],
         "polygons": ["close_polygons"],
+        "sensors": ["Quality", "Sensor", "register_sensor"],
         "sample": ["write_real_sample", "write_sample"],
         "scenes": ["items_from_images", "search_scenes", "stream_scenes"],
         "storage": ["read_fronts", "read_masks", "read_polygons", "read_rejected"],

@@ -36,13 +36,38 @@ NAME_COLUMNS = ("name", "RefName", "GlacierName", "Official_N", "OfficialN")
 
 @dataclass(frozen=True)
 class Domain:
-    """Fixed map rectangle around one terminus.
+    """Fixed map rectangle around one terminus, and what is known of the place; a notebook shows it as an outline.
 
-    `grid` is a north-up `GeoBox` with square pixels in a projected CRS in metres (EPSG:3413, EPSG:3031 or UTM), 64 to
-    8192 px a side. `fjord_boundary` is where a front may lie, `centerline` runs along the flow; both in the grid's CRS.
-    `fjord_source` says where the boundary is from: `fjord_boundary` (drawn by hand), `dates` or `ice_mask` (derived).
-    `termini` are lines where the glacier is known to have ended; `ice` and `ocean` are glacier ice and sea as maps show
-    them, all in the grid's CRS.
+    Attributes
+    ----------
+    name
+        Word characters, `.` and `-`: it becomes part of paths.
+    grid
+        North-up `GeoBox` with square pixels in a projected CRS in metres (EPSG:3413, EPSG:3031 or UTM), 64 to 8192
+        px a side.
+    glacier_id
+        Number or name that fronts of this glacier carry, as in MEaSUREs.
+    fjord_boundary
+        Where a front may lie, in the grid's CRS; None where nobody knows.
+    centerline
+        Line along the flow, in the grid's CRS.
+    fjord_source
+        Where the boundary is from: `fjord_boundary` (drawn by hand), `dates` or `ice_mask` (derived).
+    termini
+        Lines where the glacier is known to have ended, with date and source, in the grid's CRS.
+    ice, ocean
+        Glacier ice and sea as maps show them, in the grid's CRS.
+
+    Raises
+    ------
+    ValueError
+        The grid is not of this kind, or the name cannot be part of a path.
+
+    Examples
+    --------
+    >>> domain = cc.Domain("Store", cc.box_grid((0, 0, 12_000, 12_000), "EPSG:3413"))
+    >>> domain.crs, domain.shape, domain.resolution_m
+    ('EPSG:3413', (400, 400), 30.0)
     """
 
     name: str
@@ -177,10 +202,29 @@ def shifted(degrees: float) -> Callable[[NDArray[np.float64]], NDArray[np.float6
 def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float = DEFAULT_RESOLUTION_M) -> GeoBox:
     """Grid of square pixels around `bounds` (left, bottom, right, top in `crs`), edges on multiples of the pixel.
 
+    Parameters
+    ----------
+    bounds
+        Left, bottom, right, top in `crs`, in metres.
+    crs
+        Projected CRS in metres, by name, number or as a `pyproj.CRS`.
+    resolution_m
+        Side of a pixel in metres.
+
+    Returns
+    -------
+    GeoBox
+        North up, rows from the top; it covers the bounds with less than a pixel to spare.
+
     Raises
     ------
     ValueError
         `crs` is in degrees: pixels of 30 degrees would be meant.
+
+    Examples
+    --------
+    >>> cc.box_grid((100, 100, 6_000, 6_000), "EPSG:3413", 30.0).shape
+    Shape2d(x=197, y=197)
     """
     if CRS.from_user_input(crs).is_geographic:
         raise ValueError(f"a grid needs a projected CRS in metres, got {crs}: use EPSG:3413, EPSG:3031 or UTM")
@@ -205,6 +249,30 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
 
     Properties: `name, glacier_id, crs, resolution_m, bounds` (in `crs`), `fjord_boundary`, `centerline` (WKT in `crs`),
     `fjord_source`, and where they are known `termini` (line, date, source), `ice` and `ocean` (WKT in `crs`).
+
+    Parameters
+    ----------
+    domains
+        Their names must differ.
+    path
+        File to write.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        Two domains share a name.
+    OSError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> cc.write_domains([cc.domain_from_glacier("Store")], "store.geojson").name
+    'store.geojson'
     """
     path = Path(path)
     path.write_text(domains_json(domains))
@@ -242,6 +310,28 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
 
     A file of `write_domains`, or any vector file of polygons with a `name`: the polygon's bounding box in the property
     `crs` (else EPSG:3413, EPSG:3031 or UTM by place) at `resolution_m` (else 30 m) becomes the grid.
+
+    Parameters
+    ----------
+    path
+        Any vector file, or an open file of GeoJSON.
+    names
+        Only the domains of these names; all where not given.
+
+    Returns
+    -------
+    list
+        Domains in the order of the file.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, holds no domain, a name twice, or not all of `names`.
+
+    Examples
+    --------
+    >>> [domain.name for domain in cc.read_domains("real/domains.geojson")]
+    ['Harald-Moltke-Brae']
     """
     try:
         table = gpd.read_file(path)
@@ -312,10 +402,33 @@ def domains_from_termini(
     ----------
     termini
         Lines in any CRS, with an id column (one of glacier_id, GlacierID, Glacier_ID, ... or `id_column`).
+    id_column
+        Column with the glacier id, where it has another name.
     resolution_m
         Pixel side of the grids.
+    margin
+        Room on either side of the termini, in lengths of their box.
+    min_side_m
+        Least side of a domain in metres.
     crs
         CRS of the grids; by place where not given.
+
+    Returns
+    -------
+    list
+        A domain for each glacier id, sorted by id.
+
+    Raises
+    ------
+    ValueError
+        The table has no CRS, no column of ids, or no line.
+
+    Examples
+    --------
+    >>> termini = gpd.read_parquet("real/reference.parquet")
+    >>> (domain,) = cc.domains_from_termini(termini)
+    >>> domain.name, len(domain.termini)
+    ('glacier-75', 159)
     """
     if termini.crs is None:
         raise ValueError("the termini have no CRS: assign one to the file, e.g. EPSG:3413")

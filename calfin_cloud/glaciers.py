@@ -71,6 +71,16 @@ def read_termini(glacier_id: str | None = None) -> gpd.GeoDataFrame:
 def find_glacier(text: str) -> Glacier:
     """Find one glacier of the index by name, by another name, by part of a name, or by number; accents do not matter.
 
+    Parameters
+    ----------
+    text
+        Name, part of a name, or number of MEaSUREs; upper and lower case are alike.
+
+    Returns
+    -------
+    Glacier
+        Its row of the index: `id`, `name`, `other_names`, `lon`, `lat`, `source`.
+
     Raises
     ------
     ValueError
@@ -118,6 +128,11 @@ def domain_from_glacier(
     crs
         Of the grid; by place where not given.
 
+    Returns
+    -------
+    Domain
+        With the termini of the index, if it has some.
+
     Raises
     ------
     ValueError
@@ -147,6 +162,24 @@ def domain_from_point(
 ) -> Domain:
     """Make a square domain of `size_km` around a point in degrees.
 
+    Parameters
+    ----------
+    lon, lat
+        Centre in degrees.
+    size_km
+        Side of the square.
+    resolution_m
+        Side of a pixel in metres.
+    name
+        Of the domain; its place where not given.
+    crs
+        Of the grid; EPSG:3413, EPSG:3031 or UTM by place where not given.
+
+    Returns
+    -------
+    Domain
+        A square whose edges are multiples of the pixel.
+
     Raises
     ------
     ValueError
@@ -171,6 +204,22 @@ def domain_from_box(
     bounds: Sequence[float], *, resolution_m: float = DEFAULT_RESOLUTION_M, name: str = "", crs: str | None = None
 ) -> Domain:
     """Make the domain around a box of degrees: west, south, east, north; west may be east of the antimeridian.
+
+    Parameters
+    ----------
+    bounds
+        West, south, east, north in degrees.
+    resolution_m
+        Side of a pixel in metres.
+    name
+        Of the domain; its place where not given.
+    crs
+        Of the grid; by place where not given.
+
+    Returns
+    -------
+    Domain
+        The rectangle of the grid that covers the box.
 
     Raises
     ------

@@ -121,6 +121,25 @@ def predict_scene(
 
     NaN where the scene has no data.
 
+    Parameters
+    ----------
+    channels
+        (y, x, 4) uint8, what `prepare_scene` makes.
+    network
+        Name of a shipped network, or path of weights.
+    fjord_mask
+        (y, x) bool, True where a front may lie; None where nobody knows.
+    settings
+        How pictures are cut for the network, and what runs it.
+    trace
+        Settings that decide which candidates are looked at again.
+
+    Returns
+    -------
+    tuple
+        Probabilities of front edge and ice, (mask, y, x) float32, NaN = missing; boxes of the candidates that were
+        looked at again, (n, 4) int32 top, bottom, left, right.
+
     Raises
     ------
     ValueError
@@ -128,8 +147,10 @@ def predict_scene(
 
     Examples
     --------
-    >>> channels = prepare_scene(scene, 30.0, "optical")                                           # doctest: +SKIP
-    >>> (front, ice), boxes = predict_scene(channels, network="calfin-efficient")                  # doctest: +SKIP
+    >>> channels = cc.prepare_scene(scene, 30.0, "optical")
+    >>> (front, ice), boxes = cc.predict_scene(channels, network="calfin-efficient")
+    >>> front.shape == scene.shape[1:]
+    True
     """
     settings = settings or InferenceSettings()
     predict = partial(predict_pictures, network=network, settings=settings)
@@ -148,6 +169,20 @@ def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = 
 
     CALFIN's three channels (calfin-method 2.3); the last one is the kind of the sensor where the scene has data, see
     `SEEN_BY`, and 0 elsewhere. Narrow SLC-off gaps count as data, for the network looks across.
+
+    Parameters
+    ----------
+    scene
+        (band, y, x) float32, signal and cloud as in `schema.BANDS`; NaN = missing.
+    resolution_m
+        Side of a pixel, which tells stripes from wide gaps.
+    kind
+        `optical`, `sar` or `unknown`: which second opinion fronts will get.
+
+    Returns
+    -------
+    ndarray
+        (y, x, 4) uint8: grey, contrast-enhanced and shadow-corrected; kind of the sensor, 0 where there is no data.
 
     Raises
     ------

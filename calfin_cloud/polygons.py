@@ -117,6 +117,21 @@ def close_polygons(
         edge of the data is then the edge of the image, and there are no walls.
     exits
         Points in the CRS of the grid that must never be ocean; those beyond the grid say nothing.
+    settings
+        What closes a front and counts as ocean; those of the release where not given.
+
+    Returns
+    -------
+    Polygons
+        `ocean` and `ice` in the CRS of the grid, or None of both and a `reason`.
+
+    Examples
+    --------
+    >>> ice = np.repeat([[1.0] * 128 + [0.0] * 128], 256, axis=0)  # ice in the western half
+    >>> grid = cc.box_grid((0, 0, 7680, 7680), "EPSG:3413")
+    >>> closed = cc.close_polygons([LineString([(3840, 0), (3840, 7680)])], ice, grid, fjord_mask=None)
+    >>> round(closed.ocean.area / 7680**2, 2)
+    0.5
     """
     settings = settings or PolygonSettings()
     _check(lines, ice, grid, fjord_mask)

@@ -46,10 +46,22 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     columns
         Our name of a column -> the file's, where it is not recognised: ``{"datetime": "when"}``.
 
+    Returns
+    -------
+    GeoDataFrame
+        `key, scene_id, glacier_id, datetime` (UTC), `sensor, author, quality_flag, sigma_m, score`, empty or NaN
+        where the file does not say, and `geometry`.
+
     Raises
     ------
     ValueError
         No CRS, no such column, or rows without a date.
+
+    Examples
+    --------
+    >>> fronts = cc.read_product("real/reference.parquet")
+    >>> len(fronts), fronts["glacier_id"].unique().tolist(), fronts.crs.to_epsg()
+    (159, ['75'], 3413)
     """
     table = gpd.read_parquet(path) if str(path).endswith("parquet") else gpd.read_file(path)
     return product_of(table, columns, source=str(path))

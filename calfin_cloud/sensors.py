@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -46,7 +46,22 @@ S2_OFFSET_BASELINE = "04.00"
 
 @dataclass(frozen=True)
 class Quality:
-    """How a quality band says fill and cloud: by bits set in it (`is_bits`) or by its class numbers."""
+    """How a quality band says fill and cloud.
+
+    Attributes
+    ----------
+    assets
+        Names of the band among the assets of an item, the preferred one first.
+    fill, cloud
+        Bits, counted from 0, or class numbers that mean no data, and cloud.
+    is_bits
+        Whether these are bits that may be set together; otherwise they are classes.
+
+    Examples
+    --------
+    >>> Quality(("SCL",), fill=(0,), cloud=(8, 9, 10), is_bits=False).cloud
+    (8, 9, 10)
+    """
 
     assets: tuple[str, ...]
     fill: tuple[int, ...]
@@ -67,12 +82,33 @@ SCL = Quality(("scl", "SCL"), fill=(0,), cloud=(8, 9, 10), is_bits=False)
 
 @dataclass(frozen=True)
 class Sensor:
-    """One row of the table: where it applies, and what to read there.
+    """One row of the table: where it applies, and what to read there. `register_sensor` adds rows of your own.
 
-    `collections` are the names of Earth Search, Planetary Computer, USGS and stactools; an item of a collection with
-    another name is known by its id. `instruments` are the first four letters of a Landsat id (none: any instrument).
-    `assets` come in order of preference. A `scale` other than 1 gives reflectance, `decibel` 10 turns power and 20
-    amplitude into dB; all else stays a digital number.
+    Attributes
+    ----------
+    collections
+        Ids of STAC collections; an item of a collection with another name is known by its id.
+    id_pattern
+        Regular expression that the id of an item begins with; `(?!)` for none.
+    assets
+        Names of the band that shows ice, the preferred one first: near infrared, or HH before VV.
+    instruments
+        First four letters of a Landsat id; none for any instrument.
+    kind
+        `optical` or `sar`, which decides the second opinion that a front gets.
+    nodata
+        Numbers at or below it are missing, where the file itself does not say.
+    scale, offset
+        Reflectance = scale * number + offset, unless the item says otherwise; with scale 1 numbers stay as they are.
+    decibel
+        10 turns power into dB, 20 amplitude; 0 leaves the numbers.
+    quality
+        How bands of clouds are read; the first whose asset an item has. Without one every pixel is clear.
+
+    Examples
+    --------
+    >>> Sensor(("aster-l1t",), r"AST_L1T", ("VNIR_Band3N",)).kind
+    'optical'
     """
 
     collections: tuple[str, ...]
@@ -110,10 +146,59 @@ SENSORS = (
 )
 """The table; the first row that applies to an item is taken. `images` are files the user names: one band, as it is."""
 
-READ_ASSETS = frozenset(
-    key for row in SENSORS for keys in (row.assets, *(q.assets for q in row.quality)) for key in keys
-)
-"""Assets that may be read of any item."""
+
+def _assets_of(rows: Sequence[Sensor]) -> frozenset[str]:
+    return frozenset(key for row in rows for keys in (row.assets, *(q.assets for q in row.quality)) for key in keys)
+
+
+READ_ASSETS = _assets_of(SENSORS)
+"""Assets that may be read of any item of the table."""
+
+
+_own: list[Sensor] = []
+
+
+def register_sensor(sensor: Sensor) -> None:
+    """Read a sensor that the table does not know, or read one of its collections differently, in this process.
+
+    A row of your own goes before the rows of the table. Register it before you search, since a search drops assets that
+    nothing reads. `map_fronts` and `plan_run` take the rows along to the workers of their client, those that come later
+    too. A store notes them among what it was made with, so that later runs have to register them too.
+
+    Parameters
+    ----------
+    sensor
+        Where it applies and what is read there.
+
+    Raises
+    ------
+    ValueError
+        It applies nowhere, names no asset, or its pattern is no regular expression.
+
+    Examples
+    --------
+    >>> register_sensor(Sensor(("aster-l1t",), r"AST_L1T", ("VNIR_Band3N",)))
+    >>> own_sensors()[0].collections
+    ('aster-l1t',)
+    """
+    if not sensor.assets or not (sensor.collections or sensor.id_pattern):
+        raise ValueError(f"a sensor needs assets, and collections or a pattern of ids, got {sensor}")
+    try:
+        re.compile(sensor.id_pattern)
+    except re.error as error:
+        raise ValueError(f"id_pattern is no regular expression: {error}, got {sensor.id_pattern!r}") from error
+    if sensor not in _own:
+        _own.insert(0, sensor)
+
+
+def own_sensors() -> tuple[Sensor, ...]:
+    """Return the rows that `register_sensor` added, the last one first."""
+    return tuple(_own)
+
+
+def read_assets() -> frozenset[str]:
+    """Names of the assets that may be read of any item."""
+    return READ_ASSETS | _assets_of(own_sensors())
 
 
 @dataclass(frozen=True)
@@ -271,13 +356,14 @@ def cloud_from_quality(values: ArrayLike, spec: Quality) -> NDArray[np.float32]:
 
 def _sensor_of(item: pystac.Item) -> Sensor:
     collection = item.collection_id or ""
-    rows = [row for row in SENSORS if collection in row.collections]
-    rows = rows or [row for row in SENSORS if re.match(row.id_pattern, item.id)]
+    table = (*_own, *SENSORS)
+    rows = [row for row in table if collection in row.collections]
+    rows = rows or [row for row in table if re.match(row.id_pattern, item.id)]
     code = _landsat_code(item)
     for row in rows:
         if not row.instruments or code in row.instruments:
             return row
-    known = sorted({name for row in SENSORS for name in row.collections})
+    known = sorted({name for row in table for name in row.collections})
     raise SceneError(
         "no_band",
         f"{item.id} of collection {collection!r}, platform {item.properties.get('platform')!r}, is of no known sensor; "

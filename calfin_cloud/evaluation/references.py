@@ -37,6 +37,30 @@ def compare_fronts(
 
     `persistence_m` is the distance of the known terminus that guided the scene, of the `domains` that have termini; NaN
     elsewhere: a method must be nearer than that to be worth its while.
+
+    Parameters
+    ----------
+    fronts
+        Table of `read_fronts`.
+    reference
+        Table of `read_product`, in any CRS.
+    max_days
+        Longest time to a reference of another day.
+    domains
+        Those whose termini guided the fronts, to measure persistence with.
+
+    Returns
+    -------
+    DataFrame
+        `key, reference_date, distance_m, persistence_m`, a row a scene and date of the reference; distances in m of
+        the CRS of `fronts`.
+
+    Examples
+    --------
+    >>> reference = cc.read_product("real/reference.parquet")
+    >>> table = cc.compare_fronts(cc.read_fronts("fronts"), reference)
+    >>> table["reference_date"].tolist(), bool(table["distance_m"].iloc[0] < 150)
+    (['2021-09-27'], True)
     """
     by_name = {domain.name: domain for domain in domains}
     rows: list[dict[str, Any]] = []

@@ -44,7 +44,7 @@ DEFINITIONS = {
 
 
 def write_scores(
-    scores: Scores, samples: Iterable[Sample], out: Path, *, about: Mapping[str, Mapping[str, Any]] | None = None
+    scores: Scores, samples: Iterable[Sample], out: str | Path, *, about: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Path:
     """Write all scores into a folder, and return the path of the readable table.
 
@@ -53,11 +53,32 @@ def write_scores(
 
     Parameters
     ----------
+    scores
+        What `score` returns.
     samples
         Those that were scored, for the pictures.
+    out
+        Folder to write into; it is made.
     about
         What is to be said of each method by name, such as `describe_methods` gives.
+
+    Returns
+    -------
+    Path
+        `scores.md`.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written.
+
+    Examples
+    --------
+    >>> from calfin_cloud.evaluation import make_methods
+    >>> cc.write_scores(cc.score([sample], make_methods(["sobel"])), [sample], "scores").name
+    'scores.md'
     """
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     summary, paired, worst = summarise_scores(scores), compare_methods(scores), worst_scenes(scores)
     scores.table.reset_index().to_csv(out / "scores.csv", index=False)

@@ -85,8 +85,27 @@ def score(
         Labelled scenes, no two of one name.
     methods
         By name; the first is the one that others are compared with.
+    trace
+        Settings of the tracing, the same for all methods.
     trained_on
         Glaciers that a method was trained on, as far as they are known.
+
+    Returns
+    -------
+    Scores
+        `table`: a row a method and scene; `distances` and `lines` by method and scene, in px of the image.
+
+    Raises
+    ------
+    ValueError
+        Two samples share a name, or there is none.
+
+    Examples
+    --------
+    >>> from calfin_cloud.evaluation import make_methods
+    >>> scores = cc.score([sample], make_methods(["sobel"]))
+    >>> scores.table.index.tolist()
+    [('sobel', 'step')]
     """
     trained_on = trained_on or {}
     scored = [

@@ -253,7 +253,34 @@ class MapWeights:
 
 @dataclass(frozen=True)
 class TraceSettings:
-    """What decides a front: the settings of every step."""
+    """What decides a front: the settings of every step. Defaults are CALFIN's release; `fronts.DEFAULT` is what runs.
+
+    Attributes
+    ----------
+    line
+        From the edge to ordered lines.
+    isolation
+        From a line to its runs away from the walls.
+    window
+        Windows of the second pass.
+    filter
+        What a window must show; None lets all pass.
+    candidate
+        What a line must show.
+    vertex
+        From pixels to vertices.
+    guide
+        How known termini guide; None: they do not.
+    maps
+        What maps of ice and ocean are worth; None: nothing.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> settings = cc.TraceSettings()
+    >>> replace(settings, line=replace(settings.line, max_gap_px=20.0)).line.max_gap_px
+    20.0
+    """
 
     line: LineSettings = field(default_factory=LineSettings)
     isolation: IsolationSettings = field(default_factory=IsolationSettings)

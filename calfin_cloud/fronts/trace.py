@@ -45,6 +45,12 @@ class Front:
     ends
         Why a front at a known terminus ends where it does, on either side: it reaches the end of the corridor, is
         faint beyond, has turned along the fjord, or follows a wall.
+
+    Examples
+    --------
+    >>> trace = cc.trace_fronts(*step)
+    >>> len(trace.fronts), trace.fronts[0].traced_by
+    (1, 'free')
     """
 
     line: NDArray[np.float64]
@@ -65,7 +71,24 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Trace:
-    """Fronts of a scene, the longest first; without one, the reason (of `schema.REASONS`) and the measured values."""
+    """Fronts of a scene in pixels, or why there is none.
+
+    Attributes
+    ----------
+    fronts
+        Of the scene, the longest first.
+    reason
+        Why there is none, of `schema.REASONS`; empty where there is one.
+    detail
+        The measured values behind the reason.
+    rejected
+        Candidates that were turned down, each with its line and what was objected.
+
+    Examples
+    --------
+    >>> cc.trace_fronts(np.zeros((256, 256)), np.zeros((256, 256))).reason
+    'no_edge'
+    """
 
     fronts: tuple[Front, ...]
     reason: str = ""
@@ -108,13 +131,27 @@ def trace_fronts(
     front, ice
         (y, x) probabilities of the front edge and of ice or land; NaN = missing.
     fjord_mask
-        (y, x) bool, True where a front may lie; None where nobody has drawn it. The release needs one: without it the
-        border of its windows is the wall.
+        (y, x) bool, True where a front may lie; None where nobody has drawn it. The release needs one: without it
+        the border of its windows is the wall.
     valid
         (y, x) bool, False where the scene has no data; by default where `front` is NaN.
     boxes
-        (n, 4) top, bottom, left, right of the candidates of the first pass, see `candidate_boxes`. Where settings ask
-        for one front a window, a window around each is traced; if none has a front, the scene as a whole.
+        (n, 4) top, bottom, left, right of the candidates of the first pass, see `candidate_boxes`. Where settings
+        ask for one front a window, a window around each is traced; if none has a front, the scene as a whole.
+    settings
+        Of every step; those of CALFIN's release are `fronts.CALFIN`.
+
+    Returns
+    -------
+    Trace
+        Fronts in pixels of the arrays, x = column, y = row; or the reason that there is none.
+
+    Examples
+    --------
+    >>> front, ice = step  # two (256, 256) arrays: ice to the left of an edge along column 128
+    >>> trace = cc.trace_fronts(front, ice)
+    >>> bool(abs(trace.fronts[0].line[:, 0] - 128).max() < 1)
+    True
     """
     frame = _frame(front, ice, fjord_mask, valid, settings)
     return _trace_windows(frame, boxes, settings) if settings.window.one_front else _trace_frame(frame, settings)

@@ -50,6 +50,8 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     ----------
     items
         From `search_scenes` or `items_from_images`; the order is kept.
+    domain
+        Its grid is that of the scenes.
 
     Returns
     -------
@@ -64,8 +66,11 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
 
     Examples
     --------
-    >>> scenes = stack_scenes(items, domain)
-    >>> scenes.sel(band="signal").isel(time=0).plot()
+    >>> (domain,) = cc.read_domains("real/domains.geojson")
+    >>> scenes = cc.stack_scenes(cc.search_scenes("real/catalog.json", domain, "2021"), domain)
+    >>> scenes.dims, scenes.shape == (1, 2, *domain.shape)
+    (('time', 'band', 'y', 'x'), True)
+    >>> signal = scenes.isel(time=0).sel(band="signal").compute()
     """
     if not items:
         raise ValueError("there are no items to stack: widen the period, or check that the catalogue covers the domain")

@@ -64,7 +64,8 @@ def calfin_network(*, width: float = 1.0, size: int = TILE_SIZE) -> keras.Model:
     Parameters
     ----------
     width
-        Factor on the filters of every layer, rounded to multiples of 8; 1 is the original with 29,458,201 parameters.
+        Factor on the filters of every layer, rounded to multiples of 8; 1 is the original with 29,458,201
+        parameters.
     size
         Side of the square input in px, a multiple of 32; weights fit every size.
 
@@ -72,6 +73,16 @@ def calfin_network(*, width: float = 1.0, size: int = TILE_SIZE) -> keras.Model:
     -------
     keras.Model
         (n, size, size, 3) in -1..1 -> (n, size, size, 2) in 0..1: the front mask and the ice mask.
+
+    Raises
+    ------
+    ValueError
+        `size` is no multiple of 32.
+
+    Examples
+    --------
+    >>> cc.calfin_network(width=0.1).output_shape
+    (None, 224, 224, 2)
     """
     if size % 32 or size < 64:
         raise ValueError(f"size must be a multiple of 32, at least 64 (the network halves it five times), got {size}")

@@ -38,8 +38,8 @@ class InferenceSettings:
     square_pixels
         Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
     engine
-        What runs the network, see `Engine`. Settings that differ in nothing else are equal, and a store does not keep
-        it.
+        What runs the network, see `Engine`. Settings that differ in nothing else are equal, and a store does not
+        keep it.
 
     Examples
     --------

@@ -73,11 +73,17 @@ def load_network(
         writes them, or of a Keras 2 `.h5` of CALFIN or of Mohajerani et al. (2019), weights at the root or below
         `/model_weights`. The latter's network has one channel and one mask, for `predict_front`.
     sha256
-        Expected hash of the file in hexadecimal; checked before the file is opened. Shipped weights are checked always.
+        Expected hash of the file in hexadecimal; checked before the file is opened. Shipped weights are checked
+        always.
     size
         Side of the square input in px; a `.keras` model keeps its own.
     in_bfloat16
         Compute in bfloat16, which is quicker on a GPU; weights and masks stay float32.
+
+    Returns
+    -------
+    keras.Model
+        (n, size, size, 3) in -1..1 -> (n, size, size, masks) in 0..1; front, ice and with some weights rock.
 
     Raises
     ------

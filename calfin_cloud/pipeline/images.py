@@ -40,6 +40,35 @@ def trace_image(
     Properties `image, front, state, reason, detail, confidence`, and `sigma_px, half95_px, score, score_reasons` (see
     `fronts.Uncertainty`); geometry a LineString or None in pixel coordinates: x = column, y = row, the centre of the
     first pixel at (0, 0).
+
+    Parameters
+    ----------
+    path
+        PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit, 64 px a side or more.
+    network
+        Name of a shipped network, or path of weights.
+    settings
+        How pictures are cut for the network, and what runs it.
+    trace
+        From masks to fronts.
+    kind
+        `optical`, `sar` or `unknown`.
+
+    Returns
+    -------
+    list
+        Features; the state of an image that cannot be read is `failed`, with the error as `detail`.
+
+    Raises
+    ------
+    ValueError
+        The network is not known, or its file holds none.
+
+    Examples
+    --------
+    >>> (feature, *_) = cc.trace_image("missing.png")
+    >>> feature["properties"]["state"], feature["geometry"]
+    ('failed', None)
     """
     sure: list[Uncertainty] = []
     try:

@@ -23,7 +23,7 @@ from distributed import Client
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import SceneMasks, predict_scene, tracing_mask
-from calfin_cloud.pipeline.runners import placement_of
+from calfin_cloud.pipeline.runners import placement_of, share_sensors
 from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, store_and_trace
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.schema import SceneError, to_levels
@@ -135,6 +135,7 @@ def probe_scenes(
         The store of the run: where it is on an object store, the probe writes beside it, and deletes that again.
         Otherwise it writes into temporary folders of the workers.
     """
+    share_sensors(client)
     start_s = _warm_up(settings, client)
     placement = placement_of(client) if client else None
     network, others = (placement.network, placement.others) if placement else (None, None)

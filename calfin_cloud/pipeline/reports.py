@@ -13,6 +13,24 @@ def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = 
 
     `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`. Where a scene lies
     between two references, those of each year have a column.
+
+    Parameters
+    ----------
+    fronts
+        Table of `read_fronts`.
+    distances
+        What `compare_fronts` returns; without it there is no column of distances.
+
+    Returns
+    -------
+    DataFrame
+        `domain, scene_id, datetime` (day), `platform, state, reason, n_fronts, length_m, confidence, sigma_m,
+        score`.
+
+    Examples
+    --------
+    >>> cc.summarise_scenes(cc.read_fronts("fronts"))[["datetime", "platform", "state", "n_fronts"]].values.tolist()
+    [['2021-09-27', 'landsat-8', 'front', 1]]
     """
     by_key = fronts.groupby("key", sort=False)
     scenes = by_key[["domain", "scene_id", "datetime", "platform", "state", "reason"]].first()

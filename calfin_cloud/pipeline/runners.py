@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import dask.array as da
 import numpy as np
 from dask.delayed import delayed
-from distributed import Client, Future, KilledWorker
+from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin
 from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ from calfin_cloud.network import PICTURE_SIZE
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Group, Result, calibration_of, look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.sensors import Sensor, own_sensors, register_sensor
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +106,33 @@ def map_batches(
     batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
 ) -> list[list[Result]]:
     """Map the scenes of some batches; masks and pictures are written. The results of each scene, by batch."""
+    share_sensors(client)
     placement = placement_of(client) if client else None
     n_scenes = sum(len(batch.scenes) for batch in batches)
     groups = [_groups_of(batch, store, n_scenes, placement) for batch in batches]
     flat = [group for of_batch in groups for group in of_batch]
     results = iter(_map_on(client, flat, settings, placement) if client and placement else _map_here(flat, settings))
     return [[result for _ in of_batch for result in next(results)] for of_batch in groups]
+
+
+class OwnSensors(WorkerPlugin):
+    """Rows of the table of sensors that every worker of a cluster knows, also one that joins later."""
+
+    name = "calfin-sensors"
+
+    def __init__(self, rows: Sequence[Sensor]) -> None:
+        self.rows = rows
+
+    def setup(self, worker: Worker) -> None:
+        """Add the rows to the table of this process."""
+        for row in reversed(self.rows):
+            register_sensor(row)
+
+
+def share_sensors(client: Client | None) -> None:
+    """Make the workers of a client know the sensors that were registered here."""
+    if client is not None and (rows := own_sensors()):
+        client.register_plugin(OwnSensors(rows))
 
 
 def run_each(

@@ -14,6 +14,7 @@ from calfin_cloud.domains import Domain, domains_json
 from calfin_cloud.fronts import TraceSettings, calibration_beside
 from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, InferenceSettings, engine_of, network_id, weights_path
 from calfin_cloud.polygons import PolygonSettings
+from calfin_cloud.sensors import own_sensors
 
 EVEN_EVIDENCE = PolygonSettings(ice_evidence=0.5)
 """What is more ice than ocean is ice: the shipped network is seldom as sure as the release asks (224 of 255)."""
@@ -29,6 +30,12 @@ class MapSettings:
         Name of a shipped network, or path of a weights file.
     max_cloud, max_nodata
         Part of the domain, 0 to 1, above which a scene is left out.
+    inference
+        How pictures are cut for the network, and what runs it.
+    trace
+        From masks to fronts.
+    polygons
+        From fronts to ocean and ice.
 
     Examples
     --------
@@ -73,12 +80,14 @@ def settings_from(saved: Mapping[str, Any]) -> MapSettings:
 
 def made_by(settings: MapSettings) -> dict[str, Any]:
     """Return what a store is made with, as `store.json` keeps it: settings, model, calibration, version of the code."""
-    return {
+    made = {
         "settings": saved(settings),
         "model": network_id(settings.network),
         "calibration": calibration_id(settings.network),
         "code": version("calfin-cloud"),
     }
+    own = [asdict(row) for row in own_sensors()]
+    return made | ({"sensors": own} if own else {})
 
 
 def recipe_of(domain: Domain, settings: MapSettings) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -101,7 +102,7 @@ def retry_failed(
 
 
 def retrace_fronts(
-    store: str,
+    store: str | Path,
     domains: Sequence[Domain] = (),
     *,
     settings: MapSettings | None = None,
@@ -124,6 +125,10 @@ def retrace_fronts(
         Only what comes after the masks is used: `trace` and `polygons`. Those of the store where not given.
     everything
         Trace all scenes, also where nothing has changed, as after damage to a file.
+    client
+        A Dask client; without one, in this process.
+    on_batch
+        Called with the fronts of each batch once it is written.
 
     Returns
     -------
@@ -134,12 +139,15 @@ def retrace_fronts(
     ------
     ValueError
         For domains that the store does not have, or has on another grid; nothing is changed then.
+    StoreInUseError
+        Another run writes to the store.
 
     Examples
     --------
-    >>> retrace_fronts("fronts", read_domains("with_fjords.geojson"))                              # doctest: +SKIP
-    Counter({'front': 55, 'no_front': 15, 'failed': 0})
+    >>> dict(cc.retrace_fronts("fronts", cc.read_domains("real/domains.geojson")))  # nothing has changed
+    {'front': 0, 'no_front': 0, 'failed': 0}
     """
+    store = str(store)
     with hold_lease(store, RETRACE) as check:
         check_finished(store, verb=RETRACE)
         kept = settings_from(read_store(store)["settings"])

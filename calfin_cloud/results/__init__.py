@@ -2,6 +2,7 @@
 
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
 from calfin_cloud.results.deprecated import write_store_report
+from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
@@ -26,11 +27,13 @@ from calfin_cloud.results.series import (
 
 __all__ = [
     "FORMATS",
+    "Explorer",
     "Lines",
     "Series",
     "Store",
     "apply_verdicts",
     "compare_products",
+    "explore",
     "export_store",
     "keep_flags",
     "lineage_of",

@@ -49,8 +49,8 @@ def compare_products(
         Tables of `products.read_product`; `a` in a projected CRS in metres. Without `b`, the authors of `a` are
         compared with each other, as TermPicks did.
     days
-        Longest time between the two fronts of a pair. Each front of `a` is paired with the nearest in time of `b` (of
-        every other author, without `b`).
+        Longest time between the two fronts of a pair. Each front of `a` is paired with the nearest in time of `b`
+        (of every other author, without `b`).
     by_place
         Fronts belong together that come within 5 km of each other, for products that number glaciers differently.
     lines
@@ -63,6 +63,18 @@ def compare_products(
         (`metrics.line_distances`), `common_m` the mean where both lines lie beside each other (`common_distances`),
         since products cut fronts at different ends, and `advance_m`, by how much `a` lies further out than `b` in the
         mean across their common width.
+
+    Raises
+    ------
+    ValueError
+        The fronts of `a` are not in a projected CRS in metres.
+
+    Examples
+    --------
+    >>> mapped, lines = cc.store_product("fronts")
+    >>> pairs = cc.compare_products(mapped, cc.read_product("real/reference.parquet"), days=1, lines=lines)
+    >>> len(pairs), bool(pairs["distance_m"].iloc[0] < 150)
+    (1, True)
     """
     if not a.crs or not a.crs.is_projected:
         raise ValueError(f"a comparison needs fronts in a projected CRS in metres, got {a.crs}: use to_crs(3413)")
@@ -87,6 +99,23 @@ def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     `distance_m`, `common_m` and `advance_m`: means over pairs, each with `_low` and `_high` of its 95 % interval by
     drawing glaciers, and in each its groups of lines; `distance_median_m`, `common_median_m`: medians over pairs;
     `hd95_m`: mean.
+
+    Parameters
+    ----------
+    pairs
+        What `compare_products` returns.
+
+    Returns
+    -------
+    DataFrame
+        A row a group, as above; distances in m on the ground.
+
+    Examples
+    --------
+    >>> mapped, lines = cc.store_product("fronts")
+    >>> pairs = cc.compare_products(mapped, cc.read_product("real/reference.parquet"), days=1, lines=lines)
+    >>> cc.summarise_pairs(pairs).query("by == 'all'")["pairs"].tolist()
+    [1]
     """
     if pairs.empty:
         return pd.DataFrame(columns=list(SUMMARY_COLUMNS))

@@ -12,6 +12,18 @@ from calfin_cloud.results.reporting import write_report
 def write_store_report(store: str, scenes: Any = None) -> str:  # noqa: ANN401 - as it was
     """Write the report of a store on disk into its folder `report`; `write_report` takes its place.
 
+    Parameters
+    ----------
+    store
+        Folder that `calfin map` made.
+    scenes
+        Is not used any more.
+
+    Returns
+    -------
+    str
+        Path of the page.
+
     Raises
     ------
     ValueError
@@ -19,7 +31,9 @@ def write_store_report(store: str, scenes: Any = None) -> str:  # noqa: ANN401 -
 
     Examples
     --------
-    >>> write_store_report("fronts")                                                               # doctest: +SKIP
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     cc.write_store_report("fronts")
     'fronts/report/index.html'
     """
     warnings.warn("write_store_report goes: call write_report(store, folder)", DeprecationWarning, stacklevel=2)

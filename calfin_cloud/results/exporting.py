@@ -116,7 +116,7 @@ class Stored(NamedTuple):
 
 
 def export_store(
-    store: str,
+    store: str | Path,
     folder: str | Path,
     formats: Sequence[str],
     *,
@@ -135,22 +135,45 @@ def export_store(
 
     Parameters
     ----------
+    store
+        Folder or object prefix that `calfin map` made.
+    folder
+        Is made; files of an earlier export in it are replaced.
     formats
         Of `FORMATS`: `calfin` and `termpicks` (Shapefiles), `gpkg`, `issm` (.exp contours), `levelset` (NetCDF),
         `icemask` (monthly, Zarr and NetCDF), `stac`.
     author
         Who answers for the lines: CALFIN's column `Author`; of a redrawn line it is who drew it.
     names
-        Names of the glaciers, see `exports.calfin_lines`. Where none is given, glaciers of Greenland with a MEaSUREs
-        number have the name of CALFIN's data, if there is one, as `AltName`.
+        Names of the glaciers, see `exports.calfin_lines`. Where none is given, glaciers of Greenland with a
+        MEaSUREs number have the name of CALFIN's data, if there is one, as `AltName`.
+    version
+        Of the data, in names of files.
     carry_months
         For how long an ice mask stands for months without a scene, see `exports.monthly_ice`.
     mesh, mesh_crs
-        Where level sets are wanted, and its CRS, see `exports.read_mesh`: one file for all domains, a column a month.
-        Without it each domain has a file of its own, on its grid, a time a scene.
+        Where level sets are wanted, and its CRS, see `exports.read_mesh`: one file for all domains, a column a
+        month. Without it each domain has a file of its own, on its grid, a time a scene.
     base
         Polygons of ice and land that tell the level outside all domains, see `exports.merge_levels`.
+
+    Returns
+    -------
+    list
+        Paths of what was written.
+
+    Raises
+    ------
+    ValueError
+        There is no store, a format is not known, or what a mesh needs is missing.
+
+    Examples
+    --------
+    >>> paths = cc.export_store("fronts", "products", ["gpkg"], author="A. Person")
+    >>> sorted(path.name for path in paths)[:2]
+    ['README.md', 'calfin_fronts_v1.0.gpkg']
     """
+    store = str(store)
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise ValueError(f"got the unknown formats {unknown}, expected some of {list(FORMATS)}")
     if mesh is not None and "levelset" not in formats:

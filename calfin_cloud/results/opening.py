@@ -13,13 +13,14 @@ import pandas as pd
 import xarray as xr
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.results.series import Series, measure_series, store_product
 from calfin_cloud.storage import read_masks, read_polygons, read_rejected, read_store, read_store_domains
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """What `calfin map` has made at one place; see `open_store`."""
 
@@ -69,6 +70,15 @@ class Store:
         """Write the map of the store, see `write_report`."""
         return write_report(self.uri, folder, **options)
 
+    def explore(self, **options: Any) -> Explorer:  # noqa: ANN401 - those of explore
+        """Make the interactive map of the store for a notebook, see `explore`."""
+        return explore(self.uri, **options)
+
+    def __repr__(self) -> str:
+        n_domains, n_fronts = len(self.domains), int((self.fronts["state"] == "front").sum())
+        told = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((n_domains, "domain"), (n_fronts, "front"))]
+        return f"Store({self.uri!r}: {told[0]}, {self.made_by['crs']}, {told[1]})"
+
     def _repr_html_(self) -> str:
         counts = self.fronts.drop_duplicates("key")["state"].value_counts()
         found = self.fronts[self.fronts["state"] == "front"]
@@ -90,6 +100,17 @@ class Store:
 def open_store(uri: str | Path) -> Store:
     """Open a store of `calfin map` for reading: a folder or an object prefix.
 
+    Parameters
+    ----------
+    uri
+        Folder or object prefix that `calfin map` made.
+
+    Returns
+    -------
+    Store
+        `.fronts`, `.positions`, `.masks`, `.polygons`, `.rejected`, `.domains`, `.series`, `.made_by`, each read
+        when it is first asked for.
+
     Raises
     ------
     ValueError
@@ -97,8 +118,11 @@ def open_store(uri: str | Path) -> Store:
 
     Examples
     --------
-    >>> store = cc.open_store("fronts")  # doctest: +SKIP
-    >>> store.fronts.plot("datetime"), store.masks["Store"].isel(time=0)  # doctest: +SKIP
+    >>> store = cc.open_store("fronts")
+    >>> store
+    Store('fronts': 1 domain, EPSG:3413, 1 front)
+    >>> store.masks["Harald-Moltke-Brae"].sizes["mask"]
+    2
     """
     store = Store(str(uri))
     _ = store.made_by  # so that a wrong address is told at once

@@ -47,7 +47,7 @@ LONLAT_PLACES = 6  # decimals of a degree: a tenth of a metre
 
 
 def write_report(
-    store: str,
+    store: str | Path,
     folder: str | Path,
     *,
     title: str = "",
@@ -75,6 +75,11 @@ def write_report(
     references
         Fronts drawn by hand, a file as `read_product` takes or its table: a layer of their own.
 
+    Returns
+    -------
+    Path
+        `index.html` in the folder.
+
     Raises
     ------
     ValueError
@@ -82,9 +87,10 @@ def write_report(
 
     Examples
     --------
-    >>> cc.write_report("fronts", "report", title="Helheim, 1984 to 2024")  # doctest: +SKIP
-    PosixPath('report/index.html')
+    >>> cc.write_report("fronts", "report", title="Harald Moltke Brae", references="real/reference.parquet").name
+    'index.html'
     """
+    store = str(store)
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)
     series = measure_series(product, lines) if len(product) else None

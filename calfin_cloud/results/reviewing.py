@@ -119,11 +119,34 @@ def _with_verdict(row: pd.Series[Any], place: Place, crs: Any) -> pd.Series[Any]
     return row
 
 
-def usable_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
+def usable_fronts(store: str | Path, *, flagged: bool = True) -> gpd.GeoDataFrame:
     """Read the fronts of a store that no person has rejected, redrawn ones as drawn; scenes without a front are out.
 
     Doubtful ones are among them, with flags and a lower score, see `reviewed_fronts`.
+
+    Parameters
+    ----------
+    store
+        Folder or object prefix that `calfin map` made.
+    flagged
+        Take along the flags that `calfin timeseries` kept, and the score that they lower.
+
+    Returns
+    -------
+    GeoDataFrame
+        Rows of `read_fronts` with `verdict`, `reviewer`, `reviewed_at`, `note`, `flags` and `flag_details`.
+
+    Raises
+    ------
+    ValueError
+        There is no store.
+
+    Examples
+    --------
+    >>> cc.usable_fronts("fronts")[["domain", "state", "verdict"]].values.tolist()
+    [['Harald-Moltke-Brae', 'front', '']]
     """
+    store = str(store)
     fronts = reviewed_fronts(store, flagged=flagged)
     usable: gpd.GeoDataFrame = fronts[(fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     return usable.reset_index(drop=True)

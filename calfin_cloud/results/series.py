@@ -74,8 +74,32 @@ class Lines(NamedTuple):
     fjords: Mapping[str, BaseGeometry] = {}
 
 
-def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
-    """Read the usable fronts of a store as a product, and the centrelines and ice polygons of its domains."""
+def store_product(store: str | Path) -> tuple[gpd.GeoDataFrame, Lines]:
+    """Read the usable fronts of a store as a product, and the centrelines and ice polygons of its domains.
+
+    Parameters
+    ----------
+    store
+        Folder or object prefix that `calfin map` made.
+
+    Returns
+    -------
+    tuple
+        The fronts as `read_product` has them, and the `Lines` of the domains: centrelines, ice and fjords by
+        glacier id, for `measure_series` and `compare_products`.
+
+    Raises
+    ------
+    ValueError
+        There is no store.
+
+    Examples
+    --------
+    >>> fronts, lines = cc.store_product("fronts")
+    >>> fronts["glacier_id"].tolist(), list(lines.ice)
+    (['75'], ['75'])
+    """
+    store = str(store)
     found = usable_fronts(store, flagged=False)
     fronts = product_of(found, source=store)
     polygons = read_polygons(store).dropna(subset="geometry")
@@ -181,6 +205,19 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         them, which needs no box. Where the two differ by more than a tenth and 200 m the box `is_doubtful`: it may not
         hold what changed. Written to a file, the boxes serve later runs (`read_lines(boxes=...)`), so that a new or
         redrawn front moves no other position.
+
+    Raises
+    ------
+    ValueError
+        The fronts are not in a projected CRS in metres.
+
+    Examples
+    --------
+    >>> from calfin_cloud.results import read_lines
+    >>> fronts, (mapped, lines) = cc.read_product("real/reference.parquet"), cc.store_product("fronts")
+    >>> rate = cc.measure_series(fronts, lines).rates.iloc[0]
+    >>> bool(-1000 < rate["rate_m_a"] < -500)
+    True
     """
     if not fronts.crs or not fronts.crs.is_projected:
         raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")

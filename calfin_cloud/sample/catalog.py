@@ -87,9 +87,29 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0) -> Path
 
     Parameters
     ----------
+    folder
+        Is made where it is not there.
     scenes
-        How many. Of four or more, one in twelve is cloudy (25 to 45 % of the domain) and one has SLC-off stripes; the
-        others have less than 10 % cloud.
+        How many. Of four or more, one in twelve is cloudy (25 to 45 % of the domain) and one has SLC-off stripes;
+        the others have less than 10 % cloud.
+    seed
+        Another seed is another glacier.
+
+    Returns
+    -------
+    Path
+        The catalogue, for `search_scenes` or `calfin map --catalog`.
+
+    Raises
+    ------
+    ValueError
+        `scenes` is not 1 to 2000.
+
+    Examples
+    --------
+    >>> catalog = cc.write_sample("painted", scenes=1)
+    >>> cc.read_domains("painted/domains.geojson")[0].name
+    'Painted-Glacier'
     """
     if not 1 <= scenes <= MOST_SCENES:
         raise ValueError(f"a sample has 1 to {MOST_SCENES} scenes, got {scenes}: write several, with other seeds")

@@ -28,7 +28,7 @@ from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
-from calfin_cloud.sensors import CATALOG_FIELD, READ_ASSETS
+from calfin_cloud.sensors import CATALOG_FIELD, read_assets
 
 Feature = dict[str, Any]
 """A STAC item as its JSON values."""
@@ -264,8 +264,8 @@ def _settled(feature: Feature, base: str, address: str) -> Feature:
     """
     if not pystac.Item.matches_object_type(feature) or not isinstance(feature["id"], str) or not feature["id"]:
         raise TypeError(f"got an item without id or type: {str(feature)[:100]}")
-    assets = feature.get("assets", {})
-    feature["assets"] = {key: asset for key, asset in assets.items() if key in READ_ASSETS} or assets
+    assets, read = feature.get("assets", {}), read_assets()
+    feature["assets"] = {key: asset for key, asset in assets.items() if key in read} or assets
     for asset in feature["assets"].values():
         if not ABSOLUTE.match(asset["href"]):
             asset["href"] = _joined(base, asset["href"])

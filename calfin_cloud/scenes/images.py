@@ -32,6 +32,32 @@ def items_from_images(
 
     The id is the name of the file without its suffix, with that of its folder where two files share it. `datetimes` is
     one date for all images or one for each; without, it is the first date in the file's name, else the file's own tag.
+
+    Parameters
+    ----------
+    paths
+        GeoTIFFs with a CRS.
+    datetimes
+        One date for all images, or one for each.
+    platform
+        Satellite of the images, which tells light from radar.
+
+    Returns
+    -------
+    list
+        Items for `stack_scenes`, of the collection `images`.
+
+    Raises
+    ------
+    ValueError
+        A file cannot be read, has several bands, no CRS or no date, or two share their names.
+
+    Examples
+    --------
+    >>> image = "real/images/harald-moltke-brae_20210927/harald-moltke-brae_20210927.tif"
+    >>> (item,) = cc.items_from_images([image], platform="landsat-8")
+    >>> item.datetime.date().isoformat()
+    '2021-09-27'
     """
     dates: Sequence[str | datetime | None] = datetimes or [None]
     if len(dates) not in (1, len(paths)):

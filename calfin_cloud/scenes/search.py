@@ -57,19 +57,33 @@ def search_scenes(
     catalog
         A name of `CATALOGS`, the URL of a STAC API, or the URL or file of a static catalogue, of an item collection
         (GeoJSON FeatureCollection) or of one item.
+    domain
+        Scenes that touch its rectangle are found.
     period
-        Years, months, days or instants, both ends included, either end open: `2019`, `2019-06/2019-09`, `2019-06/..`.
+        Years, months, days or instants, both ends included, either end open: `2019`, `2019-06/2019-09`,
+        `2019-06/..`.
     collections
         Ids of the collections to search; by default those of the named catalogue, or all that there are.
     max_cloud
         Highest `eo:cloud_cover` of a whole scene, in percent.
+
+    Returns
+    -------
+    list
+        Items, sorted by time and id.
 
     Raises
     ------
     CatalogUnreachableError
         When the catalogue's server cannot be reached, or stays busy: the same call may succeed later.
     ValueError
-        When the catalogue cannot be read, or has none of a collection.
+        When the period or the catalogue cannot be read, or the catalogue has none of a collection.
+
+    Examples
+    --------
+    >>> (domain,) = cc.read_domains("real/domains.geojson")
+    >>> [item.id for item in cc.search_scenes("real/catalog.json", domain, "2021-06/2021-09")]
+    ['harald-moltke-brae_20210927']
     """
     return list(stream_scenes(catalog, domain, period, collections=collections, max_cloud=max_cloud))
 
@@ -86,6 +100,39 @@ def stream_scenes(
 
     The catalogue is read to its end before this returns, so a page that fails ends the search and not a run in its
     middle. Until then, and to be sorted, the items lie in a temporary file.
+
+    Parameters
+    ----------
+    catalog
+        A name of `CATALOGS`, the URL of a STAC API, or the URL or file of a static catalogue, of an item collection
+        (GeoJSON FeatureCollection) or of one item.
+    domain
+        Scenes that touch its rectangle are found.
+    period
+        Years, months, days or instants, both ends included, either end open: `2019`, `2019-06/2019-09`,
+        `2019-06/..`.
+    collections
+        Ids of the collections to search; by default those of the named catalogue, or all that there are.
+    max_cloud
+        Highest `eo:cloud_cover` of a whole scene, in percent.
+
+    Returns
+    -------
+    Iterator
+        Items, sorted by time and id; `operator.length_hint` tells how many are left.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        When the catalogue's server cannot be reached, or stays busy: the same call may succeed later.
+    ValueError
+        When the period or the catalogue cannot be read, or the catalogue has none of a collection.
+
+    Examples
+    --------
+    >>> (domain,) = cc.read_domains("real/domains.geojson")
+    >>> [item.id for item in cc.stream_scenes("real/catalog.json", domain, "2021-06/2021-09")]
+    ['harald-moltke-brae_20210927']
     """
     named = CATALOGS.get(str(catalog))
     address = absolute(named.url if named else str(catalog))

@@ -41,12 +41,13 @@ class DamagedFileError(SceneError, ValueError):
         return type(self), self.about
 
 
-def store_address(store: str) -> str:
+def store_address(store: str | os.PathLike[str]) -> str:
     """Address of a store with the home folder spelt out; raise `ValueError` where no store can be.
 
     >>> store_address("file:///data/fronts/"), store_address("s3://fronts")
     ('/data/fronts', 's3://fronts')
     """
+    store = os.fspath(store)
     scheme, has_scheme, rest = store.partition("://")
     if "::" in store or (has_scheme and scheme not in SCHEMES) or not store.strip("/ "):
         raise ValueError(
@@ -58,7 +59,7 @@ def store_address(store: str) -> str:
     return store.rstrip("/")
 
 
-def open_place(store: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def open_place(store: str | os.PathLike[str]) -> tuple[fsspec.AbstractFileSystem, str]:
     """Open the file system of a store and its path there; listings are never old, since others write there too."""
     fs, root = fsspec.url_to_fs(store_address(store), use_listings_cache=False)
     return fs, root.rstrip("/")

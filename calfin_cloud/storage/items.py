@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-from calfin_cloud.sensors import READ_ASSETS
+from calfin_cloud.sensors import read_assets
 from calfin_cloud.storage.files import digest
 
 SIGNED = re.compile(
@@ -57,13 +57,13 @@ def item_digest(item: Mapping[str, Any]) -> str:
     provider that replaces pixels under the same address without a checksum is not noticed.
     """
     properties = _mapping(item.get("properties"))
-    assets = _mapping(item.get("assets"))
+    assets, read = _mapping(item.get("assets")), read_assets()
     known = {
         "id": item.get("id"),
         "collection": item.get("collection"),
         "moments": {name: _instant(properties[name]) for name in MOMENTS if properties.get(name)},
         "properties": {name: value for name, value in properties.items() if DECISIVE.fullmatch(name)},
-        "assets": {key: _decisive(_mapping(assets[key])) for key in assets if key in READ_ASSETS},
+        "assets": {key: _decisive(_mapping(assets[key])) for key in assets if key in read},
     }
     return digest(json.dumps(known, sort_keys=True, default=str).encode())
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import dask.array
@@ -223,8 +224,34 @@ def read_places(store: str, domain_name: str) -> dict[str, int]:
         return {str(scene_id): place for place, scene_id in enumerate(group["scene_id"][:]) if scene_id}
 
 
-def read_masks(store: str, domain_name: str) -> xr.DataArray:
-    """Open the masks of a domain lazily, (time, mask, y, x), one scene a chunk."""
+def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
+    """Open the masks of a domain lazily, (time, mask, y, x), one scene a chunk.
+
+    Parameters
+    ----------
+    store
+        Folder or object prefix that `calfin map` made.
+    domain_name
+        As in the domain file.
+
+    Returns
+    -------
+    DataArray
+        float32 probabilities 0 to 1 of `front` (edge) and `ice`, NaN = missing; `time` in the order of mapping,
+        with `scene_id`; `x`, `y` at pixel centres in m of the domain's CRS.
+
+    Raises
+    ------
+    ValueError
+        The store has no such domain.
+
+    Examples
+    --------
+    >>> masks = cc.read_masks("fronts", "Harald-Moltke-Brae")
+    >>> masks.dims, masks.sizes["time"]
+    (('time', 'mask', 'y', 'x'), 1)
+    """
+    store = str(store)
     url = masks_url(store, domain_name)
     with _naming(url, RESTORE):
         return check_masks(xr.open_zarr(url)["masks"])

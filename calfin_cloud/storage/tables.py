@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import fsspec
@@ -120,24 +121,92 @@ def read_items(store: str, stored: Stored) -> dict[str, Any]:
     return items
 
 
-def read_fronts(store: str, *, domain: str = "") -> gpd.GeoDataFrame:
+def read_fronts(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     """Read the fronts table: at least a row a scene, sorted by domain, datetime, scene and number of the front.
 
     Parameters
     ----------
+    store
+        Folder or object prefix that `calfin map` made.
     domain
         Name of the only domain that is read; without it, all are.
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns of `schema.FRONT_SCHEMA` and `geometry`, lines in the CRS of the store, None where a scene has no
+        front.
+
+    Raises
+    ------
+    ValueError
+        There is no store.
+
+    Examples
+    --------
+    >>> fronts = cc.read_fronts("fronts")
+    >>> fronts[["state", "platform"]].values.tolist(), fronts.crs.to_epsg()
+    ([['front', 'landsat-8']], 3413)
     """
+    store = str(store)
     return _read_tables(store, ("fronts",), domain)[0]
 
 
-def read_rejected(store: str, *, domain: str = "") -> gpd.GeoDataFrame:
-    """Read the rejected candidates of all finished scenes, sorted by domain, datetime, scene and number."""
+def read_rejected(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
+    """Read the rejected candidates of all finished scenes, sorted by domain, datetime, scene and number.
+
+    Parameters
+    ----------
+    store
+        Folder or object prefix that `calfin map` made.
+    domain
+        Name of the only domain that is read; without it, all are.
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns of `schema.REJECTED_SCHEMA` and `geometry`: the filter, what it measured, and its limit.
+
+    Raises
+    ------
+    ValueError
+        There is no store.
+
+    Examples
+    --------
+    >>> "filter" in cc.read_rejected("fronts").columns
+    True
+    """
+    store = str(store)
     return _read_tables(store, ("rejected",), domain)[0]
 
 
-def read_polygons(store: str, *, domain: str = "") -> gpd.GeoDataFrame:
-    """Read the polygons of all finished scenes, sorted by domain, datetime, scene and kind."""
+def read_polygons(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
+    """Read the polygons of all finished scenes, sorted by domain, datetime, scene and kind.
+
+    Parameters
+    ----------
+    store
+        Folder or object prefix that `calfin map` made.
+    domain
+        Name of the only domain that is read; without it, all are.
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns of `schema.POLYGON_SCHEMA` and `geometry`, None with a reason where a scene has no polygon.
+
+    Raises
+    ------
+    ValueError
+        There is no store.
+
+    Examples
+    --------
+    >>> sorted(cc.read_polygons("fronts")["kind"])
+    ['ice', 'ocean']
+    """
+    store = str(store)
     return _read_tables(store, ("polygons",), domain)[0]
 
 

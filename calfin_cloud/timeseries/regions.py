@@ -68,7 +68,8 @@ def regional_change(
     of = np.array([region_of.get(glacier, "") for glacier in steps.glaciers])
     groups = [(str(name), of == name) for name in sorted(set(of) - {""})]
     groups += [] if whole is None else [(whole, np.full(len(of), True))]
-    rows = [_region(steps, members).assign(region=name) for name, members in groups]
+    # A region whose glaciers have one front each is between no two of them.
+    rows = [_region(steps, m).assign(region=name) for name, m in groups if (steps.seen[:, m] > 0).any()]
     if not rows:
         return pd.DataFrame(columns=list(REGION_COLUMNS))
     return pd.concat(rows, ignore_index=True)[list(REGION_COLUMNS)]

@@ -60,6 +60,25 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
         Labelled scenes, see `calfin_cloud.datasets`; painted ones may be among them.
     out
         Path of the weights, ending in `.weights.h5`.
+    settings
+        What makes the run again.
+
+    Returns
+    -------
+    Path
+        The weights.
+
+    Raises
+    ------
+    ValueError
+        There are no samples to train or validate on, or a checkpoint is of another run.
+
+    Examples
+    --------
+    >>> from calfin_cloud.datasets import read_samples
+    >>> settings = cc.TrainingSettings(minutes=60, architecture="efficient", start="efficientnet-lite0")
+    >>> cc.fit(read_samples("mohajerani2019"), "weights/own.weights.h5", settings)  # doctest: +SKIP
+    PosixPath('weights/own.weights.h5')
     """
     out = Path(out)
     if not out.name.endswith(".weights.h5"):

@@ -30,18 +30,21 @@ class TrainingSettings:
 
     Attributes
     ----------
+    seed
+        Of weights and patches.
     architecture, width
         Network, see `network.build_network`, and factor on its filters.
     batch, accumulate
         Patches of a step, and steps whose mean gradient moves the weights once; batch statistics move every step.
     steps, minutes
-        The run ends with whichever is reached first; the learning rate follows the same progress. Only `steps` alone
-        make a run that can be repeated.
+        The run ends with whichever is reached first; the learning rate follows the same progress. Only `steps`
+        alone make a run that can be repeated.
     learning_rate, warmup, schedule
-        Peak of the one-cycle schedule: linear warm-up over that share of the run, then a cosine to zero. Or constant.
+        Peak of the one-cycle schedule: linear warm-up over that share of the run, then a cosine to zero. Or
+        constant.
     ema
-        Share of the running average of the weights that a step keeps, such as 0.999; the average is what is validated
-        and saved. None saves the weights as they are.
+        Share of the running average of the weights that a step keeps, such as 0.999; the average is what is
+        validated and saved. None saves the weights as they are.
     mixed_precision
         Compute in bfloat16 and keep the weights in float32. It has the range of float32, so no loss is scaled.
     front_weight
@@ -50,22 +53,32 @@ class TrainingSettings:
         `"varied"`: scale, turn, tone, speckle, shade and gaps, see `patches.random_patch`. `"release"`: that of the
         original, see `release.release_patch`.
     label
-        Whether the front is drawn 3 px wide into the augmented patch, `"after"`, or into the scene squeezed to 256 px
-        and then warped with it, `"before"`, as the release does; the authors' slides advise the former.
+        Whether the front is drawn 3 px wide into the augmented patch, `"after"`, or into the scene squeezed to 256
+        px and then warped with it, `"before"`, as the release does; the authors' slides advise the former.
     sampling
         `"balanced"`: sensor, glacier and sample are drawn in turn. `"rounds"`: 16 images of a shuffled set, four
         patches each, shuffled, as in the original.
     leave_out
         Glaciers to validate on; None for `datasets.VALIDATION_GLACIERS`, as far as the samples show them.
     rock
-        Learn a third mask, land that does not calve, where a sample knows it: it tells a front from a fjord wall. Only
-        the training has it; what is mapped are front and ice.
+        Learn a third mask, land that does not calve, where a sample knows it: it tells a front from a fjord wall.
+        Only the training has it; what is mapped are front and ice.
     painted
         Number of painted scenes that are added to the samples.
     start
         Name or path of weights to start from; None starts from random ones.
     checkpoint_minutes
         Time between checkpoints; each also writes the curves and the weights so far.
+
+    Raises
+    ------
+    ValueError
+        Neither steps nor minutes are given, or a value is out of its range.
+
+    Examples
+    --------
+    >>> cc.TrainingSettings(steps=2000, architecture="unet").batch
+    8
     """
 
     seed: int = 2021

@@ -14,7 +14,8 @@
     if (compare) parts.push(["compare", compare.map(within).join(",")]);
     parts.push(["view", atlas.viewText()]);
     written = `#${parts.map((part) => part.join("=")).join("&")}`;
-    if (location.hash !== written) history.replaceState(null, "", written);
+    if (location.hash === written) return;
+    try { history.replaceState(null, "", written); } catch { /* a page within another has no address of its own */ }
   }
 
   async function read() {
