@@ -151,23 +151,50 @@ class Domain:
         return np.asarray(burnt, dtype=bool)
 
     def _repr_html_(self) -> str:
-        """Outline with fjord boundary and centreline, and where on earth it lies, for a notebook."""
+        """Outline with what is known of the place, the oldest terminus lightest, and its facts, for a notebook."""
         left, bottom, right, top = self.polygon.bounds
-        lon, lat = self.area_lonlat.centroid.coords[0]
+        inks = [_mixed("#bcd3e2", "#0b4a8f", i / max(1, len(self.termini) - 1)) for i in range(len(self.termini))]
+        shapes = [
+            (self.ocean, "#d7e8f2", "none"),
+            (self.ice, "#ffffff", "none"),
+            (self.fjord_boundary, "#cfdee8", "#7d99ab"),
+            (self.centerline, "none", "#d6336c"),
+            *((terminus.line, "none", ink) for terminus, ink in zip(self.termini, inks, strict=True)),
+        ]
         width = (right - left) / 90
-        number = f" ({escape(self.glacier_id)})" if self.glacier_id else ""
         drawn = [
-            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width}"/>'
-            for shape, fill, ink in ((self.fjord_boundary, "#cfdee8", "#7d99ab"), (self.centerline, "none", "#d6336c"))
+            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width:g}"/>'
+            for shape, fill, ink in shapes
             if shape is not None
         ]
+        facts = "<br>".join(escape(fact) for fact in self._facts())
         return (
-            f'<div style="display:flex;gap:14px;align-items:center"><svg width="120" height="120" '
-            f'viewBox="0 0 {right - left} {top - bottom}" style="background:#eef2f5;border:1px solid #8a99a5">'
-            f"{''.join(drawn)}</svg><div><b>{self.name}</b>{number}<br>"
-            f"{abs(lat):.3f}° {'S' if lat < 0 else 'N'}, {abs(lon):.3f}° {'W' if lon < 0 else 'E'}<br>{self.crs}<br>"
-            f"{self.shape[1]} x {self.shape[0]} pixels of {self.resolution_m:g} m</div></div>"
+            f'<div style="display:flex;gap:14px;align-items:center"><svg width="150" height="150" role="img" '
+            f'aria-label="Outline of the domain" viewBox="0 0 {right - left:g} {top - bottom:g}" '
+            f'style="background:#eef2f5;border:1px solid #8a99a5">{"".join(drawn)}</svg>'
+            f"<div><b>{self.name}</b><br>{facts}</div></div>"
         )
+
+    def _facts(self) -> list[str]:
+        """Facts of the domain in words, one a line."""
+        lon, lat = self.area_lonlat.centroid.coords[0]
+        years = sorted(t.date.year for t in self.termini if t.date is not None)
+        span = f", {years[0]} to {years[-1]}" if years else ""
+        known = [name for name in ("ice", "ocean", "centerline") if getattr(self, name) is not None]
+        return [
+            *([f"glacier {self.glacier_id}"] if self.glacier_id else []),
+            f"{abs(lat):.3f}° {'S' if lat < 0 else 'N'}, {abs(lon):.3f}° {'W' if lon < 0 else 'E'}",
+            f"{self.crs}, {self.shape[1]} x {self.shape[0]} pixels of {self.resolution_m:g} m",
+            f"{len(self.termini) or 'no'} known termini{span}",
+            f"fjord boundary: {self.fjord_source or 'none'}",
+            *([f"also known: {', '.join(known)}"] if known else []),
+        ]
+
+
+def _mixed(first: str, last: str, share: float) -> str:
+    """Colour between two colours #rrggbb."""
+    ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (first, last)]
+    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(*ends, strict=True))
 
 
 def _svg_path(shape: BaseGeometry, left: float, top: float) -> str:

@@ -115,7 +115,7 @@ def map_batches(
     return [[result for _ in of_batch for result in next(results)] for of_batch in groups]
 
 
-class OwnSensors(WorkerPlugin):
+class OwnSensors(WorkerPlugin):  # type: ignore[misc] # Dask has no types
     """Rows of the table of sensors that every worker of a cluster knows, also one that joins later."""
 
     name = "calfin-sensors"
