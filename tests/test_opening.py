@@ -72,6 +72,7 @@ def test_a_domain_shows_its_outline_and_place_and_no_markup_of_its_id():
     domain = Domain("Store", DOMAIN.grid, "<b>9", box(0, 0, 1500, 2400), line)
     told = domain._repr_html_()
     assert told.count("<path") == 2
+    assert "no known termini" in told
     assert "100 x 80 pixels of 30 m" in told
     assert "&lt;b&gt;9" in told
 
@@ -92,3 +93,30 @@ def test_the_name_of_the_last_release_writes_the_report_too_and_says_what_took_i
         pytest.raises(ValueError, match="is no folder on this machine"),
     ):
         cc.write_store_report("s3://bucket/store")
+
+
+def test_a_domain_shows_its_termini_the_oldest_lightest():
+    told = cc.domain_from_glacier("Harald Moltke")._repr_html_()
+    assert told.count("<path") == 13
+    assert "13 known termini, 2009 to 2021" in told
+    assert told.index("#bcd3e2") < told.index("#0b4a8f")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_store_and_a_folder_may_be_paths_or_text(store, tmp_path, kind):
+    place = kind(store)
+    opened = cc.open_store(place)
+    assert repr(opened) == f"Store({store!r}: 1 domain, EPSG:3413, 1 front)"
+    for read in (cc.read_fronts, cc.read_rejected, cc.read_polygons, cc.usable_fronts):
+        assert len(read(place)) >= 1
+    assert cc.read_masks(place, "Store").sizes["time"] == 2
+    assert len(cc.store_product(place)[0]) == 1
+    assert cc.write_report(place, kind(tmp_path / "report")).is_file()
+    assert cc.export_store(place, kind(tmp_path / "products"), ["gpkg"], author="A")
+    assert cc.explore(place).save(kind(tmp_path / "one.html")).stat().st_size > 1_000_000
+
+
+def test_a_map_for_a_notebook_that_would_be_too_large_is_refused(store, monkeypatch):
+    monkeypatch.setattr("calfin_cloud.results.exploring.LARGEST_BYTES", 1_000_000)
+    with pytest.raises(ValueError, match=r"most_pictures=0.*write_report"):
+        cc.explore(store)

@@ -18,7 +18,7 @@ from skimage.color import rgb2lab
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import read_domains, write_domains
-from calfin_cloud.results import reviewed_fronts
+from calfin_cloud.results import explore, reviewed_fronts
 from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts, write_flags
 
@@ -433,3 +433,19 @@ def test_the_downloaded_fronts_are_in_longitude_and_latitude(folder):
     back = table.set_index("key").to_crs(stored.crs)
     assert set(back.index) == set(stored.index)
     assert all(back.loc[key, "geometry"].hausdorff_distance(stored.loc[key, "geometry"]) < 0.5 for key in stored.index)
+
+
+def test_the_map_of_a_notebook_is_the_whole_page_in_a_frame_of_its_own(folder, tmp_path):
+    shown = explore(folder / "store", references=folder / "scenes" / "truth.parquet")
+    (tmp_path / "cell.html").write_text(f"<meta charset=utf-8>{shown._repr_html_()}", encoding="utf-8")
+    with browser(tmp_path) as opened:
+        opened.get((tmp_path / "cell.html").as_uri())
+        opened.switch_to.frame(opened.find_element(By.TAG_NAME, "iframe"))
+        opened.set_script_timeout(30)
+        settle(opened)
+        open_glacier(opened)
+        assert text(opened, "name") == FIRST.replace("-", " ")
+        assert opened.execute_script("return atlas.state.data.references.length") > 0
+        assert opened.execute_script("return atlas.map.map.getView().getProjection().getCode()") == "EPSG:3413"
+        assert opened.get_log("browser") == []
+        assert all(name.startswith(("file:", "data:", "blob:", "about:")) for name in requested(opened))

@@ -17,7 +17,7 @@ from shapely.geometry import LineString
 
 from calfin_cloud.domains import read_domains
 from calfin_cloud.imagery import scene_fractions, stack_scenes
-from calfin_cloud.sample import paint_scene, write_sample
+from calfin_cloud.sample import paint_scene, write_real_sample, write_sample
 from calfin_cloud.scenes import search_scenes
 
 SHAPE = (160, 192)
@@ -271,3 +271,33 @@ def test_one_scene_is_a_clear_one(tmp_path):
 def test_a_sample_without_scenes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="1 to 2000 scenes, got 0"):
         write_sample(tmp_path, scenes=0)
+
+
+# --- the real scene ---------------------------------------------------------------------------------------------------
+
+
+def test_the_real_sample_is_found_in_its_catalogue_and_says_whose_it_is(tmp_path):
+    catalog = write_real_sample(tmp_path)
+    (domain,) = read_domains(tmp_path / "domains.geojson")
+    (item,) = search_scenes(catalog, domain, "2021")
+    assert len(domain.termini) == 13
+    signal = stack_scenes([item], domain).isel(time=0).sel(band="signal").compute(scheduler="sync")
+    assert signal.notnull().all()
+    reference = gpd.read_parquet(tmp_path / "reference.parquet")
+    assert (len(reference), reference.crs.to_epsg()) == (159, 3413)
+    assert set(reference["author"]) == {"Loebel et al. (2024)"}
+    assert "U.S. Geological Survey" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "MIT License" in (tmp_path / "LICENSE.md").read_text(encoding="utf-8")
+    before = digests(tmp_path)
+    write_real_sample(tmp_path)
+    assert digests(tmp_path) == before
+
+
+def test_the_real_scene_is_the_one_of_its_source_and_small(shared, tmp_path):
+    write_real_sample(tmp_path)
+    (scene,) = tmp_path.rglob("*.tif")
+    assert scene.read_bytes() == (shared / "data/harald_moltke/derived_basemap_cog.tif").read_bytes()
+    assert scene.stat().st_size < 5_000_000
+    source = gpd.read_parquet(shared / "data/harald_moltke/derived_fronts_2019-2021.parquet")
+    kept = gpd.read_parquet(tmp_path / "reference.parquet")
+    assert max(shapely.hausdorff_distance(source.geometry.to_numpy(), kept.geometry.to_numpy())) < 3.1

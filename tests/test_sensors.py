@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from calfin_cloud import sensors
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import (
     BQA,
@@ -283,3 +284,45 @@ def test_an_item_made_of_its_values_is_the_one_that_pystac_makes(times):
     record["properties"] |= times
     assert item_of(record).to_dict() == pystac.Item.from_dict(record).to_dict()
     assert acquired(item_of(record)) == acquired(pystac.Item.from_dict(record))
+
+
+# --- a sensor of one's own --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aster():
+    """A row for ASTER, which the table does not know; forgotten afterwards."""
+    yield sensors.Sensor(("aster-l1t",), r"AST_L1T", ("VNIR_Band3N",))
+    sensors._own.clear()
+
+
+def test_an_own_sensor_is_read_once_it_is_registered_and_goes_before_the_table(aster):
+    item = pystac.Item("AST_L1T_1", None, None, datetime(2010, 7, 1, tzinfo=UTC), {}, collection="aster-l1t")
+    item.add_asset("VNIR_Band3N", pystac.Asset("a.tif"))
+    with pytest.raises(SceneError, match="no known sensor"):
+        band_of(item)
+    assert "VNIR_Band3N" not in sensors.read_assets()
+    sensors.register_sensor(aster)
+    sensors.register_sensor(aster)  # twice is once
+    assert sensors.own_sensors() == (aster,)
+    assert band_of(item).asset == "VNIR_Band3N"
+    assert "VNIR_Band3N" in sensors.read_assets()
+    red = sensors.Sensor(("sentinel-2-l2a",), r"S2", ("red",))
+    sensors.register_sensor(red)
+    item = pystac.Item("S2A_x", None, None, datetime(2020, 7, 1, tzinfo=UTC), {}, collection="sentinel-2-l2a")
+    item.assets = {"red": pystac.Asset("r.tif"), "nir": pystac.Asset("n.tif")}
+    assert band_of(item).asset == "red"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (sensors.Sensor(("a",), "(?!)", ()), "needs assets"),
+        (sensors.Sensor((), "", ("b",)), "collections or a pattern"),
+        (sensors.Sensor(("a",), "(", ("b",)), "no regular expression"),
+    ],
+)
+def test_an_own_sensor_that_applies_nowhere_is_refused(row, words):
+    with pytest.raises(ValueError, match=words):
+        sensors.register_sensor(row)
+    assert sensors.own_sensors() == ()

@@ -269,3 +269,9 @@ def test_regions_of_greenland_lose_what_their_glaciers_lost(shared):
     jakobshavn = found.rates.set_index(["glacier_id", "branch"]).loc[("3", "box")]
     assert jakobshavn["change_m"] == pytest.approx(-6219, abs=10)
     assert jakobshavn["rate_sigma_m_a"] > 100
+
+
+def test_a_region_whose_glaciers_have_one_front_each_has_no_row():
+    when = pd.to_datetime(["2021-09-27"], utc=True)
+    one = pd.DataFrame({"glacier_id": ["a"], "datetime": when, "position_m": [100.0], "sigma_m": [10.0]})
+    assert regional_change(one, {"a": "NW"}).empty

@@ -1,0 +1,228 @@
+"""How a verb is called and what it says: options of a file, results in JSON, notes, bars, what is checked first."""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+from operator import length_hint
+
+import pytest
+from storing import DOMAIN, NOON, new_store, write
+from tqdm import tqdm
+
+import calfin_cloud as cc
+from calfin_cloud import doctor, storage
+from calfin_cloud.cli import main
+from calfin_cloud.cli.config import with_config
+from calfin_cloud.cli.parser import VERBS, make_parser
+from calfin_cloud.cli.searching import FEW_SCENES, cluster_for, counted, search_ahead
+from calfin_cloud.pipeline import MapSettings
+from calfin_cloud.pipeline.settings import made_by
+from calfin_cloud.scenes import describe_catalog
+
+NOWHERE = "tcp://127.0.0.1:9"  # a scheduler that is not there: who asks it first ends with 3
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """Folder of the real sample."""
+    folder = tmp_path_factory.mktemp("real")
+    cc.write_real_sample(folder)
+    return folder
+
+
+@pytest.fixture
+def find(real):
+    """Words of a call that finds the real scene."""
+    return ["--catalog", str(real / "catalog.json"), "--domains", str(real / "domains.geojson"), "--period", "2021"]
+
+
+def parsed(*words):
+    return make_parser().parse_args(with_config(make_parser(), list(words)))
+
+
+# --- options of a file ------------------------------------------------------------------------------------------------
+
+
+def test_options_of_a_file_are_those_of_a_call_and_the_call_wins(tmp_path):
+    (tmp_path / "run.toml").write_text(
+        'catalog = "earth-search"\ndomains = "d.geojson"\nstore = "s"\nperiod = 2019-06-01\nmax-cloud = 0.3\n'
+        'domain = ["a", "-b"]\nrecompute = true\njson = false\n[cluster-option]\nimage = "x:1"\ngpu_workers = 2\n'
+    )
+    config = ["--config", str(tmp_path / "run.toml")]
+    options = parsed("map", *config)
+    assert (options.catalog, options.period, options.max_cloud) == ("earth-search", "2019-06-01", 0.3)
+    assert (options.domain, options.recompute, options.json) == (["a", "-b"], True, False)
+    assert options.cluster_option == [("image", "x:1"), ("gpu_workers", 2)]
+    options = parsed("map", "--max-cl", "0.1", "--domain", "c", "--images", "a.tif", *config)
+    assert (options.max_cloud, options.domain) == (0.1, ["c"])
+    assert (options.images, options.catalog) == (["a.tif"], None), "of options that exclude each other the call's stays"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("perod = 2019\n", ["run.toml", "['perod']", "'period'"]),
+        ("period = [2019]\n", ["period takes a value", "[2019]"]),
+        ('recompute = "yes"\n', ["recompute must be true or false", "'yes'"]),
+        ("period = \n", ["cannot read the configuration", "TOML"]),
+    ],
+)
+def test_a_file_of_options_with_a_mistake_is_refused_by_name(tmp_path, capsys, text, words):
+    (tmp_path / "run.toml").write_text(text)
+    assert main(["map", "--config", str(tmp_path / "run.toml")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_the_common_options(verb):
+    (verbs,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    known = {option for action in verbs.choices[verb]._actions for option in action.option_strings}
+    assert {"--json", "--log-format", "--config", "--verbose"} <= known
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("calfin ")
+
+
+# --- results and notes ------------------------------------------------------------------------------------------------
+
+
+def test_a_result_in_json_is_all_there_is_on_stdout_and_every_note_a_line_with_its_time(find, capsys):
+    assert main(["search", *find, "--json", "--log-format", "json"]) == 0
+    out, err = capsys.readouterr()
+    (row,) = json.loads(out)
+    assert (row["domain"], row["platform"]) == ("Harald-Moltke-Brae", "landsat-8")
+    (note,) = map(json.loads, err.splitlines())
+    assert (note["message"], note["level"]) == ("1 scenes", "INFO")
+    assert note["time"].endswith("+00:00")
+
+
+def test_a_mistake_is_a_line_of_json_where_the_log_is(find, capsys):
+    assert main(["map", *find[:-1], "20x", "--store", "s", "--log-format", "json"]) == 2
+    note = json.loads(capsys.readouterr().err)
+    assert note["level"] == "ERROR"
+    assert "20x" in note["message"]
+
+
+def test_status_review_and_report_print_json(tmp_path, request, capsys):
+    store = new_store("disk", request)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
+    storage.keep_domain(store, DOMAIN)
+    storage.add_scenes(store, DOMAIN, {"s1": NOON})
+    write(store, "s1")
+    assert main(["status", store, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["found"] == 1
+    assert main(["review", store, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"verdicts": [], "orphaned": []}
+    assert main(["report", store, "--out", str(tmp_path / "report"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["page"] == str(tmp_path / "report" / "index.html")
+
+
+def test_a_bar_counts_the_scenes_that_are_not_in_the_store_yet(real, request):
+    (domain,) = cc.read_domains(real / "domains.geojson")
+    items = cc.search_scenes(real / "catalog.json", domain, "2021")
+    store = new_store("disk", request)
+    with tqdm(file=io.StringIO(), disable=False) as bar:
+        find = counted(lambda _: items, bar, store)
+        assert (list(find(domain)), bar.total) == (items, 1)
+        assert (list(find(domain)), bar.total) == (items, 2)
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
+    write(store, "s1")
+    with tqdm(file=io.StringIO(), disable=False) as bar:
+        (known,) = (item for item in [items[0].clone()])
+        known.id = "s1"
+        list(counted(lambda _: [known, *items], bar, store)(DOMAIN))
+        assert bar.total == 1
+
+
+def test_without_a_terminal_there_is_no_bar(find, tmp_path):
+    words = [sys.executable, "-m", "calfin_cloud.cli", "trace", "none.png", "--out", str(tmp_path / "f.geojson")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 1
+    assert "images traced" not in done.stderr
+
+
+# --- what is checked before workers start -----------------------------------------------------------------------------
+
+
+def test_a_wrong_call_ends_before_it_asks_for_workers(find, real, tmp_path, capsys):
+    call = ["map", "--cluster", NOWHERE, "--store", str(tmp_path / "store")]
+    assert main([*call, *find[:-1], "20x"]) == 2
+    assert "cannot read the period" in capsys.readouterr().err
+    assert main([*call, "--catalog", str(tmp_path / "none.json"), *find[2:]]) == 2
+    assert "cannot read the catalogue" in capsys.readouterr().err
+    assert main([*call, *find, "--network", "none"]) == 2
+    assert "none" in capsys.readouterr().err
+    both = [*cc.read_domains(real / "domains.geojson"), cc.domain_from_point(0, -75, name="south")]
+    cc.write_domains(both, tmp_path / "both.geojson")
+    assert main([*call, *find[:2], "--domains", str(tmp_path / "both.geojson"), "--period", "2021"]) == 2
+    assert "must share one CRS" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_of_other_settings_is_refused_before_workers_start_and_only_what_differs_is_told(find, request, capsys):
+    store = new_store("disk", request)
+    storage.open_store(store, crs="EPSG:3413", made_by=made_by(MapSettings()))
+    call = ["map", *find, "--cluster", NOWHERE, "--store", store]
+    assert main([*call, "--max-cloud", "0.5"]) == 2
+    said = capsys.readouterr().err
+    assert "settings.max_cloud is 0.15 in the store and 0.5 now; `calfin map --recompute`" in said
+    assert len(said.replace(store, "")) < 200
+
+
+def test_few_scenes_start_no_workers_unless_the_call_asks_for_them():
+    options = parsed("retry", "store", "--cluster", "auto")
+    assert cluster_for(options, FEW_SCENES - 1) == "none"
+    assert cluster_for(options, FEW_SCENES) == "local"
+    assert cluster_for(parsed("retry", "store", "--cluster", "auto", "--workers", "2"), 1) == "local"
+    assert cluster_for(parsed("retry", "store", "--cluster", "none"), FEW_SCENES) == "none"
+
+
+def test_a_search_ahead_is_not_made_twice_and_stops_when_it_knows_enough(real):
+    (domain,) = cc.read_domains(real / "domains.geojson")
+    asked = []
+
+    def find(of):
+        asked.append(of.name)
+        return cc.stream_scenes(real / "catalog.json", of, "2021")
+
+    others = [cc.domain_from_point(-68, 76.6, name=name) for name in ("b", "c")]
+    ahead, n_scenes = search_ahead(find, [domain, *others], enough=2)
+    assert (n_scenes, asked) == (2, [domain.name, "b"])
+    assert len(list(ahead(domain))) == 1
+    assert asked == [domain.name, "b"]
+    list(ahead(domain))
+    assert asked == [domain.name, "b", domain.name]
+
+
+def test_a_stream_knows_how_many_scenes_are_left(real):
+    (domain,) = cc.read_domains(real / "domains.geojson")
+    stream = cc.stream_scenes(real / "catalog.json", domain, "2021")
+    assert length_hint(stream) == 1
+    next(stream)
+    assert length_hint(stream) == 0
+
+
+def test_the_doctor_asks_a_catalogue_also_where_no_domain_is_named(real, tmp_path):
+    found = doctor.check_catalog(lambda: describe_catalog(real / "catalog.json"))
+    assert (found.status, found.detail) == ("ok", "answers: Catalog calfin-real-sample")
+    (tmp_path / "page.json").write_text("[]")
+    for name in ("page.json", "none.json"):
+        found = doctor.check_catalog(lambda name=name: describe_catalog(tmp_path / name))
+        assert found.status == "problem"
+        assert found.remedy
+
+
+def test_the_package_is_imported_without_what_takes_long():
+    code = "import sys, calfin_cloud; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    heavy = {"numpy", "pandas", "geopandas", "shapely", "xarray", "dask", "distributed", "rasterio", "matplotlib"}
+    heavy |= {"tensorflow", "keras", "openvino", "cv2", "scipy", "pyarrow", "pystac", "stackstac", "zarr"}
+    assert not heavy & set(done.stdout.split())
