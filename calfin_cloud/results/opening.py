@@ -90,7 +90,8 @@ class Store:
         told = ", ".join(f"{n} {state}" for state, n in counts.items())
         more = f"<p>and {len(self.domains) - 20} more</p>" if len(self.domains) > 20 else ""
         heads = "".join(f"<th>{name}</th>" for name in ("domain", "fronts", "first", "last"))
-        place = f"{len(self.domains)} domains in {self.made_by['crs']}; scenes: {told}"
+        n_domains = f"{len(self.domains)} domain{'' if len(self.domains) == 1 else 's'}"
+        place = f"{n_domains} in {self.made_by['crs']}; scenes: {told}; network {self.made_by.get('model', 'unknown')}"
         return (
             f"<div><b>{html.escape(self.uri)}</b><br>{html.escape(place)}</div>"
             f"<table><tr>{heads}</tr>{cells}</table>{more}"
