@@ -9,11 +9,12 @@ import dask
 import pytest
 from distributed import LocalCluster
 
-from calfin_cloud import clusters
+from calfin_cloud import clusters, sensors
 from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
 from calfin_cloud.pipeline import MapSettings
-from calfin_cloud.pipeline.runners import check_network
+from calfin_cloud.pipeline.runners import check_network, share_sensors
+from calfin_cloud.sensors import Sensor, own_sensors, register_sensor
 from clusters.farm import farm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -128,7 +129,7 @@ def test_flags_say_how_many_workers_and_with_what(monkeypatch):
     )
     assert (read.workers, read.worker_memory, read.cluster_option) == ((2, 10), "8GiB", [("image", "a:1")])
     assert options("--workers", "3", "--cluster-option", "gpu_workers=2").cluster_option == [("gpu_workers", 2)]
-    assert options().cluster == "local"
+    assert options().cluster == "auto"
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://scheduler:8786")
     assert options().cluster == "tcp://scheduler:8786"
 
@@ -148,3 +149,16 @@ def test_workers_with_too_little_memory_for_the_network_are_told_with_a_remedy()
         pytest.raises(ValueError, match=r"want of memory: give each 1\.5 GB or more"),
     ):
         check_network(MapSettings(), client)
+
+
+def test_own_sensors_are_known_to_workers_and_to_those_that_come_later():
+    row = Sensor(("aster-l1t",), r"AST_L1T", ("VNIR_Band3N",))
+    register_sensor(row)
+    try:
+        with connect("local", n_workers=1) as client:
+            share_sensors(client)
+            client.cluster.scale(2)
+            client.wait_for_workers(2)
+            assert list(client.run(own_sensors).values()) == [(row,), (row,)]
+    finally:
+        sensors._own.clear()
