@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,18 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def search(options: argparse.Namespace) -> int:
-    """List the scenes of each domain, one a line, tab-separated."""
+    """List the scenes of each domain, one a line, tab-separated; or freeze them into a catalogue of their own."""
     from calfin_cloud.domains import read_domains
+    from calfin_cloud.scenes import freeze_scenes
 
     total = 0
     find_scenes = finder(options)
-    for domain in read_domains(options.domains, options.domain):
+    domains = read_domains(options.domains, options.domain)
+    if options.out:
+        total = freeze_scenes((item for domain in domains for item in find_scenes(domain)), options.out)
+        print(f"{total} scenes: --catalog {options.out}", file=sys.stderr)
+        return 0
+    for domain in domains:
         for item in find_scenes(domain):
             total += 1
             when = item.datetime.isoformat() if item.datetime else ""
@@ -46,11 +53,16 @@ def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts and the call of the report."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, skill_of
-    from calfin_cloud.pipeline import map_fronts, recompute_changed
+    from calfin_cloud.pipeline import map_fronts, of_shard, recompute_changed, retry_failed
     from calfin_cloud.products import read_product
-    from calfin_cloud.storage import read_fronts
+    from calfin_cloud.storage import is_store, read_fronts
 
     domains = read_domains(options.domains, options.domain)
+    if options.shard:
+        domains, options.store = of_shard(domains, options.store, *options.shard)
+        if not domains:
+            print(f"shard {options.shard[0]}/{options.shard[1]} has no domain", file=sys.stderr)
+            return 0
     reference = read_product(options.reference) if options.reference else None
     settings = settings_of(options)
     with _workers(options, "scenes mapped") as (client, on_batch):
@@ -60,6 +72,13 @@ def map_(options: argparse.Namespace) -> int:
                 options.store, domains, finder(options), settings=settings, client=client, on_batch=on_batch
             )
             print(f"{sum(again.values())} scenes had changed and were mapped or traced again", file=sys.stderr)
+        if options.retry and is_store(options.store):
+            retried = retry_failed(
+                options.store, engine=options.engine, only_due=True, client=client, on_batch=on_batch
+            )
+            print(
+                f"{sum(retried.values())} failed scenes were tried again, {retried['failed']} failed", file=sys.stderr
+            )
         counts = map_fronts(
             domains,
             finder(options),
@@ -77,7 +96,18 @@ def map_(options: argparse.Namespace) -> int:
         print(skill_of(read_fronts(options.store), reference, domains).round(2).to_string(na_rep=""))
     if counts["found"] == 0:
         print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
-    return 1 if counts["failed"] else 0
+    n_new = sum(counts[state] for state in ("front", "no_front", "failed"))
+    return 1 if counts["failed"] > options.fail_above * n_new else 0
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Merge the stores of shards, below STORE/shards, into the store itself."""
+    from calfin_cloud.storage import merge_stores, shard_places
+
+    shards = shard_places(options.store)
+    names = merge_stores(options.store, shards)
+    print(f"{len(names)} new domains of {len(shards)} shards: {options.store}")
+    return 0
 
 
 def retrace(options: argparse.Namespace) -> int:
@@ -231,7 +261,7 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
 
 def finder(options: argparse.Namespace) -> Callable[..., Any]:
     """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
-    from calfin_cloud.scenes import images_of, items_from_images, stream_scenes
+    from calfin_cloud.scenes import absolute_period, images_of, items_from_images, stream_scenes
 
     if options.images:
         return partial(images_of, items_from_images(options.images, options.datetime, platform=options.platform))
@@ -240,7 +270,15 @@ def finder(options: argparse.Namespace) -> Callable[..., Any]:
     return partial(
         stream_scenes,
         options.catalog,
-        period=options.period,
+        period=absolute_period(options.period, partial(_newest_scene, getattr(options, "store", None))),
         collections=options.collections,
         max_cloud=options.max_scene_cloud,
     )
+
+
+def _newest_scene(store: str | None) -> datetime | None:
+    """Time of the newest scene of a store, None where there is none."""
+    from calfin_cloud.storage import is_store, read_fronts
+
+    fronts = read_fronts(store) if store and is_store(store) else ()
+    return fronts["datetime"].max().to_pydatetime() if len(fronts) else None

@@ -26,6 +26,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
+from calfin_cloud.scenes.frozen import is_frozen, read_frozen
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
 from calfin_cloud.sensors import CATALOG_FIELD, READ_ASSETS
 
@@ -79,11 +80,14 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     known: set[str] = set()
     n_items, is_api = 0, False
     try:
-        root = reader.read_json(address)
-        if not isinstance(root, dict):
-            raise TypeError(f"got a JSON {type(root).__name__}")
-        is_api = "conformsTo" in root
-        found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
+        if is_frozen(address):
+            found = ((feature, address) for feature in read_frozen(address, wanted.area.bounds, wanted.period))
+        else:
+            root = reader.read_json(address)
+            if not isinstance(root, dict):
+                raise TypeError(f"got a JSON {type(root).__name__}")
+            is_api = "conformsTo" in root
+            found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
         for feature, base in found:
             n_items += 1
             known.add(feature.get("collection") or "")
@@ -95,9 +99,9 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
         if _may_pass(error):
             raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
         raise ValueError(
-            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON, or the name of a public catalogue"
+            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, or the name of a public catalogue"
         ) from error
-    if unknown := set(wanted.collections) - known if n_items and not is_api else None:
+    if unknown := set(wanted.collections) - known if n_items and not is_api and not is_frozen(address) else None:
         raise ValueError(_unknown_collections(address, unknown, known))
 
 

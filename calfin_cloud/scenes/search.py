@@ -55,7 +55,7 @@ def search_scenes(
     ----------
     catalog
         A name of `CATALOGS`, the URL of a STAC API, or the URL or file of a static catalogue, of an item collection
-        (GeoJSON FeatureCollection) or of one item.
+        (GeoJSON FeatureCollection, or stac-geoparquet as `freeze_scenes` writes it) or of one item.
     period
         Years, months, days or instants, both ends included, either end open: `2019`, `2019-06/2019-09`, `2019-06/..`.
     collections
