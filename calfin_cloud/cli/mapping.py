@@ -156,6 +156,10 @@ def status(options: argparse.Namespace) -> int:
     """Count the scenes of a store by state and reason; the counts must add up to the scenes that searches found."""
     from calfin_cloud.storage import count_scenes, read_fronts
 
+    if options.serve:
+        from calfin_cloud.exporter import serve
+
+        serve(options.store, options.serve)
     counts = count_scenes(options.store)
     if options.json:
         print(json.dumps(counts, indent=1))

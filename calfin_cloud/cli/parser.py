@@ -69,8 +69,8 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
     parser.add_argument(
         "--period",
         metavar="A/B",
-        help="days, months or years, e.g. 2019-06/2019-09; last-30-days; newest-30-days, from so long before the newest "
-        "scene of the store on",
+        help="days, months or years, e.g. 2019-06/2019-09; last-30-days; newest-30-days, from so long before the "
+        "newest scene of the store on",
     )
     _many(parser, "--collections", "only these collections", metavar="ID")
     parser.add_argument(
@@ -257,6 +257,7 @@ def _add_retry(parser: argparse.ArgumentParser) -> None:
 def _add_status(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--json", action="store_true", help="print all counts as JSON, for a schedule")
+    parser.add_argument("--serve", type=int, metavar="PORT", help="answer Prometheus there with the counts, for ever")
 
 
 def _add_compact(parser: argparse.ArgumentParser) -> None:

@@ -23,10 +23,11 @@ from distributed import Client, Future, KilledWorker
 from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 from numpy.typing import NDArray
 
+from calfin_cloud import network as networks  # Keras waits until it is needed, on the workers
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import VERIFIED, Pictures, predict_pictures
-from calfin_cloud.network import PICTURE_SIZE, count_gpus
+from calfin_cloud.network import PICTURE_SIZE
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Group, Result, calibration_of, look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
@@ -111,7 +112,11 @@ def blind_workers(client: Client) -> list[str]:
 
 async def _gpus_of_worker() -> int:
     """Count GPUs in a thread, since the library takes seconds to start and the worker must answer meanwhile."""
-    return await asyncio.to_thread(count_gpus)
+    return await asyncio.to_thread(_count_gpus)
+
+
+def _count_gpus() -> int:
+    return networks.count_gpus()
 
 
 def load(settings: MapSettings) -> None:

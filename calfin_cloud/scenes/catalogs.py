@@ -99,7 +99,8 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
         if _may_pass(error):
             raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
         raise ValueError(
-            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, or the name of a public catalogue"
+            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, "
+            "or the name of a public catalogue"
         ) from error
     if unknown := set(wanted.collections) - known if n_items and not is_api and not is_frozen(address) else None:
         raise ValueError(_unknown_collections(address, unknown, known))

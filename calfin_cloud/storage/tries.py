@@ -48,7 +48,7 @@ def _is_due(n_tries: int, last: str, *, now: datetime) -> bool:
 
 
 def _read(store: str) -> dict[str, tuple[int, str]]:
-    """Number of tries and time of the last one, by key."""
+    """Read the number of tries and the time of the last one, by key."""
     fs, root = open_place(store)
     path = f"{root}/{NAME}"
     try:

@@ -1,6 +1,6 @@
-{{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11) and -scheduler (10), in 63 characters. */}}
+{{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11), -SHARD (4) and -scheduler (10), in 63. */}}
 {{- define "calfin.name" -}}
-{{ .Release.Name | trunc 25 | trimSuffix "-" }}
+{{ .Release.Name | trunc 21 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "calfin.labels" -}}

@@ -136,6 +136,17 @@ volumes:
 {{- else }}
 - {{ $store | quote }}
 {{- end }}
+{{- if .settings.retry }}
+- --retry
+{{- end }}
+{{- with .settings.failAbove }}
+- --fail-above
+- {{ . | quote }}
+{{- end }}
+{{- with .settings.shards }}
+- --shard
+- SHARD_NUMBER/{{ . }}
+{{- end }}
 {{- range .settings.arguments | default (eq .settings.verb "map" | ternary $map.arguments list) }}
 - {{ . | quote }}
 {{- end }}
