@@ -264,7 +264,7 @@ def test_a_store_where_nothing_may_be_written_is_told():
 
 def test_a_store_without_its_file_system_is_told():
     found = doctor.check_store("gs://bucket/store", "here")
-    says(found, "problem", "needs a package", "gcsfs")
+    says(found, "problem", "needs a package", "[gcs]")
 
 
 def test_a_store_of_other_settings_or_in_use_is_told(tmp_path):

@@ -30,6 +30,8 @@ from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import STATES
 from calfin_cloud.storage import read_fronts, read_polygons, read_rejected, read_store, read_store_domains
 
+PRETEND_GPU = str(Path(__file__).with_name("pretend_gpu.py"))
+
 DASKS_OWN = {"array", "from-value", "zeros_like", "finalize-hlgfinalizecompute"}
 """Names that Dask gives to arrays that it is handed, and to the empty array of a new store; they take no time."""
 
@@ -200,7 +202,7 @@ def test_all_network_tasks_and_no_others_run_on_the_worker_that_says_gpu(painted
     """The two-worker experiment on dask#7036: annotations put about a third of the tasks there, persist all of them."""
     options = {"nthreads": 1, "host": "127.0.0.1"}
     workers = {
-        "gpu": {"cls": Nanny, "options": options | {"resources": {"GPU": 1}}},
+        "gpu": {"cls": Nanny, "options": options | {"resources": {"GPU": 1}, "preload": [PRETEND_GPU]}},
         "cpu": {"cls": Nanny, "options": options | {"resources": {"CPU": 1}}},
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}

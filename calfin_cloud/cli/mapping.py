@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +42,16 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def search(options: argparse.Namespace) -> int:
-    """List the scenes of each domain, one a line, tab-separated."""
+    """List the scenes of each domain, one a line, tab-separated; or freeze them into a catalogue of their own."""
     from calfin_cloud.domains import read_domains
+    from calfin_cloud.scenes import freeze_scenes
 
     find_scenes = finder(options)
+    domains = read_domains(options.domains, options.domain)
+    if options.out:
+        total = freeze_scenes((item for domain in domains for item in find_scenes(domain)), options.out)
+        tell(options, {"scenes": total, "catalog": options.out}, f"{total} scenes: --catalog {options.out}")
+        return 0
     listed = (
         {
             "domain": domain.name,
@@ -53,7 +60,7 @@ def search(options: argparse.Namespace) -> int:
             "collection": item.collection_id,
             "id": item.id,
         }
-        for domain in read_domains(options.domains, options.domain)
+        for domain in domains
         for item in find_scenes(domain)
     )
     total = 0
@@ -72,11 +79,16 @@ def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts and the call of the report."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, skill_of
-    from calfin_cloud.pipeline import check_wanted, map_fronts, recompute_changed
+    from calfin_cloud.pipeline import check_wanted, map_fronts, of_shard, recompute_changed, retry_failed
     from calfin_cloud.products import read_product
-    from calfin_cloud.storage import read_fronts
+    from calfin_cloud.storage import is_store, read_fronts
 
     domains = read_domains(options.domains, options.domain)
+    if options.shard:
+        domains, options.store = of_shard(domains, options.store, *options.shard)
+        if not domains:
+            note(f"shard {options.shard[0]}/{options.shard[1]} has no domain")
+            return 0
     reference = read_product(options.reference) if options.reference else None
     settings = settings_of(options)
     check_wanted(domains, settings, None if options.recompute else options.store)
@@ -88,6 +100,12 @@ def map_(options: argparse.Namespace) -> int:
                 options.store, domains, find, settings=settings, client=client, on_batch=moves(progress)
             )
             note(f"{sum(again.values())} scenes had changed and were mapped or traced again")
+            progress.reset()
+        if options.retry and is_store(options.store):
+            retried = retry_failed(
+                options.store, engine=options.engine, only_due=True, client=client, on_batch=moves(progress)
+            )
+            note(f"{sum(retried.values())} failed scenes were tried again, {retried['failed']} failed")
             progress.reset()
         counts = map_fronts(
             domains,
@@ -106,7 +124,19 @@ def map_(options: argparse.Namespace) -> int:
     _show_store(options, counts, compare, skill)
     if counts["found"] == 0:
         note("no scene was found: check period, collections and domains with `calfin search`")
-    return 1 if counts["failed"] else 0
+    n_new = sum(counts[state] for state in ("front", "no_front", "failed"))
+    return 1 if counts["failed"] > options.fail_above * n_new else 0
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Merge the stores of shards, below STORE/shards, into the store itself."""
+    from calfin_cloud.storage import merge_stores, shard_places
+
+    shards = shard_places(options.store)
+    names = merge_stores(options.store, shards)
+    said = f"{len(names)} new domains of {len(shards)} shards: {options.store}"
+    tell(options, {"domains": names, "shards": len(shards), "store": options.store}, said)
+    return 0
 
 
 def retrace(options: argparse.Namespace) -> int:
@@ -157,6 +187,10 @@ def status(options: argparse.Namespace) -> int:
     """Count the scenes of a store by state and reason; the counts must add up to the scenes that searches found."""
     from calfin_cloud.storage import count_scenes, read_fronts
 
+    if options.serve:
+        from calfin_cloud.exporter import serve
+
+        serve(options.store, options.serve)
     counts = count_scenes(options.store)
     lines = ["\t".join(str(row[name]) for name in ("scenes", "state", "reason")) for row in counts["reasons"]]
     lines.append(f"{counts['pending']}\tpending\tfound, but not mapped: `calfin map` goes on with them")
@@ -281,7 +315,7 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
 
 def finder(options: argparse.Namespace) -> Find:
     """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
-    from calfin_cloud.scenes import images_of, items_from_images, stream_scenes
+    from calfin_cloud.scenes import absolute_period, images_of, items_from_images, stream_scenes
 
     if options.images:
         return partial(images_of, items_from_images(options.images, options.datetime, platform=options.platform))
@@ -290,7 +324,15 @@ def finder(options: argparse.Namespace) -> Find:
     return partial(
         stream_scenes,
         options.catalog,
-        period=options.period,
+        period=absolute_period(options.period, partial(_newest_scene, getattr(options, "store", None))),
         collections=options.collections,
         max_cloud=options.max_scene_cloud,
     )
+
+
+def _newest_scene(store: str | None) -> datetime | None:
+    """Time of the newest scene of a store, None where there is none."""
+    from calfin_cloud.storage import is_store, read_fronts
+
+    fronts = read_fronts(store) if store and is_store(store) else ()
+    return fronts["datetime"].max().to_pydatetime() if len(fronts) else None

@@ -61,6 +61,9 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=False)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.parquet", help="freeze the scenes into a catalogue (stac-geoparquet)"
+    )
 
 
 def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool = True) -> None:
@@ -69,7 +72,8 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
     source.add_argument(
         "--catalog",
         metavar="URL_OR_FILE",
-        help="STAC API, static catalogue, item collection file, or a name: earth-search, planetary-computer",
+        help="STAC API, static catalogue, item collection file (GeoJSON, stac-geoparquet), or a name: earth-search, "
+        "planetary-computer",
     )
     parser.set_defaults(images=None)
     if images:
@@ -78,7 +82,12 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
         parser.add_argument("--platform", default="unknown", help="satellite of the images (default unknown)")
     parser.add_argument("--domains", required=required, metavar="FILE", help="domain file, see `calfin domains`")
     _many(parser, "--domain", "only the domains of these names", metavar="NAME")
-    parser.add_argument("--period", metavar="A/B", help="days, months or years, e.g. 2019-06/2019-09")
+    parser.add_argument(
+        "--period",
+        metavar="A/B",
+        help="days, months or years, e.g. 2019-06/2019-09; last-30-days; newest-30-days, from so long before the "
+        "newest scene of the store on",
+    )
     _many(parser, "--collections", "only these collections", metavar="ID")
     parser.add_argument(
         "--max-scene-cloud",
@@ -97,6 +106,24 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         "--recompute",
         action="store_true",
         help="first map scenes again whose item has changed since, or all if model or settings have",
+    )
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="first try failed scenes again that are due: three times, ever further apart",
+    )
+    parser.add_argument(
+        "--fail-above",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="exit with 1 only where more than this share of the new scenes failed (default 0)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="K/N",
+        help="map the Kth of N shares of the glaciers, into STORE/shards/K-of-N; `calfin merge STORE` makes them one",
     )
     parser.add_argument(
         "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
@@ -196,6 +223,14 @@ def _workers(text: str) -> int | tuple[int, int]:
     return (int(fewest), int(most)) if colon else int(fewest)
 
 
+def _shard(text: str) -> tuple[int, int]:
+    """Read K/N with 1 <= K <= N."""
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
+        raise argparse.ArgumentTypeError(f"must be K/N with 1 <= K <= N, got {text!r}")
+    return int(k), int(n)
+
+
 def _option(text: str) -> tuple[str, Any]:
     """Read KEY=VALUE."""
     key, equals, value = text.partition("=")
@@ -228,6 +263,11 @@ def _add_retry(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     _add_engine(parser)
     _add_cluster(parser)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--serve", type=int, metavar="PORT", help="answer Prometheus there with the counts, for ever")
 
 
 def _add_compact(parser: argparse.ArgumentParser) -> None:
@@ -338,8 +378,9 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "plan": (planning.plan, _add_plan, f"{FIND} 2019 --price-cpu-hour 0.05"),
     "doctor": (planning.doctor, _add_doctor, f"{FIND} 2019 --store s3://bucket/fronts"),
     "retrace": (mapping.retrace, _add_retrace, "fronts --domains domains.geojson"),
-    "status": (mapping.status, _add_store, "fronts"),
+    "status": (mapping.status, _add_status, "fronts"),
     "retry": (mapping.retry, _add_retry, "fronts"),
+    "merge": (mapping.merge, _add_store, "fronts"),
     "compact": (mapping.compact, _add_compact, "fronts"),
     "domains": (domains.domains, domains.add_domains, "--glacier Store --out domains.geojson"),
     "fjords": (domains.fjords, _add_fjords, "--domains domains.geojson --store fronts --out with_fjords.geojson"),

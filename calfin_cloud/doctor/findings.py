@@ -48,7 +48,7 @@ REMEDIES = (
     ),
     (
         r"No module named|Please install|[Ii]nstall s3fs",
-        'the file system needs a package: pip install "calfin-cloud[s3]" for s3://, gcsfs for gs://, adlfs for az://',
+        'the file system needs a package: pip install "calfin-cloud[s3]" for s3://, [gcs] for gs://, [azure] for az://',
     ),
     (
         r"NoCredentials|Unable to locate credentials|InvalidCredentials|credentials not found",

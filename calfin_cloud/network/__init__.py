@@ -10,7 +10,10 @@ import lazy_loader
 AS_NEEDED = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """TensorFlow and JAX take the whole memory of a GPU at their first step, unless their environment says otherwise."""
 
-for _name, _value in AS_NEEDED.items():
+EXACT = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "float32", "TF_CUDNN_DETERMINISTIC": "1"}
+"""GPUs would round the factors of float32 products to 10 bits (TF32), and cuDNN may choose sums of varying order."""
+
+for _name, _value in (AS_NEEDED | EXACT).items():
     os.environ.setdefault(_name, _value)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

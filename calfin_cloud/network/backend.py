@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from calfin_cloud.network.threads import threads_here
+
 LOG_LEVEL, SILENT = "TF_CPP_MIN_LOG_LEVEL", "3"
 """What of its log TensorFlow leaves out, from 0, nothing, to 3, all; who sets it sees what he asks for."""
 
@@ -34,6 +36,9 @@ def without_start_lines() -> Iterator[None]:
                 if not START_LINE.match(line):
                     os.write(2, line)
 
+
+if threads := threads_here():  # TensorFlow looks at no OMP_NUM_THREADS
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
 
 # Set for the processes that this one starts, too.
 with without_start_lines() if os.environ.setdefault(LOG_LEVEL, SILENT) == SILENT else nullcontext():

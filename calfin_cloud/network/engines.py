@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from importlib import import_module
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from calfin_cloud.network.files import checked_openvino_file
 from calfin_cloud.network.settings import LEVELS, PICTURE_SIZE, Cut
+from calfin_cloud.network.threads import threads_here
 
 # OpenVINO would report to Google Analytics that it is imported and what it converts; so it takes its stub for that.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -86,12 +86,12 @@ def read_openvino(name_or_path: str | Path, size: int) -> Any:  # noqa: ANN401
 def compile_model(model: Any) -> Any:  # noqa: ANN401
     """Compile a model for the CPU, in float32.
 
-    It has as many threads as `OMP_NUM_THREADS` says, which Dask sets to 1 for its workers; else one a core.
+    It has the threads of the worker, see `threads_here`; else one a core.
     """
     # float32, since the default is bfloat16 where the CPU has it; no pinning, or all workers get the same core.
     how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-    if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
-        how["INFERENCE_NUM_THREADS"] = int(threads)
+    if threads := threads_here():
+        how["INFERENCE_NUM_THREADS"] = threads
     return openvino.Core().compile_model(model, "CPU", how)
 
 

@@ -6,6 +6,7 @@ from calfin_cloud.pipeline.mapping import check_wanted, map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
 from calfin_cloud.pipeline.reports import summarise_scenes
 from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by
+from calfin_cloud.pipeline.shards import of_shard
 from calfin_cloud.pipeline.updating import recompute_changed, retrace_fronts, retry_failed
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "derive_fjords",
     "made_by",
     "map_fronts",
+    "of_shard",
     "plan_run",
     "recompute_changed",
     "retrace_fronts",

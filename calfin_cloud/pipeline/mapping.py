@@ -9,10 +9,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import geopandas as gpd
+import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
+from calfin_cloud.pipeline.reach import check_store_in_reach, in_reach
 from calfin_cloud.pipeline.runners import check_network, in_order, map_batches, waves
 from calfin_cloud.pipeline.scene import calibration_of
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of
@@ -63,7 +65,8 @@ def map_fronts(
     Raises
     ------
     ValueError
-        For domains of several CRSs, a network that cannot be loaded, or a store that was made differently.
+        For domains of several CRSs, a network that cannot be loaded, a store that was made differently, or a store or
+        scenes on this machine's disk that the workers do not see.
     StoreInUseError
         Where another run writes to the store.
 
@@ -79,11 +82,12 @@ def map_fronts(
     store = str(store)
     settings = settings or MapSettings()
     crs = one_crs(domains)
+    check_store_in_reach(store, client)
     check_network(settings, client)  # a wrong one ends the run here, not scene by scene
     counts: Counter[str] = Counter(found=0, known=0, front=0, no_front=0, failed=0)
     with hold_lease(store, "map") as check:
         open_store(store, crs=crs, made_by=made_by(settings))
-        batches = _plan(domains, find_scenes, store, batch_size, counts, check)
+        batches = _plan(domains, partial(_find_in_reach, find_scenes, client), store, batch_size, counts, check)
         recipe = lru_cache(maxsize=4)(partial(recipe_of, settings=settings))  # 30 ms, the same for all of a domain
         run = partial(_map_wave, store=store, settings=settings, client=client, recipe=recipe, check=check)
         for fronts in (f for of_wave in in_order(run, waves(batches, client), client) for f in of_wave):
@@ -123,6 +127,10 @@ def one_crs(domains: Sequence[Domain]) -> str:
             f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
         )
     return crs.pop()
+
+
+def _find_in_reach(find_scenes: FindScenes, client: Client | None, domain: Domain) -> Iterator[pystac.Item]:
+    return in_reach(find_scenes(domain), client)
 
 
 def tables_of_batches(

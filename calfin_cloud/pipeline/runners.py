@@ -5,6 +5,7 @@ The steps and their order are those of `scene`; here is only where and when they
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin
 from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 from numpy.typing import NDArray
 
+from calfin_cloud import network as networks  # Keras waits until it is needed, on the workers
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import VERIFIED, Pictures, predict_pictures
@@ -82,10 +84,16 @@ def check_network(settings: MapSettings, client: Client | None) -> None:
     Raises
     ------
     ValueError
-        For a wrong file, a missing engine, or too little memory.
+        For a wrong file, a missing engine, too little memory, or a worker that says GPU and has none.
     """
     if client is None:
         return load(settings)
+    if blind := blind_workers(client):
+        raise ValueError(
+            f"workers that say GPU see none: {blind[:3]}{' and more' if len(blind) > 3 else ''}; the network would run "
+            "on their CPUs in silence: check nvidia-smi, CUDA_VISIBLE_DEVICES and the image there, or start them "
+            "without --resources GPU=1"
+        )
     try:
         client.submit(load, settings, resources=placement_of(client).network, pure=False).result()
     except KilledWorker as error:
@@ -93,6 +101,23 @@ def check_network(settings: MapSettings, client: Client | None) -> None:
             "workers end while they load the network, most likely for want of memory: give each 1.5 GB or more "
             f"(--worker-memory 2GiB, or the limit of its pod), or see their logs ({error})"
         ) from error
+
+
+def blind_workers(client: Client) -> list[str]:
+    """Addresses of the workers that say GPU and see none."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    saying = [address for address, worker in workers.items() if "GPU" in worker["resources"]]
+    seen = client.run(_gpus_of_worker, workers=saying, on_error="return") if saying else {}
+    return sorted(address for address, n in seen.items() if n == 0)
+
+
+async def _gpus_of_worker() -> int:
+    """Count GPUs in a thread, since the library takes seconds to start and the worker must answer meanwhile."""
+    return await asyncio.to_thread(_count_gpus)
+
+
+def _count_gpus() -> int:
+    return networks.count_gpus()
 
 
 def load(settings: MapSettings) -> None:

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ from calfin_cloud.storage import (
     begin_change,
     check_finished,
     clear_masks,
+    due_keys,
     end_change,
     hold_lease,
     is_store,
     item_digest,
     keep_domain,
+    note_tries,
     open_store,
     read_items,
     read_places,
@@ -76,11 +79,22 @@ class Job:
 
 
 def retry_failed(
-    store: str, *, engine: Engine | None = None, client: Client | None = None, on_batch: OnBatch | None = None
+    store: str,
+    *,
+    engine: Engine | None = None,
+    only_due: bool = False,
+    client: Client | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Counter[str]:
     """Map the failed scenes of a store once more, as they were mapped; count the states they ended in.
 
     Their items are those that the store has kept. A scene that fails again stays failed, with the new error.
+
+    Parameters
+    ----------
+    only_due
+        For schedules: only scenes whose next try is due. There are three, days to weeks apart; a scene that fails in
+        all stays failed and is left alone, until `retry_failed` is called without this.
 
     Raises
     ------
@@ -98,7 +112,13 @@ def retry_failed(
         open_store(store, crs=found["crs"], made_by=made_by(settings))
         if engine is not None:
             settings = replace(settings, inference=replace(settings.inference, engine=engine))
-        return _run(store, _failed(store), settings, client, on_batch, check)
+        jobs = list(_failed(store))
+        if only_due:
+            failed, now = [key for job in jobs for key in job.mapped], datetime.now(UTC)
+            due = set(due_keys(store, failed, now))
+            jobs = [replace(job, mapped=keys) for job in jobs if (keys := [key for key in job.mapped if key in due])]
+            note_tries(store, due, failed, now, check)  # before, so that a scene that ends the run is counted too
+        return _run(store, jobs, settings, client, on_batch, check)
 
 
 def retrace_fronts(

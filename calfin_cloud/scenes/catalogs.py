@@ -27,6 +27,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
+from calfin_cloud.scenes.frozen import is_frozen, read_frozen
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
 from calfin_cloud.sensors import CATALOG_FIELD, read_assets
 
@@ -80,18 +81,23 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     known: set[str] = set()
     n_items, is_api = 0, False
     with _telling(address):
-        root, is_api = _read_root(address, reader)
-        found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
+        if is_frozen(address):
+            found = ((feature, address) for feature in read_frozen(address, wanted.area.bounds, wanted.period))
+        else:
+            root, is_api = _read_root(address, reader)
+            found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
         for feature, base in found:
             n_items += 1
             known.add(feature.get("collection") or "")
             yield _settled(feature, base, address)
-    if unknown := set(wanted.collections) - known if n_items and not is_api else None:
+    if unknown := set(wanted.collections) - known if n_items and not is_api and not is_frozen(address) else None:
         raise ValueError(_unknown_collections(address, unknown, known))
 
 
 def read_title(address: str) -> str:
     """Ask a catalogue for its first document alone; say what it is. Raises as `read_features` does."""
+    if is_frozen(address):
+        return "frozen items"
     with _telling(address):
         root, is_api = _read_root(address, _Reader())
         kind = "STAC API" if is_api else root["type"]
@@ -118,7 +124,8 @@ def _telling(address: str) -> Iterator[None]:
         if _may_pass(error):
             raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
         raise ValueError(
-            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON, or the name of a public catalogue"
+            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, "
+            "or the name of a public catalogue"
         ) from error
 
 

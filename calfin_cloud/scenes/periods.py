@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import calendar
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+RELATIVE = re.compile(r"(?P<since>last|newest)-(?P<days>\d{1,5})-days")
 Period = tuple[datetime | None, datetime | None]
 
 
@@ -23,6 +25,25 @@ def period_bounds(period: str) -> Period:
     if start and end and start > end:
         raise ValueError(f"the period {period!r} ends before it starts; write it as {last}/{first}")
     return start, end
+
+
+def absolute_period(period: str, newest: Callable[[], datetime | None] = lambda: None) -> str:
+    """Turn a relative period into one with a date: `last-30-days`, or `newest-30-days`, before what `newest` returns.
+
+    Raises `ValueError` where there is no newest scene yet.
+
+    >>> absolute_period("newest-30-days", lambda: datetime(2024, 3, 31, tzinfo=UTC)), absolute_period("2019")
+    ('2024-03-01/..', '2019')
+    """
+    found = RELATIVE.fullmatch(period.strip())
+    if found is None:
+        return period
+    end = datetime.now(UTC) if found["since"] == "last" else newest()
+    if end is None:
+        raise ValueError(
+            f"the period {period!r} begins before the newest scene of a store, which has none: map one with dates first"
+        )
+    return f"{end - timedelta(days=int(found['days'])):%Y-%m-%d}/.."
 
 
 def date_range(text: str, period: str) -> tuple[datetime, datetime]:

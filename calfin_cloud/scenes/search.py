@@ -56,7 +56,7 @@ def search_scenes(
     ----------
     catalog
         A name of `CATALOGS`, the URL of a STAC API, or the URL or file of a static catalogue, of an item collection
-        (GeoJSON FeatureCollection) or of one item.
+        (GeoJSON FeatureCollection, or stac-geoparquet as `freeze_scenes` writes it) or of one item.
     domain
         Scenes that touch its rectangle are found.
     period

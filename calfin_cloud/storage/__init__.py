@@ -4,7 +4,8 @@ A store is a folder or object prefix: `store.json` (what made it), `domains/<dom
 group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the same scenes
 `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`, and
 `pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
-`flags/<domain>.json` (doubts in time); `replaced/` (files of batches that were replaced less than a day ago); while a
+`flags/<domain>.json` (doubts in time); `tries.json` (failed scenes that were tried again); `shards/` (stores of
+shards, see `merge_stores`); `replaced/` (files of batches that were replaced less than a day ago); while a
 run writes, `lease-*`.
 """
 
@@ -28,6 +29,7 @@ from calfin_cloud.storage.masks import (
     read_scene_masks,
     write_masks,
 )
+from calfin_cloud.storage.merging import merge_stores, shard_places
 from calfin_cloud.storage.reviews import instant, read_reviews, write_review
 from calfin_cloud.storage.stores import (
     begin_change,
@@ -55,6 +57,7 @@ from calfin_cloud.storage.tables import (
     read_rejected,
     read_tables,
 )
+from calfin_cloud.storage.tries import due_keys, note_tries
 
 __all__ = [
     "EDGES",
@@ -73,6 +76,7 @@ __all__ = [
     "compact_store",
     "count_scenes",
     "digest",
+    "due_keys",
     "end_change",
     "finished_keys",
     "hold_lease",
@@ -82,6 +86,8 @@ __all__ = [
     "keep_domain",
     "lease_holder",
     "masks_url",
+    "merge_stores",
+    "note_tries",
     "open_store",
     "picture_path",
     "read_all_tables",
@@ -101,6 +107,7 @@ __all__ = [
     "read_store",
     "read_store_domains",
     "read_tables",
+    "shard_places",
     "tidy",
     "unsigned",
     "unsigned_item",

@@ -28,7 +28,7 @@ from calfin_cloud.storage.files import (
 )
 from calfin_cloud.storage.leases import commit_whole
 
-OWN_NAMES = re.compile(r"masks|lease-.*|\..*\.part")  # what a store may have before it is one
+OWN_NAMES = re.compile(r"masks|shards|lease-.*|\..*\.part")  # what a store may have before it is one
 LONGEST_NAME = 200  # of a file, without its ending: file systems take 255 bytes
 MOST_TOLD = 8  # differences of a store that a message names
 RESTORE = "restore it from a copy, or map into a new store"

@@ -246,11 +246,19 @@ def _current(batches: Sequence[Stored]) -> list[Stored]:
 
 def _read_header(fs: fsspec.AbstractFileSystem, path: str) -> Stored:
     """Read the end of a fronts file, in which its header is: one request, or two after a compaction."""
-    end = fs.cat_file(path, start=-FOOTER_BYTES)
+    end = _read_end(fs, path, FOOTER_BYTES)
     wanted = int.from_bytes(end[-8:-4], "little") + 8  # the length of the footer, and PAR1
     if wanted > len(end):
-        end = fs.cat_file(path, start=-wanted)
+        end = _read_end(fs, path, wanted)
     return _header(open_parquet(io.BytesIO(end), path), path)
+
+
+def _read_end(fs: fsspec.AbstractFileSystem, path: str, n_bytes: int) -> bytes:
+    """Last bytes of a file; that of Azure takes no negative range, so there its size is asked for first."""
+    if "abfs" not in fs.protocol:
+        return bytes(fs.cat_file(path, start=-n_bytes))
+    size = int(fs.size(path))
+    return bytes(fs.cat_file(path, start=max(0, size - n_bytes), end=size))
 
 
 def _read_fronts_file(fs: fsspec.AbstractFileSystem, crs: str, path: str) -> tuple[Stored, pa.Table]:

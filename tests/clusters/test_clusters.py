@@ -1,5 +1,8 @@
 """Where workers come from: what each place asks for and refuses, and versions that must be the same everywhere."""
 
+import os
+import subprocess
+import sys
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,9 +15,11 @@ from distributed import LocalCluster
 from calfin_cloud import clusters, sensors
 from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
+from calfin_cloud.network.threads import threads_here
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.runners import check_network, share_sensors
 from calfin_cloud.sensors import Sensor, own_sensors, register_sensor
+from calfin_cloud.starts.here import _seeing_one_gpu
 from clusters.farm import farm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -85,6 +90,46 @@ def slowly(_):
 def test_gpus_without_the_extra_are_refused_with_its_name():
     with pytest.raises(ValueError, match=r'pip install "calfin-cloud\[gpu\]"'):
         cuda()
+
+
+def test_gpus_do_not_come_and_go_so_two_numbers_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match=r"one worker a GPU, so their number is fixed, got \(1, 2\): give one number"):
+        cuda((1, 2))
+
+
+class FakeCudaCluster:
+    """As dask-cuda's does, shows each worker its own GPU first and all others after it."""
+
+    def new_worker_spec(self):
+        return {1: {"options": {"env": {"CUDA_VISIBLE_DEVICES": "1,2,0"}}}}
+
+
+def test_a_worker_on_a_gpu_sees_its_own_alone():
+    cluster = _seeing_one_gpu(FakeCudaCluster)()
+    assert isinstance(cluster, FakeCudaCluster)
+    assert cluster.new_worker_spec()[1]["options"]["env"] == {"CUDA_VISIBLE_DEVICES": "1"}
+
+
+def test_workers_are_as_many_as_the_affinity_of_this_process_allows():
+    code = "from calfin_cloud.starts import here; print(here.CPU_COUNT)"
+    bound = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), sys.executable, "-c", code]
+    assert subprocess.run(bound, check=True, capture_output=True, text=True).stdout.strip() == "1"
+
+
+def test_a_worker_that_says_gpu_and_has_none_ends_the_run_before_it_begins():
+    with farm(0) as cluster:
+        cluster.workers.append(cluster.start_worker("--resources", "GPU=1", CUDA_VISIBLE_DEVICES="-1"))
+        with connect(cluster.address) as client, pytest.raises(ValueError, match=r"say GPU see none: .*nvidia-smi"):
+            check_network(MapSettings(), client)
+
+
+def test_the_networks_library_has_the_threads_of_its_worker(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads_here() is None
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert threads_here() == 1
+    with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster:
+        assert cluster.get_client().submit(threads_here).result() == 3
 
 
 @pytest.mark.parametrize("n_workers", [0, (2, 1), (0, 3), -1])

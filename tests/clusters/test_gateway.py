@@ -1,15 +1,21 @@
 """A run on a cluster behind a real Dask Gateway: server, proxy, scheduler and workers are processes of their own."""
 
 import os
+import shutil
 import subprocess
 import time
+from functools import partial
 
+import dask
 import pytest
 from dask_gateway import Gateway
 from faults.world import calfin_process, tables
 from servers.gateway import serve_gateway
 
 from calfin_cloud.clusters import connect
+from calfin_cloud.domains import read_domains
+from calfin_cloud.pipeline import map_fronts
+from calfin_cloud.scenes import search_scenes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -66,9 +72,39 @@ def test_a_cluster_is_adaptive_between_two_numbers_and_shut_down_when_its_run_fa
         assert gateway.list_clusters() == []
 
 
-def test_what_the_server_does_not_offer_is_refused_with_its_answer(address):
+def test_what_the_server_does_not_offer_is_left_out_with_a_warning_and_what_it_offers_is_taken(address, caplog):
+    of_hub = {"gateway.cluster.options": {"image": "hub:1", "worker_threads": 2}}
+    with dask.config.set(of_hub), connect("gateway", address=address, moons=2) as client:
+        client.wait_for_workers(1, timeout=300)
+        assert [w["nthreads"] for w in client.scheduler_info(n_workers=-1)["workers"].values()] == [2]
+    (warning,) = (r.getMessage() for r in caplog.records if "the gateway offers" in r.getMessage())
+    assert "['image', 'moons']" in warning
+
+
+def test_a_value_that_the_server_refuses_ends_the_call_with_its_reason(address):
     with (
-        pytest.raises(ValueError, match=r"the gateway started no cluster.*moons"),
-        connect("gateway", address=address, moons=2),
+        pytest.raises(ValueError, match=r"the gateway started no cluster"),
+        connect("gateway", address=address, worker_threads=99),
     ):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root to make a mount namespace")
+def test_a_store_and_scenes_that_workers_in_another_mount_namespace_do_not_see_are_refused(world, tmp_path):
+    """Workers of a hub's gateway have disks of their own: here an empty one where this process has its files."""
+    apart = f'mount -t tmpfs none {world.folder.parent} && mount -t tmpfs none {tmp_path / "home"} && exec "$@"'
+    (tmp_path / "home").mkdir()
+    (tmp_path / "gateway").mkdir()
+    with (
+        serve_gateway(tmp_path / "gateway", before_worker=("unshare", "--mount", "sh", "-c", apart, "--")) as address,
+        connect("gateway", address=address) as client,
+    ):
+        client.wait_for_workers(1, timeout=300)
+        domains = read_domains(world.folder / "domains.geojson")
+        find = partial(search_scenes, world.folder / "catalog.json", period="1984/2030")
+        with pytest.raises(ValueError, match=r"the store .* is a folder of this machine.*SCRATCH_BUCKET"):
+            map_fronts(domains, find, str(tmp_path / "home" / "store"), client=client)
+        assert list((tmp_path / "home").iterdir()) == []
+        (tmp_path / "shared").mkdir()
+        with pytest.raises(ValueError, match=r"scenes such as .* lie on this machine"):
+            map_fronts(domains, find, str(tmp_path / "shared" / "store"), client=client)

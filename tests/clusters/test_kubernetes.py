@@ -5,10 +5,12 @@ No image is pulled and nothing is scheduled on nodes: that part of Kubernetes is
 
 import dask
 import pytest
+from deploy.chart import check
 from deploy.cluster import run_kubernetes, wait_until
 from servers.kubelet import run_node
 
-from calfin_cloud.clusters import cluster_resource, connect, kubernetes, worker_group
+from calfin_cloud.clusters import connect, kubernetes
+from calfin_cloud.starts.pods import ALIKE, Identity, cluster_resource, worker_group
 
 pytest.importorskip("dask_kubernetes")
 pytestmark = [
@@ -16,6 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Kubernetes version"),  # kr8s 0.20 knows them up to 1.35
 ]
 IMAGE = "example.org/calfin:0"
+LIMITS = {"memory": "4294967296", "cpu": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +84,13 @@ def test_a_cluster_without_an_image_of_ours_is_refused():
 
 
 def test_the_resource_calls_programs_that_dask_has_and_ends_when_nobody_is_left():
-    workers = worker_group(IMAGE, 3, {"memory": "4294967296", "cpu": "1"}, {"CPU": 1}, {"A": "1"})
-    spec = cluster_resource("berg", workers, idle_timeout=600)["spec"]
+    who = Identity("calfin", ["keys"], {"A": "1"})
+    workers = worker_group(3, "CPU=1", image=IMAGE, limits=LIMITS, identity=who)
+    resource = cluster_resource(
+        "berg", workers, image=IMAGE, identity=who, node_selector={"pool": "steady"}, idle_timeout=600
+    )
+    check(resource)
+    spec = resource["spec"]
     (scheduler,) = spec["scheduler"]["spec"]["containers"]
     (worker,) = spec["worker"]["spec"]["containers"]
     assert scheduler["args"][:2] == ["dask", "scheduler"]
@@ -93,8 +101,25 @@ def test_the_resource_calls_programs_that_dask_has_and_ends_when_nobody_is_left(
 
 
 def test_a_gpu_worker_tolerates_the_taint_of_gpu_nodes_and_no_other_does():
-    limits = {"memory": "4294967296", "cpu": "1"}
-    cpu = worker_group(IMAGE, 2, limits, {"CPU": 1})
-    gpu = worker_group(IMAGE, 2, limits | {"nvidia.com/gpu": "1"}, {"GPU": 1})
+    cpu = worker_group(2, "CPU=1", image=IMAGE, limits=LIMITS, identity=Identity())
+    gpu = worker_group(2, "GPU=1", image=IMAGE, limits=LIMITS | {"nvidia.com/gpu": "1"}, identity=Identity())
     assert "tolerations" not in cpu["spec"]
     assert [t["key"] for t in gpu["spec"]["tolerations"]] == ["nvidia.com/gpu"]
+
+
+def test_pods_are_as_whom_the_call_says_and_safe_as_those_of_the_chart():
+    who = Identity("calfin", ["keys"], {"A": "1"})
+    workers = worker_group(1, "CPU=1", image=IMAGE, limits=LIMITS, identity=who, node_selector={"pool": "cheap"})
+    spec = cluster_resource("berg", workers, image=IMAGE, identity=who, node_selector={"pool": "steady"})["spec"]
+    pods = {"steady": spec["scheduler"]["spec"], "cheap": spec["worker"]["spec"]}
+    for pool, pod in pods.items():
+        assert (pod["serviceAccountName"], pod["nodeSelector"]) == ("calfin", {"pool": pool})
+        assert (pod["securityContext"], pod["automountServiceAccountToken"]) == (ALIKE["podSecurity"], False)
+        (container,) = pod["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+        assert container["securityContext"] == ALIKE["containerSecurity"]
+
+
+def test_node_selectors_of_an_unknown_group_are_refused():
+    with pytest.raises(ValueError, match=r"by group of .*got \{'gpus'"):
+        kubernetes(image=IMAGE, node_selectors={"gpus": {"pool": "a100"}})

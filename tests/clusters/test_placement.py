@@ -1,6 +1,7 @@
 """Network tasks run on workers that say GPU and all others elsewhere."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -17,7 +18,8 @@ OTHER_TASKS = ("look", "first_pictures", "second_pictures", "lay_windows", "fini
 def workers_saying(*words):
     """A cluster of one worker a word, each in a process of its own."""
     options = {"nthreads": 1, "host": "127.0.0.1"}
-    says = [options | ({"resources": {word: 1}} if word else {}) for word in words]
+    pretend = {"preload": [str(Path(__file__).parents[1] / "pretend_gpu.py")]}
+    says = [options | ({"resources": {word: 1}} if word else {}) | (pretend if word == "GPU" else {}) for word in words]
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster({n: {"cls": Nanny, "options": o} for n, o in enumerate(says)}, scheduler=scheduler)
 

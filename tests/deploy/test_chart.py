@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -22,9 +23,9 @@ def place(request):
     return request.param
 
 
-@pytest.mark.parametrize("tls", ["", "dask-tls"])
-def test_every_place_renders_what_a_strict_api_server_takes(place, tls):
-    found = everything(place, f"tls.secretName={tls}")
+@pytest.mark.parametrize(("tls", "monitoring"), [("", "true"), ("dask-tls", "false")])
+def test_every_place_renders_what_a_strict_api_server_takes(place, tls, monitoring):
+    found = everything(place, f"tls.secretName={tls}", f"monitoring.enabled={monitoring}")
     assert {"DaskJob", "CronJob", "NetworkPolicy", "PodDisruptionBudget", "Role"} <= {r["kind"] for r in found}
     for resource in found:
         check(resource)
@@ -61,6 +62,10 @@ def test_helm_lint_is_strict_and_content(place):
         ("networkPolicy.enabled=false", "/tls/secretName"),  # neither TLS nor a NetworkPolicy
         ("user.id=0", "/user/id"),
         ("env.THREADS=4", "/env/THREADS"),  # variables are text
+        ("runs.weekly.shards=1", "/runs/weekly/shards"),
+        ("runs.weekly.failAbove=2", "/runs/weekly/failAbove"),
+        ("runs.retry.shards=4", "/runs/retry/shards"),
+        ("monitoring.failedShare=-1", "/monitoring/failedShare"),
         ("domains.configMap=glaciers", "/domains"),  # both a ConfigMap and a text
     ],
 )
@@ -99,12 +104,12 @@ def test_every_value_has_a_comment_beside_or_above_it():
             bare.append(key[1])
         above = line if line.strip().startswith("#") else ""
     # Kubernetes' own words, and those of `runs` that are told where they first stand.
-    known = "resources requests limits workers weekly full retry when verb tls networkPolicy image gpuImage"
+    known = "resources requests limits workers weekly full retry when verb tls networkPolicy image gpuImage monitoring"
     assert set(bare) <= set(known.split())
 
 
 def test_no_pod_is_root_or_writes_to_its_root_or_shows_a_token_it_does_not_need(place):
-    for resource in everything(place):
+    for resource in everything(place, "monitoring.enabled=true"):
         for role, pod in pods_in(resource):
             assert pod["securityContext"]["runAsNonRoot"]
             assert pod["securityContext"]["runAsUser"] > 0
@@ -129,7 +134,9 @@ def test_spot_nodes_are_for_workers_alone():
             for role, pod in pods_in(resource):
                 wanted = cheap if "worker" in role else steady
                 assert wanted in pod["nodeSelector"].values(), (name, role)
-                assert bool(pod.get("tolerations")) == ("worker" in role and name != "aws")
+                keys = {toleration["key"] for toleration in pod.get("tolerations", [])}
+                assert any("spot" in key or "scaleset" in key for key in keys) == ("worker" in role and name != "aws")
+                assert ("CriticalAddonsOnly" in keys) == ("worker" not in role and name == "azure")
 
 
 def test_gpu_workers_say_gpu_on_nodes_with_one_and_the_others_say_cpu():
@@ -177,6 +184,7 @@ def test_a_schedule_never_runs_twice_at_once_and_gives_up_only_on_what_trying_ag
         assert job["concurrencyPolicy"] == "Forbid"
         spec = job["jobTemplate"]["spec"]
         give_up, ignore = spec["podFailurePolicy"]["rules"]
+        assert "completionMode" not in spec
         assert (give_up["action"], give_up["onExitCodes"]["values"]) == ("FailJob", [1, 2])
         assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
         waits_s = [10 * 2**n for n in range(spec["backoffLimit"])]
@@ -226,3 +234,63 @@ def test_domains_of_all_greenland_fit_into_the_config_map_unchanged_and_too_many
             assert json.loads(text) == json.loads(path.read_text())
         else:
             assert "a ConfigMap holds 1,000,000 characters" in done.stderr
+
+
+def test_a_run_of_shards_is_an_indexed_job_whose_pods_each_start_a_small_cluster():
+    found = render(["aws"], "runs.full.shards=8", "runs.full.parallel=2")
+    jobs = {r["metadata"]["name"]: r["spec"]["jobTemplate"]["spec"] for r in found if r["kind"] == "CronJob"}
+    job = jobs["calfin-full"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 8, 2)
+    assert job["podFailurePolicy"]["rules"][0]["action"] == "FailIndex"  # one shard that fails ends no other
+    assert (job["backoffLimitPerIndex"], "backoffLimit" in job) == (6, False)
+    (driver,) = runs_in(found)["full"][0]["spec"]["job"]["spec"]["containers"]
+    assert driver["args"][driver["args"].index("--shard") + 1] == "SHARD_NUMBER/8"
+    assert "completionMode" not in jobs["calfin-weekly"]
+    for resource in found:
+        check(resource)
+
+
+def test_a_job_name_with_the_number_of_a_shard_has_room_too():
+    longest = f"{'a' * 21}-{'b' * 15}-{28927537}-{998}"
+    assert len(longest) <= 53
+
+
+def test_the_weekly_run_tries_failed_scenes_again_and_fails_only_above_its_share_of_new_ones():
+    from calfin_cloud.cli.parser import make_parser  # noqa: PLC0415
+
+    (job, *_) = runs_in(render(["kind"]))["weekly"]
+    options = make_parser().parse_args(job["spec"]["job"]["spec"]["containers"][0]["args"][1:])
+    assert (options.retry, options.fail_above) == (True, 0.05)
+
+
+def test_prometheus_reaches_metrics_and_not_dasks_own_port_and_alerts_name_what_the_exporter_tells():
+    from calfin_cloud import exporter  # noqa: PLC0415
+
+    assert not [r for r in render(["kind"]) if r["apiVersion"].startswith("monitoring")]
+    found = render(["kind"], "monitoring.enabled=true", "monitoring.labels.release=mine")
+    by_kind = {r["kind"]: r for r in found if r["apiVersion"].startswith("monitoring")}
+    assert all(r["metadata"]["labels"]["release"] == "mine" for r in by_kind.values())
+    (policy,) = (r for r in found if r["kind"] == "NetworkPolicy" and r["metadata"]["name"] == "calfin-metrics")
+    assert {port["port"] for port in policy["spec"]["ingress"][0]["ports"]} == {8787, 8788, 9200}
+    (rules,) = by_kind["PrometheusRule"]["spec"]["groups"]
+    (dashboard,) = (r["data"]["calfin-cloud.json"] for r in found if r["metadata"]["name"] == "calfin-dashboard")
+    panels = json.loads(dashboard)["panels"]
+    asked = [rule["expr"] for rule in rules["rules"]] + [t["expr"] for p in panels for t in p["targets"]]
+    told = Path(exporter.__file__).read_text()
+    for name in {name for expression in asked for name in re.findall(r"calfin_\w+", expression)}:
+        assert f'"{name}"' in told, name
+
+
+def test_pods_of_the_chart_are_those_of_the_function_for_kubernetes():
+    from calfin_cloud.starts.pods import ALIKE  # noqa: PLC0415
+
+    pods = {role: pod for resource in everything(["aws", "gpu"]) for role, pod in pods_in(resource)}
+    for role, alike in (("scheduler", ALIKE["scheduler"]), ("gpu worker", ALIKE["worker"])):
+        (container,) = pods[role]["containers"]
+        assert container["args"][: len(alike["args"])] == alike["args"]
+        assert container["livenessProbe"] == alike["livenessProbe"]
+        assert container["securityContext"] == ALIKE["containerSecurity"]
+        assert pods[role]["securityContext"] == ALIKE["podSecurity"]
+    assert pods["gpu worker"]["tolerations"] == ALIKE["gpuTolerations"]
+    assert "nodeSelector" not in pods["gpu worker"]  # the limit finds the nodes
+    assert pods["try gpu"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ c.Proxy.address = "127.0.0.1:{public}"
 c.LocalBackend.clusters_directory = {folder!r}
 c.LocalBackend.inherited_environment = {environment!r}
 c.ClusterConfig.scheduler_cmd = [{python!r}, "-m", "dask", "scheduler"]
-c.ClusterConfig.worker_cmd = [{python!r}, "-m", "dask", "worker"]
+c.ClusterConfig.worker_cmd = [*{before!r}, {python!r}, "-m", "dask", "worker"]
 c.ClusterConfig.worker_memory = "2 G"
 c.ClusterConfig.worker_cores = 1
 c.ClusterConfig.adaptive_period = 1.0
@@ -44,8 +44,11 @@ def need(tool: str) -> None:
 
 
 @contextmanager
-def serve_gateway(folder: Path) -> Iterator[str]:
-    """Run a Dask Gateway until the block ends, and give its address; its log is `folder`/gateway.log."""
+def serve_gateway(folder: Path, *, before_worker: Sequence[str] = ()) -> Iterator[str]:
+    """Run a Dask Gateway until the block ends, and give its address; its log is `folder`/gateway.log.
+
+    `before_worker` are words before the command of each worker.
+    """
     need("dask-gateway-server")
     public, private = _free_port(), _free_port()
     settings = folder / "dask_gateway_config.py"
@@ -57,6 +60,7 @@ def serve_gateway(folder: Path) -> Iterator[str]:
             # All of it: another OPENBLAS_CORETYPE alone moves a front by the last bit of its coordinates.
             environment=list(os.environ),
             python=sys.executable,
+            before=list(before_worker),
         )
     )
     (folder / "clusters").mkdir()

@@ -1,7 +1,7 @@
 """Create the resources of one run, wait for the end of its driver and exit as it did.
 
 `start.py MANIFEST`, in a pod of a Job. The Job owns the run: whatever ends the Job ends the run, and a second try of
-the Job finds a run that still goes on and waits for it.
+the Job finds a run that still goes on and waits for it. Each pod of an indexed Job starts the run of one shard.
 """
 
 import os
@@ -32,7 +32,9 @@ def main(path: str) -> int:
 
 def start_and_wait(path: str) -> int:
     """Start or find the run of this Job and wait for it; a signal to stop deletes it."""
-    manifest = Path(path).read_text().replace("RUN_NAME", os.environ["JOB_NAME"])
+    name, index = os.environ["JOB_NAME"], os.environ.get("JOB_COMPLETION_INDEX")
+    name, shard = (name, "") if index is None else (f"{name}-{index}", str(int(index) + 1))
+    manifest = Path(path).read_text().replace("RUN_NAME", name).replace("SHARD_NUMBER", shard)
     job, *beside = (object_from_spec(spec, allow_unknown_type=True) for spec in yaml.safe_load_all(manifest))
     job.raw["metadata"]["ownerReferences"] = [owner()]
     signal.signal(signal.SIGTERM, signal.default_int_handler)

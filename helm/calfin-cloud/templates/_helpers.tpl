@@ -1,6 +1,6 @@
-{{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11) and -scheduler (10), in 63 characters. */}}
+{{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11), -SHARD (4) and -scheduler (10), in 63. */}}
 {{- define "calfin.name" -}}
-{{ .Release.Name | trunc 25 | trimSuffix "-" }}
+{{ .Release.Name | trunc 21 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "calfin.labels" -}}
@@ -37,6 +37,11 @@ image: {{ $image.repository }}{{ if $image.digest }}@{{ $image.digest }}{{ else 
 imagePullPolicy: {{ $image.pullPolicy }}
 {{- end }}
 
+{{/* What pods have in common with those of `clusters.kubernetes`. */}}
+{{- define "calfin.pods" -}}
+{{ .Files.Get "files/pods.yaml" }}
+{{- end }}
+
 {{- define "calfin.podSecurity" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
@@ -44,19 +49,12 @@ imagePullSecrets:
   - name: {{ . }}
 {{- end }}
 {{- end }}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: {{ .Values.user.id }}
-  runAsGroup: {{ .Values.user.group }}
-  fsGroup: {{ .Values.user.group }}
-  seccompProfile: {type: RuntimeDefault}
+{{- $ids := dict "runAsUser" .Values.user.id "runAsGroup" .Values.user.group "fsGroup" .Values.user.group }}
+securityContext: {{ merge $ids (include "calfin.pods" . | fromYaml).podSecurity | toYaml | nindent 2 }}
 {{- end }}
 
 {{- define "calfin.containerSecurity" -}}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
+securityContext: {{ (include "calfin.pods" . | fromYaml).containerSecurity | toYaml | nindent 2 }}
 {{- end }}
 
 {{/* On-demand nodes of scheduler, driver and starter. */}}

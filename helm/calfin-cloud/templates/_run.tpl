@@ -136,6 +136,17 @@ volumes:
 {{- else }}
 - {{ $store | quote }}
 {{- end }}
+{{- if .settings.retry }}
+- --retry
+{{- end }}
+{{- with .settings.failAbove }}
+- --fail-above
+- {{ . | quote }}
+{{- end }}
+{{- with .settings.shards }}
+- --shard
+- SHARD_NUMBER/{{ . }}
+{{- end }}
 {{- range .settings.arguments | default (eq .settings.verb "map" | ternary $map.arguments list) }}
 - {{ . | quote }}
 {{- end }}
@@ -145,44 +156,32 @@ volumes:
 {{- end }}
 
 {{- define "calfin.schedulerPod" -}}
+{{- $alike := (include "calfin.pods" .root | fromYaml) -}}
 serviceAccountName: {{ include "calfin.serviceAccount" .root }}
-automountServiceAccountToken: false
-enableServiceLinks: false
+{{ toYaml $alike.pod }}
 {{ include "calfin.podSecurity" .root }}
 {{- include "calfin.steadyNodes" .root }}
 containers:
   - name: scheduler
     {{- include "calfin.image" (list .root .root.Values.image) | nindent 4 }}
     {{- include "calfin.containerSecurity" .root | nindent 4 }}
-    args: [dask, scheduler, --port, "8786", --dashboard-address, ":8787"]
+    {{- toYaml $alike.scheduler | nindent 4 }}
     env:
       {{- include "calfin.env" (dict "root" .root "run" .run) | nindent 6 }}
       {{- if .root.Values.workers.cpu.maximum }}
       # Over TLS the operator has no other way to ask how many workers are wanted, and which may go.
       - name: DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES
-        value: '["distributed.http.scheduler.api", "distributed.http.scheduler.info", "distributed.http.health"]'
+        value: {{ list "distributed.http.scheduler.api" "distributed.http.scheduler.info" "distributed.http.scheduler.prometheus" "distributed.http.health" | toJson | quote }}
       {{- end }}
-    ports:
-      - {name: tcp-comm, containerPort: 8786, protocol: TCP}
-      - {name: http-dashboard, containerPort: 8787, protocol: TCP}
-    readinessProbe:
-      httpGet: {path: /health, port: http-dashboard}
-      periodSeconds: 5
-    livenessProbe:
-      httpGet: {path: /health, port: http-dashboard}
-      initialDelaySeconds: 60
-      periodSeconds: 30
-      timeoutSeconds: 10
-      failureThreshold: 6
     resources: {{ toYaml .root.Values.scheduler.resources | nindent 6 }}
     volumeMounts: {{ include "calfin.mounts" .root | nindent 6 }}
 volumes: {{ include "calfin.volumes" (dict "root" .root) | nindent 2 }}
 {{- end }}
 
 {{- define "calfin.workerPod" -}}
+{{- $alike := (include "calfin.pods" .root | fromYaml) -}}
 serviceAccountName: {{ include "calfin.serviceAccount" .root }}
-automountServiceAccountToken: false
-enableServiceLinks: false
+{{ toYaml $alike.pod }}
 terminationGracePeriodSeconds: 60
 {{ include "calfin.podSecurity" .root }}
 {{- with .group.nodeSelector }}
@@ -197,33 +196,11 @@ containers:
     {{- include "calfin.containerSecurity" .root | nindent 4 }}
     # calfin places the network by what workers say of themselves. Without --memory-limit Dask would give this one
     # thread the share of the pod's memory that one core is of the node's.
-    args:
-      - dask
-      - worker
-      - --name
-      - $(DASK_WORKER_NAME)
-      - --nthreads
-      - "1"
-      - --memory-limit
-      - {{ .group.resources.limits.memory | quote }}
-      - --resources
-      - {{ .says }}
-      - --dashboard-address
-      - ":8788"
-      - --death-timeout
-      - "600"
-      - --local-directory
-      - /tmp
+    {{- $says := list "--resources" .says "--memory-limit" .group.resources.limits.memory }}
+    {{- $worker := merge (dict "args" (concat $alike.worker.args $says)) $alike.worker }}
+    {{- toYaml $worker | nindent 4 }}
     env: {{ include "calfin.env" (dict "root" .root "run" .run "more" .group.env) | nindent 6 }}
     {{- include "calfin.secrets" .root | nindent 4 }}
-    ports:
-      - {name: http-dashboard, containerPort: 8788, protocol: TCP}
-    livenessProbe:
-      httpGet: {path: /health, port: http-dashboard}
-      initialDelaySeconds: 120
-      periodSeconds: 30
-      timeoutSeconds: 10
-      failureThreshold: 10
     resources: {{ toYaml .group.resources | nindent 6 }}
     volumeMounts: {{ include "calfin.mounts" .root | nindent 6 }}
 volumes: {{ include "calfin.volumes" (dict "root" .root "scratch" .group.scratch) | nindent 2 }}

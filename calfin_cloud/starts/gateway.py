@@ -1,0 +1,58 @@
+"""Workers behind a Dask Gateway, as a JupyterHub offers it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from dask.utils import parse_bytes
+
+from calfin_cloud.starts.sizes import NWorkers, sized, with_extra
+
+log = logging.getLogger(__name__)
+
+
+def gateway(
+    n_workers: NWorkers = None,
+    *,
+    address: str | None = None,
+    auth: Any = None,  # noqa: ANN401 - what dask_gateway takes
+    **options: Any,  # noqa: ANN401 - what the server takes
+) -> AbstractContextManager[Any]:
+    """Start a cluster behind a Dask Gateway, as a JupyterHub offers it; it is shut down when closed.
+
+    Parameters
+    ----------
+    n_workers
+        1 where nothing is said.
+    address, auth
+        Of the server; else `gateway.address` and `gateway.auth` of Dask's configuration (`DASK_GATEWAY__ADDRESS`, ...),
+        which a JupyterHub sets for its users.
+    options
+        What the server lets its users choose, e.g. ``image=..., worker_memory=4`` (GiB, or a size such as 4GiB); they
+        go before those of Dask's configuration (`DASK_GATEWAY__CLUSTER__OPTIONS__IMAGE`). What it does not offer is
+        left out with a warning; see ``dask_gateway.Gateway().cluster_options()``.
+    """
+    dask_gateway = with_extra("dask_gateway", "gateway")
+    try:
+        with dask_gateway.Gateway(address, auth=auth) as server:
+            chosen = _offered(server, options)
+        cluster = dask_gateway.GatewayCluster(address, auth=auth, cluster_options=chosen)
+    except (dask_gateway.GatewayClusterError, dask_gateway.GatewayServerError, TypeError, ValueError) as error:
+        raise ValueError(f"the gateway started no cluster: {error}") from error
+    started: AbstractContextManager[Any] = sized(cluster, n_workers or 1)
+    return started
+
+
+def _offered(server: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a gateway, and its options
+    """Fill in what a gateway offers, from Dask's configuration and the call; warn of what it does not offer."""
+    offered = server.cluster_options(use_local_defaults=False)
+    wanted = {**server._config_cluster_options(), **options}  # with {JUPYTER_IMAGE_SPEC} and the like filled in
+    if unknown := sorted(set(wanted) - set(offered)):
+        log.warning("the gateway offers %s and not %s, which is left out", sorted(offered), unknown)
+    for name in wanted.keys() & set(offered):
+        is_size = isinstance(offered[name], int | float) and isinstance(wanted[name], str)
+        offered[name] = parse_bytes(wanted[name]) / 2**30 if is_size else wanted[name]  # servers count in GiB
+    return offered

@@ -1,0 +1,122 @@
+"""Workers in pods, made by the Dask operator of a Kubernetes cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import dask
+
+from calfin_cloud.starts.pods import GPU, Identity, cluster_resource, worker_group
+from calfin_cloud.starts.sizes import START_S, NWorkers, bounds_of, memory_of, sized, with_extra
+
+CLOSE_S = 60.0
+
+
+def kubernetes(
+    n_workers: NWorkers = None,
+    *,
+    image: str | None = None,
+    namespace: str | None = None,
+    name: str | None = None,
+    gpu_workers: int = 0,
+    gpu_image: str | None = None,
+    worker_memory: str = "4GiB",
+    worker_cpu: float = 1,
+    service_account: str = "",
+    secrets: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    node_selectors: Mapping[str, Mapping[str, str]] | None = None,
+    idle_timeout: int = 2 * int(START_S),
+) -> AbstractContextManager[Any]:
+    """Create a `DaskCluster` that the Dask operator of a Kubernetes cluster turns into pods, and delete it when closed.
+
+    Parameters
+    ----------
+    n_workers
+        Workers of the group `default`, which read, trace and write: 1 where nothing is said. A fixed number where there
+        are GPU workers: the operator's autoscaler asks Dask which workers may go, and Dask may name one with a GPU.
+    image
+        Container image with calfin-cloud, for scheduler and workers; else `kubernetes.image` of Dask's configuration.
+    namespace
+        Where it is created; else that of Dask's configuration, else that of the current context or pod.
+    gpu_workers
+        Workers of the group `gpu`, each with one NVIDIA GPU; without them the workers of `default` run the network too.
+    gpu_image
+        Their image where it differs.
+    worker_memory, worker_cpu
+        Request and limit of each worker of `default`; a GPU worker gets twice the memory.
+    service_account
+        Identity of all pods for object storage; else that of the namespace's `default`.
+    secrets
+        Names of Secrets of the namespace whose keys become environment variables of scheduler and workers.
+    env
+        Environment variables of scheduler and workers. No secrets: they would be readable in the resource.
+    node_selectors
+        Labels of the nodes of `scheduler`, `default` and `gpu`, e.g. ``{"gpu": {"pool": "a100"}}``.
+    idle_timeout
+        Seconds without work after which the operator deletes the cluster, in case nobody is left to do so. While a
+        node with a GPU boots, nothing works: so it is twice what its start may take.
+
+    Pods are those of the chart (`pods.yaml`), without TLS: dask-kubernetes 2026.3 connects by tcp:// only.
+    """
+    if gpu_workers and isinstance(n_workers, tuple):
+        raise ValueError(
+            f"with GPU workers the number of other workers on Kubernetes is fixed, got {n_workers} with {gpu_workers} "
+            "GPU workers: scaling down would end those too, for good; give one number (--workers N), or no gpu_workers"
+        )
+    operator = with_extra("dask_kubernetes.operator", "kubernetes")
+    image = image or dask.config.get("kubernetes.image")
+    if not image or image.startswith("ghcr.io/dask/dask:"):  # the default of dask-kubernetes, without calfin-cloud
+        raise ValueError(
+            "--cluster kubernetes needs an image with calfin-cloud, got none: --cluster-option image=REGISTRY/NAME:TAG"
+        )
+    nodes = _node_selectors(node_selectors)
+    fewest, _ = bounds_of(n_workers or 1)
+    limits = {"memory": str(memory_of(worker_memory)), "cpu": str(worker_cpu)}
+    who = Identity(service_account, (secrets,) if isinstance(secrets, str) else tuple(secrets), dict(env or {}))
+    workers = worker_group(
+        fewest, "CPU=1", image=image, limits=limits, identity=who, node_selector=nodes.get("default")
+    )
+    spec = cluster_resource(
+        name or f"calfin-{uuid4().hex[:8]}",
+        workers,
+        image=image,
+        identity=who,
+        node_selector=nodes.get("scheduler"),
+        idle_timeout=idle_timeout,
+    )
+    cluster = operator.KubeCluster(custom_cluster_spec=spec, namespace=namespace, quiet=True)
+    # It is told to delete the resource first; by itself it then waits for the operator up to an hour.
+    cluster.close = partial(cluster.close, timeout=CLOSE_S)
+    try:
+        if gpu_workers:
+            limits = limits | {"memory": str(2 * memory_of(worker_memory)), GPU: "1"}
+            group = worker_group(
+                gpu_workers,
+                "GPU=1",
+                image=gpu_image or image,
+                limits=limits,
+                identity=who,
+                node_selector=nodes.get("gpu"),
+            )
+            cluster.add_worker_group("gpu", custom_spec=group)
+        started: AbstractContextManager[Any] = sized(cluster, n_workers or 1)
+    except BaseException:
+        cluster.close()
+        raise
+    return started
+
+
+def _node_selectors(given: Mapping[str, Mapping[str, str]] | None) -> Mapping[str, Mapping[str, str]]:
+    """Return node selectors by group if their groups are known."""
+    groups = ("scheduler", "default", "gpu")
+    if not isinstance(given or {}, Mapping) or set(given or {}) - set(groups):
+        raise ValueError(
+            f"node_selectors must be labels by group of {groups}, got {given!r}: correct it, e.g. "
+            """node_selectors='{"gpu": {"pool": "a100"}}'"""
+        )
+    return given or {}

@@ -1,0 +1,79 @@
+"""Stores of shards, each of other glaciers, made one store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import fsspec
+
+from calfin_cloud.storage.files import open_place, read_each, write_whole
+from calfin_cloud.storage.leases import hold_lease
+from calfin_cloud.storage.stores import check_finished, open_store, read_store, read_store_domains
+
+OF_A_DOMAIN = ("masks", "pictures", "rejected", "polygons", "items", "reviews", "flags", "fronts", "domains")
+"""Folders whose files are of one domain each, in the order of copying: a front comes when its masks are there."""
+
+
+def shard_places(store: str) -> list[str]:
+    """Addresses of the stores that the shards of `calfin map --shard` have made below a store, sorted."""
+    fs, root = open_place(store)
+    found = fs.glob(f"{root}/shards/*/store.json")
+    return sorted(f"{store.rstrip('/')}/shards/{path.split('/')[-2]}" for path in found)
+
+
+def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
+    """Copy the stores of shards into one, which is made where it is not there; return the names of the new domains.
+
+    The shards stay. Merged shards are passed over, so that a call that was stopped can be repeated.
+
+    Raises
+    ------
+    ValueError
+        Where the stores were made differently, or a domain has other scenes in the store than in the shard; nothing
+        is changed then.
+    """
+    if not shards:
+        raise ValueError(f"{store} has no shards: `calfin map --shard K/N --store {store}` makes them")
+    with ExitStack() as leases:
+        check = leases.enter_context(hold_lease(store, "merge"))
+        for shard in shards:
+            leases.enter_context(hold_lease(shard, "merge"))
+            check_finished(shard)
+        about = [read_store(shard) for shard in shards]
+        if any(other != about[0] for other in about):
+            raise ValueError(f"the shards {list(shards)} were made differently: bring them up to date with --recompute")
+        crs = about[0]["crs"]
+        open_store(store, crs=crs, made_by={key: value for key, value in about[0].items() if key != "crs"})
+        there = {domain.name: domain for domain in read_store_domains(store)}
+        new = [
+            (shard, domain.name) for shard in shards for domain in read_store_domains(shard) if domain.name not in there
+        ]
+        if twice := {name for _, name in new if [other for _, other in new].count(name) > 1}:
+            raise ValueError(f"the domains {sorted(twice)} are in several shards: a glacier belongs to one of them")
+        for shard in shards:
+            wanted = [name for of, name in new if of == shard]
+            for folder in OF_A_DOMAIN:
+                check()
+                _copy(shard, store, folder, wanted)
+    return sorted(name for _, name in new)
+
+
+def _copy(shard: str, store: str, folder: str, names: Sequence[str]) -> None:
+    """Copy the files of a folder that belong to domains, those of people's verdicts all."""
+    (source, root), (target, to) = open_place(shard), open_place(store)
+    paths = [str(path) for path in source.find(f"{root}/{folder}")]
+    of_domains = [p for p in paths if folder == "reviews" or _domain_in(p.removeprefix(f"{root}/{folder}/"), names)]
+    read_each(lambda path: _copy_file(source, path, target, to + path.removeprefix(root)), of_domains)
+
+
+def _domain_in(name: str, names: Sequence[str]) -> bool:
+    """Whether a path below a folder of a store is of one of these domains."""
+    first = name.partition("/")[0]
+    return any(first == of or re.fullmatch(re.escape(of) + r"(-[0-9a-f]{16})*\.[a-z.]+", first) for of in names)
+
+
+def _copy_file(source: fsspec.AbstractFileSystem, path: str, target: fsspec.AbstractFileSystem, to: str) -> None:
+    if not target.exists(to):
+        write_whole(target, to, bytes(source.cat_file(path)))

@@ -1,0 +1,214 @@
+"""A schedule without a person: relative periods, failures tried again, shards and their merger, frozen catalogues."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from calfin_cloud.cli import main
+from calfin_cloud.domains import Domain, box_grid, read_domains
+from calfin_cloud.exporter import StoreMetrics
+from calfin_cloud.pipeline import map_fronts, of_shard, retry_failed
+from calfin_cloud.sample import write_sample
+from calfin_cloud.scenes import absolute_period, freeze_scenes, period_bounds, search_scenes
+from calfin_cloud.storage import (
+    count_scenes,
+    due_keys,
+    hold_lease,
+    is_store,
+    merge_stores,
+    note_tries,
+    read_fronts,
+    read_masks,
+    shard_places,
+)
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("painted")
+    write_sample(folder, scenes=3, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def broken(painted, tmp_path_factory) -> str:
+    """A store of three scenes, one of which lost its file; and the catalogue that still names it."""
+    files = sorted(painted.rglob("*.tif"))
+    whole = files[0].read_bytes()
+    files[0].write_bytes(b"cut")
+    store = str(tmp_path_factory.mktemp("stores") / "store")
+    assert main(call(painted, store, "--fail-above", "0.5")) == 0  # one of three is below the share
+    files[0].write_bytes(whole)
+    assert [row["state"] for row in count_scenes(store)["reasons"]].count("failed") == 1
+    return store
+
+
+def call(painted, store, *more):
+    words = ["map", "--catalog", f"{painted}/catalog.json", "--domains", f"{painted}/domains.geojson"]
+    return [*words, "--period", "1984/2030", "--store", store, "--cluster", "none", *more]
+
+
+# --- periods ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_relative_period_begins_whole_days_before_now_or_before_the_newest_scene():
+    start, end = period_bounds(absolute_period("last-30-days"))
+    assert end is None
+    assert timedelta(days=30) <= datetime.now(UTC) - start < timedelta(days=31)
+    assert absolute_period("newest-10-days", lambda: NOW) == "2026-11-18/.."
+    assert absolute_period("2019-06/2019-09") == "2019-06/2019-09"
+
+
+def test_a_period_before_the_newest_scene_of_a_store_that_has_none_is_refused():
+    with pytest.raises(ValueError, match="newest scene of a store, which has none"):
+        absolute_period("newest-10-days")
+
+
+def test_a_run_from_the_newest_scene_on_searches_no_older_ones(painted, broken, capsys):
+    assert main([word if word != "1984/2030" else "newest-1-days" for word in call(painted, broken)]) == 0
+    assert "1 found, 1 known" in capsys.readouterr().out
+
+
+# --- failed scenes ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=12))
+def test_a_scene_is_tried_again_three_times_at_most_and_ever_further_apart(tmp_path_factory, gaps):
+    store, now, tried = str(tmp_path_factory.mktemp("tries")), NOW, []
+    for days in gaps:
+        now += timedelta(days=days)
+        if due := due_keys(store, ["a"], now):
+            note_tries(store, due, ["a"], now, lambda: None)
+            tried.append(now)
+    assert 1 <= len(tried) <= 3
+    waited = [after - before for before, after in pairwise(tried)]
+    assert all(wait >= least for wait, least in zip(waited, (timedelta(days=5), timedelta(days=25)), strict=False))
+
+
+def test_a_scene_that_no_longer_fails_is_forgotten(tmp_path):
+    note_tries(str(tmp_path), ["a", "b"], ["a", "b"], NOW, lambda: None)
+    note_tries(str(tmp_path), [], ["b"], NOW, lambda: None)
+    assert set(json.loads((tmp_path / "tries.json").read_text())["tries"]) == {"b"}
+
+
+def test_trouble_fails_a_run_once_when_it_is_new_and_the_next_run_tries_again(painted, tmp_path, capsys):
+    """The weekly run: week one meets a damaged file, week two tries it again and is content, week three has peace."""
+    damaged = sorted(painted.rglob("*.tif"))[0]
+    whole, store = damaged.read_bytes(), str(tmp_path / "store")
+    damaged.write_bytes(b"cut")
+    assert main(call(painted, store, "--retry")) == 1
+    assert main(call(painted, store, "--retry")) == 0  # the same trouble is no news
+    assert "1 failed scenes were tried again, 1 failed" in capsys.readouterr().err
+    damaged.write_bytes(whole)
+    assert main(call(painted, store, "--retry")) == 0
+    assert "0 failed scenes were tried again" in capsys.readouterr().err  # not due before five days are over
+    assert count_scenes(store)["states"]["failed"] == 1
+    assert retry_failed(store)["failed"] == 0  # by hand it is tried at once
+
+
+def test_a_share_of_failures_that_the_schedule_allows_ends_with_0(broken):
+    assert count_scenes(broken)["states"]["failed"] == 1  # see the fixture, which ended with 0
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.text("abc-", min_size=1, max_size=8), max_size=20), st.integers(1, 9))
+def test_every_glacier_is_in_one_shard_whatever_others_there_are(names, n):
+    domains = [Domain(name, box_grid((0, 0, 3e3, 3e3), 3413, 30.0)) for name in sorted(names)]
+    shards = [[d.name for d in of_shard(domains, "s", k, n)[0]] for k in range(1, n + 1)]
+    assert sorted(name for shard in shards for name in shard) == sorted(names)
+    for domain in domains:
+        (alone,) = (k for k in range(1, n + 1) if of_shard([domain], "s", k, n)[0])
+        assert domain.name in shards[alone - 1]
+
+
+def test_shards_are_mapped_side_by_side_and_merged_into_one_store(painted, tmp_path, capsys):
+    store = str(tmp_path / "store")
+    (domain,) = read_domains(painted / "domains.geojson")
+    for k in (1, 2):
+        with hold_lease(f"{store}/shards/9-of-9", "map"):  # another run
+            assert main(call(painted, store, "--shard", f"{k}/2")) == 0
+    assert "has no domain" in capsys.readouterr().err
+    (shard,) = shard_places(store)
+    assert main(["merge", store]) == 0
+    assert main(["merge", store]) == 0  # merged already
+    assert "0 new domains of 1 shards" in capsys.readouterr().out
+    assert count_scenes(store)["wrong"] == []
+    assert read_fronts(store).equals(read_fronts(shard))
+    assert read_masks(store, domain.name).equals(read_masks(shard, domain.name))
+    assert main(call(painted, store)) == 0  # and goes on as any store
+    assert "3 found, 3 known" in capsys.readouterr().out
+
+
+def test_a_merger_without_shards_or_of_a_domain_in_two_shards_is_refused(painted, tmp_path):
+    store = str(tmp_path / "store")
+    with pytest.raises(ValueError, match="has no shards"):
+        merge_stores(store, [])
+    find = partial(search_scenes, painted / "catalog.json", period="2013/2014")
+    shards = [f"{store}/shards/{k}-of-2" for k in (1, 2)]
+    for shard in shards:
+        map_fronts(read_domains(painted / "domains.geojson"), find, shard)
+    with pytest.raises(ValueError, match="are in several shards"):
+        merge_stores(store, shards)
+
+
+# --- a frozen catalogue -----------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_catalogue_finds_the_scenes_of_the_one_it_was_made_of(painted, tmp_path):
+    frozen = tmp_path / "frozen.parquet"
+    words = ["--catalog", f"{painted}/catalog.json", "--domains", f"{painted}/domains.geojson", "--period", "1984/2030"]
+    assert main(["search", *words, "--out", str(frozen)]) == 0
+    (domain,) = read_domains(painted / "domains.geojson")
+    for period in ("1984/2030", "2015", "2030"):
+        there, here = (
+            [item.to_dict(transform_hrefs=False) for item in search_scenes(catalog, domain, period)]
+            for catalog in (painted / "catalog.json", frozen)
+        )
+        assert [(i["id"], i["properties"]["datetime"]) for i in here] == [
+            (i["id"], i["properties"]["datetime"]) for i in there
+        ]
+        assert [i["assets"] for i in here] == [i["assets"] for i in there]
+    elsewhere = Domain("far", box_grid((9e5, -9e5, 9.03e5, -8.97e5), 3413, 30.0))
+    assert search_scenes(frozen, elsewhere, "1984/2030") == []
+
+
+def test_a_file_that_is_no_frozen_catalogue_is_refused(painted, tmp_path):
+    (tmp_path / "odd.parquet").write_bytes(b"PAR1 cut")
+    (domain,) = read_domains(painted / "domains.geojson")
+    with pytest.raises(ValueError, match="cannot read the catalogue"):
+        search_scenes(tmp_path / "odd.parquet", domain, "2020")
+    with pytest.raises(ValueError, match=r"ends in \.parquet"):
+        freeze_scenes([], tmp_path / "items.json")
+
+
+# --- seen from outside ------------------------------------------------------------------------------------------------
+
+
+def test_a_store_tells_prometheus_its_scenes_who_writes_and_when_it_was_written(broken, tmp_path):
+    registry, clock = CollectorRegistry(), [0.0]
+    registry.register(StoreMetrics(broken, now=lambda: clock[0]))
+    said = generate_latest(registry).decode()
+    assert 'calfin_scenes{state="failed"} 1.0' in said
+    assert 'calfin_failed_scenes{reason="unreadable"} 1.0' in said
+    assert "calfin_lease_since_timestamp_seconds 0.0" in said
+    (written,) = (line.split()[1] for line in said.splitlines() if line.startswith("calfin_last_written"))
+    assert abs(float(written) - datetime.now(UTC).timestamp()) < 86400
+    with hold_lease(broken, "map"):
+        assert generate_latest(registry).decode() == said  # a look every five minutes
+        clock[0] = 301
+        assert "calfin_lease_since_timestamp_seconds 0.0" not in generate_latest(registry).decode()
+    lost = CollectorRegistry()
+    lost.register(StoreMetrics(str(tmp_path / "none")))
+    assert "calfin_store_up 0.0" in generate_latest(lost).decode()
+    assert not is_store(str(tmp_path / "none"))
