@@ -106,5 +106,5 @@ def test_a_store_and_scenes_that_workers_in_another_mount_namespace_do_not_see_a
             map_fronts(domains, find, str(tmp_path / "home" / "store"), client=client)
         assert list((tmp_path / "home").iterdir()) == []
         (tmp_path / "shared").mkdir()
-        with pytest.raises(ValueError, match="scenes such as .* lie on this machine"):
+        with pytest.raises(ValueError, match=r"scenes such as .* lie on this machine"):
             map_fronts(domains, find, str(tmp_path / "shared" / "store"), client=client)
