@@ -11,6 +11,10 @@ import pyarrow as pa
 import xarray as xr
 from numpy.typing import NDArray
 
+from calfin_cloud.outcomes import LEVELS as LEVELS  # noqa: PLC0414 - words of this module too
+from calfin_cloud.outcomes import MISSING as MISSING  # noqa: PLC0414
+from calfin_cloud.outcomes import SceneError as SceneError  # noqa: PLC0414
+
 SCENE_DIMS = ("time", "band", "y", "x")
 BANDS = ("signal", "cloud")
 """`signal`: reflectance, digital number or dB; `cloud`: 1 where the quality band says cloud, 0 where not, else NaN."""
@@ -18,9 +22,6 @@ BANDS = ("signal", "cloud")
 MASK_DIMS = ("time", "mask", "y", "x")
 MASKS = ("front", "ice")
 """CALFIN's two output channels: probability of the coastline-and-front edge, probability of land or ice."""
-
-LEVELS, MISSING = 250, 255
-"""A probability passes between steps, and is stored, as uint8: 251 steps of 0.004; `MISSING` where there is no data."""
 
 PROBABILITIES = np.append(np.arange(MISSING, dtype=np.float32) / np.float32(LEVELS), np.float32(np.nan))
 
@@ -151,18 +152,6 @@ POLYGON_SCHEMA = pa.schema(
 
 Every scene of state `front` has at least one row.
 """
-
-
-class SceneError(RuntimeError):
-    """A scene that cannot be mapped: `reason` is a code of `REASONS`, the message says what was got."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)  # both in args, so that it survives pickling between workers
-        self.reason = reason
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def to_levels(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

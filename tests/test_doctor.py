@@ -449,3 +449,32 @@ def test_what_the_environment_keeps_secret_is_in_no_finding(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", PLANTED)
     found = doctor.problem("a", f"https://user:word@host/x?sig={PLANTED} and {PLANTED}\nnext", "do")
     assert found.detail == "https://host/x and *** next"
+
+
+# --- certificates of Dask ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("days", "status"), [(300, "ok"), (10, "warning"), (-2, "problem")])
+def test_a_certificate_of_dask_that_ends_is_told_in_time(tmp_path, days, status):
+    places = ["-keyout", tmp_path / "key", "-out", tmp_path / "any.crt"]
+    path, end = tmp_path / "tls.crt", time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + days * 86400))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=dask", *places],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(
+        ["openssl", "req", "-new", "-key", tmp_path / "key", "-subj", "/CN=dask", "-out", tmp_path / "csr"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (tmp_path / "index.txt").touch()
+    (tmp_path / "serial").write_text("01")
+    (tmp_path / "ca.cnf").write_text(
+        f"[ca]\ndefault_ca=c\n[c]\ndatabase={tmp_path}/index.txt\nserial={tmp_path}/serial\nnew_certs_dir={tmp_path}\n"
+        "default_md=default\npolicy=p\n[p]\ncommonName=supplied\n"
+    )
+    words = ["openssl", "ca", "-batch", "-config", tmp_path / "ca.cnf", "-cert", tmp_path / "any.crt"]
+    words += ["-keyfile", tmp_path / "key", "-in", tmp_path / "csr", "-out", path, "-notext"]
+    subprocess.run([*words, "-startdate", "20200101000000Z", "-enddate", end], check=True, capture_output=True)
+    with dask.config.set({"distributed.comm.tls.client.cert": str(path)}):
+        says(doctor.check_dask_certificate(), status, "lasts" if days > 0 else "ended 2 days ago")
+    says(doctor.check_dask_certificate(), "ok", "without TLS")

@@ -110,6 +110,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield doctor.check_gpu_here()
     yield doctor.check_keys()
     yield doctor.check_certificates()
+    yield doctor.check_dask_certificate()
     yield from doctor.check_disk(options.store)
     domains = read_domains(options.domains, options.domain) if options.domains else []
     if domains:

@@ -3,6 +3,7 @@
 from calfin_cloud.doctor.findings import Finding, problem, remedy_for, without_secrets
 from calfin_cloud.doctor.here import (
     check_certificates,
+    check_dask_certificate,
     check_disk,
     check_gpu_here,
     check_keys,
@@ -25,6 +26,7 @@ __all__ = [
     "check_catalog",
     "check_certificates",
     "check_clock",
+    "check_dask_certificate",
     "check_disk",
     "check_domains",
     "check_gpu_here",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import ssl
 import tempfile
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 
@@ -24,6 +26,7 @@ from calfin_cloud.network import Engine, InferenceSettings, load_predictor, netw
 from calfin_cloud.sensors import IMAGE_DRIVERS
 
 LEAST_DISK, ENOUGH_DISK = 10**9, 10**10  # bytes; 3000 scenes of 400 px write 1 GB
+WARN_S = 30 * 86400.0  # before a certificate ends
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 BUNDLES = {"GDAL_CURL_CA_BUNDLE": "scenes", "REQUESTS_CA_BUNDLE": "catalogues", "AWS_CA_BUNDLE": "stores"}
 """Variables that name a list of certificates, and what is read with it. `CURL_CA_BUNDLE` rasterio does not look at."""
@@ -86,6 +89,23 @@ def check_certificates(environment: Mapping[str, str] = os.environ) -> Finding:
     if gone:
         return Finding("certificates", "problem", f"there is no file where {', '.join(gone)} says", "correct the path")
     return Finding("certificates", "ok", "one list of certificates for scenes, catalogues and stores")
+
+
+def check_dask_certificate() -> Finding:
+    """Whether the certificate of Dask's connections, which `deploy/certificates.sh` makes for a year, is still good."""
+    check, path = "certificate of Dask", dask.config.get("distributed.comm.tls.client.cert", None)
+    if not path:
+        return Finding(check, "ok", "connections without TLS")
+    remedy = "make new ones with deploy/certificates.sh, and renew the Secret"
+    try:
+        about = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]  # Python has no public way
+        left = ssl.cert_time_to_seconds(about["notAfter"]) - time.time()
+    except (OSError, ssl.SSLError) as error:
+        return problem(check, error, remedy)
+    days = f"{abs(left) / 86400:.0f} days"
+    if left <= 0:
+        return Finding(check, "problem", f"{path} ended {days} ago", remedy)
+    return Finding(check, "warning" if left < WARN_S else "ok", f"{path} lasts {days}", remedy if left < WARN_S else "")
 
 
 def check_disk(store: str | None) -> list[Finding]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calfin_cloud import network as networks  # engines wait until a network is loaded
 from calfin_cloud.network.files import fingerprint, has_openvino, weights_path
 from calfin_cloud.network.settings import PICTURE_SIZE, Engine, InferenceSettings, cut_of, tile_size
-from calfin_cloud.schema import SceneError
+from calfin_cloud.outcomes import SceneError
 
 OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}  # Python, TensorFlow, PyTorch
 

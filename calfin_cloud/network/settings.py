@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from calfin_cloud.schema import LEVELS
+from calfin_cloud.outcomes import LEVELS
 
 __all__ = ["CALFIN", "LEVELS", "PICTURE_SIZE", "TILE_SIZE", "Cut", "Engine", "InferenceSettings", "cut_of", "tile_size"]
 

@@ -4,10 +4,11 @@ For its Helm chart: ``--set-file gateway.extraConfig.calfin=deploy/gateway/dask_
 elsewhere: ``dask-gateway-server -f dask_gateway_config.py``. A user chooses with ``--cluster-option gpu=true``.
 """
 
+import json
 import os
 from typing import Any
 
-from dask_gateway_server.options import Bool, Integer, Options, Select
+from dask_gateway_server.options import Bool, Float, Integer, Mapping, Options, Select, String
 
 c = get_config()  # noqa: F821 - traitlets gives it to the files it loads
 
@@ -32,9 +33,13 @@ SAFE = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+# The identity of scheduler and workers for object storage, and the labels of nodes, as JSON: {"pool": "spot"}.
+SERVICE_ACCOUNT = os.environ.get("CALFIN_SERVICE_ACCOUNT", "")
+NODES = json.loads(os.environ.get("CALFIN_NODE_SELECTOR", "{}"))
 POD = {
     "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
     "volumes": [{"name": "tmp", "emptyDir": {}}],
+    **({"serviceAccountName": SERVICE_ACCOUNT} if SERVICE_ACCOUNT else {}),
 }
 CONTAINER = {"securityContext": SAFE, "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
 GPU_NODES = {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]}
@@ -44,23 +49,29 @@ def choose(options: Any) -> dict[str, Any]:  # noqa: ANN401 - the server's own t
     """Turn what a user chose into settings of the cluster."""
     says = "GPU=1" if options.gpu else "CPU=1"
     gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}} if options.gpu else {}
+    payer = {"AWS_REQUEST_PAYER": options.aws_request_payer} if options.aws_request_payer else {}
     return {
-        "image": GPU_IMAGE if options.gpu else IMAGE,
+        "image": options.image or (GPU_IMAGE if options.gpu else IMAGE),
         "worker_cmd": ["dask", "worker", "--resources", says],
-        "worker_cores": 1,
+        "worker_cores": options.worker_cores,
         "worker_memory": f"{options.worker_memory} G",
         "worker_threads": 1,
         "scheduler_extra_pod_config": POD,
         "scheduler_extra_container_config": CONTAINER,
-        "worker_extra_pod_config": POD | (GPU_NODES if options.gpu else {}),
+        "worker_extra_pod_config": POD | (GPU_NODES if options.gpu else {"nodeSelector": NODES}),
         "worker_extra_container_config": CONTAINER | gpu,
-        "environment": {"AWS_REQUEST_PAYER": options.aws_request_payer} if options.aws_request_payer else {},
+        "environment": {**options.environment, **payer},
     }
 
 
 c.Backend.cluster_options = Options(
     Bool("gpu", default=False, label="A GPU for every worker"),
-    Integer("worker_memory", default=4, min=2, max=32, label="Memory of a worker (GB)"),
+    # Names as those of daskhub and 2i2c. With DASK_GATEWAY__CLUSTER__OPTIONS__IMAGE: "{JUPYTER_IMAGE_SPEC}" a hub gives
+    # workers the image of the notebook.
+    String("image", default="", label="Image (empty: that of calfin-cloud)"),
+    Float("worker_cores", default=1, min=0.5, max=4, label="Cores of a worker"),
+    Integer("worker_memory", default=4, min=2, max=32, label="Memory of a worker (GiB)"),
+    Mapping("environment", {}, label="Environment variables (no secrets)"),
     Select("aws_request_payer", ["", "requester"], default="", label="Who pays for reading buckets of AWS"),
     handler=choose,
 )

@@ -1,56 +1,71 @@
-"""Pictures a second on a GPU, task by task, from host arrays: `python tests/benchmarks/gpu.py`.
+"""Tiles a second on a GPU, from host arrays and back, by size of batch: `tests/benchmarks/gpu.py --out gpu.jsonl`.
 
-Each row is one number of pictures a task in one precision: threads of one process, as many as a worker has, send
-pictures of 256 px through the default network and fetch the masks. A picture is eight patches of 224 px. The busy
-fraction is what the driver says of the GPU meanwhile; the CPU is what the process takes beside it.
-Runs on any backend of Keras (`KERAS_BACKEND=jax`); without a GPU it measures the CPU, and says so.
+Runs unattended on a bare machine that has JAX (or PyTorch, or TensorFlow) and the wheels of `gpu_wheels.sh`. Threads of
+one process, as many as a worker has, send pictures of 256 px through the default network and fetch the masks; a picture
+is eight tiles of 224 px. `busy` is what the driver says of the visible GPU meanwhile. `differs` is the largest
+difference of a mask, in steps of 0.004, from float32 on the CPU, which another process computes meanwhile. The row
+`step` is the whole network step: each picture by the network and by its verifier, `--scene` pictures a scene. Each row
+is written when it is known; at the deadline the rest is left out. Without a GPU it measures the CPU, and says so.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+
+os.environ.setdefault(
+    "KERAS_BACKEND", next((name for name in ("tensorflow", "jax", "torch") if find_spec(name)), "tensorflow")
+)
 
 import numpy as np
-import pandas as pd
 
 from calfin_cloud.network import (
     DEFAULT_NETWORK,
     PICTURE_SIZE,
     InferenceSettings,
-    Predictor,
     count_gpus,
+    graphs,
     load_predictor,
     predict_with,
+    verifier_of,
 )
 from calfin_cloud.network.backend import keras
 
 nvml = import_module("pynvml") if find_spec("pynvml") else None
 
+TILES = 8  # of a picture
 SAMPLE_S = 0.05  # between two looks at the GPU
+COMPARED = 4  # pictures; the CPU takes seconds for each
 
 
-def first_gpu():
-    """Return the driver's handle of the first GPU, None where the network runs on a CPU."""
+def visible_gpu():
+    """Return the driver's handle of the GPU that this process computes on, None where that is a CPU."""
     if nvml is None or not count_gpus():
         return None
     nvml.nvmlInit()
-    return nvml.nvmlDeviceGetHandleByIndex(0)
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] or "0"
+    return nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else nvml.nvmlDeviceGetHandleByUUID(first)
 
 
 @contextmanager
-def watched_gpu():
-    """Lend a list that fills with the share of time in which the first GPU had work."""
-    shares, gpu, done = [], first_gpu(), threading.Event()
+def watched(gpu):
+    """Lend a list that fills with the share of time in which a GPU had work."""
+    shares, done = [], threading.Event()
 
     def watch() -> None:
         while not done.wait(SAMPLE_S):
             shares.append(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
 
-    watcher = threading.Thread(target=watch) if gpu else None
+    watcher = threading.Thread(target=watch, daemon=True) if gpu else None
     if watcher:
         watcher.start()
     try:
@@ -61,49 +76,126 @@ def watched_gpu():
             watcher.join()
 
 
-def pictures_a_second(loaded: Predictor, n: int, threads: int, seconds: float) -> dict[str, float]:
-    """Rate of pictures, CPU time of each, and mean busy share of the GPU (NaN without one)."""
-    pictures = np.random.default_rng(0).integers(0, 256, (n, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
-    predict_with(loaded, pictures)  # compiles
+def pictures(n: int):
+    """Pictures as the network is given them, the same in every process."""
+    return np.random.default_rng(0).integers(0, 256, (n, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
+
+
+def rates(predict, n: int, call, gpu) -> dict:
+    """Pictures a second that threads get through `predict`, `n` at a time; CPU time of each; busy share of the GPU."""
+    shown = pictures(n)
+    began = time.perf_counter()
+    predict(shown)
+    compiled_s = time.perf_counter() - began
     began, on_cpu = time.perf_counter(), time.process_time()
 
-    def send() -> int:
+    def send(_) -> int:
         sent = 0
-        while time.perf_counter() - began < seconds:
-            sent += len(predict_with(loaded, pictures))
+        while sent == 0 or time.perf_counter() - began < call.seconds:
+            sent += len(predict(shown))
         return sent
 
-    with watched_gpu() as shares, ThreadPoolExecutor(threads) as pool:
-        sent = sum(pool.map(lambda _: send(), range(threads)))
+    with watched(gpu) as shares, ThreadPoolExecutor(call.threads) as pool:
+        sent = sum(pool.map(send, range(call.threads)))
         took, on_cpu = time.perf_counter() - began, time.process_time() - on_cpu
-    busy = float(np.mean(shares)) if shares else float("nan")
     return {
-        "pictures/s": sent / took,
-        "patches/s": 8 * sent / took,
-        "CPU-ms a picture": 1e3 * on_cpu / sent,
-        "busy": busy,
+        "pictures_s": round(sent / took, 2),
+        "tiles_s": round(TILES * sent / took, 1),
+        "cpu_ms_a_picture": round(1e3 * on_cpu / sent, 2),
+        "busy": round(float(np.mean(shares)), 3) if shares else None,
+        "first_s": round(compiled_s, 1),
     }
 
 
-def main() -> None:
-    """Measure, and print a row a precision and batch size."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def reference(path: Path, call) -> subprocess.Popen:
+    """Start a process that predicts a few pictures in float32 on the CPU."""
+    on_cpu = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    words = [sys.executable, __file__, "--network", call.network, "--reference", str(path)]
+    return subprocess.Popen(words, env=os.environ | on_cpu)
+
+
+def differences(predict, process: subprocess.Popen, path: Path, left_s: float) -> dict:
+    """Compare masks of a few pictures with those of the CPU."""
+    try:
+        if process.wait(max(left_s, 1)):
+            return {"differs": "the process on the CPU failed"}
+    except subprocess.TimeoutExpired:
+        return {"differs": "the CPU was too slow"}
+    apart = np.abs(np.load(path).astype(int) - predict(pictures(COMPARED)).astype(int))
+    return {"differs": int(apart.max()), "differing_share": float((apart > 0).mean())}
+
+
+def rows(call, gpu, began: float, process, path):
+    """Measure row after row, as long as there is time."""
+    device = nvml.nvmlDeviceGetName(gpu) if gpu else "CPU"
+    about = {"device": device, "keras": keras.__version__, "backend": keras.backend.backend(), "threads": call.threads}
+    left = lambda: call.deadline - (time.perf_counter() - began)  # noqa: E731
+    for engine in call.engines:
+        settings, best = InferenceSettings(engine=engine), {"tiles_s": 0.0}
+        loaded = load_predictor(call.network, settings)
+        predict = lambda shown, loaded=loaded: predict_with(loaded, shown)  # noqa: E731
+        for tiles in call.tiles:
+            if left() < 3 * call.seconds:
+                return
+            n = max(1, tiles // TILES)
+            graphs.MOST_PICTURES = n if gpu else 1  # at once on the device
+            row = {**about, "engine": engine, "tiles_at_once": tiles, **rates(predict, n, call, gpu)}
+            best = max(best, row, key=lambda of: of["tiles_s"])
+            yield row
+        yield {**about, "engine": engine, **differences(predict, process, path, left())}
+        if (verifier := verifier_of(call.network)) and left() > 3 * call.seconds:
+            second = load_predictor(verifier, settings)
+            n = best["tiles_at_once"] // TILES
+            graphs.MOST_PICTURES = n if gpu else 1
+            both = lambda shown, one=loaded, two=second: (predict_with(one, shown), predict_with(two, shown))[0]  # noqa: E731
+            row = rates(both, max(1, n), call, gpu)
+            yield {
+                **about,
+                "engine": engine,
+                "step": "network and verifier",
+                **row,
+                "scenes_s": row["pictures_s"] / call.scene,
+            }
+
+
+def main() -> int:
+    """Measure, and write a row of JSON a precision and size of batch."""
+    began = time.perf_counter()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default=DEFAULT_NETWORK)
-    parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16, 32, 128])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[32, 64, 128, 256, 512], help="at once on the device")
+    parser.add_argument("--engines", nargs="+", default=["keras-bfloat16", "keras"])
     parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of a row")
+    parser.add_argument("--deadline", type=float, default=420.0, help="seconds after which no row begins")
+    parser.add_argument("--scene", type=float, default=2.0, help="pictures a scene: itself and its windows")
+    parser.add_argument("--out", type=Path, help="file to write the rows to as well")
+    parser.add_argument("--require-gpu", action="store_true", help="exit with 3 where no GPU is seen")
+    parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     call = parser.parse_args()
-    gpu = first_gpu()
-    name = nvml.nvmlDeviceGetName(gpu) if gpu else "CPU"
-    print(f"{name}, keras {keras.__version__} on {keras.backend.backend()}, {call.threads} threads")
-    rows = []
-    for engine in ("keras", "keras-bfloat16"):
-        loaded = load_predictor(call.network, InferenceSettings(engine=engine))
-        for n in call.pictures:
-            rates = pictures_a_second(loaded, n, call.threads, call.seconds)
-            rows.append({"engine": engine, "pictures": n, **rates})
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
+    if call.reference:
+        loaded = load_predictor(call.network, InferenceSettings(engine="keras"))
+        np.save(call.reference, predict_with(loaded, pictures(COMPARED)))
+        return 0
+    gpu = visible_gpu()
+    if call.require_gpu and not gpu:
+        print("no GPU is seen by the network's library and by NVML", file=sys.stderr)
+        return 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "masks.npy")
+        process = reference(path, call)
+        try:
+            for row in rows(call, gpu, began, process, path):
+                line = json.dumps(row)
+                print(line, flush=True)
+                if call.out:
+                    with call.out.open("a") as file:
+                        file.write(line + "\n")
+        finally:
+            process.kill()
+            process.wait()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -38,7 +38,23 @@ def test_a_user_who_chooses_gpus_gets_their_image_and_nodes(settings):
     assert made.worker_extra_pod_config["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
-@pytest.mark.parametrize("chosen", [{"worker_memory": 64}, {"image": "mine"}, {"aws_request_payer": "you"}])
+@pytest.mark.parametrize("chosen", [{"worker_memory": 64}, {"moons": 2}, {"aws_request_payer": "you"}])
 def test_what_is_not_offered_is_refused(settings, chosen):
     with pytest.raises(ValueError, match=next(iter(chosen))):
         cluster(settings, **chosen)
+
+
+def test_a_hub_gives_workers_the_image_of_its_notebooks_and_their_variables(settings):
+    made = cluster(settings, image="hub:1", worker_cores=2, environment={"A": "1"}, aws_request_payer="requester")
+    assert (made.image, made.worker_cores) == ("hub:1", 2)
+    assert made.environment == {"A": "1", "AWS_REQUEST_PAYER": "requester"}
+
+
+def test_workers_and_schedulers_have_the_service_account_and_cpu_workers_the_nodes_of_the_environment(monkeypatch):
+    monkeypatch.setenv("CALFIN_SERVICE_ACCOUNT", "calfin")
+    monkeypatch.setenv("CALFIN_NODE_SELECTOR", '{"pool": "spot"}')
+    made = cluster(PyFileConfigLoader(str(ROOT / "deploy/gateway/dask_gateway_config.py")).load_config())
+    assert made.worker_extra_pod_config["serviceAccountName"] == "calfin"
+    assert made.scheduler_extra_pod_config["serviceAccountName"] == "calfin"
+    assert made.worker_extra_pod_config["nodeSelector"] == {"pool": "spot"}
+    assert "nodeSelector" not in made.scheduler_extra_pod_config
