@@ -155,16 +155,16 @@ class Domain:
         left, bottom, right, top = self.polygon.bounds
         inks = [_mixed("#bcd3e2", "#0b4a8f", i / max(1, len(self.termini) - 1)) for i in range(len(self.termini))]
         shapes = [
-            (self.ocean, "#d7e8f2", "none"),
-            (self.ice, "#ffffff", "none"),
-            (self.fjord_boundary, "#cfdee8", "#7d99ab"),
-            (self.centerline, "none", "#d6336c"),
-            *((terminus.line, "none", ink) for terminus, ink in zip(self.termini, inks, strict=True)),
+            (self.ocean, "#d7e8f2", "none", 0),
+            (self.ice, "#ffffff", "none", 0),
+            (self.fjord_boundary, "#cfdee8", "#7d99ab", 1),
+            (self.centerline, "none", "#d6336c", 1),
+            *((terminus.line, "none", ink, 0.6) for terminus, ink in zip(self.termini, inks, strict=True)),
         ]
-        width = (right - left) / 90
+        side = (right - left) / 90
         drawn = [
-            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width:g}"/>'
-            for shape, fill, ink in shapes
+            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width * side:g}"/>'
+            for shape, fill, ink, width in shapes
             if shape is not None
         ]
         facts = "<br>".join(escape(fact) for fact in self._facts())
