@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -76,9 +76,9 @@ class Domain:
     fjord_boundary: Polygon | MultiPolygon | None = None
     centerline: LineString | None = None
     fjord_source: str = ""
-    termini: tuple[Terminus, ...] = ()
-    ice: Polygon | MultiPolygon | None = None
-    ocean: Polygon | MultiPolygon | None = None
+    termini: tuple[Terminus, ...] = field(default=(), repr=False)  # long: `_repr_html_` shows them
+    ice: Polygon | MultiPolygon | None = field(default=None, repr=False)
+    ocean: Polygon | MultiPolygon | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         source = "" if self.fjord_boundary is None else self.fjord_source or FJORD_SOURCES[0]
