@@ -307,7 +307,13 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
 
 
 def domains_json(domains: Sequence[Domain]) -> str:
-    """Text of a domain file, see `write_domains`."""
+    """Text of a domain file, see `write_domains`.
+
+    Raises
+    ------
+    ValueError
+        Two domains share a name.
+    """
     if len({d.name for d in domains}) != len(domains):
         raise ValueError(f"domain names must be unique, got {sorted(d.name for d in domains)}")
     features = [
@@ -381,6 +387,11 @@ def with_fjord_polygons(domains: Sequence[Domain], polygons: gpd.GeoDataFrame) -
     """Give each domain the part of the polygons inside it as its fjord boundary; others stay as they are.
 
     `polygons` say where fronts may lie, in any CRS, such as the front zones of Loebel et al. (2024).
+
+    Raises
+    ------
+    ValueError
+        The polygons have no CRS.
     """
     if polygons.crs is None:
         raise ValueError("the fjord polygons have no CRS: assign one to the file, e.g. EPSG:3413")
@@ -400,7 +411,13 @@ def part_inside(domain: Domain, polygons: gpd.GeoDataFrame) -> Any:  # noqa: ANN
 
 
 def with_fjord_mask(domain: Domain, fjord_mask: NDArray[np.bool_], source: str) -> Domain:
-    """Give a domain the outline of a mask on its grid, (y, x) bool, as its fjord boundary."""
+    """Give a domain the outline of a mask on its grid, (y, x) bool, as its fjord boundary.
+
+    Raises
+    ------
+    ValueError
+        The mask is on another grid, or holds no fjord.
+    """
     if fjord_mask.shape != domain.shape or not fjord_mask.any():
         raise ValueError(
             f"domain {domain.name}: a fjord mask must be (y, x) = {domain.shape} with fjord in it, "
