@@ -79,7 +79,13 @@ class Sample:
 
 
 def read_samples(folder: Path | str) -> Iterator[Sample]:
-    """Yield the samples of any known image set, told by its files, or of all sets in the subfolders of a folder."""
+    """Yield the samples of any known image set, told by its files, or of all sets in the subfolders of a folder.
+
+    Raises
+    ------
+    ValueError
+        The folder holds no image set of a known layout.
+    """
     folder = _folder(folder)
     if (folder / "train" / "labels_1px").is_dir():
         yield from read_mohajerani2019(folder)
@@ -103,6 +109,11 @@ def read_mohajerani2019(folder: Path | str) -> Iterator[Sample]:
 
     Only the front is drawn. In all images ice flows up, so below the front is ice, and a strip above it ocean; the rest
     stays unknown.
+
+    Raises
+    ------
+    ValueError
+        An image has no drawn front.
     """
     folder = _folder(folder)
     for row in _rows(folder / "scenes.csv"):
@@ -125,7 +136,13 @@ def read_mohajerani2019(folder: Path | str) -> Iterator[Sample]:
 
 
 def read_caffe256(folder: Path | str) -> Iterator[Sample]:
-    """Yield the SAR images of CaFFe (Gourmelon et al. 2022), 256 px; ice = glacier or rock, no data = unknown."""
+    """Yield the SAR images of CaFFe (Gourmelon et al. 2022), 256 px; ice = glacier or rock, no data = unknown.
+
+    Raises
+    ------
+    ValueError
+        A file of zones has other values than 1 to 4.
+    """
     folder = _folder(folder)
     for row in _rows(folder / "index.csv"):
         name = row["name"]
@@ -157,6 +174,11 @@ def read_calfin_folder(folder: Path | str) -> Iterator[Sample]:
 
     The front is the edge of the mask (`coastline`). Names are `<Domain>_<sensor>_..._<date>_...`; S1... and TSX... are
     SAR. All of CALFIN's Sentinel-1 scenes show Antarctica, and no other (calfin-method 1.2, 5.1).
+
+    Raises
+    ------
+    ValueError
+        An image or a mask has no partner.
     """
     folder = _folder(folder)
     masks = sorted(folder.glob("*_mask.png"))
@@ -195,6 +217,11 @@ def split_by_glacier(
     """Split into training and validation samples: the glaciers left out are validated on, never trained on.
 
     Without `leave_out` these are `VALIDATION_GLACIERS`, as far as the samples show them; a glacier named must be there.
+
+    Raises
+    ------
+    ValueError
+        No sample shows a glacier that is named.
     """
     samples, left_out = list(samples), set(VALIDATION_GLACIERS if leave_out is None else leave_out)
     unknown = left_out - {sample.glacier for sample in samples}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -76,9 +76,9 @@ class Domain:
     fjord_boundary: Polygon | MultiPolygon | None = None
     centerline: LineString | None = None
     fjord_source: str = ""
-    termini: tuple[Terminus, ...] = ()
-    ice: Polygon | MultiPolygon | None = None
-    ocean: Polygon | MultiPolygon | None = None
+    termini: tuple[Terminus, ...] = field(default=(), repr=False)  # long: `_repr_html_` shows them
+    ice: Polygon | MultiPolygon | None = field(default=None, repr=False)
+    ocean: Polygon | MultiPolygon | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         source = "" if self.fjord_boundary is None else self.fjord_source or FJORD_SOURCES[0]
@@ -155,16 +155,16 @@ class Domain:
         left, bottom, right, top = self.polygon.bounds
         inks = [_mixed("#bcd3e2", "#0b4a8f", i / max(1, len(self.termini) - 1)) for i in range(len(self.termini))]
         shapes = [
-            (self.ocean, "#d7e8f2", "none"),
-            (self.ice, "#ffffff", "none"),
-            (self.fjord_boundary, "#cfdee8", "#7d99ab"),
-            (self.centerline, "none", "#d6336c"),
-            *((terminus.line, "none", ink) for terminus, ink in zip(self.termini, inks, strict=True)),
+            (self.ocean, "#d7e8f2", "none", 0),
+            (self.ice, "#ffffff", "none", 0),
+            (self.fjord_boundary, "#cfdee8", "#7d99ab", 1),
+            (self.centerline, "none", "#d6336c", 1),
+            *((terminus.line, "none", ink, 0.6) for terminus, ink in zip(self.termini, inks, strict=True)),
         ]
-        width = (right - left) / 90
+        side = (right - left) / 90
         drawn = [
-            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width:g}"/>'
-            for shape, fill, ink in shapes
+            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width * side:g}"/>'
+            for shape, fill, ink, width in shapes
             if shape is not None
         ]
         facts = "<br>".join(escape(fact) for fact in self._facts())
@@ -307,7 +307,13 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
 
 
 def domains_json(domains: Sequence[Domain]) -> str:
-    """Text of a domain file, see `write_domains`."""
+    """Text of a domain file, see `write_domains`.
+
+    Raises
+    ------
+    ValueError
+        Two domains share a name.
+    """
     if len({d.name for d in domains}) != len(domains):
         raise ValueError(f"domain names must be unique, got {sorted(d.name for d in domains)}")
     features = [
@@ -381,6 +387,11 @@ def with_fjord_polygons(domains: Sequence[Domain], polygons: gpd.GeoDataFrame) -
     """Give each domain the part of the polygons inside it as its fjord boundary; others stay as they are.
 
     `polygons` say where fronts may lie, in any CRS, such as the front zones of Loebel et al. (2024).
+
+    Raises
+    ------
+    ValueError
+        The polygons have no CRS.
     """
     if polygons.crs is None:
         raise ValueError("the fjord polygons have no CRS: assign one to the file, e.g. EPSG:3413")
@@ -400,7 +411,13 @@ def part_inside(domain: Domain, polygons: gpd.GeoDataFrame) -> Any:  # noqa: ANN
 
 
 def with_fjord_mask(domain: Domain, fjord_mask: NDArray[np.bool_], source: str) -> Domain:
-    """Give a domain the outline of a mask on its grid, (y, x) bool, as its fjord boundary."""
+    """Give a domain the outline of a mask on its grid, (y, x) bool, as its fjord boundary.
+
+    Raises
+    ------
+    ValueError
+        The mask is on another grid, or holds no fjord.
+    """
     if fjord_mask.shape != domain.shape or not fjord_mask.any():
         raise ValueError(
             f"domain {domain.name}: a fjord mask must be (y, x) = {domain.shape} with fjord in it, "

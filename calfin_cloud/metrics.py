@@ -24,6 +24,11 @@ def pixel_distances(front: NDArray[np.bool_], reference: NDArray[np.bool_]) -> N
     """Distances in px from every front pixel to the nearest reference pixel, then the other way round, concatenated.
 
     CALFIN's definition (Cheng et al. 2021; calfin-method 9.1): Euclidean between pixel centres of lines (y, x) bool.
+
+    Raises
+    ------
+    ValueError
+        The arrays differ in shape, or one has no pixel.
     """
     if front.shape != reference.shape:
         raise ValueError(f"front and reference must share one shape (y, x), got {front.shape} and {reference.shape}")
@@ -58,7 +63,13 @@ def common_distances(front: BaseGeometry, reference: BaseGeometry, *, spacing_m:
 
 
 def points_along(line: BaseGeometry, spacing_m: float) -> NDArray[np.object_]:
-    """Points along a line or the parts of a multi-line, both ends included, at most `spacing_m` apart."""
+    """Points along a line or the parts of a multi-line, both ends included, at most `spacing_m` apart.
+
+    Raises
+    ------
+    ValueError
+        The line has no length.
+    """
     parts = shapely.get_parts(line)
     points = [
         shapely.line_interpolate_point(
@@ -226,6 +237,11 @@ def compare_paired(a: pd.Series, b: pd.Series, *, seed: int = 0) -> dict[str, fl
         `n_scenes`, and how they divide: `n_both`, `only_a`, `only_b`, `neither` found a front. Over those found by both
         `mean_a`, `mean_b`, `difference` and `relative` (mean_a / mean_b - 1), these with `_low` and `_high`;
         `a_is_closer`, the scenes in which `a` is better, those that only `a` found among them.
+
+    Raises
+    ------
+    ValueError
+        The methods were not scored on the same scenes.
     """
     if not a.index.equals(b.index):
         raise ValueError("two methods must be compared on the same scenes in one order: score both on all of them")

@@ -125,6 +125,11 @@ def close_polygons(
     Polygons
         `ocean` and `ice` in the CRS of the grid, or None of both and a `reason`.
 
+    Raises
+    ------
+    ValueError
+        A line is none, or ice, grid and fjord mask differ in shape.
+
     Examples
     --------
     >>> ice = np.repeat([[1.0] * 128 + [0.0] * 128], 256, axis=0)  # ice in the western half

@@ -70,7 +70,13 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
 def product_of(
     table: gpd.GeoDataFrame, columns: Mapping[str, str] | None = None, *, source: str = "the table"
 ) -> gpd.GeoDataFrame:
-    """Bring a table of fronts to the columns of `read_product`, rows without a line left out."""
+    """Bring a table of fronts to the columns of `read_product`, rows without a line left out.
+
+    Raises
+    ------
+    ValueError
+        There is no CRS, no such column, or rows are without a date.
+    """
     if table.crs is None:
         raise ValueError(f"{source} has no CRS: say which one with ogr2ogr -a_srs, or geopandas' set_crs")
     if unknown := set(columns or {}) - set(PRODUCT_COLUMNS) | set((columns or {}).values()) - set(table.columns):

@@ -193,7 +193,13 @@ def check_name(name: str, *, what: str = "name") -> str:
 
 
 def check_scenes(scenes: xr.DataArray) -> xr.DataArray:
-    """Return `scenes` if it keeps the contract (time, band, y, x) float32 with the coordinates the pipeline needs."""
+    """Return `scenes` if it keeps the contract (time, band, y, x) float32 with the coordinates the pipeline needs.
+
+    Raises
+    ------
+    ValueError
+        Dims, bands, type or coordinates differ from the contract.
+    """
     _check_dims(scenes, SCENE_DIMS, "scenes")
     if tuple(scenes["band"].values) != BANDS:
         raise ValueError(f"scenes must have bands {BANDS}, got {tuple(scenes['band'].values)}")
@@ -206,7 +212,13 @@ def check_scenes(scenes: xr.DataArray) -> xr.DataArray:
 
 
 def check_masks(masks: xr.DataArray) -> xr.DataArray:
-    """Return `masks` if it keeps the contract (time, mask, y, x), mask = front, ice."""
+    """Return `masks` if it keeps the contract (time, mask, y, x), mask = front, ice.
+
+    Raises
+    ------
+    ValueError
+        Dims or masks differ from the contract.
+    """
     _check_dims(masks, MASK_DIMS, "masks")
     if tuple(masks["mask"].values) != MASKS:
         raise ValueError(f"masks must be {MASKS}, got {tuple(masks['mask'].values)}")
@@ -214,7 +226,13 @@ def check_masks(masks: xr.DataArray) -> xr.DataArray:
 
 
 def check_fronts(fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Return `fronts` if its columns, states and reasons are known and just its rows of state `front` have a line."""
+    """Return `fronts` if its columns, states and reasons are known and just its rows of state `front` have a line.
+
+    Raises
+    ------
+    ValueError
+        Columns, states or reasons are not known, or a state and its line disagree.
+    """
     _check_columns(fronts, FRONT_SCHEMA, "fronts")
     unknown = set(fronts["state"]) - set(STATES) | set(fronts["reason"]) - set(REASONS)
     if unknown:
@@ -228,7 +246,13 @@ def check_fronts(fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def check_rejected(rejected: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Return `rejected` if each of its rows is a numbered candidate with a line, a filter and a known reason."""
+    """Return `rejected` if each of its rows is a numbered candidate with a line, a filter and a known reason.
+
+    Raises
+    ------
+    ValueError
+        Columns or reasons are not known, or a candidate lacks its line, filter or number.
+    """
     _check_columns(rejected, REJECTED_SCHEMA, "rejected candidates")
     codes = set(REASONS) - {""}
     if unknown := set(rejected["reason"]) - codes:
@@ -241,7 +265,13 @@ def check_rejected(rejected: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def check_polygons(polygons: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Return `polygons` if their kinds are known, each scene has each at most once, and those without say why."""
+    """Return `polygons` if their kinds are known, each scene has each at most once, and those without say why.
+
+    Raises
+    ------
+    ValueError
+        Columns, kinds or reasons are not known, or a scene has a kind twice.
+    """
     _check_columns(polygons, POLYGON_SCHEMA, "polygons")
     unknown = set(polygons["kind"]) - set(POLYGON_KINDS) | set(polygons["reason"]) - set(POLYGON_REASONS)
     if unknown:

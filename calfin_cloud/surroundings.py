@@ -18,6 +18,11 @@ def with_termini(domains: Sequence[Domain], fronts: gpd.GeoDataFrame) -> list[Do
     """Add known fronts to the termini of their domains: the table of a store (`read_fronts`), or any with glacier ids.
 
     Rows belong to a domain by their `domain`, else by a glacier id (`ID_COLUMNS`), and must touch its rectangle.
+
+    Raises
+    ------
+    ValueError
+        The fronts have no CRS, or no column that names their glacier or domain.
     """
     if fronts.crs is None:
         raise ValueError("the fronts have no CRS: assign one to the file, e.g. EPSG:3413")
@@ -41,6 +46,11 @@ def with_maps(
 
     `ocean` may be closed coastlines too: all that lies in none of them is ocean. Holes in `ice` are filled: some maps
     show a band along the margin only, and a nunatak is no coast.
+
+    Raises
+    ------
+    ValueError
+        The polygons have no CRS.
     """
     made = list(domains)
     for name, polygons in (("ice", ice), ("ocean", ocean)):

@@ -110,6 +110,8 @@ def test_a_store_and_a_folder_may_be_paths_or_text(store, tmp_path, kind):
     for read in (cc.read_fronts, cc.read_rejected, cc.read_polygons, cc.usable_fronts):
         assert len(read(place)) >= 1
     assert cc.read_masks(place, "Store").sizes["time"] == 2
+    with pytest.raises(ValueError, match="no masks of the domain 'Other'"):
+        cc.read_masks(place, "Other")
     assert len(cc.store_product(place)[0]) == 1
     assert cc.write_report(place, kind(tmp_path / "report")).is_file()
     assert cc.export_store(place, kind(tmp_path / "products"), ["gpkg"], author="A")

@@ -96,6 +96,11 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     ----------
     network
         By name or path, for the hash that ties the calibration to its weights; without it, to none.
+
+    Raises
+    ------
+    ValueError
+        There are too few traced fronts.
     """
     unseen = unseen_of(cases)
     if len(unseen) < N_FRONT_BINS:

@@ -31,6 +31,11 @@ def make_methods(names: Sequence[str], *, trace: TraceSettings = DEFAULT) -> dic
     """Make methods by name: `sobel`, a shipped network, or a weights file; `label=name` gives one another label.
 
     Files published by Mohajerani et al. (2019) get the preprocessing of their paper, other weights CALFIN's.
+
+    Raises
+    ------
+    ValueError
+        Two methods share a label, or one is not known.
     """
     methods: dict[str, Method] = {}
     for given in names:

@@ -55,6 +55,11 @@ def compare_fronts(
         `key, reference_date, distance_m, persistence_m`, a row a scene and date of the reference; distances in m of
         the CRS of `fronts`.
 
+    Raises
+    ------
+    ValueError
+        A table has no CRS.
+
     Examples
     --------
     >>> reference = cc.read_product("real/reference.parquet")

@@ -98,7 +98,7 @@ def score(
     Raises
     ------
     ValueError
-        Two samples share a name, or there is none.
+        There is nothing to score, or two samples share a name.
 
     Examples
     --------

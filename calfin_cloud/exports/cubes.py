@@ -108,7 +108,13 @@ def decimal_years(when: pd.Series) -> NDArray[np.float64]:
 
 
 def scenes_of(polygons: gpd.GeoDataFrame) -> pd.DataFrame:
-    """One row a scene that has an ocean, by time: `scene_id`, `datetime`, `ocean`, `ice` (None where there is none)."""
+    """One row a scene that has an ocean, by time: `scene_id`, `datetime`, `ocean`, `ice` (None where there is none).
+
+    Raises
+    ------
+    ValueError
+        The polygons are of several domains, or none has an ocean.
+    """
     known = polygons[polygons.geometry.notna()]
     if len(domains := set(known["domain"])) != 1:
         raise ValueError(f"a cube is of one domain with polygons, got {sorted(domains)[:5]}")

@@ -24,9 +24,9 @@ def read_mesh(path: str | Path, *, crs: str, mesh_crs: str | None = None) -> xr.
     Parameters
     ----------
     path
-        NetCDF with `x` and `y` in metres, in its group `mesh` as ISSM exports a model, or at its top: of one dimension
-        both for a mesh, of one each for a grid. Else a table of text with the columns `x` and `y`, or two without
-        names; separated by commas, semicolons or blanks.
+        NetCDF with `x` and `y` in metres, in its group `mesh` as ISSM exports a model, or at its top: of one
+        dimension both for a mesh, of one each for a grid. Else a table of text with the columns `x` and `y`, or two
+        without names; separated by commas, semicolons or blanks.
     crs
         CRS of the places that are wanted.
     mesh_crs
@@ -37,6 +37,11 @@ def read_mesh(path: str | Path, *, crs: str, mesh_crs: str | None = None) -> xr.
     Dataset
         Coordinates `x` and `y` as in the file, of the dimension `vertex` or of `x` and `y`; on these dimensions
         `map_x` and `map_y`, m in `crs`. Its attribute `crs` is that of `x` and `y`.
+
+    Raises
+    ------
+    ValueError
+        The file has no x and y that can be read, in metres and of one length.
     """
     with open(path, "rb") as file:
         magic = file.read(4)

@@ -76,7 +76,13 @@ def scene_png(
 
 
 def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) -> bytes:
-    """Lay (caption, PNG of `scene_png`) pairs out on one PNG, the first `MAX_PICTURES` of them."""
+    """Lay (caption, PNG of `scene_png`) pairs out on one PNG, the first `MAX_PICTURES` of them.
+
+    Raises
+    ------
+    ValueError
+        There is no picture, or no column.
+    """
     if not pictures or columns < 1:
         raise ValueError(f"a contact sheet needs pictures and columns, got {len(pictures)} pictures, {columns} columns")
     shown = pictures[:MAX_PICTURES]
@@ -219,7 +225,13 @@ def _encode(picture: Image.Image) -> bytes:
 
 
 def open_picture(png: bytes, what: str) -> Image.Image:
-    """Open a PNG in colour; `ValueError`, which names it `what`, if it is none."""
+    """Open a PNG in colour; `ValueError`, which names it `what`, if it is none.
+
+    Raises
+    ------
+    ValueError
+        The bytes are no picture.
+    """
     try:
         return Image.open(io.BytesIO(png)).convert("RGB")
     except OSError as error:

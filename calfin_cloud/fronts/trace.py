@@ -146,6 +146,11 @@ def trace_fronts(
     Trace
         Fronts in pixels of the arrays, x = column, y = row; or the reason that there is none.
 
+    Raises
+    ------
+    ValueError
+        The arrays differ in shape.
+
     Examples
     --------
     >>> front, ice = step  # two (256, 256) arrays: ice to the left of an edge along column 128

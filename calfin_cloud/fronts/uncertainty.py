@@ -152,6 +152,11 @@ def vertex_features(
     """`FEATURES` (n, feature) of the vertices (n, 2) x, y of a line, from the masks (y, x) that it was traced from.
 
     They are measured every px of a 256 px frame along the line, so that they do not depend on where its vertices lie.
+
+    Raises
+    ------
+    ValueError
+        The line has fewer than two vertices, or the masks differ in shape.
     """
     if line.ndim != 2 or line.shape[1:] != (2,) or len(line) < 2 or front.shape != ice.shape:
         raise ValueError(

@@ -77,7 +77,7 @@ def calfin_network(*, width: float = 1.0, size: int = TILE_SIZE) -> keras.Model:
     Raises
     ------
     ValueError
-        `size` is no multiple of 32.
+        `size` is no multiple of 32 from 64 on, or `width` is not in (0, 4].
 
     Examples
     --------

@@ -58,6 +58,11 @@ def efficient_network(*, width: float = 1.0, size: int = TILE_SIZE, rock: bool =
     -------
     keras.Model
         (n, size, size, 3) in -1..1 -> (n, size, size, 2) in 0..1: the front mask and the ice mask; 3 with rock.
+
+    Raises
+    ------
+    ValueError
+        `size` is no multiple of 32 from 64 on, or `width` is not 1.
     """
     if size % 32 or size < 64:
         raise ValueError(f"size must be a multiple of 32, at least 64 (the network halves it five times), got {size}")

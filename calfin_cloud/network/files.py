@@ -57,7 +57,13 @@ PUBLISHED_GLACIERS = frozenset({"Jakobshavn", "Kangerlussuaq", "Sverdrup"})
 
 
 def weights_path(name_or_path: str | Path, *, sha256: str | None = None) -> Path:
-    """Path of weights given by name or path, whose hash is checked if `sha256` says one or the package knows it."""
+    """Path of weights given by name or path, whose hash is checked if `sha256` says one or the package knows it.
+
+    Raises
+    ------
+    ValueError
+        The name is not known, or the file has another hash.
+    """
     path, shipped_sha256 = _resolve(str(name_or_path))
     for expected in filter(None, (sha256, shipped_sha256)):
         if sha256_of(path) != expected.lower():
@@ -128,7 +134,13 @@ def has_openvino(name_or_path: str | Path, size: int) -> bool:
 
 
 def checked_openvino_file(name_or_path: str | Path, size: int) -> Path:
-    """Path of the file for OpenVINO of weights, whose hash and that of its `.bin` are checked."""
+    """Path of the file for OpenVINO of weights, whose hash and that of its `.bin` are checked.
+
+    Raises
+    ------
+    ValueError
+        The file has another hash than is noted.
+    """
     path = weights_path(name_or_path)
     file = openvino_file(path, size)
     for suffix, expected in _openvino_hashes(path, size).items():
@@ -181,7 +193,13 @@ class Note(NamedTuple):
 
 
 def noted(path: Path) -> Note:
-    """Read what a file notes of its network; one without a note holds a published U-Net, or the original."""
+    """Read what a file notes of its network; one without a note holds a published U-Net, or the original.
+
+    Raises
+    ------
+    ValueError
+        The file is no HDF5.
+    """
     try:
         with h5py.File(path, "r") as file:
             numbered = numbered_layers(file.get("model_weights", file))

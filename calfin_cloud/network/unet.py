@@ -42,6 +42,11 @@ def unet_network(
     -------
     keras.Model
         (n, size, size, channels) -> (n, size, size, masks) in 0..1, inputs and outputs as those of `calfin_network`.
+
+    Raises
+    ------
+    ValueError
+        `levels`, `size` or `width` is out of its range.
     """
     if levels < 2 or (size is not None and size % 2 ** (levels - 1)):
         raise ValueError(
@@ -80,6 +85,11 @@ def predict_front(network: keras.Model, grey: NDArray[np.uint8]) -> NDArray[np.f
     """Predict the front probability of a scene with published weights: 8-bit grey (y, x) -> (y, x) float32 in 0..1.
 
     The published output is 0 on the front and 1 elsewhere, and is turned round here.
+
+    Raises
+    ------
+    ValueError
+        The picture is not grey (y, x) uint8, or the network has several channels.
     """
     if grey.ndim != 2 or grey.dtype != np.uint8 or network.input_shape[-1] != 1:
         raise ValueError(

@@ -39,6 +39,11 @@ def build_network(
 
     Only `efficient` has the mask of rock. In mixed precision it computes in bfloat16; weights and masks stay float32,
     since bfloat16 rounds a probability above 0.998 to 1, whose log and gradient are none.
+
+    Raises
+    ------
+    ValueError
+        The architecture is not known.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, got {architecture!r}: correct the name")
@@ -112,6 +117,11 @@ def save_weights(network: keras.Model, path: Path | str, *, width: float) -> Non
     """Write the weights by layer name in the original's layout, with architecture and width; kernels as float16.
 
     Half precision halves the file. The architecture is the name of the network.
+
+    Raises
+    ------
+    ValueError
+        The network is not named like an architecture.
     """
     if network.name not in ARCHITECTURES:
         raise ValueError(
@@ -134,6 +144,11 @@ def read_weights(network: keras.Model, path: Path | str, *, is_part: bool = Fals
     By name, not by order: the order of layers in a file differs between versions of Keras. The U-Nets of Mohajerani et
     al. (2019) number their layers, and by other numbers in each file: there the numbers give the order.
     Where `is_part`, the file may hold some layers of the network and no other; the rest stays as it is.
+
+    Raises
+    ------
+    ValueError
+        The weights belong to another network.
     """
     with h5py.File(path, "r") as file:
         root = file.get("model_weights", file)

@@ -139,12 +139,17 @@ def plan_run(
     Parameters
     ----------
     sample
-        Scenes that are mapped; four times as many are read, spread over domains and platforms. On workers that share a
-        host at least as many are mapped as run there at once: one scene alone would be too fast.
+        Scenes that are mapped; four times as many are read, spread over domains and platforms. On workers that
+        share a host at least as many are mapped as run there at once: one scene alone would be too fast.
     seed
         Another seed probes other scenes.
     started_s
         Seconds that a run, too, needs before it begins: to start Python and the workers.
+
+    Raises
+    ------
+    ValueError
+        The sample has fewer than two scenes.
     """
     if sample < 2:
         raise ValueError(f"the probe needs two scenes or more to tell a range, got sample={sample}")

@@ -165,7 +165,7 @@ def export_store(
     Raises
     ------
     ValueError
-        There is no store, a format is not known, or what a mesh needs is missing.
+        There is no store, a format is not known, or an option goes with none of the formats.
 
     Examples
     --------

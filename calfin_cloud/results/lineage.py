@@ -36,6 +36,11 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
         of a person; `read`: the STAC item, its catalogue, and of the files that were read the address (unsigned) and
         the checksum and size that the item gives, else `unknown`, since nothing else was asked of the server;
         `made_by`: network with its sha256 and the engine that ran it, code version and settings.
+
+    Raises
+    ------
+    ValueError
+        The store has no such scene, or several domains have it.
     """
     fronts = reviewed_fronts(store)
     mine = fronts[(fronts["key"] == scene) | (fronts["scene_id"] == scene)]

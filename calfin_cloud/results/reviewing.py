@@ -45,8 +45,13 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
     ----------
     verdicts
         Each with `key` and `front` as in the fronts table (`front` -1 for a scene without one), `verdict` (of
-        `VERDICTS`), `author`, `time` (ISO), and for `redraw` a `geometry`: GeoJSON LineString in the CRS of the store.
-        Nothing is kept if one of them is wrong.
+        `VERDICTS`), `author`, `time` (ISO), and for `redraw` a `geometry`: GeoJSON LineString in the CRS of the
+        store. Nothing is kept if one of them is wrong.
+
+    Raises
+    ------
+    ValueError
+        A verdict is wrong; nothing is kept then.
     """
     places = settle_verdicts(fronts := read_fronts(store), read_reviews(store)).places
     known = {(row.key, int(row.front)): row.geometry for row in fronts.itertuples()}
@@ -59,7 +64,13 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
-    """Read a file of verdicts: a JSON list, as the report saves it."""
+    """Read a file of verdicts: a JSON list, as the report saves it.
+
+    Raises
+    ------
+    ValueError
+        The file is no JSON list.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -106,10 +106,15 @@ def paint_scene(
     cloudy, slc_off
         Cover 15 to 60 % with clouds, leave out stripes as Landsat 7 does since 2003 (both optical only).
     bare
-        Give the fjord bare coasts as bright as the ice, and a wide mouth of mostly open water: brightness alone does
-        not tell the front from a coast there.
+        Give the fjord bare coasts as bright as the ice, and a wide mouth of mostly open water: brightness alone
+        does not tell the front from a coast there.
     pixel_m
         Pixel side in metres: how fine crevasses and icebergs appear.
+
+    Raises
+    ------
+    ValueError
+        `kind` is neither optical nor sar, or the scene is smaller than 32 px a side.
     """
     if kind not in ("optical", "sar") or (kind == "sar" and (cloudy or slc_off)):
         raise ValueError(f"kind is 'optical' or 'sar', and SAR has neither clouds nor stripes; got {kind!r}")

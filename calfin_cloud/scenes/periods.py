@@ -47,7 +47,13 @@ def absolute_period(period: str, newest: Callable[[], datetime | None] = lambda:
 
 
 def date_range(text: str, period: str) -> tuple[datetime, datetime]:
-    """First and last microsecond of a year, month, day or instant; `period` is what errors show."""
+    """First and last microsecond of a year, month, day or instant; `period` is what errors show.
+
+    Raises
+    ------
+    ValueError
+        The text is no date.
+    """
     try:
         if re.fullmatch(r"\d{4}", text):
             return _span(datetime(int(text), 1, 1), 366 if calendar.isleap(int(text)) else 365)

@@ -243,7 +243,7 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
     Raises
     ------
     ValueError
-        The store has no such domain.
+        There is no store, or it has no such domain.
 
     Examples
     --------
@@ -253,8 +253,13 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
     """
     store = str(store)
     url = masks_url(store, domain_name)
-    with _naming(url, RESTORE):
-        return check_masks(xr.open_zarr(url)["masks"])
+    try:
+        with _naming(url, RESTORE):
+            return check_masks(xr.open_zarr(url)["masks"])
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{store} has no masks of the domain {domain_name!r}: `open_store` tells the domains of a store"
+        ) from error
 
 
 def masks_url(store: str, domain_name: str) -> str:

@@ -54,8 +54,8 @@ def measure_positions(
     Parameters
     ----------
     fronts
-        Rows with `key`, `glacier_id`, `datetime`, `sigma_m` (on the ground) and a line, in a projected CRS in metres.
-        Rows that share a key are parts of one front.
+        Rows with `key`, `glacier_id`, `datetime`, `sigma_m` (on the ground) and a line, in a projected CRS in
+        metres. Rows that share a key are parts of one front.
     centerlines
         Lines by the name of the branch, from ice to sea.
     gate
@@ -67,6 +67,11 @@ def measure_positions(
         `POSITION_COLUMNS`. `position_m` grows as the glacier advances: the length along the centreline to its outermost
         crossing, or the ice area of the box over its width. Lengths and areas are true ones, freed of the distortion of
         the map. Where a front cannot be measured, position is NaN and `reason` says why.
+
+    Raises
+    ------
+    ValueError
+        There is neither a centreline nor a box.
     """
     if not centerlines and gate is None:
         raise ValueError("positions need a centreline or a box: give one, or derive a box with derive_gate")

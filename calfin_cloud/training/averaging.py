@@ -28,6 +28,11 @@ def average_weights(names_or_paths: Sequence[str | Path], out: Path | str) -> Pa
         Two or more weights by name, or files as `calfin train` writes them, of the same network and width.
     out
         Path of the mean, ending in `.weights.h5`; its note is `<name>.json`.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two files, or they are of different networks.
     """
     out = Path(out)
     if not out.name.endswith(".weights.h5") or len(names_or_paths) < 2:

@@ -71,7 +71,8 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
     Raises
     ------
     ValueError
-        There are no samples to train or validate on, or a checkpoint is of another run.
+        `out` has another ending, no sample is left to train on, the weights to start from have another width, or
+        the checkpoint is of other settings or samples.
 
     Examples
     --------
