@@ -78,6 +78,33 @@ class Sample:
             )
 
 
+def synthetic_sample(
+    name: str,
+    glacier: str,
+    sensor: Sensor,
+    *,
+    signal: NDArray[np.float32],
+    front: NDArray[np.float64],
+    ice: NDArray[np.bool_],
+    fjord: NDArray[np.bool_],
+) -> Sample:
+    """Label a synthetic scene: its front (n, 2) of x and y in px is drawn as a line, land beside the fjord is rock.
+
+    Examples
+    --------
+    >>> everywhere = np.ones((8, 8), bool)
+    >>> line = np.array([[0.0, 4.0], [7.0, 4.0]])
+    >>> signal = np.zeros((8, 8), np.float32)
+    >>> sample = synthetic_sample("a", "synthetic", "sar", signal=signal, front=line, ice=everywhere, fjord=everywhere)
+    >>> int(sample.front.sum())
+    8
+    """
+    drawn = np.zeros(signal.shape, np.uint8)
+    cv2.polylines(drawn, [np.rint(front).astype(np.int32)[:, None]], isClosed=False, color=1)
+    rock = (ice & ~fjord).astype(np.uint8)
+    return Sample(name, glacier, sensor, signal.astype(np.float32), drawn > 0, ice.astype(np.uint8), rock)
+
+
 def read_samples(folder: Path | str) -> Iterator[Sample]:
     """Yield the samples of any known image set, told by its files, or of all sets in the subfolders of a folder.
 

@@ -12,7 +12,8 @@ from typing import Any
 from calfin_cloud.cli import domains, mapping, planning, results, training
 from calfin_cloud.cli.searching import FEW_SCENES
 
-VARIANTS = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
+TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
+VARIANTS = (*TRACED, "once")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -186,7 +187,8 @@ def _add_variant(parser: argparse.ArgumentParser) -> None:
         "--variant",
         default="default",
         choices=VARIANTS,
-        help="settings of all steps: ours (default), or those of CALFIN's release for one of its sets of scenes",
+        help="settings of all steps: ours (default); ours with each picture shown to the network once, a fifth of its "
+        "price (once); or those of CALFIN's release for one of its sets of scenes",
     )
 
 
@@ -250,7 +252,7 @@ def _value(text: str) -> Any:  # noqa: ANN401 - number, truth, list, ...
 def _add_retrace(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
-    parser.add_argument("--variant", choices=VARIANTS, help="settings of the tracing (default: as mapped)")
+    parser.add_argument("--variant", choices=TRACED, help="settings of the tracing (default: as mapped)")
     parser.add_argument("--all", action="store_true", help="all scenes, also where nothing has changed")
     _add_cluster(parser)
 
@@ -361,6 +363,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="[LABEL=]METHOD",
     )
     _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
+    _add_variant(parser)
+    parser.add_argument(
+        "--adverse",
+        type=int,
+        default=0,
+        metavar="N",
+        help="score N synthetic scenes of each adverse case too: melange, winter, shadow, coarse radar images, ...",
+    )
 
 
 FIND = "--catalog earth-search --domains domains.geojson --period"

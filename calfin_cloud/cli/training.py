@@ -34,6 +34,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score methods on labelled image sets: by default on the validation glaciers Kangerlussuaq and Crane."""
     from calfin_cloud.datasets import VALIDATION_GLACIERS
     from calfin_cloud.evaluation import (
+        adverse_samples,
         describe_methods,
         join_scores,
         make_methods,
@@ -42,15 +43,17 @@ def evaluate(options: argparse.Namespace) -> int:
         write_scores,
     )
     from calfin_cloud.network import DEFAULT_NETWORK
+    from calfin_cloud.pipeline import VARIANTS
 
+    variant = VARIANTS[options.variant]
     glaciers = set(options.glaciers or VALIDATION_GLACIERS)
-    samples = [s for s in _samples(options.data) if s.glacier in glaciers]
+    samples = [s for s in _samples(options.data) if s.glacier in glaciers] + list(adverse_samples(options.adverse))
     names = [options.network or DEFAULT_NETWORK, *(options.against or [])]
     about = describe_methods(names)
     trained_on = {name: of["trained_on"] for name, of in about.items() if of["trained_on"] is not None}
     scores = join_scores(
-        score(bar(options, name, "scene", samples), {name: method}, trained_on=trained_on)
-        for name, method in make_methods(names).items()
+        score(bar(options, name, "scene", samples), {name: method}, trace=variant.trace, trained_on=trained_on)
+        for name, method in make_methods(names, trace=variant.trace, settings=variant.inference).items()
     )
     path = write_scores(scores, samples, options.out, about=about)
     summary = summarise_scores(scores)

@@ -1,5 +1,6 @@
 """Methods against labelled images, and mapped fronts against hand-drawn ones: tables a scene and overall."""
 
+from calfin_cloud.evaluation.adverse import adverse_samples
 from calfin_cloud.evaluation.calibration import (
     check_calibration,
     check_left_out,
@@ -23,6 +24,7 @@ from calfin_cloud.evaluation.scores import Scores, compare_methods, join_scores,
 __all__ = [
     "Method",
     "Scores",
+    "adverse_samples",
     "check_calibration",
     "check_left_out",
     "compare_fronts",

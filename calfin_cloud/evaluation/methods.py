@@ -14,7 +14,7 @@ from calfin_cloud import network as networks  # Keras waits until it is needed
 from calfin_cloud.datasets import Sample
 from calfin_cloud.fronts import DEFAULT, TraceSettings
 from calfin_cloud.inference import predict_scene, prepare_scene
-from calfin_cloud.network import PUBLISHED_UNET, network_id, training_glaciers, weights_path
+from calfin_cloud.network import PUBLISHED_UNET, InferenceSettings, network_id, training_glaciers, weights_path
 from calfin_cloud.network.files import noted
 from calfin_cloud.preprocess import to_eight_bit
 
@@ -27,10 +27,13 @@ STRONG_EDGES = 95  # percentile of the gradient that counts as a sure edge
 RESOLUTION_M = 30.0  # taken for SLC-off stripes, whose width in px is lost with the scale of the labelled sets
 
 
-def make_methods(names: Sequence[str], *, trace: TraceSettings = DEFAULT) -> dict[str, Method]:
+def make_methods(
+    names: Sequence[str], *, trace: TraceSettings = DEFAULT, settings: InferenceSettings | None = None
+) -> dict[str, Method]:
     """Make methods by name: `sobel`, a shipped network, or a weights file; `label=name` gives one another label.
 
-    Files published by Mohajerani et al. (2019) get the preprocessing of their paper, other weights CALFIN's.
+    Files published by Mohajerani et al. (2019) get the preprocessing of their paper, other weights CALFIN's, and are
+    shown pictures as `settings` say.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def make_methods(names: Sequence[str], *, trace: TraceSettings = DEFAULT) -> dic
         label, name = split_label(given)
         if label in methods:
             raise ValueError(f"two methods are called {label!r}: give one another label, as in other={name}")
-        methods[label] = edge_filter if name == EDGE_FILTER else _weights_method(name, trace)
+        methods[label] = edge_filter if name == EDGE_FILTER else _weights_method(name, trace, settings)
     return methods
 
 
@@ -67,11 +70,13 @@ def split_label(given: str) -> tuple[str, str]:
     return (label, name) if equals else (Path(given).name.split(".")[0], given)
 
 
-def network_method(network: str, *, trace: TraceSettings = DEFAULT) -> Method:
+def network_method(
+    network: str, *, trace: TraceSettings = DEFAULT, settings: InferenceSettings | None = None
+) -> Method:
     """Map as a scene is mapped, without a fjord mask: three channels, two passes of a network given by name or path."""
 
     def predict(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        masks, _ = predict_scene(_prepared(sample), network=network, trace=trace)
+        masks, _ = predict_scene(_prepared(sample), network=network, settings=settings, trace=trace)
         return masks[0], masks[1]
 
     return predict
@@ -101,11 +106,11 @@ def eight_bit(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     return whole.astype(np.uint8) if fits else to_eight_bit(image)
 
 
-def _weights_method(name: str, trace: TraceSettings) -> Method:
+def _weights_method(name: str, trace: TraceSettings, settings: InferenceSettings | None) -> Method:
     path = weights_path(name)
     is_h5 = path.suffix == ".h5"  # which says what it holds; other files must be loaded for that
     one_channel = noted(path).architecture == PUBLISHED_UNET if is_h5 else _channels_of(name) == 1
-    return unet_method(name) if one_channel else network_method(name, trace=trace)
+    return unet_method(name) if one_channel else network_method(name, trace=trace, settings=settings)
 
 
 def _channels_of(name: str) -> int:

@@ -20,6 +20,7 @@ from .pictures import Predictor, engine_of, load_predictor, predict_pictures, pr
 from .settings import (
     CALFIN,
     LEVELS,
+    ONCE,
     PICTURE_SIZE,
     TILE_SIZE,
     Cut,
@@ -44,6 +45,7 @@ __all__ = [
     "DEFAULT_NETWORK",
     "ENCODERS",
     "LEVELS",
+    "ONCE",
     "PICTURE_SIZE",
     "PUBLISHED_GLACIERS",
     "PUBLISHED_UNET",

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from calfin_cloud import fronts
 from calfin_cloud.domains import Domain, domains_json
 from calfin_cloud.fronts import TraceSettings, calibration_beside
-from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, InferenceSettings, engine_of, network_id, weights_path
+from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, ONCE, InferenceSettings, engine_of, network_id, weights_path
 from calfin_cloud.polygons import PolygonSettings
 from calfin_cloud.sensors import own_sensors
 
@@ -51,12 +51,12 @@ class MapSettings:
     polygons: PolygonSettings = EVEN_EVIDENCE
 
 
-VARIANTS = {"default": MapSettings()} | {
+VARIANTS = {"default": MapSettings(), "once": MapSettings(inference=ONCE)} | {
     name: MapSettings(inference=CALFIN, trace=trace, polygons=PolygonSettings())
     for name, trace in fronts.VARIANTS.items()
     if name != "default"
 }
-"""Settings by name: ours, or those of the release for one of its four sets of scenes (6.1)."""
+"""Settings by name: ours; ours with each picture shown once; those of the release for its four sets of scenes (6.1)."""
 
 
 def saved(settings: MapSettings) -> dict[str, Any]:

@@ -4,8 +4,9 @@ Painted glaciers are random, and a picture is the same on every grid: texture an
 coordinates. Training paints them alone, without a catalogue.
 """
 
+from calfin_cloud.sample.adverse import ADVERSE_CASES, paint_adverse
 from calfin_cloud.sample.catalog import write_sample
 from calfin_cloud.sample.painting import PaintedScene, paint_scene
 from calfin_cloud.sample.real import write_real_sample
 
-__all__ = ["PaintedScene", "paint_scene", "write_real_sample", "write_sample"]
+__all__ = ["ADVERSE_CASES", "PaintedScene", "paint_adverse", "paint_scene", "write_real_sample", "write_sample"]

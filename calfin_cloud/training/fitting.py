@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calfin_cloud.datasets import Sample, Sensor, split_by_glacier
+from calfin_cloud.datasets import Sample, Sensor, split_by_glacier, synthetic_sample
 from calfin_cloud.network import (
     build_network,
     load_network,
@@ -104,11 +103,8 @@ def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
         slc_off = bool(kind == "optical" and rng.random() < 0.2)
         pixel_m, bare = float(rng.uniform(15, 60)), i % 4 > 1
         scene = paint_scene(rng, (rows, columns), kind=kind, slc_off=slc_off, bare=bare, pixel_m=pixel_m)
-        front = np.zeros((rows, columns), np.uint8)
-        cv2.polylines(front, [np.rint(scene.front).astype(np.int32)[:, None]], isClosed=False, color=1)
-        ice = scene.ice.astype(np.uint8)
-        rock = (scene.ice & ~scene.fjord).astype(np.uint8)
-        yield Sample(f"painted-{seed}-{i}", "painted", kind, scene.signal.astype(np.float32), front > 0, ice, rock)
+        truth = {"signal": scene.signal, "front": scene.front, "ice": scene.ice, "fjord": scene.fjord}
+        yield synthetic_sample(f"painted-{seed}-{i}", "painted", kind, **truth)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

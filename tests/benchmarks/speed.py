@@ -17,6 +17,7 @@ import pandas as pd
 
 from calfin_cloud.network import (
     DEFAULT_NETWORK,
+    ONCE,
     PICTURE_SIZE,
     TILE_SIZE,
     InferenceSettings,
@@ -58,6 +59,7 @@ def main() -> None:
         "CALFIN-NN, 18 passes nine at once": original_by(9),
         "a scene by keras": scene_by(InferenceSettings(engine="keras")),
         "a scene by openvino": scene_by(InferenceSettings(engine="openvino")),
+        "the same, each picture once": scene_by(replace(ONCE, engine="openvino")),
     }
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for round_ in range(call.rounds + 1):

@@ -1,0 +1,28 @@
+"""Synthetic scenes of conditions that are hard for a network: the same for ever, with their true fronts."""
+
+import numpy as np
+import pytest
+
+from calfin_cloud.evaluation import adverse_samples
+from calfin_cloud.sample import ADVERSE_CASES, paint_adverse
+
+
+@pytest.mark.parametrize("case", ADVERSE_CASES)
+def test_an_adverse_scene_is_the_same_each_time_and_shows_its_front(case):
+    scene, again = paint_adverse(case, 3), paint_adverse(case, 3)
+    np.testing.assert_array_equal(scene.signal, again.signal)
+    inside = ((scene.front > 0) & (scene.front < 320)).all(axis=1)
+    assert inside.mean() > 0.3
+    assert not np.array_equal(scene.signal, paint_adverse(case, 4).signal)
+
+
+def test_an_adverse_case_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"case must be one of .* got 'fog'"):
+        paint_adverse("fog", 0)
+
+
+def test_adverse_samples_are_scored_by_case():
+    samples = list(adverse_samples(1))
+    assert [sample.glacier for sample in samples] == list(ADVERSE_CASES)
+    assert {sample.sensor for sample in samples} == {"optical", "sar"}
+    assert all(sample.front.any() for sample in samples)
