@@ -64,7 +64,12 @@ def _geo(layout: Mapping[str, Any], shapes: NDArray[np.object_]) -> dict[str, An
     of_all = {"bbox": shapely.total_bounds(there).tolist()} if len(there) else {}
     names = sorted({s.geom_type + " Z" * s.has_z for s in shapes if s is not None})
     column = layout["columns"]["geometry"]
-    column = {**{k: column[k] for k in ("encoding", "crs")}, "geometry_types": names, **of_all, "covering": column["covering"]}
+    column = {
+        **{k: column[k] for k in ("encoding", "crs")},
+        "geometry_types": names,
+        **of_all,
+        "covering": column["covering"],
+    }
     return {**layout, "columns": {"geometry": column}}
 
 
