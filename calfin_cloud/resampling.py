@@ -1,4 +1,4 @@
-"""Images to another size, their gradients, and distances: the one way in which (y, x) arrays are resized and smoothed."""
+"""Images to another size, gradients, distances: the one way in which this package resizes and smooths (y, x) arrays."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def to_parquet(table: gpd.GeoDataFrame, schema: pa.Schema, *, header: Mapping[st
 
 @lru_cache(maxsize=16)
 def _layout(crs: CRS | None) -> tuple[list[pa.Field], dict[str, Any]]:
-    """Fields of geometry and box, and GeoParquet's metadata, as geopandas writes them: once a CRS, which takes 10 ms."""
+    """Fields of geometry and box, and GeoParquet's metadata, as geopandas writes them: once a CRS, in 10 ms."""
     file = io.BytesIO()
     gpd.GeoDataFrame(geometry=[], crs=crs).to_parquet(
         file, index=False, schema_version="1.1.0", write_covering_bbox=True
