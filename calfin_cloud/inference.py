@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, uniform_filter
@@ -199,7 +200,7 @@ def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = 
     missing = np.isnan(signal)
     valid = ~wide_parts(missing, STRIPE_WIDTH_M / 2 / resolution_m) if missing.any() else ~missing
     seen = np.where(valid, SEEN_BY[kind], NOT_SEEN)
-    return np.dstack([eight_bit_channels(to_eight_bit(signal)), seen.astype(np.uint8)])
+    return np.asarray(cv2.merge([eight_bit_channels(to_eight_bit(signal)), seen.astype(np.uint8)]))
 
 
 def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | None:

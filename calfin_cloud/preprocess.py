@@ -47,13 +47,13 @@ def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile
     if not valid.any():
         raise SceneError("nodata", f"none of the {signal.size} pixels has data")
     grey = _stretch_percentiles if stretch == "percentile" else _stretch_as_original
-    return np.where(valid, grey(np.asarray(signal, dtype=np.float64), valid), 0).astype(np.uint8)
+    return np.asarray(np.where(valid, grey(np.asarray(signal, dtype=np.float64), valid), 0), dtype=np.uint8)
 
 
 def eight_bit_channels(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Stack 8-bit grey (y, x), its CLAHE and its shadow correction: (y, x, 3) uint8."""
     clahe = cv2.createCLAHE(clipLimit=CLAHE_CLIP, tileGridSize=CLAHE_TILES).apply(np.ascontiguousarray(grey))
-    return np.dstack([grey, clahe, lift_shadows(grey)])
+    return np.asarray(cv2.merge([grey, clahe, lift_shadows(grey)]))
 
 
 def lift_shadows(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -95,12 +95,18 @@ def normalise(channels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _stretch_percentiles(signal: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     values = signal[valid]
-    low, high = np.percentile(values, STRETCH_PERCENTILES)
+    low, high = np.percentile(values, STRETCH_PERCENTILES, overwrite_input=True)
     if low == high:  # nearly all pixels alike; the few others still tell something
         low, high = values.min(), values.max()
     if low == high:
         raise SceneError("flat", f"all {values.size} valid pixels have the value {low:g}")
-    return np.asarray(np.round(1 + 254 * np.clip((np.where(valid, signal, low) - low) / (high - low), 0, 1)))
+    scaled = np.where(valid, signal, low)
+    scaled -= low
+    scaled /= high - low
+    np.clip(scaled, 0, 1, out=scaled)
+    scaled *= 254
+    scaled += 1
+    return np.asarray(np.round(scaled, out=scaled))
 
 
 def _stretch_as_original(signal: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:

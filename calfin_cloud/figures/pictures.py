@@ -220,7 +220,7 @@ def _wrap(caption: str, font: ImageFont.FreeTypeFont) -> str:
 
 def _encode(picture: Image.Image) -> bytes:
     out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=6)
+    picture.save(out, "PNG", compress_level=4)  # a third of the time of 6, for a tenth more bytes
     return out.getvalue()
 
 

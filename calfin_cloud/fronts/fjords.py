@@ -40,7 +40,7 @@ def fjord_from_scenes(
     n_dates = 0
     for ice, lines in scenes:
         known = ~np.isnan(ice)
-        one = np.stack([known, known & (np.nan_to_num(ice, nan=1.0) < 0.5), beside_fronts(lines, ice.shape)])
+        one = np.stack([known, ice < 0.5, beside_fronts(lines, ice.shape)])
         counts = one.astype(np.int32) if counts is None else counts + one
         n_dates += bool(lines)
     if counts is None or not counts[2].any():

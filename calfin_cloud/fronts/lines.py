@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, cKDTree
@@ -12,6 +11,7 @@ from skimage.filters import apply_hysteresis_threshold
 from skimage.morphology import skeletonize
 
 from calfin_cloud.fronts.settings import FRAME, LineSettings
+from calfin_cloud.resampling import distance_inside
 
 FEW = 0.02  # share of a scene in which no blob is large enough to slow the thinning
 RELEASE = LineSettings()
@@ -34,13 +34,18 @@ def skeleton_pixels(edge: NDArray[np.floating], settings: LineSettings) -> NDArr
 
     A blob holds a disc of the diameter `settings.max_width_px`; thinning it would take a sweep for each of its pixels.
     """
-    mask = edge_mask(np.nan_to_num(edge), settings)
-    if settings.max_width_px is not None and mask.mean() > FEW:
+    mask = edge_mask(edge, settings)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.empty((0, 2), dtype=np.intp)
+    is_more = mask.mean() > FEW
+    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a sweep looks at all pixels, edge or not
+    if settings.max_width_px is not None and is_more:
         radius = settings.max_width_px / 2 * scale_of(edge.shape)
-        core = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > radius
+        core = distance_inside(np.pad(mask, 1))[1:-1, 1:-1] > radius
         if core.any():
-            mask &= distance_transform_edt(~core) > radius + 1
-    return np.argwhere(skeletonize(mask))
+            mask = mask & (distance_inside(~core) > radius + 1)
+    return np.argwhere(skeletonize(mask)) + np.array([rows[0], columns[0]])
 
 
 def edge_mask(edge: NDArray[np.floating], settings: LineSettings) -> NDArray[np.bool_]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+
+from calfin_cloud.resampling import distance_inside
 
 STRIPE_WIDTH_M = 500.0
 """SLC-off gaps are at most 14 pixels of 30 m wide, at the edge of a Landsat 7 scene."""
@@ -46,6 +47,6 @@ def scene_fractions(
 def wide_parts(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
     """Open `mask` by a disk of that radius; what touches the border counts as going on beyond it."""
     pad = int(np.ceil(radius_px)) + 1
-    core = distance_transform_edt(np.pad(mask, pad, mode="edge")) > radius_px
-    wide = distance_transform_edt(~core) <= radius_px if core.any() else core
+    core = distance_inside(np.pad(mask, pad, mode="edge")) > radius_px
+    wide = distance_inside(~core) <= radius_px if core.any() else core
     return np.asarray(wide[pad:-pad, pad:-pad])

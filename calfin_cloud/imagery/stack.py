@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import dask
@@ -102,7 +103,8 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
 def read_each(scenes: xr.DataArray, *, at_once: int = READ_AT_ONCE) -> Iterator[NDArray[np.float32] | Exception]:
     """Read the scenes of a stack in this process, some at once: each (band, y, x) float32, or its error, in order.
 
-    The graph is optimised once for all scenes; `scenes[n].compute()` would do so for each, which takes 3 ms.
+    The graph is optimised once for all scenes, after which each is one task, which is called: `scenes[n].compute()`
+    would optimise it for each, which takes 3 ms, and a scheduler would order its single task, in 0.5 ms.
 
     Examples
     --------
@@ -110,17 +112,17 @@ def read_each(scenes: xr.DataArray, *, at_once: int = READ_AT_ONCE) -> Iterator[
     [(2, 400, 400), SceneError('unreadable', ...)]
     """
     (data,) = dask.optimize(scenes.data)
-    keys = list(flatten(data.__dask_keys__()))
+    tasks = [data.dask[key] for key in flatten(data.__dask_keys__())]
+    assert not any(task.dependencies for task in tasks), "a scene is more than one task"
 
-    def read(key: tuple[Any, ...]) -> NDArray[np.float32] | Exception:
+    def read(task: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32] | Exception:
         try:
-            scene: NDArray[np.float32] = dask.get(data.dask, key)[0]
-            return scene
+            return task()[0]
         except Exception as error:
             return error
 
-    with ThreadPoolExecutor(min(at_once, len(keys))) as pool:
-        yield from pool.map(read, keys)
+    with ThreadPoolExecutor(min(at_once, len(tasks))) as pool:
+        yield from pool.map(read, tasks)
 
 
 def source_of(item: pystac.Item) -> Source:
@@ -210,13 +212,22 @@ def _with_coords(
         "sensor_kind": [band.kind if band else "unknown" for band in bands],
         "slc_off_possible": [bool(band and band.slc_off_possible) for band in bands],
     }
-    coords = {
+    coords: dict[str, Any] = {
         "time": [np.datetime64(acquired(item).tz_localize(None)) for item in items],
         "band": list(BANDS),
-        "y": domain.grid.coordinates["y"].values,
-        "x": domain.grid.coordinates["x"].values,
         **{name: ("time", np.array(values)) for name, values in on_time.items()},
     }
-    scenes = xr.DataArray(data, dims=SCENE_DIMS, coords=coords, name="scenes")
-    on_map: xr.DataArray = scenes.rio.write_crs(domain.crs).rio.write_transform(domain.grid.transform)
-    return on_map
+    scenes = xr.DataArray(data, dims=SCENE_DIMS, coords=coords | _on_map(domain.grid), name="scenes")
+    scenes.encoding["grid_mapping"] = "spatial_ref"
+    return scenes
+
+
+@lru_cache(maxsize=16)
+def _on_map(grid: GeoBox) -> dict[str, xr.DataArray]:
+    """Coordinates `y`, `x` and `spatial_ref` of a grid, as rioxarray writes them in some 6 ms."""
+    plain = xr.DataArray(
+        np.empty(grid.shape, dtype=bool),
+        dims=("y", "x"),
+        coords={name: grid.coordinates[name].values for name in ("y", "x")},
+    )
+    return dict(plain.rio.write_crs(str(grid.crs)).rio.write_transform(grid.transform).coords)

@@ -27,7 +27,7 @@ from calfin_cloud import network as networks  # Keras waits until it is needed, 
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import VERIFIED, Pictures, predict_pictures
-from calfin_cloud.network import PICTURE_SIZE
+from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Group, Result, calibration_of, look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
@@ -314,53 +314,43 @@ class _Tasks:
         return futures
 
     def predict(self, pictures: Sequence[Future]) -> list[Any]:
-        """Start the network on the pictures of groups, those of several groups a task where a GPU is.
-
-        The resource restriction reaches all network tasks and no others only because what they need is there before,
-        and they alone are persisted (dask#7036).
-        """
-        flagged = self.each(verify_flags, pictures)
-        lost = _errors(flagged)
-        known = iter(self.client.gather([future for future, error in zip(flagged, lost, strict=True) if not error]))
-        flags = [np.empty(0, dtype=bool) if error else next(known) for error in lost]
+        """Start the network on the pictures of groups, those of several groups a task where a GPU is."""
+        if self.placement.pictures_a_task == 1:
+            return self._masks(pictures)
+        counted = self.each(n_pictures, pictures)
+        lost = _errors(counted)
         # A group that was lost hands its error on to its further steps, and to no other group.
-        found: list[Any] = [future if error else _no_masks() for future, error in zip(flagged, lost, strict=True)]
-        tasks = _together([len(of_group) for of_group in flags], self.placement.pictures_a_task)
+        found: list[Any] = [future if error else _no_masks() for future, error in zip(counted, lost, strict=True)]
+        lengths = [0 if error else future.result() for future, error in zip(counted, lost, strict=True)]
+        tasks = _together(lengths, self.placement.pictures_a_task)
         if not tasks:
             return found
-        arrays = self.each(only_pictures, pictures)
-        inputs = [arrays[of[0]] if len(of) == 1 else self._joined([arrays[i] for i in of]) for of in tasks]
-        sizes = [[len(flags[i]) for i in of] for of in tasks]
-        masks = self._masks(inputs, [sum(of) for of in sizes], [f for of in tasks for i in of for f in flags[i]])
-        for of, lengths, block in zip(tasks, sizes, masks, strict=True):
-            ends = list(accumulate(lengths))
-            parts = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
-            blocks = [block] if len(of) == 1 else self.each(part_of, [block] * len(of), parts)
-            for i, part in zip(of, blocks, strict=True):
+        masks = self._masks([self.each(join, [[pictures[i] for i in of]])[0] for of in tasks])
+        for of, block in zip(tasks, masks, strict=True):
+            ends = list(accumulate(lengths[i] for i in of))
+            parts = [slice(end - lengths[i], end) for i, end in zip(of, ends, strict=True)]
+            for i, part in zip(of, self.each(part_of, [block] * len(of), parts), strict=True):
                 found[i] = part
         return found
 
-    def _joined(self, arrays: Sequence[Future]) -> Future:
-        return self.each(join, [list(arrays)])[0]
+    def _masks(self, pictures: Sequence[Future]) -> list[Future]:
+        """Persist the masks of pictures, a block of `map_blocks` a task.
 
-    def _masks(self, inputs: Sequence[Future], lengths: Sequence[int], verify: Sequence[np.bool_]) -> list[Future]:
-        """Persist the masks of pictures, a block of `map_blocks` a task."""
+        The resource restriction reaches all network tasks and no others only because what they need is a future, and
+        they alone are persisted (dask#7036). How many pictures there are, only the workers know.
+        """
         side = (PICTURE_SIZE, PICTURE_SIZE)
-        blocks = [
-            da.from_delayed(delayed(future), (n, *side, 3), np.uint8) for future, n in zip(inputs, lengths, strict=True)
-        ]
-        flags = da.from_array(np.array(verify, dtype=bool)[:, None, None, None], chunks=(tuple(lengths), 1, 1, 1))
+        blocks = [da.from_delayed(delayed(future), (np.nan, *side, 3), np.uint8) for future in pictures]
         masks = da.map_blocks(
-            partial(predict_pictures, network=self.settings.network, settings=self.settings.inference),
-            da.concatenate(blocks),
-            flags,
-            chunks=(tuple(lengths), *((n,) for n in side), (VERIFIED + 1,)),
+            partial(predict_block, network=self.settings.network, settings=self.settings.inference),
+            da.concatenate(blocks, allow_unknown_chunksizes=True),
+            chunks=((np.nan,) * len(blocks), *((n,) for n in side), (VERIFIED + 1,)),
             meta=np.empty((0, 0, 0, 0), dtype=np.uint8),
         )
         masks = self.client.persist(masks, resources=self.placement.network, priority=len(self.held))
         by_key = {future.key: future for future in self.client.futures_of(masks)}
         self.held.append(masks)
-        return [by_key[(masks.name, i, 0, 0, 0)] for i in range(len(lengths))]
+        return [by_key[(masks.name, i, 0, 0, 0)] for i in range(len(blocks))]
 
 
 def _together(lengths: Sequence[int], fewest: int) -> list[list[int]]:
@@ -389,19 +379,19 @@ def _together(lengths: Sequence[int], fewest: int) -> list[list[int]]:
 # Tasks beside the steps
 
 
-def verify_flags(pictures: Pictures) -> NDArray[np.bool_]:
-    """Which pictures the verifier sees, and so how many there are: all that the driver hears of them."""
-    return pictures.verify
+def n_pictures(pictures: Pictures) -> int:
+    """How many pictures there are: all that the driver hears of them."""
+    return len(pictures.pictures)
 
 
-def only_pictures(pictures: Pictures) -> NDArray[np.uint8]:
-    """Pictures without the flags, (n, 256, 256, 3)."""
-    return pictures.pictures
-
-
-def join(arrays: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def join(groups: Sequence[Pictures]) -> Pictures:
     """Pictures of several groups, for one task of the network."""
-    return np.concatenate(arrays)
+    return Pictures(*(np.concatenate(parts) for parts in zip(*groups, strict=True)))
+
+
+def predict_block(pictures: Pictures, *, network: str, settings: InferenceSettings) -> NDArray[np.uint8]:
+    """Masks (n, 256, 256, 4) of a block of `map_blocks`, which has the flags of its pictures with it."""
+    return predict_pictures(*pictures, network=network, settings=settings)
 
 
 def part_of(masks: NDArray[np.uint8], which: slice) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, get_args, get_type_hints
 
@@ -84,7 +85,7 @@ def made_by(settings: MapSettings) -> dict[str, Any]:
         "settings": saved(settings),
         "model": network_id(settings.network),
         "calibration": calibration_id(settings.network),
-        "code": version("calfin-cloud"),
+        "code": _code(),
     }
     own = [asdict(row) for row in own_sensors()]
     return made | ({"sensors": own} if own else {})
@@ -108,7 +109,12 @@ def calibration_id(network: str) -> str:
 def code_of(settings: MapSettings) -> str:
     """Version of the code, and the engine of the network where it is not Keras: `0.1.0` or `0.1.0 openvino`."""
     engine = engine_of(settings.network, settings.inference)
-    return version("calfin-cloud") + ("" if engine == "keras" else f" {engine}")
+    return _code() + ("" if engine == "keras" else f" {engine}")
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    return version("calfin-cloud")  # which reads files of the installation, whenever it is asked
 
 
 def _value(kind: Any, saved: Any) -> Any:  # noqa: ANN401 - any dataclass of settings, or a plain value

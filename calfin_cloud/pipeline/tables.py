@@ -75,9 +75,9 @@ def _scene_row(item: pystac.Item, domain: Domain) -> Row:
 
 
 def _table(rows: Sequence[Row], schema: pa.Schema, domain: Domain) -> gpd.GeoDataFrame:
-    columns = [*schema.names, "geometry"]
-    table = pd.DataFrame(rows, columns=columns) if rows else pd.DataFrame(columns=columns)
-    return gpd.GeoDataFrame(table, geometry="geometry", crs=domain.crs)
+    nothing = np.empty(0, dtype=object)  # of an empty list pandas makes numbers
+    columns = {name: [row.get(name) for row in rows] or nothing for name in (*schema.names, "geometry")}
+    return gpd.GeoDataFrame(columns, geometry="geometry", crs=domain.crs)
 
 
 def _front_rows(scene: Row, result: Result, crs: str) -> list[Row]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -79,6 +80,7 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     """
     reader = _Reader()
     known: set[str] = set()
+    catalog = shown(address)
     n_items, is_api = 0, False
     with _telling(address):
         if is_frozen(address):
@@ -89,7 +91,7 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
         for feature, base in found:
             n_items += 1
             known.add(feature.get("collection") or "")
-            yield _settled(feature, base, address)
+            yield _settled(feature, base, catalog)
     if unknown := set(wanted.collections) - known if n_items and not is_api and not is_frozen(address) else None:
         raise ValueError(_unknown_collections(address, unknown, known))
 
@@ -264,7 +266,7 @@ def _place(href: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _settled(feature: Feature, base: str, address: str) -> Feature:
+def _settled(feature: Feature, base: str, catalog: str) -> Feature:
     """Give an item absolute asset addresses, a datetime, and the mark of its catalogue, whatever it says itself.
 
     Of its assets those stay that may be read, a fifth of what a Landsat item weighs; all of one that has none of them.
@@ -280,7 +282,7 @@ def _settled(feature: Feature, base: str, address: str) -> Feature:
         link for link in feature.get("links") or () if link.get("rel") == "self"
     ]  # nothing reads others
     feature["properties"]["datetime"] = _datetime(feature)
-    feature[CATALOG_FIELD] = shown(address)
+    feature[CATALOG_FIELD] = catalog
     return feature
 
 
@@ -290,7 +292,11 @@ def _datetime(feature: Feature) -> str:
     text = properties.get("datetime") or properties.get("start_datetime")
     if not text:
         raise ValueError(f"the item {feature['id']} has no datetime")
-    return rfc3339(in_utc(str_to_datetime(text)))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:  # of the many ways to write a time pystac knows more, in forty times the time
+        moment = str_to_datetime(text)
+    return rfc3339(in_utc(moment))
 
 
 # Reading JSON

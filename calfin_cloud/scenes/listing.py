@@ -6,7 +6,6 @@ import logging
 import marshal
 import sqlite3
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import datetime
@@ -74,7 +73,7 @@ def _fill(listing: sqlite3.Connection, features: Iterable[dict[str, Any]]) -> in
     n_listed = 0
     for n_listed, feature in enumerate(features, start=1):  # noqa: B007 (counted)
         moment = datetime.fromisoformat(feature["properties"]["datetime"]).timestamp()
-        content = zlib.compress(marshal.dumps(feature), 1)  # 4 KB of 24 in 50 us; JSON takes 170
+        content = marshal.dumps(feature)  # 2 to 5 KB without the assets that nothing reads, in a fifth of JSON's time
         listing.execute(KEEP_BEST, (feature["id"], _age(feature), moment, feature.get("collection") or "", content))
     listing.execute("CREATE INDEX by_time ON listing (moment, id)")
     listing.commit()
@@ -92,4 +91,4 @@ def _age(feature: dict[str, Any]) -> float:
 def _drain(listing: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     with closing(listing):
         for (content,) in listing.execute(READ):
-            yield marshal.loads(zlib.decompress(content))
+            yield marshal.loads(content)

@@ -37,7 +37,7 @@ from calfin_cloud.storage.files import (
 )
 from calfin_cloud.storage.items import item_digest, unsigned_item
 from calfin_cloud.storage.leases import commit_whole
-from calfin_cloud.storage.parquet import SCHEMAS, storable, to_parquet
+from calfin_cloud.storage.parquet import to_parquet
 from calfin_cloud.storage.tables import HEADER, REPLACED, SIDES, Stored, Tables, name_batch, read_batches
 
 SIDE_NAME = re.compile(r".+-[0-9a-f]{16}-[0-9a-f]{16}\.(parquet|json\.gz)")
@@ -73,7 +73,6 @@ def write_batch(
     check_fronts(tables.fronts)
     check_rejected(tables.rejected)
     check_polygons(tables.polygons)
-    tables = Tables(*(storable(table, schema) for table, schema in zip(tables, SCHEMAS.values(), strict=True)))
     keys = list(tables.fronts["key"].unique())
     _check_keys(tables, keys, items)
     fs, root = open_place(store)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -88,15 +89,16 @@ def _instant(text: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, str):  # nearly all that there are
+        return unsigned(value)
     if isinstance(value, Mapping):
-        return {name: _clean(v) for name, v in value.items() if not _is_secret(name, v)}
-    if isinstance(value, list | tuple):
-        return [_clean(v) for v in value]
-    return unsigned(value) if isinstance(value, str) else value
+        return {name: _clean(v) for name, v in value.items() if not (isinstance(v, str) and _is_secret(name))}
+    return [_clean(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _is_secret(name: str, value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    return isinstance(value, str) and bool(SECRET_FIELD.fullmatch(name))
+@lru_cache(maxsize=1024)  # items have the same fields again and again
+def _is_secret(name: str) -> bool:
+    return bool(SECRET_FIELD.fullmatch(name))
 
 
 def _without_signature(found: re.Match[str]) -> str:
