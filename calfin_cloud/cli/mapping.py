@@ -83,13 +83,21 @@ def map_(options: argparse.Namespace) -> int:
 def retrace(options: argparse.Namespace) -> int:
     """Trace the fronts of a store anew from its masks where settings or domains have changed."""
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.pipeline import VARIANTS, retrace_fronts
+    from calfin_cloud.pipeline import VARIANTS, retrace_fronts, settings_from
+    from calfin_cloud.storage import before_change
 
+    settings = VARIANTS[options.variant] if options.variant else None
+    domains = read_domains(options.domains) if options.domains else []
+    if options.back:
+        if settings or domains:
+            raise ValueError("--back takes domains and settings as they were: leave out --domains and --variant")
+        before, domains = before_change(options.store)
+        settings = settings_from(before["settings"])
     with _workers(options, "scenes traced") as (client, on_batch):
         counts = retrace_fronts(
             options.store,
-            read_domains(options.domains) if options.domains else (),
-            settings=VARIANTS[options.variant] if options.variant else None,
+            domains,
+            settings=settings,
             everything=options.all,
             client=client,
             on_batch=on_batch,
@@ -124,7 +132,7 @@ def trace(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Count the scenes of a store by state and reason; the counts must add up to the scenes that searches found."""
-    from calfin_cloud.storage import count_scenes, read_fronts
+    from calfin_cloud.storage import count_scenes, read_fronts, told_change, told_holder
 
     counts = count_scenes(options.store)
     if options.json:
@@ -134,10 +142,10 @@ def status(options: argparse.Namespace) -> int:
             print(row["scenes"], row["state"], row["reason"], sep="\t")
         print(counts["pending"], "pending", "found, but not mapped: `calfin map` goes on with them", sep="\t")
         print(counts["found"], "scenes", sep="\t")
-        if counts["unfinished"]:
-            print(f"`calfin {counts['unfinished']}` was stopped before its end: run it again to the end")
+        if (mark := counts["unfinished"]) and not counts["written_by"]:
+            print(told_change(mark, options.store))
         if writer := counts["written_by"]:
-            print(f"`calfin {writer['verb']}` on {writer['host']} (process {writer['process']}) writes to it now")
+            print(told_holder(writer))
         fronts = read_fronts(options.store)
         for scene in fronts[fronts["state"] == "failed"].drop_duplicates("key").itertuples():
             print(f"{scene.key}: {scene.reason}: {scene.detail}", file=sys.stderr)

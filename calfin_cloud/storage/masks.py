@@ -1,20 +1,23 @@
-"""Masks of scenes in Zarr: a group a domain, a scene a chunk, a chunk a checksum and one writer."""
+"""Masks of scenes in Zarr: a group a domain, a scene a chunk with its checksum, some scenes a shard: one object.
+
+A scene is encoded where it is mapped; shards are written by the process that holds the store, under its lease.
+"""
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import dask.array
 import numpy as np
 import rioxarray  # noqa: F401 - brings the accessor .rio
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.schema import (
@@ -29,16 +32,20 @@ from calfin_cloud.schema import (
     front_key,
     to_levels,
 )
-from calfin_cloud.storage.files import DamagedFileError, store_address
+from calfin_cloud.storage.files import DamagedFileError, delete_files, open_place, read_each, store_address
+from calfin_cloud.storage.leases import commit_whole
+from calfin_cloud.storage.shards import CODECS, decode_chunk, encode_chunk, pack_shard, unpack_shard
 from calfin_cloud.storage.tables import read_batches
 
 EDGES = ("first_row", "last_row", "first_column", "last_column")
 NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
-OF_SCENES = ("masks", "candidates", "grey")
-CODECS = (ZstdCodec(level=0), Crc32cCodec())
-"""The checksum is of the compressed bytes: a flipped bit raises in every reader of Zarr, and never makes a mask."""
+OF_SCENES = {"masks": MISSING, "candidates": -1, "grey": 0}
+"""Arrays with a chunk a scene, and the value that stands for none."""
+SHARD_SCENES, SHARD_PIXELS = 32, 16_000_000  # at most of a shard, as of a batch: 1 to 5 MB as it is stored
 FIRST_TIME, LAST_TIME = (np.datetime64(day, "us") for day in ("1678-01-01", "2262-01-01"))  # of ns in 64 bits
 LACKING = (KeyError, TypeError, AttributeError)  # of a group without an array, or with odd metadata
+_writing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by URL: batches may share a shard
+
 DAMAGE = (ValueError, RuntimeError, *LACKING)
 RESTORE = "restore it from a copy, or map into a new store"
 REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scene once more"
@@ -117,16 +124,26 @@ def _microseconds(time: np.datetime64) -> int:
     return int((moment if FIRST_TIME < moment < LAST_TIME else np.datetime64("NaT", "us")).astype("int64"))
 
 
-def write_masks(
-    store: str,
-    domain_name: str,
-    place: int,
+class EncodedScene(NamedTuple):
+    """What is stored of one scene, as chunks of Zarr; `b""` is none, and a grey picture of None stays as it is."""
+
+    shape: tuple[int, ...] | None  # of its masks
+    masks: bytes
+    candidates: bytes
+    grey: bytes | None
+
+
+NOTHING = EncodedScene(None, b"", b"", b"")
+"""A scene without masks, candidates and grey picture, as before it was first mapped."""
+
+
+def encode_scene(
     masks: NDArray[np.floating[Any]] | NDArray[np.uint8],
     *,
     candidates: NDArray[np.integer[Any]] = NO_BOXES,
     grey: NDArray[np.uint8] | None = None,
-) -> None:
-    """Write the masks of one scene, (mask, y, x), into its own chunk: probabilities, NaN = missing, or their levels.
+) -> EncodedScene:
+    """Encode the masks of one scene, (mask, y, x): probabilities, NaN = missing, or their levels.
 
     `candidates` are the boxes of the first pass around which its second one looked, (n, 4) first row, last row, first
     column, last column in px of the masks, the last ones outside. `grey` is the scene as the network saw it, (y, x).
@@ -136,57 +153,101 @@ def write_masks(
             f"candidates must be at most {MOST_BOXES} rows of {EDGES}, not negative, got {candidates.tolist()}: "
             "keep the longest ones, and cut them at the border of the scene"
         )
-    arrays = _arrays_to_write(store, domain_name, place, masks.shape)
-    if grey is not None:
-        _write_scene(arrays, "grey", place, grey)
-    empty = MOST_BOXES - len(candidates)
-    _write_scene(arrays, "candidates", place, np.pad(candidates, ((0, empty), (0, 0)), constant_values=-1))
+    if grey is not None and grey.shape != masks.shape[1:]:
+        raise ValueError(f"grey must have the shape {masks.shape[1:]} of the masks, got {grey.shape}")
     levels = masks if masks.dtype == np.uint8 else to_levels(masks.astype(np.float32, copy=False))
-    _write_scene(arrays, "masks", place, levels)
+    boxes = np.pad(candidates, ((0, MOST_BOXES - len(candidates)), (0, 0)), constant_values=-1).astype(np.int32)
+    return EncodedScene(
+        masks.shape,
+        encode_chunk(levels, MISSING),
+        encode_chunk(boxes, OF_SCENES["candidates"]),
+        None if grey is None else encode_chunk(grey, OF_SCENES["grey"]),
+    )
 
 
-def clear_masks(store: str, domain_name: str, place: int) -> None:
-    """Make a scene one without masks, candidates and grey picture, as before it was first mapped."""
-    _open_arrays.cache_clear()  # a run long ago may have left them
-    arrays = _arrays_to_write(store, domain_name, place)
+def write_scenes(store: str, domain_name: str, scenes: Mapping[int, EncodedScene]) -> None:
+    """Write encoded scenes of a domain by their places; each shard that they touch is replaced whole, in one moment.
+
+    For one process at a time, which holds the store: of the other scenes of a shard it keeps what was there.
+
+    Raises `LeaseLostError` where this process held the store and another has followed it.
+    """
+    if not scenes:
+        return
+    arrays = _arrays_to_write(store, domain_name, max(scenes))
+    for place, scene in scenes.items():
+        _check_scene(arrays["masks"], place, scene)
+    parts = []
     for name, array in arrays.items():
-        empty = np.full(array.shape[1:], array.fill_value, dtype=array.dtype)
-        _write_scene(arrays, name, place, empty)  # Zarr keeps no chunk of nothing but its fill value
+        chunks = {place: data for place, of in scenes.items() if (data := getattr(of, name)) is not None}
+        length = array.shards[0] if array.shards else 1
+        for shard in sorted({place // length for place in chunks}):
+            part = {place: data for place, data in chunks.items() if place // length == shard}
+            parts.append((name, array, shard, part))
+    with _writing[masks_url(store, domain_name)]:
+        read_each(lambda part: _write_part(store, domain_name, *part), parts)
 
 
-def _arrays_to_write(
-    store: str, domain_name: str, place: int, shape: tuple[int, ...] | None = None
-) -> dict[str, zarr.Array[Any]]:
-    """Open what a scene of a domain is written to, once a process: opening takes longer than writing.
+def write_masks(
+    store: str,
+    domain_name: str,
+    place: int,
+    masks: NDArray[np.floating[Any]] | NDArray[np.uint8],
+    *,
+    candidates: NDArray[np.integer[Any]] = NO_BOXES,
+    grey: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write the masks of one scene, see `encode_scene` and `write_scenes`."""
+    write_scenes(store, domain_name, {place: encode_scene(masks, candidates=candidates, grey=grey)})
 
-    Opened again when it has grown since, or when another store with masks of another `shape` lies there now.
+
+def _check_scene(masks: zarr.Array[Any], place: int, scene: EncodedScene) -> None:
+    if scene.shape is not None and scene.shape != masks.shape[1:]:
+        raise ValueError(f"masks must have the shape {masks.shape[1:]} of their domain, got {scene.shape}")
+    if not 0 <= place < masks.shape[0]:
+        raise ValueError(f"masks has {masks.shape[0]} places, got {place}: give the scene a place with add_scenes")
+
+
+def _write_part(store: str, domain_name: str, name: str, array: zarr.Array[Any], shard: int, new: Any) -> None:  # noqa: ANN401
+    """Write the chunks (place -> bytes) of one array that belong into one shard, beside those that are there."""
+    fs, root = open_place(store)
+    path = f"{root}/masks/{check_name(domain_name)}/{name}/c/{shard}" + "/0" * (array.ndim - 1)
+    if array.shards is None:  # of a version before shards: a scene an object, maybe with other codecs
+        (data,) = new.values()
+        array[shard] = decode_chunk(data, array.shape[1:], array.dtype, OF_SCENES[name])
+        return
+    length = array.shards[0]
+    try:
+        old = bytes(fs.cat_file(path))
+    except FileNotFoundError:
+        old = b""
+    with _naming(path, REMEDY):
+        chunks = unpack_shard(old, length) if old else {}
+    chunks |= {place % length: data for place, data in new.items()}
+    kept = {number: data for number, data in chunks.items() if data}
+    shard_bytes = pack_shard(kept, length) if kept else b""
+    if shard_bytes and (shard_bytes != old or any(new.values())):
+        commit_whole(fs, root, path, shard_bytes)
+    elif old and not shard_bytes:
+        delete_files(fs, [path])
+
+
+def _arrays_to_write(store: str, domain_name: str, place: int) -> dict[str, zarr.Array[Any]]:
+    """Open what scenes of a domain are written to, once a process: opening takes longer than writing.
+
+    Opened again when it has grown since, or when another store lies there now.
     """
     url = masks_url(store, domain_name)
-    arrays = _open_arrays(url)
-    grown = place >= min(array.shape[0] for array in arrays.values())
-    if grown or (shape is not None and arrays["masks"].shape[1:] != shape):
-        _open_arrays.cache_clear()
-        arrays = _open_arrays(url)
-    return arrays
+    fs, root = open_place(store)
+    mark = str(fs.info(f"{root}/masks/{check_name(domain_name)}/masks/zarr.json"))
+    return _open_arrays(url, mark)
 
 
 @lru_cache(maxsize=8)
-def _open_arrays(url: str) -> dict[str, zarr.Array[Any]]:
+def _open_arrays(url: str, mark: str) -> dict[str, zarr.Array[Any]]:
     with _naming(url, RESTORE):
         group = zarr.open_group(url, mode="r+", use_consolidated=False)
         return {name: group[name] for name in OF_SCENES}
-
-
-def _write_scene(arrays: Mapping[str, zarr.Array[Any]], name: str, place: int, values: NDArray[Any]) -> None:
-    """Write the part of one scene, which must be exactly one chunk: a chunk never has two writers."""
-    array = arrays[name]
-    if values.shape != array.shape[1:] or array.chunks != (1, *array.shape[1:]):
-        raise ValueError(
-            f"{name} must have the shape {array.shape[1:]} and be one chunk, got {values.shape}, {array.chunks}"
-        )
-    if not 0 <= place < array.shape[0]:
-        raise ValueError(f"{name} has {array.shape[0]} places, got {place}: give the scene a place with add_scenes")
-    array[place] = values
 
 
 def read_scene_masks(store: str, domain_name: str, place: int) -> NDArray[np.float32]:
@@ -242,8 +303,10 @@ def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[
         group = zarr.open_group(url, mode="r", use_consolidated=False)
         if name not in group:
             return None
-    with _naming(f"{url}/{name}/c/{place}", REMEDY):
-        return np.asarray(group[name][place])
+    array = group[name]
+    number = place // (array.shards[0] if array.shards else 1)
+    with _naming(f"{url}/{name}/c/{number}", REMEDY):
+        return np.asarray(array[place])
 
 
 @contextmanager
@@ -262,7 +325,7 @@ def _create_masks(url: str, domain: Domain) -> None:
     rows, columns = domain.shape
     transform = domain.grid.transform
     masks = xr.DataArray(
-        dask.array.zeros((0, len(MASKS), rows, columns), chunks=(1, -1, -1, -1), dtype="float32"),
+        np.zeros((0, len(MASKS), rows, columns), dtype="float32"),
         dims=(SCENE_DIMS[0], "mask", "y", "x"),
         attrs={"long_name": "probability of the front edge, of ice or land"},
     )
@@ -286,6 +349,7 @@ def _create_masks(url: str, domain: Domain) -> None:
         "_FillValue": MISSING,
         "fill_value": MISSING,
         "chunks": (1, len(MASKS), rows, columns),
+        "shards": (_shard_length(rows, columns), len(MASKS), rows, columns),
     }
     encoding["time"] |= {"dtype": "int64", "units": "microseconds since 1970-01-01", "chunks": (4096,)}
     dataset.to_zarr(url, mode="w", encoding=encoding, consolidated=False, zarr_format=3)
@@ -295,21 +359,27 @@ def _create_masks(url: str, domain: Domain) -> None:
     group["masks"].attrs.update(coordinates="scene_id spatial_ref", grid_mapping="spatial_ref")
 
 
+def _shard_length(rows: int, columns: int) -> int:
+    """Scenes of a shard."""
+    return max(1, min(SHARD_SCENES, SHARD_PIXELS // (rows * columns)))
+
+
 def _create_missing(group: zarr.Group, n_scenes: int) -> None:
     """Lay out what a new group, or one of an older version, lacks beside the masks: a chunk a scene, like them."""
-    boxes = (MOST_BOXES, len(EDGES))
-    for name, shape, dims, dtype, empty, about in (
-        ("candidates", boxes, ["candidate", "edge"], "int32", -1, "boxes of candidate fronts in px, -1 = none"),
-        ("grey", group["masks"].shape[2:], ["y", "x"], "uint8", 0, "scene as the network saw it, 0 = missing"),
+    boxes, of_masks = (MOST_BOXES, len(EDGES)), group["masks"].shards
+    for name, shape, dims, dtype, about in (
+        ("candidates", boxes, ["candidate", "edge"], "int32", "boxes of candidate fronts in px, -1 = none"),
+        ("grey", group["masks"].shape[2:], ["y", "x"], "uint8", "scene as the network saw it, 0 = missing"),
     ):
         if name not in group:
             array = group.create_array(
                 name,
                 shape=(n_scenes, *shape),
                 chunks=(1, *shape),
+                shards=(of_masks[0], *shape) if of_masks else None,
                 dtype=dtype,
                 compressors=CODECS,
-                fill_value=empty,
+                fill_value=OF_SCENES[name],
                 dimension_names=["time", *dims],
             )
             array.attrs["long_name"] = about
