@@ -49,21 +49,24 @@ def contents(store: str) -> dict[str, bytes]:
     return {path: bytes(fs.cat_file(f"{root}/{path}")) for path in paths}
 
 
-def chunks_in(store: str, name: str = "masks") -> dict[tuple[str, int], bytes]:
-    """Chunks of the scenes of a store on disk, by domain and place."""
-    found = {}
-    for path in sorted(Path(store).glob(f"masks/*/{name}/c/*/**/0")):
-        domain, _, _, shard, *_ = path.relative_to(Path(store) / "masks").parts
-        length = zarr.open_array(Path(store) / "masks" / domain / name, mode="r").shards[0]
-        for number, data in unpack_shard(path.read_bytes(), length).items():
-            found[domain, int(shard) * length + number] = data
-    return found
+def shards_in(store: str) -> list[tuple[Path, int]]:
+    """Shards of the masks of a store on disk, and how many scenes each may have."""
+    paths = [path for path in sorted(Path(store).glob("masks/*/masks/c/**/*")) if path.is_file()]
+    return [(path, zarr.open_array(path.parents[4], mode="r").shards[0]) for path in paths]
 
 
-def change_chunks(store: str, change: Callable[[dict[int, bytes]], None], name: str = "masks") -> None:
-    """Change the chunks (by number) of the only shard of a store on disk."""
-    (path,) = Path(store).glob(f"masks/*/{name}/c/*/**/0")
-    length = zarr.open_array(path.parents[path.parts[::-1].index(name) - 1], mode="r").shards[0]
+def chunks_in(store: str) -> dict[tuple[str, int], bytes]:
+    """Masks of the scenes of a store on disk as they are stored, by domain and place."""
+    return {
+        (path.parents[5].name, int(path.parents[2].name) * length + number): data
+        for path, length in shards_in(store)
+        for number, data in unpack_shard(path.read_bytes(), length).items()
+    }
+
+
+def change_chunks(store: str, change: Callable[[dict[int, bytes]], object]) -> None:
+    """Change the masks (by place) of the only shard of a store on disk."""
+    ((path, length),) = shards_in(store)
     chunks = unpack_shard(path.read_bytes(), length)
     change(chunks)
     path.write_bytes(pack_shard(chunks, length))

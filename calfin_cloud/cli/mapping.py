@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from calfin_cloud.pipeline import MapSettings
 
 
+MOST_SHOWN = 200  # scenes
+
+
 def sample(options: argparse.Namespace) -> int:
     """Paint a sample glacier."""
     from calfin_cloud.sample import write_sample
@@ -72,9 +75,13 @@ def map_(options: argparse.Namespace) -> int:
         counts["failed"] += again.get("failed", 0)
     if changed := counts.pop("changed", 0):
         print(f"{changed} scenes have changed since: --recompute maps them again", file=sys.stderr)
-    _show_store(options.store, counts, None if reference is None else partial(compare_fronts, reference=reference))
-    if reference is not None:
-        print(skill_of(read_fronts(options.store), reference, domains).round(2).to_string(na_rep=""))
+    if reference is None:
+        on_batch.print(options.store, counts)
+    else:
+        fronts = read_fronts(options.store)
+        _print_scenes(fronts, compare_fronts(fronts, reference=reference))
+        _print_counts(options.store, counts)
+        print(skill_of(fronts, reference, domains).round(2).to_string(na_rep=""))
     if counts["found"] == 0:
         print("no scene was found: check period, collections and domains with `calfin search`", file=sys.stderr)
     return 1 if counts["failed"] else 0
@@ -102,7 +109,7 @@ def retrace(options: argparse.Namespace) -> int:
             client=client,
             on_batch=on_batch,
         )
-    _show_store(options.store, counts, None)
+    on_batch.print(options.store, counts)
     return 1 if counts["failed"] else 0
 
 
@@ -169,29 +176,55 @@ def retry(options: argparse.Namespace) -> int:
 
     with _workers(options, "scenes mapped") as (client, on_batch):
         counts = retry_failed(options.store, engine=options.engine, client=client, on_batch=on_batch)
-    _show_store(options.store, counts, None)
+    on_batch.print(options.store, counts)
     return 1 if counts["failed"] else 0
 
 
-def _show_store(store: str, counts: Mapping[str, int], compare: Callable[[Any], Any] | None) -> None:
-    """Print the table of a store's scenes, the counts, and how to open them as a map."""
-    from calfin_cloud.pipeline import summarise_scenes
-    from calfin_cloud.storage import read_fronts
+class _Shown:
+    """The scenes that a run has written, batch by batch, as many as are printed."""
 
-    fronts = read_fronts(store)
-    scenes = summarise_scenes(fronts, compare(fronts) if compare else None)
-    print(scenes.head(200).to_string(index=False, na_rep=""))
+    def __init__(self, bar: Any) -> None:  # noqa: ANN401 - a bar of tqdm
+        self.bar, self.batches, self.n = bar, list[Any](), 0
+
+    def __call__(self, fronts: Any) -> None:  # noqa: ANN401 - imported lazily
+        """Take the fronts of a batch, and move the bar on."""
+        n = fronts["key"].nunique()
+        self.bar.update(n)
+        if self.n < MOST_SHOWN:
+            self.batches.append(fronts)
+        self.n += n
+
+    def print(self, store: str, counts: Mapping[str, int]) -> None:
+        """Print the table of these scenes, the counts, and how to open all of the store as a map.
+
+        The store is not read again: it may have hundreds of thousands of scenes.
+        """
+        import pandas as pd
+
+        if self.batches:
+            order = ["domain", "datetime", "scene_id", "front"]
+            _print_scenes(pd.concat(self.batches, ignore_index=True).sort_values(order, ignore_index=True), None)
+        _print_counts(store, counts)
+
+
+def _print_scenes(fronts: Any, distances: Any) -> None:  # noqa: ANN401 - imported lazily
+    from calfin_cloud.pipeline import summarise_scenes
+
+    print(summarise_scenes(fronts, distances).head(MOST_SHOWN).to_string(index=False, na_rep=""))
+
+
+def _print_counts(store: str, counts: Mapping[str, int]) -> None:
     print(", ".join(f"{n} {state}" for state, n in counts.items()))
     print(f"map of them: calfin report {shlex.quote(store)} --out report")
 
 
 @contextmanager
-def _workers(options: argparse.Namespace, what: str) -> Iterator[tuple[Any, Callable[[Any], Any]]]:
-    """Connect to the workers that the call asks for, and lend what moves a bar on by the scenes of a batch."""
+def _workers(options: argparse.Namespace, what: str) -> Iterator[tuple[Any, _Shown]]:
+    """Connect to the workers that the call asks for, and lend what moves a bar on and keeps the scenes of batches."""
     from tqdm import tqdm
 
     with connected(options) as client, tqdm(desc=what, unit="scene", disable=None) as bar:
-        yield client, lambda fronts: bar.update(fronts["key"].nunique())
+        yield client, _Shown(bar)
 
 
 @contextmanager

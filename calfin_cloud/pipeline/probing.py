@@ -64,7 +64,7 @@ class TimedMasks(NamedTuple):
 
 
 class Mapped(NamedTuple):
-    """A scene that was mapped: seconds of its steps after reading, bytes and files of its results."""
+    """A scene that was mapped: seconds of its steps after reading, bytes of its results, files of its own."""
 
     network_s: float
     trace_s: float
@@ -207,8 +207,8 @@ def trace(
         facts = trace_predicted(predicted.masks, timed.look.channels[..., 0], target, settings)
         write_scenes(store, domain.name, {target.place: facts["masks"]})
         seconds = time.perf_counter() - began
-        new = [size for path, size in _sizes(store).items() if path not in before]
-    return Mapped(predicted.network_s, seconds, sum(new), len(new))
+        new = {path: size for path, size in _sizes(store).items() if path not in before}
+    return Mapped(predicted.network_s, seconds, sum(new.values()), sum("/masks/" not in path for path in new))
 
 
 def rehearse(settings: MapSettings) -> float:

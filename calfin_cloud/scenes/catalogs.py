@@ -272,7 +272,6 @@ def _settled(feature: Feature, *, base: str, address: str, is_api: bool) -> Feat
     """
     if not isinstance(feature, dict) or not isinstance(feature.get("id"), str) or not feature["id"]:
         raise TypeError("it has no id")
-    feature["id"].encode()  # half a character cannot be written
     feature = feature if is_api else _migrated(feature)
     if not pystac.Item.matches_object_type(feature):
         raise TypeError("it is not of the type of a STAC item")
@@ -332,7 +331,8 @@ class _Reader(StacApiIO):
             try:
                 return super().json_loads(txt, *args, **kwargs)
             except ValueError:  # orjson takes neither NaN nor half characters, which are in what some servers send
-                loaded: dict[str, Any] = json.loads(txt)
+                whole = json.dumps(json.loads(txt), ensure_ascii=False).encode("utf-8", "replace")
+                loaded: dict[str, Any] = json.loads(whole)
                 return loaded
         finally:
             if was_on:

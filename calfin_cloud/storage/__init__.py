@@ -17,21 +17,18 @@ from calfin_cloud.storage.items import item_digest, unsigned, unsigned_item
 from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder, told_holder
 from calfin_cloud.storage.ledger import count_scenes
 from calfin_cloud.storage.masks import (
-    EDGES,
     NO_BOXES,
     NOTHING,
     EncodedScene,
-    add_scenes,
     encode_scene,
-    masks_url,
     read_candidates,
     read_masks,
-    read_places,
     read_scene_grey,
     read_scene_masks,
     write_masks,
     write_scenes,
 )
+from calfin_cloud.storage.places import EDGES, add_scenes, masks_url, read_places
 from calfin_cloud.storage.reviews import instant, read_reviews, write_review
 from calfin_cloud.storage.stores import (
     check_finished,

@@ -8,7 +8,7 @@ from typing import Any
 from calfin_cloud.schema import STATES, front_key
 from calfin_cloud.storage.files import read_each
 from calfin_cloud.storage.leases import lease_holder
-from calfin_cloud.storage.masks import read_places
+from calfin_cloud.storage.places import read_places
 from calfin_cloud.storage.stores import read_store, read_store_domains, unfinished_change
 from calfin_cloud.storage.tables import read_states
 
