@@ -271,7 +271,10 @@ def test_status_says_until_when_a_killed_run_holds_a_store(tmp_path, capsys):
     free = fs.modified(path) + timedelta(seconds=leases.EXPIRES_S)
     assert main(["status", store]) == 0
     assert f"if it was killed, the store is free from {free:%Y-%m-%dT%H:%M:%SZ} on" in capsys.readouterr().out
-    gone = json.loads(leases._about("map", "t")) | {"started": "0"}
+    gone = json.loads(leases._about("retrace", "t")) | {"started": "0"}
+    storage.begin_change(store, "retrace")
     Path(path).write_text(json.dumps(gone))
     assert main(["status", store]) == 0
-    assert "was killed while it wrote: the store is free" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "was killed while it wrote: the store is free" in told
+    assert "was stopped before its end: run it again to the end; or back to what it was" in told

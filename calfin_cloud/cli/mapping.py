@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -149,10 +150,12 @@ def status(options: argparse.Namespace) -> int:
             print(row["scenes"], row["state"], row["reason"], sep="\t")
         print(counts["pending"], "pending", "found, but not mapped: `calfin map` goes on with them", sep="\t")
         print(counts["found"], "scenes", sep="\t")
-        if (mark := counts["unfinished"]) and not counts["written_by"]:
-            print(told_change(mark, options.store))
-        if writer := counts["written_by"]:
+        writer = counts["written_by"]
+        if writer:
             print(told_holder(writer))
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        if (mark := counts["unfinished"]) and (not writer or writer["free_from"] == "now" or writer["free_from"] < now):
+            print(told_change(mark, options.store))
         fronts = read_fronts(options.store)
         for scene in fronts[fronts["state"] == "failed"].drop_duplicates("key").itertuples():
             print(f"{scene.key}: {scene.reason}: {scene.detail}", file=sys.stderr)
