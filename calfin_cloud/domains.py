@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +29,7 @@ from calfin_cloud.termini import Terminus, read_termini, termini_json, termini_o
 
 MIN_SIDE_PX = 64
 MAX_SIDE_PX = 8192
+LONGEST_NAME = 100  # bytes of a name that is made of a table's
 DEFAULT_RESOLUTION_M = 30.0
 ID_COLUMNS = ("glacier_id", "GlacierID", "Glacier_ID", "GLACIER_ID", "ID")
 FJORD_SOURCES = ("fjord_boundary", "dates", "ice_mask")
@@ -92,6 +94,11 @@ class Domain:
                 f"domain {self.name}: the grid needs a projected CRS in metres that has an EPSG code, got {crs}; "
                 "use EPSG:3413, EPSG:3031 or UTM"
             )
+        if unit := _other_unit(crs.epsg):
+            raise ValueError(
+                f"domain {self.name}: {crs} is in units of {unit}, and a grid must be in metres: "
+                "use EPSG:3413, EPSG:3031 or UTM"
+            )
         a, b, _, d, e, *_ = self.grid.transform
         if b or d or not math.isclose(a, -e) or a <= 0:
             raise ValueError(
@@ -101,6 +108,11 @@ class Domain:
             raise ValueError(
                 f"domain {self.name}: a side must have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, "
                 f"got {tuple(self.grid.shape)} at {a:g} m; change the resolution or the box"
+            )
+        if self.fjord_boundary is not None and not self.fjord_boundary.intersection(self.polygon).area > 0:
+            raise ValueError(
+                f"domain {self.name}: its fjord boundary is empty or lies outside its box, so that no front could lie "
+                f"in it: give it in {crs}, or leave it out"
             )
 
     @property
@@ -197,6 +209,13 @@ def _mixed(first: str, last: str, share: float) -> str:
     return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(*ends, strict=True))
 
 
+@lru_cache(maxsize=64)
+def _other_unit(epsg: int) -> str:
+    """Name of the unit of a CRS that is not in metres; empty for metres."""
+    (axis, *_) = CRS.from_epsg(epsg).axis_info
+    return "" if math.isclose(axis.unit_conversion_factor, 1.0) else axis.unit_name
+
+
 def _svg_path(shape: BaseGeometry, left: float, top: float) -> str:
     """Path of a polygon or line from its upper left corner, y down."""
     lines = [
@@ -263,12 +282,15 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
 def best_crs(geometries: gpd.GeoSeries) -> str:
     """EPSG:3413 for Greenland and around the pole, EPSG:3031 for Antarctica, the UTM zone of the centre elsewhere."""
     left, bottom, right, top = geometries.to_crs(4326).total_bounds
-    lon, lat = (left + right) / 2, (bottom + top) / 2
+    if right - left > 180:  # over the antimeridian
+        east = geometries.to_crs(4326).get_coordinates()["x"] % 360
+        left, right = east.min(), east.max()
+    lon, lat = ((left + right) / 2 + 180) % 360 - 180, (bottom + top) / 2
     if lat < -60:
         return "EPSG:3031"
     if (lat > 59 and -75 < lon < -10) or lat >= 84:  # where UTM ends
         return "EPSG:3413"
-    return str(geometries.estimate_utm_crs())
+    return str(gpd.GeoSeries.from_xy([lon], [lat], crs=4326).estimate_utm_crs())
 
 
 def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
@@ -486,13 +508,23 @@ def domains_from_termini(
         raise ValueError("the file holds no termini")
     name_column = next((c for c in NAME_COLUMNS if c in termini.columns), None)
     domains = []
+    taken: set[str] = set()
     for glacier_id, lines in termini.groupby(column, sort=True):
         glacier = id_text(glacier_id)
-        named = str(lines[name_column].iloc[0] or "") if name_column else ""
+        named = _as_name(lines[name_column].iloc[0]) if name_column else ""
+        if named in taken:
+            named = f"{named}-{_as_name(glacier)}"
+        taken.add(named)
         grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
         known = termini_of(lines, str(grid.crs))
-        domains.append(Domain(named.replace(" ", "-") or f"glacier-{glacier}", grid, glacier, termini=known))
+        domains.append(Domain(named or f"glacier-{_as_name(glacier)}", grid, glacier, termini=known))
     return domains
+
+
+def _as_name(text: Any) -> str:  # noqa: ANN401 - a value of a table
+    """Make a name of a domain of whatever a table has in its place; empty where it has none."""
+    words = re.sub(r"[^\w\-]+", "-", "" if pd.isna(text) else id_text(text)).strip("-_")
+    return words.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _square_around(lines: gpd.GeoSeries, crs: str, resolution_m: float, margin: float, min_side_m: float) -> GeoBox:

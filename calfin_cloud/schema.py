@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -27,6 +28,9 @@ PROBABILITIES = np.append(np.arange(MISSING, dtype=np.float32) / np.float32(LEVE
 
 MOST_BOXES = 8
 """Most candidate fronts of a first pass that a second one looks at, and that are stored with the masks."""
+
+LONGEST_NAME = 200
+"""Bytes of the name of a file without its ending: file systems take 255."""
 
 STATES = ("front", "no_front", "failed")
 
@@ -182,12 +186,24 @@ def front_key(domain: str, scene_id: str) -> str:
     return f"{domain}/{scene_id}"
 
 
+def short_name(name: str, *, of: str) -> str:
+    """Name of a file, made of a text `of` a catalogue; a long one is cut, and told apart by the digest of the text.
+
+    >>> short_name("a%2Fb", of="a/b"), len(short_name("x" * 300, of="x" * 300))
+    ('a%2Fb', 200)
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(of.encode()).hexdigest()[:16]}"
+
+
 def check_name(name: str, *, what: str = "name") -> str:
     """Return `name` if it may become part of a path (word characters, `.`, `-`); raise `ValueError` otherwise."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.\-]{0,199}", name) or ".." in name:
+    good = isinstance(name, str) and re.fullmatch(r"\w[\w.\-]*", name) and ".." not in name
+    if not good or len(name.encode()) > LONGEST_NAME:
         raise ValueError(
-            f"{what} must be 1 to 200 letters, digits, '_', '-' or '.', starting with a letter or digit, got {name!r}: "
-            "rename it, since it becomes part of a path"
+            f"{what} must be 1 to 200 bytes of letters, digits, '_', '-' or '.', starting with a letter or digit, got "
+            f"{name!r}: rename it, since it becomes part of a path"
         )
     return name
 

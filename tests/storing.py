@@ -1,6 +1,7 @@
 """Rows of the tables of a store, its places on disk and on a real S3 server, and batches of made-up scenes."""
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -8,10 +9,12 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from shapely.geometry import LineString, MultiPolygon, box
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.storage.shards import pack_shard, unpack_shard
 
 DOMAIN = Domain("Store", box_grid((0, 0, 3000, 2400), 3413, 30.0), "9")
 LINE = LineString([(0, 0), (300, 400)])
@@ -44,6 +47,29 @@ def contents(store: str) -> dict[str, bytes]:
     fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
     paths = [path for path in paths_in(store) if not path.startswith("replaced/")]
     return {path: bytes(fs.cat_file(f"{root}/{path}")) for path in paths}
+
+
+def shards_in(store: str) -> list[tuple[Path, int]]:
+    """Shards of the masks of a store on disk, and how many scenes each may have."""
+    paths = [path for path in sorted(Path(store).glob("masks/*/masks/c/**/*")) if path.is_file()]
+    return [(path, zarr.open_array(path.parents[4], mode="r").shards[0]) for path in paths]
+
+
+def chunks_in(store: str) -> dict[tuple[str, int], bytes]:
+    """Masks of the scenes of a store on disk as they are stored, by domain and place."""
+    return {
+        (path.parents[5].name, int(path.parents[2].name) * length + number): data
+        for path, length in shards_in(store)
+        for number, data in unpack_shard(path.read_bytes(), length).items()
+    }
+
+
+def change_chunks(store: str, change: Callable[[dict[int, bytes]], object]) -> None:
+    """Change the masks (by place) of the only shard of a store on disk."""
+    ((path, length),) = shards_in(store)
+    chunks = unpack_shard(path.read_bytes(), length)
+    change(chunks)
+    path.write_bytes(pack_shard(chunks, length))
 
 
 def item(scene: str, **properties: object) -> dict[str, object]:

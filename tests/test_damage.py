@@ -36,9 +36,9 @@ def fill(store):
 READERS = {
     "store.json": storage.read_store,
     "domains/*.geojson": storage.read_store_domains,
-    "masks/Store/masks/c/1/0/0/0": lambda store: storage.read_scene_masks(store, "Store", 1),
-    "masks/Store/candidates/c/1/0/0": lambda store: storage.read_candidates(store, "Store", 1),
-    "masks/Store/grey/c/1/0/0": lambda store: storage.read_scene_grey(store, "Store", 1),
+    "masks/Store/masks/c/0/0/0/0": lambda store: storage.read_scene_masks(store, "Store", 1),
+    "masks/Store/candidates/c/0/0/0": lambda store: storage.read_candidates(store, "Store", 1),
+    "masks/Store/grey/c/0/0/0": lambda store: storage.read_scene_grey(store, "Store", 1),
     "masks/Store/scene_id/c/0": lambda store: storage.read_places(store, "Store"),
     "fronts/*.parquet": lambda store: (storage.read_fronts(store), storage.read_batches(store)),
     "rejected/*.parquet": storage.read_rejected,
@@ -168,7 +168,9 @@ def test_a_group_that_lacks_an_array_is_not_written_to(tmp_path):
         array = tmp_path / "store/masks/Store" / name
         array.rename(tmp_path / "aside")
         with pytest.raises(ValueError, match="is damaged"):
-            storage.clear_masks(store, "Store", 1) if name != "time" else storage.add_scenes(store, DOMAIN, {"c": NOON})
+            storage.write_scenes(store, "Store", {1: storage.NOTHING}) if name != "time" else storage.add_scenes(
+                store, DOMAIN, {"c": NOON}
+            )
         (tmp_path / "aside").rename(array)
 
 
@@ -186,7 +188,7 @@ def test_a_flipped_bit_is_an_error_on_s3_too(request):
 
 
 def test_xarray_reads_no_wrong_mask_either(sound):
-    (path,) = Path(sound).glob("masks/Store/masks/c/1/0/0/0")
+    (path,) = Path(sound).glob("masks/Store/masks/c/0/0/0/0")
     data = path.read_bytes()
     path.write_bytes(flipped(data, 0.3))
     try:

@@ -1,18 +1,28 @@
 """Odd ids, dates, addresses and half stores: nothing is lost or overwritten, and a sentence tells what is wrong."""
 
+import itertools
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+from shapely.geometry import LineString, MultiPolygon, Polygon, box
 from storing import DOMAIN, LINE, NOON, item, paths_in, polygon_rows, rejected_rows, rows, write
 from test_storage import PNG
 
 from calfin_cloud import storage
+from calfin_cloud.cli import main
+from calfin_cloud.domains import Domain, best_crs, box_grid, domains_from_termini
+from calfin_cloud.pipeline import MapSettings
+from calfin_cloud.pipeline.tables import scene_rows, tables_of
+from calfin_cloud.scenes import period_bounds, search_scenes
+from calfin_cloud.sensors import acquired
 
 LONG = ("x" * 300, "é" * 90, "冰" * 250, "a\nb", "../..", "a/b", "?*\\", " ")
 
@@ -131,3 +141,136 @@ def test_a_store_that_wants_credentials_says_so():
     assert "s3://calfin-none/x: Unable to locate credentials; set AWS_ACCESS_KEY_ID" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 2
+
+
+# --- catalogues -------------------------------------------------------------------------------------------------------
+
+ODD_VALUES = (None, 5, -1.5, True, "", "x", [], ["x"], {}, {"x": 5}, "\ud800", "0001-01-01T00:00:00+14:00", "9999-13")
+FIELDS = ("type", "id", "geometry", "bbox", "properties", "links", "assets", "collection", "stac_version")
+DEEPER = (
+    ("properties", "datetime"),
+    ("properties", "platform"),
+    ("properties", "updated"),
+    ("properties", "proj:epsg"),
+)
+DEEPER += (("properties", "eo:cloud_cover"), ("properties", "instruments"), ("assets", "nir08"), ("links", "0"))
+
+
+def plain_item(scene):
+    """A Landsat item of a catalogue, all over the globe."""
+    corners = [[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]
+    return item(scene) | {
+        "type": "Feature", "stac_version": "1.0.0", "collection": "landsat-c2-l2",
+        "geometry": {"type": "Polygon", "coordinates": [corners]}, "bbox": [-180, -90, 180, 90],
+        "assets": {"nir08": {"href": "./a.tif"}},
+    }  # fmt: skip
+
+
+def odd_items():
+    """Items with one odd value each, by what was changed; those whose id is not it keep one that tells."""
+    for n, (path, value) in enumerate(itertools.product([(f,) for f in FIELDS] + list(DEEPER), ODD_VALUES)):
+        odd = plain_item(f"odd-{n}")
+        place = odd
+        for name in path[:-1]:
+            place = place[name]
+        if isinstance(place, list):
+            place.append(value)
+        else:
+            place[path[-1]] = value
+        yield odd
+    for field in FIELDS[:-1]:
+        odd = plain_item(f"without-{field}")
+        del odd[field]
+        yield odd
+    yield from (None, 5, "x", [], {})
+
+
+def test_odd_items_of_a_catalogue_are_found_or_left_out_by_name_and_the_good_ones_are_all_there(tmp_path, caplog):
+    odd = list(odd_items())
+    path = tmp_path / "items.json"
+    features = [plain_item("first"), *odd, plain_item("last")]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    found = {scene.id: scene for scene in search_scenes(path, DOMAIN, "0001/9999")}
+    told = [record.message for record in caplog.records if record.message.startswith("left out the item")]
+    assert {"first", "last"} <= found.keys()
+    named = {n for n, about in enumerate(odd) if isinstance(about, dict) and isinstance(about.get("id"), str)}
+    lost = [odd[n]["id"] for n in named if odd[n]["id"] and odd[n]["id"] not in found and "\ud800" not in odd[n]["id"]]
+    assert all(any(repr(name) in words for words in told) for name in lost)
+    assert len(told) + len(found) >= len(odd) - 5, "each is one or the other, but for ids that are there twice"
+    assert len(found) > 100
+    for scene in found.values():  # whatever passes becomes a row, or fails alone
+        keys = storage.unsigned_item(scene.to_dict(transform_hrefs=False))
+        assert storage.item_digest(keys)
+        fronts = tables_of(scene_rows([scene], DOMAIN, MapSettings()), [ValueError("odd")], DOMAIN)
+        assert fronts.fronts["state"].tolist() == ["failed"]
+
+
+def test_tables_take_the_rows_of_all_odd_items(tmp_path, store):
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(odd_items())}))
+    scenes = search_scenes(path, DOMAIN, "0001/9999")
+    tables = tables_of(scene_rows(scenes, DOMAIN, MapSettings()), [ValueError("odd")] * len(scenes), DOMAIN)
+    items = {f"Store/{scene.id}": scene.to_dict(transform_hrefs=False) for scene in scenes}
+    moments = {scene.id: np.datetime64(acquired(scene).tz_localize(None)) for scene in scenes}
+    assert len(storage.add_scenes(store, DOMAIN, moments)) == len(scenes)
+    storage.write_batch(store, tables, items, recipe={})
+    assert storage.count_scenes(store)["states"]["failed"] == len(scenes)
+
+
+@pytest.mark.parametrize("period", ["9999-12", "9999", "0001-01/0001-02", "2019/9999-12", "9999-12-31"])
+def test_the_ends_of_the_calendar_are_periods(period):
+    start, end = period_bounds(period)
+    assert start < end
+
+
+@pytest.mark.parametrize("period", ["9999-12-31T23:00:00-14:00", "0001-01-01T00:00:00+14:00", "10000"])
+def test_what_lies_beyond_the_calendar_is_told(period):
+    with pytest.raises(ValueError, match="write years, months, days or ISO times"):
+        period_bounds(period)
+
+
+# --- domains ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("boundary", [Polygon(), MultiPolygon(), box(9e6, 9e6, 9.1e6, 9.1e6), box(-50, 60, -49, 61)])
+def test_a_fjord_boundary_that_is_empty_or_elsewhere_is_refused(boundary):
+    grid = box_grid((100_000, 0, 103_000, 2400), 3413, 30.0)
+    with pytest.raises(ValueError, match="its fjord boundary is empty or lies outside its box"):
+        Domain("a", grid, fjord_boundary=boundary)
+
+
+@pytest.mark.parametrize("crs", [2926, 2264])
+def test_a_grid_in_feet_is_refused(crs):
+    with pytest.raises(ValueError, match=r"units of US survey foot, and a grid must be in metres"):
+        Domain("a", box_grid((0, 0, 30_000, 24_000), crs, 100.0))
+
+
+@pytest.mark.parametrize(
+    ("west", "east", "crs"), [(179.6, -179.2, 32601), (179.4, -179.8, 32660), (-10.3, -10.1, 32629)]
+)
+def test_the_zone_at_the_antimeridian_is_one_of_its_two(west, east, crs):
+    ends = gpd.GeoSeries([LineString([(west, -45), (west, -45.1)]), LineString([(east, -45), (east, -45.1)])], crs=4326)
+    assert best_crs(ends) == f"EPSG:{crs + 100}"
+
+
+@pytest.mark.parametrize("names", [["Same", "Same"], ["A (north)", "A (north)"], ["..", "/x/"], ["é" * 200, None]])
+def test_termini_of_odd_or_equal_names_make_domains_of_different_names(names):
+    lines = [LineString([(0, y), (3000, y)]) for y in (0, 100_000)]
+    termini = gpd.GeoDataFrame({"glacier_id": ["1", "2"], "name": names}, geometry=lines, crs=3413)
+    made = domains_from_termini(termini)
+    assert len({domain.name for domain in made}) == 2
+    assert [domain.glacier_id for domain in made] == ["1", "2"]
+
+
+def test_a_name_of_a_domain_fits_into_that_of_a_file():
+    with pytest.raises(ValueError, match="1 to 200 bytes of letters"):
+        Domain("é" * 150, DOMAIN.grid)
+
+
+def test_a_scene_of_a_long_id_is_exported(tmp_path, store):
+    scene = "x" * 240
+    storage.add_scenes(store, DOMAIN, {scene: NOON})
+    write(store, scene, line=LINE)
+    assert main(["export", store, "--out", str(tmp_path / "out"), "--format", "stac"]) == 0
+    (described,) = [path for path in tmp_path.glob("out/**/*.json") if "xxx" in path.name]
+    assert json.loads(described.read_text())["properties"]["calfin:scene_id"] == scene

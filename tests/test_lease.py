@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from storing import PLACES, contents, new_store, paths_in
 
 from calfin_cloud import storage
+from calfin_cloud.cli import main
 from calfin_cloud.storage import files, leases
 
 HOLD = """
@@ -259,3 +261,20 @@ def test_a_lease_has_no_secrets(request):
     server = request.getfixturevalue("s3")
     assert server.key not in text
     assert server.secret not in text
+
+
+def test_status_says_until_when_a_killed_run_holds_a_store(tmp_path, capsys):
+    store = str(tmp_path / "store")
+    storage.open_store(store, crs="EPSG:3413", made_by={})
+    fs, _ = files.open_place(store)
+    path = held_by_another_machine(store)
+    free = fs.modified(path) + timedelta(seconds=leases.EXPIRES_S)
+    assert main(["status", store]) == 0
+    assert f"if it was killed, the store is free from {free:%Y-%m-%dT%H:%M:%SZ} on" in capsys.readouterr().out
+    gone = json.loads(leases._about("retrace", "t")) | {"started": "0"}
+    storage.begin_change(store, "retrace")
+    Path(path).write_text(json.dumps(gone))
+    assert main(["status", store]) == 0
+    told = capsys.readouterr().out
+    assert "was killed while it wrote: the store is free" in told
+    assert "was stopped before its end: run it again to the end; or back to what it was" in told

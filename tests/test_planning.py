@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers.files import serve_folder
+from servers.proxy import FaultProxy, listening
+from storing import DOMAIN, LINE, NOON, new_store, write
 
+from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
@@ -287,7 +291,9 @@ def test_each_price_is_paid_for_what_it_is_of(monkeypatch, domains):
     hours = plan_run(domains, lambda _: items).total_s / 3600
     assert cost["cpu"] == pytest.approx(0.05 * 6 * hours, rel=0.05)
     assert cost["gpu"] == pytest.approx(2.0 * 2 * hours, rel=0.05)
-    assert cost["requests"] == pytest.approx(0.4 * (1000 + 4000) / 1000, rel=0.01)
+    plan = plan_run(domains, lambda _: items)
+    assert cost["requests"] == pytest.approx(0.4 * (plan.requests + plan.store_requests) / 1000, rel=0.01)
+    assert plan.requests == 1000
     assert cost["total"] == pytest.approx(sum(v for k, v in cost.items() if k != "total"), rel=1e-3)
 
 
@@ -300,3 +306,28 @@ def test_a_rehearsal_takes_the_network_and_the_tracing_to_their_end(tmp_path, mo
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert probing.rehearse(MapSettings()) > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_takes_as_many_requests_of_a_bucket_as_a_plan_tells(s3, monkeypatch):
+    files = fsspec.get_filesystem_class("s3")
+    levels = np.random.default_rng(0).integers(0, 250, (2, 80, 100)).astype("uint8")
+    scene = storage.encode_scene(levels, candidates=np.array([[0, 80, 10, 90]]), grey=levels[0])
+    ids = [f"{n:02}" for n in range(64)]
+    with listening(FaultProxy(s3.endpoint)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        files.clear_instance_cache()
+        store = new_store("s3", SimpleNamespace(getfixturevalue=lambda _: s3))
+        with storage.hold_lease(store, "map") as check:
+            storage.open_store(store, crs=DOMAIN.crs, made_by={})
+            places = storage.add_scenes(store, DOMAIN, dict.fromkeys(ids, NOON))
+            counts = []
+            for part in (ids[:32], ids[32:]):
+                before = proxy.asked.total()
+                storage.write_scenes(store, "Store", dict.fromkeys((places[i] for i in part), scene))
+                check()
+                write(store, *part, line=LINE)
+                counts.append(proxy.asked.total() - before)
+    files.clear_instance_cache()
+    assert counts[1] <= counts[0] + 3  # the first has the layout to read, and a sign of life may come in between
+    assert counts[1] == pytest.approx(planning.REQUESTS_A_BATCH, abs=6)
+    assert (planning.REQUESTS_A_BATCH + 32) / 32 < 3, "with its picture, of a scene"

@@ -1,7 +1,11 @@
 """A store: what made it, its domains and pictures, and the masks of its scenes; on disk and on a real S3 server."""
 
 import base64
+import json
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +14,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from storing import DOMAIN, NOON, PLACES, contents, new_store, paths_in
+from storing import DOMAIN, NOON, PLACES, chunks_in, contents, new_store, paths_in, write
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.schema import LEVELS
-from calfin_cloud.storage import files
+from calfin_cloud.storage import changes, files, leases, shards
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -214,9 +218,9 @@ def test_a_place_outside_the_axis_is_refused(store, place):
 
 def test_masks_that_do_not_fill_their_chunk_are_refused(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON})
-    with pytest.raises(ValueError, match="be one chunk"):
+    with pytest.raises(ValueError, match="must have the shape"):
         storage.write_masks(store, "Store", 0, np.full((2, 80, 99), 0.5))
-    with pytest.raises(ValueError, match="be one chunk"):
+    with pytest.raises(ValueError, match="must have the shape"):
         storage.write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5), grey=np.zeros((79, 100), "uint8"))
     assert np.isnan(storage.read_scene_masks(store, "Store", 0)).all()
 
@@ -226,7 +230,7 @@ def test_a_scene_whose_masks_are_cleared_is_as_if_never_mapped(store):
     before = contents(store)
     storage.write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5), grey=np.ones((80, 100), "uint8"))
     assert contents(store) != before
-    storage.clear_masks(store, "Store", 1)
+    storage.write_scenes(store, "Store", {1: storage.NOTHING})
     assert contents(store) == before
 
 
@@ -257,14 +261,45 @@ def test_a_domain_keeps_its_grid_for_ever(store):
 
 def test_a_change_that_was_stopped_is_told_to_all_but_the_same_verb(store):
     storage.begin_change(store, "retrace", model="b@2")
-    with pytest.raises(ValueError, match="`calfin retrace` was stopped"):
+    with pytest.raises(ValueError, match=r"`calfin retrace` .* was stopped"):
         storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "b@2"})
-    with pytest.raises(ValueError, match="`calfin retrace` was stopped"):
+    with pytest.raises(ValueError, match=r"`calfin retrace` .* was stopped"):
         storage.begin_change(store, "map --recompute")
     storage.begin_change(store, "retrace", model="b@2")
     storage.end_change(store)
     storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "b@2"})
     assert storage.read_store(store) == {"crs": DOMAIN.crs, "model": "b@2"}
+
+
+def test_a_stopped_change_says_who_when_and_the_ways_on_and_back(store):
+    storage.keep_domain(store, DOMAIN)
+    storage.begin_change(store, "retrace", model="b@2")
+    storage.begin_change(store, "retrace", model="c@3")
+    before, domains = storage.before_change(store)
+    assert before == {"crs": DOMAIN.crs, "model": "a@1"}, "that of the first of several"
+    assert domains == [DOMAIN]
+    told = storage.told_change(storage.count_scenes(store)["unfinished"], store)
+    assert f"process {os.getpid()}, since 20" in told
+    assert f"run it again to the end; or back to what it was: `calfin retrace {store} --back`" in told
+    storage.end_change(store)
+    with pytest.raises(ValueError, match="nothing to go back to"):
+        storage.before_change(store)
+
+
+def test_a_folder_that_takes_no_file_is_told_before_a_change(store):
+    shutil.rmtree(Path(store) / "rejected", ignore_errors=True)
+    (Path(store) / "rejected").write_text("in the way")
+    before = contents(store)
+    with pytest.raises(OSError, match="rejected takes no file"):
+        storage.check_room(store)
+    assert contents(store) == before
+
+
+def test_a_disk_without_room_is_told_before_a_change(store, monkeypatch):
+    batch = write(store, "a")
+    monkeypatch.setattr(changes, "RESERVE", 2**60)
+    with pytest.raises(OSError, match="MB of free space, and the change needs"):
+        storage.check_room(store, [batch])
 
 
 def test_a_store_of_another_model_is_told_the_way_out_and_one_of_another_crs_is_not(store):
@@ -279,3 +314,85 @@ def test_a_place_without_a_store_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"no store\.json"):
         storage.read_store(str(tmp_path))
     assert paths_in(str(tmp_path)) == []
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+N_PLACES = 40  # of two shards
+
+
+def encoded(seed):
+    levels = np.random.default_rng(seed).integers(0, LEVELS, (2, 80, 100)).astype("uint8")
+    return storage.encode_scene(levels, candidates=np.array([[0, seed, 10, 90]]), grey=levels[0])
+
+
+def with_places(tmp_path_factory):
+    store = str(tmp_path_factory.mktemp("s") / "store")
+    storage.open_store(store, crs=DOMAIN.crs, made_by={})
+    storage.add_scenes(store, DOMAIN, {f"{n:02}": NOON for n in range(N_PLACES)})
+    return store
+
+
+@given(st.permutations(list(range(0, N_PLACES, 3))), st.integers(1, 14))
+@settings(max_examples=8, deadline=None)
+def test_the_same_scenes_make_the_same_shards_however_batches_are_cut_and_ordered(tmp_path_factory, places, size):
+    once, in_parts = with_places(tmp_path_factory), with_places(tmp_path_factory)
+    storage.write_scenes(once, "Store", {place: encoded(place) for place in places})
+    for start in range(0, len(places), size):
+        part = places[start : start + size]
+        storage.write_scenes(in_parts, "Store", {p: encoded(p + 1) for p in part})  # of an earlier model
+        storage.write_scenes(in_parts, "Store", {p: encoded(p) for p in part})
+    assert contents(once) == contents(in_parts)
+    assert sum("/masks/c/" in path for path in paths_in(once)) == 2
+
+
+def test_zarr_writes_the_shard_that_we_write(tmp_path_factory):
+    ours, theirs = with_places(tmp_path_factory), with_places(tmp_path_factory)
+    levels = {n: np.random.default_rng(n).integers(0, LEVELS, (2, 80, 100)).astype("uint8") for n in (0, 7, 31, 33)}
+    storage.write_scenes(ours, "Store", {n: storage.encode_scene(of) for n, of in levels.items()})
+    array = arrays_of(theirs)["masks"]
+    assert (array.shards[0], array.chunks[0]) == (32, 1)
+    for n, of in levels.items():
+        array[n] = of
+        np.testing.assert_array_equal(arrays_of(ours)["masks"][n], of)
+    written = {path: data for path, data in contents(theirs).items() if "/masks/c/" in path}
+    assert {path: data for path, data in contents(ours).items() if "/masks/c/" in path} == written
+    assert chunks_in(ours) == chunks_in(theirs)
+
+
+def test_batches_that_share_a_shard_are_written_at_once(tmp_path_factory):
+    store = with_places(tmp_path_factory)
+    files.read_each(lambda n: storage.write_scenes(store, "Store", {n: encoded(n)}), list(range(N_PLACES)))
+    assert [storage.read_candidates(store, "Store", n)[0, 1] for n in range(N_PLACES)] == list(range(N_PLACES))
+
+
+def test_a_paused_writer_that_was_followed_replaces_no_shard(tmp_path_factory, monkeypatch):
+    store = with_places(tmp_path_factory)
+    with storage.hold_lease(store, "map"):
+        storage.write_scenes(store, "Store", {0: encoded(0)})
+        fs, root = files.open_place(store)
+        holder = f"{root}/{leases.HOLDER}"
+        about = json.loads(fs.cat_file(holder))
+        fs.pipe_file(holder, json.dumps(about | {"token": "another"}).encode())
+        before = {path: data for path, data in contents(store).items() if path.startswith("masks/")}
+        with pytest.raises(storage.LeaseLostError):
+            storage.write_scenes(store, "Store", {1: encoded(1)})
+        assert {path: data for path, data in contents(store).items() if path.startswith("masks/")} == before
+
+
+def test_a_store_made_before_there_were_shards_is_read_and_gone_on_with(tmp_path_factory):
+    store = with_places(tmp_path_factory)
+    group = arrays_of(store)
+    for name in ("masks", "candidates", "grey"):
+        old = group[name]
+        more = {"fill_value": old.fill_value, "dimension_names": old.metadata.dimension_names}
+        more |= {"attributes": dict(old.attrs), "compressors": shards.CODECS, "overwrite": True}
+        group.create_array(name, shape=old.shape, chunks=old.chunks, dtype=old.dtype, **more)
+    storage.write_scenes(store, "Store", {3: encoded(3), 35: encoded(35)})
+    assert sum("/masks/c/" in path for path in paths_in(store)) == 2, "an object a scene"
+    assert storage.read_candidates(store, "Store", 35)[0, 1] == 35
+    places = storage.add_scenes(store, DOMAIN, {"new": NOON})
+    storage.write_scenes(store, "Store", {places["new"]: encoded(5), 3: storage.NOTHING})
+    assert storage.read_scene_grey(store, "Store", places["new"]) is not None
+    assert np.isnan(storage.read_scene_masks(store, "Store", 3)).all()
+    assert storage.read_masks(store, "Store").sizes["time"] == N_PLACES + 1

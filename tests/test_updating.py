@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from storing import WAIT_S, contents, new_store
+from storing import WAIT_S, change_chunks, chunks_in, contents, new_store
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
@@ -86,12 +86,17 @@ def stop(_):
 
 @contextmanager
 def mapped_in(store):
-    """Set of the masks that are written while it lasts: those of scenes that went through the network."""
-    chunks = {path: path.stat().st_mtime_ns for path in Path(store).glob("masks/*/masks/c/*/0/0/0")}
-    again: set[Path] = set()
+    """Set of the scenes whose masks change while it lasts, and of the shards that are written at all."""
+
+    def moments():
+        return {path: path.stat().st_mtime_ns for path in Path(store).glob("masks/*/masks/c/*/0/0/0")}
+
+    chunks, written = chunks_in(store), moments()
+    again: set[object] = set()
     yield again
-    now = {path: path.stat().st_mtime_ns for path in Path(store).glob("masks/*/masks/c/*/0/0/0")}
-    again.update(path for path, moment in now.items() if chunks.get(path) != moment)
+    again.update(place for place, data in chunks_in(store).items() if chunks.get(place) != data)
+    if not again:
+        again.update(path for path, moment in moments().items() if written.get(path) != moment)
 
 
 def test_nothing_changed_touches_nothing(find, domains, store):
@@ -118,7 +123,7 @@ def test_a_recompute_that_was_stopped_is_told_and_goes_on_where_it_was(find, dom
         lambda: retrace_fronts(store),
         lambda: storage.compact_store(store),
     ):
-        with pytest.raises(ValueError, match="`calfin map --recompute` was stopped before its end: run it again"):
+        with pytest.raises(ValueError, match=r"`calfin map --recompute` .* was stopped before its end: run it again"):
             verb()
     with mapped_in(store) as again:
         recompute_changed(store, domains, find, settings=OTHER_MODEL)
@@ -213,10 +218,12 @@ def test_everything_goes_on_working_after_compaction(find, domains, store, other
     assert contents(store) == contents(other)
 
 
-def test_a_damaged_mask_fails_its_scene_and_a_retry_heals_it(store, undisturbed, tmp_path):
-    chunks = sorted((tmp_path / "store/masks").glob("*/masks/c/*/0/0/0"))
-    chunks[1].write_bytes(chunks[1].read_bytes()[:-1] + b"x")
-    chunks[3].unlink()
+def test_a_damaged_mask_fails_its_scene_and_a_retry_heals_it(store, undisturbed):
+    def damage(chunks):
+        chunks[1] = chunks[1][:-1] + b"x"
+        del chunks[3]
+
+    change_chunks(store, damage)
     counts = retrace_fronts(store, everything=True)
     assert counts["failed"] == 2
     fronts = storage.read_fronts(store)
@@ -254,12 +261,56 @@ def test_a_retrace_that_was_stopped_continues_with_the_batches_that_are_left(sto
     assert sum(retrace_fronts(store, settings=OTHER_TRACE).values()) == 0
 
 
-def test_one_file_that_cannot_be_opened_fails_its_scene_and_a_retrace_comes_to_its_end(store, tmp_path, undisturbed):
-    chunk = sorted((tmp_path / "store/masks").glob("*/masks/c/*/0/0/0"))[1]
+def test_a_retrace_that_was_stopped_can_be_taken_back(store, domains, tmp_path, capsys):
+    before = contents(store)
+    inside = replace(domains[0], fjord_boundary=domains[0].polygon.buffer(-600))
+    with pytest.raises(StoppedError):
+        retrace_fronts(store, [inside], settings=OTHER_TRACE, on_batch=stop)
+    assert main(["status", store]) == 0
+    told = capsys.readouterr().out
+    assert f"process {os.getpid()}, since 20" in told
+    assert f"`calfin retrace {store} --back`" in told
+    with pytest.raises(ValueError, match=r"`calfin retrace` .* was stopped before its end"):
+        storage.check_finished(store)
+    assert main(["retrace", store, "--back", "--cluster", "none"]) == 0
+    assert contents(store) == before
+    assert main(["retrace", store, "--back", "--cluster", "none"]) == 2
+    assert "nothing to go back to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["retrace", "recompute", "retry"])
+def test_a_store_that_takes_no_file_in_a_folder_is_left_as_it_was(verb, find, domains, store, tmp_path):
+    first = next(iter(storage.read_batches(store)))
+    shutil.rmtree(tmp_path / "store/pictures")
+    (tmp_path / "store/pictures").write_text("in the way")
+    if verb == "retry":
+        fail_first(store, first)
+    before = contents(store)
+    change = {
+        "retrace": partial(retrace_fronts, settings=OTHER_TRACE),
+        "recompute": partial(recompute_changed, domains=domains, find_scenes=find, settings=OTHER_TRACE),
+        "retry": retry_failed,
+    }[verb]
+    with pytest.raises(OSError, match="pictures takes no file"):
+        change(store)
+    assert contents(store) == before
+
+
+def fail_first(store, stored):
+    """Let the scenes of a batch have failed."""
+    tables = storage.read_tables(store, stored)
+    fronts = tables.fronts.assign(state="failed", reason="unreadable", front=-1, geometry=None)
+    tables = storage.Tables(fronts.drop_duplicates("key"), tables.rejected[:0], tables.polygons[:0])
+    items = storage.read_items(store, stored)
+    storage.write_batch(store, tables, items, recipe=stored.recipe, before=stored)
+
+
+def test_a_file_that_cannot_be_opened_fails_its_scenes_and_a_retrace_comes_to_its_end(store, tmp_path, undisturbed):
+    (chunk,) = (tmp_path / "store/masks").glob("*/masks/c/*/0/0/0")
     chunk.unlink()
     chunk.mkdir()  # reading it is an OSError
     counts = retrace_fronts(store, everything=True)
-    assert (counts["failed"], sum(counts.values())) == (1, N_SCENES)
+    assert (counts["failed"], sum(counts.values())) == (N_SCENES, N_SCENES)
     assert "unfinished" not in storage.read_store(store)
     chunk.rmdir()
     assert retry_failed(store)["failed"] == 0

@@ -7,10 +7,10 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -93,35 +93,34 @@ def map_(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     check_wanted(domains, settings, None if options.recompute else options.store)
     find, n_scenes = search_ahead(finder(options), domains, enough=FEW_SCENES if options.cluster == "auto" else 1)
-    with _workers(options, "scenes mapped", n_scenes) as (client, progress):
+    with _workers(options, "scenes mapped", n_scenes) as (client, done):
         again: Mapping[str, int] = {}
         if options.recompute:
-            again = recompute_changed(
-                options.store, domains, find, settings=settings, client=client, on_batch=moves(progress)
-            )
+            again = recompute_changed(options.store, domains, find, settings=settings, client=client, on_batch=done)
             note(f"{sum(again.values())} scenes had changed and were mapped or traced again")
-            progress.reset()
+            done.bar.reset()
         if options.retry and is_store(options.store):
-            retried = retry_failed(
-                options.store, engine=options.engine, only_due=True, client=client, on_batch=moves(progress)
-            )
+            retried = retry_failed(options.store, engine=options.engine, only_due=True, client=client, on_batch=done)
             note(f"{sum(retried.values())} failed scenes were tried again, {retried['failed']} failed")
-            progress.reset()
+            done.bar.reset()
         counts = map_fronts(
             domains,
-            counted(find, progress, options.store),
+            counted(find, done.bar, options.store),
             options.store,
             settings=settings,
             client=client,
             batch_size=options.batch_size,
-            on_batch=moves(progress),
+            on_batch=done,
         )
         counts["failed"] += again.get("failed", 0)
     if changed := counts.pop("changed", 0):
         note(f"{changed} scenes have changed since: --recompute maps them again")
-    compare = None if reference is None else partial(compare_fronts, reference=reference)
-    skill = None if reference is None else skill_of(read_fronts(options.store), reference, domains)
-    _show_store(options, counts, compare, skill)
+    if reference is None:
+        _show_scenes(options, done.fronts(), counts)
+    else:
+        fronts = read_fronts(options.store)
+        skill = skill_of(fronts, reference, domains)
+        _show_scenes(options, fronts, counts, compare_fronts(fronts, reference=reference), skill)
     if counts["found"] == 0:
         note("no scene was found: check period, collections and domains with `calfin search`")
     n_new = sum(counts[state] for state in ("front", "no_front", "failed"))
@@ -142,21 +141,27 @@ def merge(options: argparse.Namespace) -> int:
 def retrace(options: argparse.Namespace) -> int:
     """Trace the fronts of a store anew from its masks where settings or domains have changed."""
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.pipeline import VARIANTS, retrace_fronts
-    from calfin_cloud.storage import count_scenes
+    from calfin_cloud.pipeline import VARIANTS, retrace_fronts, settings_from
+    from calfin_cloud.storage import before_change, count_scenes
 
-    domains = read_domains(options.domains) if options.domains else ()
+    settings = VARIANTS[options.variant] if options.variant else None
+    domains = read_domains(options.domains) if options.domains else []
+    if options.back:
+        if settings or domains:
+            raise ValueError("--back takes domains and settings as they were: leave out --domains and --variant")
+        before, domains = before_change(options.store)
+        settings = settings_from(before["settings"])
     n_scenes = count_scenes(options.store)["found"]
-    with _workers(options, "scenes traced", n_scenes, total=n_scenes if options.all else None) as (client, progress):
+    with _workers(options, "scenes traced", n_scenes, total=n_scenes if options.all else None) as (client, done):
         counts = retrace_fronts(
             options.store,
             domains,
-            settings=VARIANTS[options.variant] if options.variant else None,
+            settings=settings,
             everything=options.all,
             client=client,
-            on_batch=moves(progress),
+            on_batch=done,
         )
-    _show_store(options, counts)
+    _show_scenes(options, done.fronts(), counts)
     return 1 if counts["failed"] else 0
 
 
@@ -185,7 +190,7 @@ def trace(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Count the scenes of a store by state and reason; the counts must add up to the scenes that searches found."""
-    from calfin_cloud.storage import count_scenes, read_fronts
+    from calfin_cloud.storage import count_scenes, read_fronts, told_change, told_holder
 
     if options.serve:
         from calfin_cloud.exporter import serve
@@ -195,10 +200,12 @@ def status(options: argparse.Namespace) -> int:
     lines = ["\t".join(str(row[name]) for name in ("scenes", "state", "reason")) for row in counts["reasons"]]
     lines.append(f"{counts['pending']}\tpending\tfound, but not mapped: `calfin map` goes on with them")
     lines.append(f"{counts['found']}\tscenes")
-    if counts["unfinished"]:
-        lines.append(f"`calfin {counts['unfinished']}` was stopped before its end: run it again to the end")
-    if writer := counts["written_by"]:
-        lines.append(f"`calfin {writer['verb']}` on {writer['host']} (process {writer['process']}) writes to it now")
+    writer = counts["written_by"]
+    if writer:
+        lines.append(told_holder(writer))
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if (mark := counts["unfinished"]) and (not writer or writer["free_from"] == "now" or writer["free_from"] < now):
+        lines.append(told_change(mark, options.store))
     tell(options, counts, *lines)
     if not options.json:
         fronts = read_fronts(options.store)
@@ -224,49 +231,68 @@ def retry(options: argparse.Namespace) -> int:
     from calfin_cloud.storage import count_scenes
 
     failed = sum(row["scenes"] for row in count_scenes(options.store)["reasons"] if row["state"] == "failed")
-    with _workers(options, "scenes mapped", failed, total=failed) as (client, progress):
-        counts = retry_failed(options.store, engine=options.engine, client=client, on_batch=moves(progress))
-    _show_store(options, counts)
+    with _workers(options, "scenes mapped", failed, total=failed) as (client, done):
+        counts = retry_failed(options.store, engine=options.engine, client=client, on_batch=done)
+    _show_scenes(options, done.fronts(), counts)
     return 1 if counts["failed"] else 0
 
 
-def _show_store(
+class _Done:
+    """The scenes that a run has written, batch by batch, as many as are shown; they move a bar on."""
+
+    def __init__(self, bar: Any) -> None:  # noqa: ANN401 - a bar of tqdm
+        self.bar, self._batches, self._n = bar, list[Any](), 0
+
+    def __call__(self, fronts: Any) -> None:  # noqa: ANN401 - imported lazily
+        """Take the fronts of a batch."""
+        n = fronts["key"].nunique()
+        self.bar.update(n)
+        if self._n < MOST_ROWS:
+            self._batches.append(fronts)
+        self._n += n
+
+    def fronts(self) -> Any:  # noqa: ANN401 - imported lazily
+        """Fronts of these scenes; the store is not read again, since it may have hundreds of thousands of scenes."""
+        import pandas as pd
+
+        if not self._batches:
+            return None
+        order = ["domain", "datetime", "scene_id", "front"]
+        return pd.concat(self._batches, ignore_index=True).sort_values(order, ignore_index=True)
+
+
+def _show_scenes(
     options: argparse.Namespace,
+    fronts: Any,  # noqa: ANN401 - imported lazily
     counts: Mapping[str, int],
-    compare: Callable[[Any], Any] | None = None,
+    distances: Any = None,  # noqa: ANN401
     skill: pd.DataFrame | None = None,
 ) -> None:
-    """Tell the table of a store's scenes, the counts, and how to open them as a map."""
+    """Tell the table of scenes, the counts, and how to open all of the store as a map."""
     from calfin_cloud.pipeline import summarise_scenes
-    from calfin_cloud.storage import read_fronts
 
-    fronts = read_fronts(options.store)
-    scenes = summarise_scenes(fronts, compare(fronts) if compare else None)
-    result = {"store": options.store, "counts": dict(counts), "scenes": records(scenes)}
-    lines = [
-        scenes.head(MOST_ROWS).to_string(index=False, na_rep=""),
-        ", ".join(f"{n} {state}" for state, n in counts.items()),
-        f"map of them: calfin report {shlex.quote(options.store)} --out report",
-    ]
+    result: dict[str, Any] = {"store": options.store, "counts": dict(counts), "scenes": []}
+    lines = []
+    if fronts is not None:
+        scenes = summarise_scenes(fronts, distances).head(MOST_ROWS)
+        result["scenes"] = records(scenes)
+        lines.append(scenes.to_string(index=False, na_rep=""))
+    lines.append(", ".join(f"{n} {state}" for state, n in counts.items()))
+    lines.append(f"map of them: calfin report {shlex.quote(options.store)} --out report")
     if skill is not None:
         result["skill"] = records(skill.reset_index(names="lines"))
         lines.append(skill.round(2).to_string(na_rep=""))
     tell(options, result, *lines)
 
 
-def moves(progress: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - a bar of tqdm
-    """Return what moves a bar on by the scenes of a batch."""
-    return lambda fronts: progress.update(fronts["key"].nunique())
-
-
 @contextmanager
 def _workers(
     options: argparse.Namespace, what: str, n_scenes: int, *, total: int | None = None
-) -> Iterator[tuple[Any, Any]]:
-    """Connect to the workers that the call asks for, and lend a bar for the scenes that they have done."""
+) -> Iterator[tuple[Any, _Done]]:
+    """Connect to the workers that the call asks for, and lend what takes the scenes of batches and moves a bar on."""
     with connected(options, n_scenes) as client, bar(options, what, "scene") as progress:
         progress.total = total
-        yield client, progress
+        yield client, _Done(progress)
 
 
 @contextmanager

@@ -254,6 +254,7 @@ def _add_retrace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
     parser.add_argument("--variant", choices=TRACED, help="settings of the tracing (default: as mapped)")
     parser.add_argument("--all", action="store_true", help="all scenes, also where nothing has changed")
+    parser.add_argument("--back", action="store_true", help="undo a `calfin retrace` that was stopped half way")
     _add_cluster(parser)
 
 

@@ -68,7 +68,8 @@ def _lines_of(told: Plan) -> list[str]:
         f"scenes: {told.found} found, {told.known} known, {told.to_do} to do",
         f"probe: {told.probed['read']} read ({', '.join(outcomes)}), {told.probed['mapped']} mapped; a scene: {steps}",
         f"to read over the network: {told.bytes_read / 1e9:.3f} GB in {told.requests} requests",
-        f"to write: {told.bytes_written / 1e9:.3f} GB in {told.files_written} files",
+        f"to write: {told.bytes_written / 1e9:.3f} GB in {told.files_written} files; "
+        f"in a bucket {told.store_requests} requests, {_a_scene(told):.1f} a scene with those to read it",
         f"tasks: {told.tasks}, {told.slots['all']} at once ({told.slots['gpu']} with a GPU)",
         f"minutes: {told.total_s / 60:.1f}, from {low:.1f} to {high:.1f}; "
         f"of these {told.start_s / 60:.1f} to start and {told.search_s / 60:.1f} to search",
@@ -76,6 +77,10 @@ def _lines_of(told: Plan) -> list[str]:
     if told.cost:
         lines.append("cost: " + ", ".join(f"{what} {much:.3g}" for what, much in told.cost.items()))
     return lines
+
+
+def _a_scene(told: Plan) -> float:
+    return (told.requests + told.store_requests) / max(told.to_do, 1)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

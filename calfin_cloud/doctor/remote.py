@@ -20,7 +20,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import band_of
-from calfin_cloud.storage import is_store, lease_holder, read_store
+from calfin_cloud.storage import is_store, lease_holder, read_store, told_change, unfinished_change
 from calfin_cloud.storage.files import create_whole, delete_files, on_disk, open_place, write_whole
 
 DEADLINE_S = 45.0
@@ -169,9 +169,9 @@ def check_made_by(store: str, crs: str, made_by: Mapping[str, Any]) -> Finding:
     except Exception as error:  # as above
         return problem("store content", error, "check the address of the store")
     wanted = {"crs": crs, **made_by}
-    if verb := found.get("unfinished"):
+    if mark := unfinished_change(found):
         return Finding(
-            "store content", "problem", f"`calfin {verb}` was stopped in it", f"run `calfin {verb}` to its end"
+            "store content", "problem", f"`calfin {mark['verb']}` was stopped in it", told_change(mark, store)
         )
     if differing := sorted(key for key in wanted if found.get(key) != wanted[key]):
         remedy = "choose another store" + ("" if "crs" in differing else ", or map with --recompute")

@@ -14,6 +14,7 @@ from shapely.geometry import MultiLineString, mapping
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import cut_at_antimeridian
+from calfin_cloud.schema import short_name
 
 PARQUET, ZARR = "application/vnd.apache.parquet", "application/vnd+zarr"
 LICENSE = "other"
@@ -65,7 +66,7 @@ def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses)
     parts = [part for line in lines for part in shapely.get_parts(cut_at_antimeridian(line))]
     shape = footprint if not parts else parts[0] if len(parts) == 1 else MultiLineString(parts)
     item = pystac.Item(
-        f"{first['domain']}-{quote(first['scene_id'], safe='')}",
+        short_name(f"{first['domain']}-{quote(first['scene_id'], safe='')}", of=str(first["key"])),
         mapping(shape),
         list(shape.bounds),
         first["datetime"].to_pydatetime().astimezone(UTC),

@@ -152,7 +152,7 @@ def _warp(file: rasterio.DatasetReader, layer: Layer, grid: GeoBox, seconds: flo
             **where,
             **_kernel_scale(file, scale, grid.resolution.x),
         )
-    if file.dtypes[0] == "float64" and np.isposinf(target).any():
+    if file.dtypes[0] == "float64" and np.isinf(target).any():
         raise ValueError("it has numbers beyond float32: scale it with gdal_translate -scale")
     return target
 

@@ -5,7 +5,7 @@ from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import check_wanted, map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
 from calfin_cloud.pipeline.reports import summarise_scenes
-from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by
+from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by, settings_from
 from calfin_cloud.pipeline.shards import of_shard
 from calfin_cloud.pipeline.updating import recompute_changed, retrace_fronts, retry_failed
 
@@ -23,6 +23,7 @@ __all__ = [
     "recompute_changed",
     "retrace_fronts",
     "retry_failed",
+    "settings_from",
     "summarise_scenes",
     "trace_image",
     "write_image_fronts",

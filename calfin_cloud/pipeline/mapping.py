@@ -19,7 +19,17 @@ from calfin_cloud.pipeline.runners import check_network, in_order, map_batches, 
 from calfin_cloud.pipeline.scene import calibration_of
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of
 from calfin_cloud.pipeline.tables import scene_rows, tables_of
-from calfin_cloud.storage import Tables, check_made_alike, hold_lease, is_store, open_store, tidy, write_batch
+from calfin_cloud.storage import (
+    NOTHING,
+    Tables,
+    check_made_alike,
+    hold_lease,
+    is_store,
+    open_store,
+    tidy,
+    write_batch,
+    write_scenes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +148,9 @@ def tables_of_batches(
 ) -> Iterator[Tables]:
     """Map some batches; their masks and pictures are written, their tables are returned."""
     for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
+        # Also those without masks: what an earlier model made of a scene must not outlive a mapping that came to none.
+        masks = [NOTHING if isinstance(of, Exception) else of.get("masks", NOTHING) for of in results]
+        write_scenes(store, batch.domain.name, dict(zip(batch.places, masks, strict=True)))
         yield tables_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain)
 
 

@@ -33,6 +33,13 @@ LOOKS_A_SCENE = 4
 TASKS_A_GROUP = 11
 """Tasks of a group of scenes: the six steps, and what takes pictures to the network and tells how many there are."""
 
+FILES_A_BATCH = 7
+"""Shards of masks, candidates and grey pictures, and the four files of the tables."""
+
+REQUESTS_A_BATCH = 42
+"""What it takes to put these into a bucket, each commit staged, checked and given its name; counted on a real S3 server
+(`tests/test_planning.py`)."""
+
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
 
@@ -59,7 +66,7 @@ class Prices:
     egress_gb
         10^9 bytes of scenes that are read over the network.
     requests_1000
-        Thousand requests for reading scenes, and files written.
+        Thousand requests to read scenes and to write results.
     storage_gb_month
         10^9 bytes of results, for one month.
     """
@@ -89,7 +96,9 @@ class Plan:
     bytes_read, requests
         Over the network, for the scenes; nothing for scenes on disk.
     bytes_written, files_written
-        Masks and pictures of the scenes; the tables of a batch, four files, and the report come on top.
+        Masks, pictures and tables; those bytes of the tables, and the report, come on top.
+    store_requests
+        To write them into a bucket; with the requests above, those of a scene are these two over `to_do`.
     start_s, search_s, work_s
         Seconds until the workers are ready, to search the catalogue, and from then on.
     range_s
@@ -116,6 +125,7 @@ class Plan:
     work_s: float
     total_s: float
     range_s: tuple[float, float]
+    store_requests: int = 0
     cost: dict[str, float] = field(default_factory=dict)
 
 
@@ -164,17 +174,28 @@ def plan_run(
     chosen = [(item.to_dict(transform_hrefs=False), domain) for item, domain in _spread(pool, n_read, seed)]
     probe = probe_scenes(chosen, n_mapped, settings, beside=store, client=client) if chosen else NO_PROBE
     n_tasks = _count_tasks(rows, domains, batch_size, client)
-    plan = _plan_from(rows, probe, slots, n_tasks=n_tasks, start_s=started_s + probe.start_s, search_s=search_s)
+    n_batches = _count_batches(rows, domains, batch_size)
+    plan = _plan_from(
+        rows, probe, slots, n_tasks=n_tasks, n_batches=n_batches, start_s=started_s + probe.start_s, search_s=search_s
+    )
     return replace(plan, cost=_cost(plan, prices))
 
 
 def _plan_from(
-    rows: list[dict[str, Any]], probe: Probe, slots: Slots, *, n_tasks: int, start_s: float, search_s: float
+    rows: list[dict[str, Any]],
+    probe: Probe,
+    slots: Slots,
+    *,
+    n_tasks: int,
+    n_batches: int,
+    start_s: float,
+    search_s: float,
 ) -> Plan:
     """Take what the scenes of the probe took for all scenes to do."""
     found, known, to_do = (sum(row[name] for row in rows) for name in ("found", "known", "to_do"))
     work_s, off_s = _work_seconds(probe, slots, to_do)
     n_read, to_map = max(len(probe.read_s), 1), to_do * _share(probe)
+    n_pictures = _mean([m.files for m in probe.mapped]) * to_map
     return Plan(
         scenes=rows,
         found=found,
@@ -188,7 +209,8 @@ def _plan_from(
         bytes_read=round(probe.fetched.bytes / n_read * to_do),
         requests=round(probe.fetched.requests / n_read * to_do),
         bytes_written=round(_mean([m.bytes for m in probe.mapped]) * to_map),
-        files_written=round(_mean([m.files for m in probe.mapped]) * to_map),
+        files_written=round(n_pictures) + FILES_A_BATCH * n_batches,
+        store_requests=round(n_pictures) + REQUESTS_A_BATCH * n_batches,
         start_s=start_s,
         search_s=search_s,
         work_s=work_s,
@@ -292,6 +314,14 @@ def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else 0.0
 
 
+def _count_batches(rows: Sequence[dict[str, Any]], domains: Sequence[Domain], batch_size: int) -> int:
+    """Count the batches that the scenes to do become."""
+    to_do = Counter[str]()
+    for row in rows:
+        to_do[row["domain"]] += row["to_do"]
+    return sum(-(-to_do[domain.name] // batch_length(domain, batch_size)) for domain in domains)
+
+
 def _count_tasks(
     rows: Sequence[dict[str, Any]], domains: Sequence[Domain], batch_size: int, client: Client | None
 ) -> int:
@@ -315,7 +345,7 @@ def _cost(plan: Plan, prices: Prices) -> dict[str, float]:
         "cpu": prices.cpu_hour * hours * (slots["all"] - slots["gpu"]),
         "gpu": prices.gpu_hour * hours * slots["gpu"],
         "egress": prices.egress_gb * plan.bytes_read / 1e9,
-        "requests": prices.requests_1000 * (plan.requests + plan.files_written) / 1000,
+        "requests": prices.requests_1000 * (plan.requests + plan.store_requests) / 1000,
         "storage": prices.storage_gb_month * plan.bytes_written / 1e9,
     }
     paid = {name: round(cost, 4) for name, cost in parts.items() if cost}

@@ -24,11 +24,11 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import SceneMasks, predict_scene, tracing_mask
 from calfin_cloud.pipeline.runners import placement_of, share_sensors
-from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, store_and_trace
+from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, trace_predicted
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.schema import SceneError, to_levels
 from calfin_cloud.sensors import acquired, item_of
-from calfin_cloud.storage import add_scenes, keep_domain, open_store
+from calfin_cloud.storage import add_scenes, keep_domain, open_store, write_scenes
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TimedMasks(NamedTuple):
 
 
 class Mapped(NamedTuple):
-    """A scene that was mapped: seconds of its steps after reading, bytes and files of its results."""
+    """A scene that was mapped: seconds of its steps after reading, bytes of its results, files of its own."""
 
     network_s: float
     trace_s: float
@@ -205,10 +205,11 @@ def trace(
         before = _sizes(store)
         began = time.perf_counter()
         (target,) = Group(store, domain, [item], [0]).targets
-        store_and_trace(predicted.masks, timed.look.channels[..., 0], target, settings)
+        facts = trace_predicted(predicted.masks, timed.look.channels[..., 0], target, settings)
+        write_scenes(store, domain.name, {target.place: facts["masks"]})
         seconds = time.perf_counter() - began
-        new = [size for path, size in _sizes(store).items() if path not in before]
-    return Mapped(predicted.network_s, seconds, sum(new), len(new))
+        new = {path: size for path, size in _sizes(store).items() if path not in before}
+    return Mapped(predicted.network_s, seconds, sum(new.values()), sum("/masks/" not in path for path in new))
 
 
 def rehearse(settings: MapSettings) -> float:

@@ -27,10 +27,10 @@ from calfin_cloud import network as networks  # Keras waits until it is needed, 
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import VERIFIED, Pictures, predict_pictures
-from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
+from calfin_cloud.network import PICTURE_SIZE, InferenceSettings, network_id
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Group, Result, calibration_of, look, map_looks
-from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.settings import MapSettings, calibration_id
 from calfin_cloud.sensors import Sensor, own_sensors, register_sensor
 
 log = logging.getLogger(__name__)
@@ -84,10 +84,12 @@ def check_network(settings: MapSettings, client: Client | None) -> None:
     Raises
     ------
     ValueError
-        For a wrong file, a missing engine, too little memory, or a worker that says GPU and has none.
+        For a wrong file, a missing engine, too little memory, a worker that says GPU and has none, or workers that
+        have other files than this process.
     """
     if client is None:
-        return load(settings)
+        load(settings)
+        return
     if blind := blind_workers(client):
         raise ValueError(
             f"workers that say GPU see none: {blind[:3]}{' and more' if len(blind) > 3 else ''}; the network would run "
@@ -95,12 +97,17 @@ def check_network(settings: MapSettings, client: Client | None) -> None:
             "without --resources GPU=1"
         )
     try:
-        client.submit(load, settings, resources=placement_of(client).network, pure=False).result()
+        there = client.submit(load, settings, resources=placement_of(client).network, pure=False).result()
     except KilledWorker as error:
         raise ValueError(
             "workers end while they load the network, most likely for want of memory: give each 1.5 GB or more "
             f"(--worker-memory 2GiB, or the limit of its pod), or see their logs ({error})"
         ) from error
+    if there != (here := _ids(settings)):
+        raise ValueError(
+            f"workers have other files of {settings.network}: weights and calibration there {there}, here {here}; "
+            "put the same files and version there"
+        )
 
 
 def blind_workers(client: Client) -> list[str]:
@@ -120,11 +127,19 @@ def _count_gpus() -> int:
     return networks.count_gpus()
 
 
-def load(settings: MapSettings) -> None:
-    """Predict an empty picture, so that the network and its verifier stay in this process; read the calibration."""
+def load(settings: MapSettings) -> tuple[str, str]:
+    """Predict an empty picture, so that the network and its verifier stay in this process; read the calibration.
+
+    Returns digests of both.
+    """
     empty = np.zeros((1, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
     predict_pictures(empty, np.array([True]), network=settings.network, settings=settings.inference)
     calibration_of(settings.network)  # one of other weights would fail every scene
+    return _ids(settings)
+
+
+def _ids(settings: MapSettings) -> tuple[str, str]:
+    return network_id(settings.network), calibration_id(settings.network)
 
 
 def map_batches(

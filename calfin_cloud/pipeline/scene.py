@@ -1,4 +1,4 @@
-"""The way of a scene, step by step: read, look, predict in two passes, store, trace; plain functions, in their order.
+"""The way of a scene, step by step: read, look, predict in two passes, trace; plain functions, in their order.
 
 A step takes the scenes of a group (some scenes of one domain), and a scene that fails leaves the others alone.
 """
@@ -37,14 +37,15 @@ from calfin_cloud.pipeline.settings import MapSettings, calibration_id
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
-from calfin_cloud.storage import read_candidates, read_scene_grey, read_scene_masks, write_masks, write_picture
+from calfin_cloud.storage import encode_scene, read_candidates, read_scene_grey, read_scene_masks, write_picture
 from calfin_cloud.timeseries import length_scale
 
 Item = dict[str, Any]
 """A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""
 
 Facts = dict[str, Any]
-"""What is known of a scene: `reason`, `detail`, fractions, and where it was traced `fronts`, `rejected`, `polygons`."""
+"""What is known of a scene: `reason`, `detail`, fractions, and where it was traced `fronts`, `rejected`, `polygons`,
+and the `masks` that are yet to be stored."""
 
 Result = Facts | Exception
 
@@ -128,14 +129,14 @@ def look(group: Group, *, settings: MapSettings) -> Looks:
 
 
 def finish(group: Group, looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSettings) -> list[Result]:
-    """Store and trace the scenes that were predicted; of the others, say why they were not."""
+    """Trace the scenes that were predicted; of the others, say why they were not."""
     results = []
     for target, facts, channels, predicted in zip(group.targets, looks.facts, looks.channels, masks, strict=True):
         if isinstance(facts, Exception) or predicted is None or channels is None:
             results.append(facts)
             continue
         try:
-            results.append(facts | store_and_trace(predicted, channels[..., 0], target, settings))
+            results.append(facts | trace_predicted(predicted, channels[..., 0], target, settings))
         except Exception as error:
             results.append(error)
     return results
@@ -190,11 +191,11 @@ def why_left_out(facts: Mapping[str, float], settings: MapSettings) -> dict[str,
     return {}
 
 
-def store_and_trace(predicted: SceneMasks, grey: NDArray[np.uint8], target: Target, settings: MapSettings) -> Facts:
-    """Write the masks of a scene and its grey picture (y, x), and trace its fronts; return what was found."""
-    store, domain, place, *_ = target
-    write_masks(store, domain.name, place, predicted.masks, candidates=predicted.boxes, grey=grey)
-    return trace_scene(from_levels(predicted.masks), predicted.boxes, grey, target, settings)
+def trace_predicted(predicted: SceneMasks, grey: NDArray[np.uint8], target: Target, settings: MapSettings) -> Facts:
+    """Trace the fronts of a scene; return what was found, and its masks and grey picture (y, x) to be stored."""
+    encoded = encode_scene(predicted.masks, candidates=predicted.boxes, grey=grey)
+    found = trace_scene(from_levels(predicted.masks), predicted.boxes, grey, target, settings)
+    return found | {"masks": encoded}
 
 
 def trace_scene(

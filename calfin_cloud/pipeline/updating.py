@@ -23,16 +23,16 @@ from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import Batch, FindScenes
 from calfin_cloud.pipeline.mapping import tables_of_batches
 from calfin_cloud.pipeline.runners import check_network, in_order, run_each
-from calfin_cloud.pipeline.scene import Group, Result, retrace
+from calfin_cloud.pipeline.scene import Group, Result, calibration_of, retrace
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of, saved, settings_from
 from calfin_cloud.pipeline.tables import tables_of, with_new_rows
-from calfin_cloud.schema import UNSEEN, front_key
+from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     Stored,
     Tables,
     begin_change,
     check_finished,
-    clear_masks,
+    check_room,
     due_keys,
     end_change,
     hold_lease,
@@ -117,6 +117,10 @@ def retry_failed(
             failed, now = [key for job in jobs for key in job.mapped], datetime.now(UTC)
             due = set(due_keys(store, failed, now))
             jobs = [replace(job, mapped=keys) for job in jobs if (keys := [key for key in job.mapped if key in due])]
+        if jobs:
+            check_network(settings, client)  # a wrong one ends the run here, not scene by scene
+            check_room(store, [job.stored for job in jobs])
+        if only_due:
             note_tries(store, due, failed, now, check)  # before, so that a scene that ends the run is counted too
         return _run(store, jobs, settings, client, on_batch, check)
 
@@ -180,6 +184,7 @@ def retrace_fronts(
         ]
         jobs = [replace(job, recipe={**job.stored.recipe, "fronts": job.recipe["fronts"]}) for job in jobs]
         made = {"settings": saved(wanted), "calibration": made_by(wanted)["calibration"]}
+        calibration_of(wanted.network)  # a wrong one ends the run here, before the store is touched
         return _change(store, RETRACE, jobs, domains, wanted, made, client=client, on_batch=on_batch, check=check)
 
 
@@ -309,6 +314,7 @@ def _change(
     new = [d for d in domains if d.name in kept and d != kept[d.name]]
     if not jobs and not new and found == found | json.loads(json.dumps(made)) and "unfinished" not in found:
         return Counter(front=0, no_front=0, failed=0)
+    check_room(store, [job.stored for job in jobs])
     check()
     begin_change(store, verb, **made)
     for domain in new:
@@ -365,9 +371,6 @@ def _map_again(
     scenes = [pystac.Item.from_dict(item, preserve_dict=True) for item in items.values()]
     batch = Batch(domain, scenes, [places[scene.id] for scene in scenes])
     (tables,) = tables_of_batches([batch], store, settings, client)
-    # Masks of an earlier model must not outlive a mapping that came to none, or a retrace would trace them.
-    for row in tables.fronts[tables.fronts["reason"].isin(UNSEEN)].itertuples():
-        clear_masks(store, domain.name, places[row.scene_id])
     return tables
 
 

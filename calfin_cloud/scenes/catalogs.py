@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import json
+import logging
 import os
 import random
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import fsspec
@@ -32,6 +35,9 @@ from calfin_cloud.scenes.frozen import is_frozen, read_frozen
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
 from calfin_cloud.sensors import CATALOG_FIELD, read_assets
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 Feature = dict[str, Any]
 """A STAC item as its JSON values."""
 
@@ -74,25 +80,32 @@ class Wanted(NamedTuple):
 def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     """Read the items of a catalogue: from an API those that are wanted, else all that there are.
 
+    Items that are none are left out, each with a warning that names it and says why.
+
     Every item has an absolute self link or none, absolute asset addresses, `properties.datetime` in UTC, and the mark
     of its catalogue. Raises `ValueError` for what cannot be read, `CatalogUnreachableError` for what may be read later,
     at the page or file where that shows.
     """
     reader = _Reader()
     known: set[str] = set()
-    catalog = shown(address)
-    n_items, is_api = 0, False
+    n_items, n_used, is_api = 0, 0, False
+    catalog, frozen = shown(address), is_frozen(address)
     with _telling(address):
-        if is_frozen(address):
+        if frozen:
             found = ((feature, address) for feature in read_frozen(address, wanted.area.bounds, wanted.period))
         else:
             root, is_api = _read_root(address, reader)
             found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
         for feature, base in found:
             n_items += 1
-            known.add(feature.get("collection") or "")
-            yield _settled(feature, base, catalog)
-    if unknown := set(wanted.collections) - known if n_items and not is_api and not is_frozen(address) else None:
+            settled = unless_odd(partial(_settled, base=base, catalog=catalog, is_new=is_api or frozen), feature)
+            if settled is not None:
+                n_used += 1
+                known.add(settled["collection"] or "")
+                yield settled
+        if n_items and not n_used:
+            raise TypeError(f"none of its {n_items} items can be used, see the warnings")
+    if unknown := set(wanted.collections) - known if n_items and not is_api and not frozen else None:
         raise ValueError(_unknown_collections(address, unknown, known))
 
 
@@ -129,6 +142,17 @@ def _telling(address: str) -> Iterator[None]:
             f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, "
             "or the name of a public catalogue"
         ) from error
+
+
+def unless_odd(use: Callable[[Feature], T], feature: Feature) -> T | None:
+    """Use an item; leave out one that cannot be used, with a warning that names it, so that its catalogue goes on."""
+    try:
+        return use(feature)
+    except Exception as error:
+        name = feature.get("id") if isinstance(feature, dict) else None
+        told = repr(name) if isinstance(name, str) else str(feature)[:100]
+        log.warning("left out the item %s: %s", told, _told(error))
+        return None
 
 
 def absolute(address: str) -> str:
@@ -198,7 +222,7 @@ def _api_items(root: dict[str, Any], address: str, reader: _Reader, wanted: Want
             if following is not None:
                 waiting = ahead.submit(reader.read_json, pystac.Link.from_dict(following), parameters=parameters)
             for feature in page["features"]:
-                yield feature, _self_href(feature) or address
+                yield feature, address
             if following is None:
                 return
     raise _KnownError(f"{shown(address)} lists more than {MOST_PAGES} pages: narrow the period or the collections")
@@ -207,12 +231,12 @@ def _api_items(root: dict[str, Any], address: str, reader: _Reader, wanted: Want
 def _static_items(root: dict[str, Any], address: str, reader: _Reader) -> Iterator[tuple[Feature, str]]:
     if root.get("type") == "FeatureCollection":
         for feature in root["features"]:
-            yield _migrated(feature), _self_href(feature) or address
+            yield feature, address
     elif root.get("type") == "Feature":
-        yield _migrated(_with_self_link(root, address)), address
+        yield _with_self_link(root, address), address
     else:
         for href, feature in _linked_items(root, address, reader):
-            yield _migrated(_with_self_link(feature, href)), href
+            yield _with_self_link(feature, href) if isinstance(feature, dict) else feature, href
 
 
 def _linked_items(root: dict[str, Any], address: str, reader: _Reader) -> Iterator[tuple[str, Feature]]:
@@ -242,12 +266,17 @@ def _migrated(feature: Feature) -> Feature:
 
 
 def _self_href(feature: Feature) -> str | None:
-    links = feature.get("links") or []
-    return next((link["href"] for link in links if link.get("rel") == "self" and "://" in link["href"]), None)
+    own = [str(link.get("href")) for link in _links(feature) if link.get("rel") == "self"]
+    return next((href for href in own if "://" in href), None)
+
+
+def _links(feature: Feature) -> list[dict[str, Any]]:
+    links = feature.get("links")
+    return [link for link in links if isinstance(link, dict)] if isinstance(links, list) else []
 
 
 def _with_self_link(feature: Feature, href: str) -> Feature:
-    others = [link for link in feature.get("links", []) if link.get("rel") != "self"]
+    others = [link for link in _links(feature) if link.get("rel") != "self"]
     return feature | {"links": [{"rel": "self", "href": href, "type": "application/json"}, *others]}
 
 
@@ -266,21 +295,26 @@ def _place(href: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _settled(feature: Feature, base: str, catalog: str) -> Feature:
+def _settled(feature: Feature, *, base: str, catalog: str, is_new: bool) -> Feature:
     """Give an item absolute asset addresses, a datetime, and the mark of its catalogue, whatever it says itself.
 
     Of its assets those stay that may be read, a fifth of what a Landsat item weighs; all of one that has none of them.
     """
-    if not pystac.Item.matches_object_type(feature) or not isinstance(feature["id"], str) or not feature["id"]:
-        raise TypeError(f"got an item without id or type: {str(feature)[:100]}")
+    if not isinstance(feature, dict) or not isinstance(feature.get("id"), str) or not feature["id"]:
+        raise TypeError("it has no id")
+    feature = feature if is_new else _migrated(feature)
+    if not pystac.Item.matches_object_type(feature):
+        raise TypeError("it is not of the type of a STAC item")
+    feature["collection"] = None if feature.get("collection") is None else str(feature["collection"])
+    base = _self_href(feature) or base
     assets, read = feature.get("assets", {}), read_assets()
     feature["assets"] = {key: asset for key, asset in assets.items() if key in read} or assets
     for asset in feature["assets"].values():
+        if not isinstance(asset["href"], str):
+            raise TypeError(f"the address of an asset is {str(asset['href'])[:100]}")
         if not ABSOLUTE.match(asset["href"]):
             asset["href"] = _joined(base, asset["href"])
-    feature["links"] = [
-        link for link in feature.get("links") or () if link.get("rel") == "self"
-    ]  # nothing reads others
+    feature["links"] = [link for link in _links(feature) if link.get("rel") == "self"]  # nothing reads others
     feature["properties"]["datetime"] = _datetime(feature)
     feature[CATALOG_FIELD] = catalog
     return feature
@@ -291,12 +325,18 @@ def _datetime(feature: Feature) -> str:
     properties = feature["properties"]
     text = properties.get("datetime") or properties.get("start_datetime")
     if not text:
-        raise ValueError(f"the item {feature['id']} has no datetime")
+        raise ValueError("it has no datetime")
     try:
-        moment = datetime.fromisoformat(text)
+        return rfc3339(in_utc(_moment(text)))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"its datetime is {str(text)[:100]!r}: {error}") from None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
     except ValueError:  # of the many ways to write a time pystac knows more, in forty times the time
-        moment = str_to_datetime(text)
-    return rfc3339(in_utc(moment))
+        return str_to_datetime(text)
 
 
 # Reading JSON
@@ -325,7 +365,12 @@ class _Reader(StacApiIO):
         was_on = gc.isenabled()
         gc.disable()
         try:
-            return super().json_loads(txt, *args, **kwargs)
+            try:
+                return super().json_loads(txt, *args, **kwargs)
+            except ValueError:  # orjson takes neither NaN nor half characters, which are in what some servers send
+                whole = json.dumps(json.loads(txt), ensure_ascii=False).encode("utf-8", "replace")
+                loaded: dict[str, Any] = json.loads(whole)
+                return loaded
         finally:
             if was_on:
                 gc.enable()

@@ -65,7 +65,7 @@ def date_range(text: str, period: str) -> tuple[datetime, datetime]:
         if not re.match(r"\d{4}-\d{2}-\d{2}[T ]", text):
             raise ValueError(f"{text!r} is no date")
         moment = in_utc(datetime.fromisoformat(text))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(
             f"cannot read the period {period!r}: {error}; write years, months, days or ISO times, as 2019-06/2019-09"
         ) from error
@@ -84,4 +84,4 @@ def rfc3339(moment: datetime | None) -> str:
 
 def _span(first: datetime, n_days: int) -> tuple[datetime, datetime]:
     first = first.replace(tzinfo=UTC)
-    return first, first + timedelta(days=n_days) - timedelta(microseconds=1)
+    return first, first + timedelta(days=n_days, microseconds=-1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from operator import length_hint
 from pathlib import Path
 
 import pystac
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, read_title, shown
+from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, read_title, shown, unless_odd
 from calfin_cloud.scenes.footprints import footprint_touches
 from calfin_cloud.scenes.listing import Counted, sort_unique
 from calfin_cloud.scenes.periods import period_bounds
@@ -49,7 +50,8 @@ def search_scenes(
     """Find the items of a catalogue that touch the domain within the period, sorted by time and id, each id once.
 
     Asset addresses come out absolute and unsigned. An item without geometry and bounding box is kept, since it may
-    touch the domain; an item without a cloud cover passes `max_cloud`; one dated in the future is kept. Of the items
+    touch the domain; an item without a cloud cover passes `max_cloud`; one dated in the future is kept. An item
+    that cannot be read is left out with a warning that names it and says why. Of the items
     with one id, as where a catalogue changes while its pages are read, the one `updated` last stays, else the earliest.
 
     Parameters
@@ -141,9 +143,11 @@ def stream_scenes(
     wanted = Wanted(
         domain.area_lonlat, period_bounds(period), list(collections or (named.collections if named else ()))
     )
-    kept = (feature for feature in read_features(address, wanted) if _is_wanted(feature, wanted, max_cloud))
+    is_wanted = partial(_is_wanted, wanted=wanted, max_cloud=max_cloud)
+    kept = (feature for feature in read_features(address, wanted) if unless_odd(is_wanted, feature))
     listing = sort_unique(kept, name=shown(address))
-    return Counted(map(_parsed, listing), length_hint(listing))
+    items = (unless_odd(item_of, feature) for feature in listing)
+    return Counted((item for item in items if item is not None), length_hint(listing))
 
 
 def describe_catalog(catalog: str | Path) -> str:
@@ -169,13 +173,3 @@ def _is_wanted(feature: Feature, wanted: Wanted, max_cloud: float | None) -> boo
         and (max_cloud is None or not isinstance(cloud, int | float) or cloud <= max_cloud)
         and footprint_touches(feature["id"], feature.get("geometry"), feature.get("bbox"), wanted.area)
     )
-
-
-def _parsed(feature: Feature) -> pystac.Item:
-    try:
-        return item_of(feature)
-    except Exception as error:
-        raise ValueError(
-            f"cannot read the item {feature['id']} of the catalogue: {type(error).__name__} {error}; "
-            "leave it out by period or collection, or tell its publisher"
-        ) from error

@@ -1,41 +1,40 @@
 """Masks go to Zarr; fronts, rejected candidates and polygons to GeoParquet: below any fsspec URI, idempotent by key.
 
 A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
-group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the same scenes
-`rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`, and
-`pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
-`flags/<domain>.json` (doubts in time); `tries.json` (failed scenes that were tried again); `shards/` (stores of
-shards, see `merge_stores`); `replaced/` (files of batches that were replaced less than a day ago); while a
-run writes, `lease-*`.
+group, a scene a chunk, some scenes a shard), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the
+same scenes `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`,
+and `pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
+`flags/<domain>.json` (doubts in time); `tries.json` (failed scenes that were tried again); `shards/` (stores of shards,
+see `merge_stores`); `replaced/` (files of batches that were replaced less than a day ago, domains as they were before
+the last change of all); while a run writes, `lease-*`.
 """
 
+from calfin_cloud.storage.changes import before_change, begin_change, check_room, end_change
 from calfin_cloud.storage.commits import tidy, write_batch
 from calfin_cloud.storage.compaction import compact_store
 from calfin_cloud.storage.files import DamagedFileError, digest
 from calfin_cloud.storage.flags import checked_domains, read_flags, write_flags
 from calfin_cloud.storage.items import item_digest, unsigned, unsigned_item
-from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder
+from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder, told_holder
 from calfin_cloud.storage.ledger import count_scenes
 from calfin_cloud.storage.masks import (
-    EDGES,
     NO_BOXES,
-    add_scenes,
-    clear_masks,
-    masks_url,
+    NOTHING,
+    EncodedScene,
+    encode_scene,
     read_candidates,
     read_masks,
-    read_places,
     read_scene_grey,
     read_scene_masks,
     write_masks,
+    write_scenes,
 )
 from calfin_cloud.storage.merging import merge_stores, shard_places
+from calfin_cloud.storage.places import EDGES, add_scenes, masks_url, read_places
 from calfin_cloud.storage.reviews import instant, read_reviews, write_review
 from calfin_cloud.storage.stores import (
-    begin_change,
     check_finished,
     check_made_alike,
-    end_change,
     is_store,
     keep_domain,
     open_store,
@@ -43,6 +42,8 @@ from calfin_cloud.storage.stores import (
     read_picture,
     read_store,
     read_store_domains,
+    told_change,
+    unfinished_change,
     write_picture,
 )
 from calfin_cloud.storage.tables import (
@@ -61,22 +62,26 @@ from calfin_cloud.storage.tries import due_keys, note_tries
 
 __all__ = [
     "EDGES",
+    "NOTHING",
     "NO_BOXES",
     "DamagedFileError",
+    "EncodedScene",
     "LeaseLostError",
     "StoreInUseError",
     "Stored",
     "Tables",
     "add_scenes",
+    "before_change",
     "begin_change",
     "check_finished",
     "check_made_alike",
+    "check_room",
     "checked_domains",
-    "clear_masks",
     "compact_store",
     "count_scenes",
     "digest",
     "due_keys",
+    "encode_scene",
     "end_change",
     "finished_keys",
     "hold_lease",
@@ -109,6 +114,9 @@ __all__ = [
     "read_tables",
     "shard_places",
     "tidy",
+    "told_change",
+    "told_holder",
+    "unfinished_change",
     "unsigned",
     "unsigned_item",
     "write_batch",
@@ -116,4 +124,5 @@ __all__ = [
     "write_masks",
     "write_picture",
     "write_review",
+    "write_scenes",
 ]

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,8 +84,29 @@ def hold_lease(store: str, verb: str) -> Iterator[Callable[[], None]]:
 
 
 def lease_holder(store: str) -> dict[str, Any] | None:
-    """Who writes to the store now: `verb`, `host`, `process`, `since`; None where nobody does."""
-    return _holder(*open_place(store))
+    """Who writes to the store now: `verb`, `host`, `process`, `since`; None where nobody does.
+
+    `free_from` is when the store is free if that run was killed: at once where its process is one of this machine.
+    """
+    fs, root = open_place(store)
+    holder = _holder(fs, root)
+    if holder is None:
+        return None
+    last = _last_sign(fs, root, holder)
+    gone = _is_gone(holder)
+    return holder | {"free_from": "now" if gone else _instant(last + timedelta(seconds=EXPIRES_S))}
+
+
+def told_holder(holder: Mapping[str, Any]) -> str:
+    """Say who writes to a store, and when it is free if that run was killed.
+
+    >>> told_holder({"verb": "map", "host": "a", "process": 7, "free_from": "now"})
+    '`calfin map` on a (process 7) was killed while it wrote: the store is free'
+    """
+    who = f"`calfin {holder.get('verb', '?')}` on {holder.get('host', '?')} (process {holder.get('process', '?')})"
+    if holder.get("free_from") == "now":
+        return f"{who} was killed while it wrote: the store is free"
+    return f"{who} writes to it now; if it was killed, the store is free from {holder.get('free_from', '?')} on"
 
 
 def commit_whole(fs: fsspec.AbstractFileSystem, root: str, path: str, data: bytes) -> None:
@@ -119,7 +140,7 @@ class _Lease:
                 move_file(self.fs, self.sign, self.holder)
                 self.give_sign()
             else:
-                raise self._in_use(before, self._last_sign(before) + timedelta(seconds=EXPIRES_S))
+                raise self._in_use(before, _last_sign(self.fs, self.root, before) + timedelta(seconds=EXPIRES_S))
             self._delete_others()
             if not self._is_mine():
                 raise self._in_use(_holder(self.fs, self.root) or {})
@@ -180,21 +201,13 @@ class _Lease:
 
     def _has_ended(self, holder: dict[str, Any]) -> bool:
         """Whether the process of a lease is gone, if it is one of this machine, or has long given no sign."""
-        if holder.get("machine") == _machine() and _started(int(holder["process"])) != holder["started"]:
+        if _is_gone(holder):
             return True
         now: datetime = self.fs.modified(self.sign)
-        return (now - self._last_sign(holder)).total_seconds() > EXPIRES_S
-
-    def _last_sign(self, holder: dict[str, Any]) -> datetime:
-        """When a holder last said that it lives, by the clock of the storage."""
-        times = [datetime.min.replace(tzinfo=UTC)]
-        for path in (self.holder, f"{self.root}/lease-{holder.get('token')}"):
-            with suppress(FileNotFoundError):
-                times.append(self.fs.modified(path))
-        return max(times)
+        return (now - _last_sign(self.fs, self.root, holder)).total_seconds() > EXPIRES_S
 
     def _in_use(self, holder: dict[str, Any], until: datetime | None = None) -> StoreInUseError:
-        killed = f"; if it was killed, the store is free from {until:%Y-%m-%dT%H:%M:%SZ} on" if until else ""
+        killed = f"; if it was killed, the store is free from {_instant(until)} on" if until else ""
         return StoreInUseError(
             f"{self.store} is being written by `calfin {holder.get('verb', '?')}` on {holder.get('host', '?')} "
             f"(process {holder.get('process', '?')}) since {holder.get('since', '?')}: wait for its end{killed}"
@@ -221,6 +234,24 @@ def _holder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, Any] | None:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _is_gone(holder: Mapping[str, Any]) -> bool:
+    """Whether a holder was a process of this machine, and that is gone."""
+    return holder.get("machine") == _machine() and _started(int(holder["process"])) != holder["started"]
+
+
+def _last_sign(fs: fsspec.AbstractFileSystem, root: str, holder: Mapping[str, Any]) -> datetime:
+    """When a holder last said that it lives, by the clock of the storage."""
+    times = [datetime.min.replace(tzinfo=UTC)]
+    for path in (f"{root}/{HOLDER}", f"{root}/lease-{holder.get('token')}"):
+        with suppress(FileNotFoundError):
+            times.append(fs.modified(path))
+    return max(times)
+
+
+def _instant(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _about(verb: str, token: str) -> bytes:

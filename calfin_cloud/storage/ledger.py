@@ -8,8 +8,8 @@ from typing import Any
 from calfin_cloud.schema import STATES, front_key
 from calfin_cloud.storage.files import read_each
 from calfin_cloud.storage.leases import lease_holder
-from calfin_cloud.storage.masks import read_places
-from calfin_cloud.storage.stores import read_store, read_store_domains
+from calfin_cloud.storage.places import read_places
+from calfin_cloud.storage.stores import read_store, read_store_domains, unfinished_change
 from calfin_cloud.storage.tables import read_states
 
 
@@ -20,7 +20,8 @@ def count_scenes(store: str) -> dict[str, Any]:
     was mapped. (A run lists some hundred scenes at a time: one that was stopped may not have come to the last.)
     `states` and `reasons` count the scenes of the tables, `pending` those listed and not there, such as the rest of a
     run that was stopped. `wrong` says in words what does not add up, empty if found = front + no_front + failed +
-    pending. `unfinished` is a verb that was stopped, `written_by` says who writes now.
+    pending. `unfinished` is the mark of a change that was stopped (`verb, by, since`), `written_by` says who writes
+    now, and from when on the store is free if that run was killed.
     """
     made_by = read_store(store)
     scenes = read_states(store)  # before the list, which grows first
@@ -40,10 +41,10 @@ def count_scenes(store: str) -> dict[str, Any]:
         "pending": len(found - done),
         "reasons": [{"state": state, "reason": reason, "scenes": n} for (state, reason), n in sorted(pairs.items())],
         "wrong": wrong,
-        "unfinished": made_by.get("unfinished"),
+        "unfinished": unfinished_change(made_by),
         "written_by": _public(lease_holder(store)),
     }
 
 
 def _public(holder: dict[str, Any] | None) -> dict[str, Any] | None:
-    return holder and {name: holder.get(name) for name in ("verb", "host", "process", "since")}
+    return holder and {name: holder.get(name) for name in ("verb", "host", "process", "since", "free_from")}

@@ -13,10 +13,9 @@ import zarr
 from PIL import Image
 
 from calfin_cloud.domains import Domain, domains_json, read_domains
-from calfin_cloud.schema import check_name
+from calfin_cloud.schema import check_name, short_name
 from calfin_cloud.storage.files import (
     DamagedFileError,
-    digest,
     list_files,
     open_place,
     read_each,
@@ -29,7 +28,6 @@ from calfin_cloud.storage.files import (
 from calfin_cloud.storage.leases import commit_whole
 
 OWN_NAMES = re.compile(r"masks|shards|lease-.*|\..*\.part")  # what a store may have before it is one
-LONGEST_NAME = 200  # of a file, without its ending: file systems take 255 bytes
 MOST_TOLD = 8  # differences of a store that a message names
 RESTORE = "restore it from a copy, or map into a new store"
 
@@ -86,7 +84,7 @@ def is_store(store: str) -> bool:
 
 
 def read_store(store: str) -> dict[str, Any]:
-    """Return what the store was made with: CRS, model, code version, settings; `unfinished` names a stopped verb."""
+    """Return what the store was made with: CRS, model, code version, settings; `unfinished` is the mark of a change."""
     fs, root = open_place(store)
     path = f"{root}/store.json"
     try:
@@ -101,26 +99,44 @@ def read_store(store: str) -> dict[str, Any]:
 
 def check_finished(store: str, *, verb: str = "") -> None:
     """Refuse a store on which a verb other than `verb` was stopped half way: its tables are of two kinds."""
-    unfinished = read_store(store).get("unfinished")
-    if unfinished and unfinished != verb:
-        raise ValueError(f"{store}: `calfin {unfinished}` was stopped before its end: run it again to the end")
+    mark = unfinished_change(read_store(store))
+    if mark and mark["verb"] != verb:
+        raise ValueError(f"{store}: {told_change(mark, store)}")
 
 
-def begin_change(store: str, verb: str, **changes: object) -> None:
-    """Say that `verb` is about to change all of a store to be as if made with `changes` (JSON values).
+def unfinished_change(made_by: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the mark of a change that is under way or was stopped, None where there is none.
 
-    Until `end_change` the store is unfinished, and all verbs but this one refuse it.
+    It has `verb`, and where the version that set it knew them `by`, `since`, and `before`: what of `store.json` the
+    change has replaced.
     """
-    check_finished(store, verb=verb)
-    _rewrite(store, read_store(store) | json.loads(json.dumps(changes)) | {"unfinished": verb})
+    mark = made_by.get("unfinished")
+    return {"verb": mark} if isinstance(mark, str) else mark
 
 
-def end_change(store: str) -> None:
-    """Say that the change has come to its end."""
-    _rewrite(store, {k: v for k, v in read_store(store).items() if k != "unfinished"})
+def told_change(mark: Mapping[str, Any], store: str) -> str:
+    """Say who has changed a store and was stopped, when, and how to go on or back."""
+    verb = mark["verb"]
+    who = f" ({mark['by']}, since {mark['since']})" if "since" in mark else ""
+    back = ""
+    if "before" in mark:
+        back = (
+            f"; or back to what it was: `calfin retrace {store} --back`"
+            if verb == "retrace"
+            else f"; or back to what it was: the same with the network and options of {_words(mark['before'])}"
+        )
+    return f"`calfin {verb}`{who} was stopped before its end: run it again to the end{back}"
 
 
-def _rewrite(store: str, content: Mapping[str, Any]) -> None:
+def _words(before: Mapping[str, Any]) -> str:
+    """Say in a few words what a store was made with."""
+    settings = {k: v for k, v in before.get("settings", {}).items() if not isinstance(v, dict)}
+    named = {**settings, **{k: before[k] for k in ("model", "code") if k in before}}
+    return ", ".join(f"{name} {value}" for name, value in named.items())
+
+
+def rewrite_store(store: str, content: Mapping[str, Any]) -> None:
+    """Write `store.json` anew."""
     fs, root = open_place(store)
     commit_whole(fs, root, f"{root}/store.json", seal(content))
 
@@ -184,6 +200,4 @@ def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
 def picture_path(domain_name: str, scene_id: str) -> str:
     """Path of a scene's picture below the store; the id, which comes from a catalogue, is quoted, a long one cut."""
     name = quote(scene_id, safe="").replace(".", "%2E")
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 17]}-{digest(scene_id.encode())}"
-    return f"pictures/{check_name(domain_name)}/{name}.png"
+    return f"pictures/{check_name(domain_name)}/{short_name(name, of=scene_id)}.png"

@@ -45,7 +45,7 @@ from calfin_cloud.storage.parquet import (
     read_whole_table,
     to_geo,
 )
-from calfin_cloud.storage.stores import read_store
+from calfin_cloud.storage.stores import read_store, read_store_domains
 
 HEADER = "calfin"
 SIDES = ("rejected", "polygons", "items")
@@ -121,8 +121,10 @@ def read_items(store: str, stored: Stored) -> dict[str, Any]:
     return items
 
 
-def read_fronts(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
+def read_fronts(store: str | Path, *, domain: str = "", glacier: str = "") -> gpd.GeoDataFrame:
     """Read the fronts table: at least a row a scene, sorted by domain, datetime, scene and number of the front.
+
+    Files are named by their domain, so that of a large store only those of what is asked for are listed and read.
 
     Parameters
     ----------
@@ -130,6 +132,8 @@ def read_fronts(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
         Folder or object prefix that `calfin map` made.
     domain
         Name of the only domain that is read; without it, all are.
+    glacier
+        Id of the only glacier that is read, whatever domains it has.
 
     Returns
     -------
@@ -140,7 +144,7 @@ def read_fronts(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     Raises
     ------
     ValueError
-        There is no store.
+        There is no store, or it has no domain of the glacier.
 
     Examples
     --------
@@ -149,7 +153,16 @@ def read_fronts(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     ([['front', 'landsat-8']], 3413)
     """
     store = str(store)
-    return _read_tables(store, ("fronts",), domain)[0]
+    if not glacier:
+        return _read_tables(store, ("fronts",), domain)[0]
+    domains = read_store_domains(store)
+    names = [d.name for d in domains if d.glacier_id == glacier and domain in ("", d.name)]
+    if not names:
+        known = sorted({d.glacier_id for d in domains if d.glacier_id})
+        raise ValueError(f"{store} has no domain of the glacier {glacier!r}; it has {known[:20]}")
+    tables = [_read_tables(store, ("fronts",), name)[0] for name in names]
+    found: gpd.GeoDataFrame = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+    return found
 
 
 def read_rejected(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:

@@ -164,7 +164,7 @@ def replace_the_real_work() -> None:
     stack.calibrate = lambda numbers, band: numbers
     reader.read_layer = lambda layer, grid: np.zeros(grid.shape, dtype=np.float32)
     scene.prepare_scene = lambda image, *_: np.zeros((*image.shape[1:], 4), dtype=np.uint8)
-    scene.store_and_trace = lambda predicted, grey, target, settings: facts | {"fjord": "scene"}
+    scene.trace_predicted = lambda predicted, grey, target, settings: facts | {"fjord": "scene"}
     inference.networks.predict_pictures = lambda pictures, **_: np.zeros((*pictures.shape[:3], 2), dtype=np.uint8)
     inference.resize_channels = lambda channels, shape: np.zeros((*shape, 3), dtype=np.float32)
     inference.believed = lambda seen, *_: np.zeros((*seen.shape[:2], 2), dtype=np.float32)

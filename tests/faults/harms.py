@@ -25,6 +25,7 @@ from distributed import Client, LocalCluster
 from servers.files import serve_folder
 from servers.processes import free_ports, listens
 from servers.proxy import FaultProxy, FlippingWire, Plan
+from shapely.geometry import mapping
 
 from faults.world import World, calfin, calfin_process, difference, listing, states
 
@@ -404,6 +405,54 @@ def presigned_items(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
             row.ended[stage.map(store, "--recompute")] += 1
             row.written |= {name for name, about in listing(store).items() if before.get(name) != about}
         row.look(after, store)
+        yield after
+
+
+@contextmanager
+def compacted_while_read(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """Copies of the store that are compacted in a process of their own while they are read again and again."""
+    row.ended[stage.map(store)] += 1
+    for n in range(3):
+        copy = shutil.copytree(store, f"{store}-copy-{n}")
+        compacting = calfin_process("compact", copy, "--scenes", str(2 ** (n + 2)))
+        while compacting.poll() is None:
+            row.look(stage, copy, finished=True)
+            row.injected["read"] += 1
+        row.ended[compacting.wait()] += 1
+        row.look(stage, copy, finished=True)
+        shutil.rmtree(copy)
+    yield stage
+
+
+@contextmanager
+def verdicts_across_recompute(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """Fronts drawn anew by a person, before half of the scenes change their pixels: each drawn line must stay."""
+    from calfin_cloud.results import apply_verdicts, reviewed_fronts  # noqa: PLC0415
+
+    draw = stage.draw
+
+    def change(folder: Path) -> None:
+        for path in sorted(folder.glob("*/*/*.json"))[::2]:
+            item = json.loads(path.read_text())
+            darken(path.parent)
+            for asset in item["assets"].values():
+                asset["file:checksum"] = "1220" + draw.randbytes(32).hex()
+            path.write_text(json.dumps(item))
+            row.hit.add(path.parent.name)
+
+    row.ended[stage.map(store)] += 1
+    found = reviewed_fronts(store).query("state == 'front'")
+    verdict = {"verdict": "redraw", "author": "a", "time": "2026-01-01T00:00:00Z"}
+    drawn = {(r.key, r.front): r.geometry.simplify(50.0) for r in found.itertuples()}
+    apply_verdicts(
+        store, [verdict | {"key": k, "front": n, "geometry": mapping(line)} for (k, n), line in drawn.items()]
+    )
+    row.injected["verdict"] += len(drawn)
+    with other_catalogue(stage, change) as after:
+        row.ended[stage.map(store, "--recompute")] += 1
+        kept = reviewed_fronts(store).query("verdict == 'redraw'")
+        lines = {(r.key, r.geometry.wkt) for r in kept.itertuples()}
+        row.lost |= {key for (key, _), line in drawn.items() if (key, line.wkt) not in lines}
         yield after
 
 

@@ -54,6 +54,8 @@ ALONE: Faults = {
     "writer paused, and followed": (harms.paused_writers, 2),
     "two writers at once": (harms.two_writers, 1),
     "presigned items": (harms.presigned_items, 1),
+    "compaction while reading": (harms.compacted_while_read, 1),
+    "verdicts across recompute": (harms.verdicts_across_recompute, 1),
     "file too large": (harms.large_files_refused, 1),
     "disk full": (harms.full_disk, 1),
 }
