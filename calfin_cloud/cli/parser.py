@@ -350,6 +350,7 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "export": (results.export, results.add_export, "fronts --format calfin issm icemask --out products"),
     "report": (results.report, results.add_report, "fronts --out report"),
     "review": (results.review, results.add_review, "fronts --apply verdicts.json"),
+    "reconcile": (results.reconcile, results.add_reconcile, "fronts", "fronts --rate 10"),
     "show": (results.show, results.add_show, "fronts LC08_L2SP_016008_20130724_02_T1"),
 }
 """What each verb runs, what adds its flags, and examples of a call without `calfin VERB`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from calfin_cloud.fronts.guided import Guide, Judged, see, trace_guided
 from calfin_cloud.fronts.lines import scale_of
 from calfin_cloud.fronts.placed import front_of
-from calfin_cloud.fronts.sequence import Candidate, Node, SequenceSettings, best_sequences
+from calfin_cloud.fronts.sequence import Candidate, Node, SequenceSettings, Source, best_sequences
 from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, TraceSettings
 from calfin_cloud.fronts.trace import Front
 
 DAYS_A_YEAR = 365.25
+ACROSS_PX = 4.0  # to both sides of a line, where the ice mask tells the sea from the ice
+LEAST_STEP = 0.1  # of its mean between them
 
 Choice = Literal["kept", "restored", "retraced", "dropped"]
 
@@ -68,7 +70,7 @@ class Chosen:
 
 def reconcile_scenes(
     scenes: Sequence[Dated],
-    read_front: Callable[[int], NDArray[np.floating]],
+    read_masks: Callable[[int], NDArray[np.floating]],
     metres: float,
     *,
     settings: SequenceSettings | None = None,
@@ -83,8 +85,8 @@ def reconcile_scenes(
     ----------
     scenes
         In the order of time, all on one grid.
-    read_front
-        Gives the front probability (y, x) of a scene by its place in the list, NaN = missing.
+    read_masks
+        Gives the masks (mask, y, x) of a scene by its place in the list, probabilities of front and ice, NaN = missing.
     metres
         Side of a pixel on the ground.
 
@@ -97,25 +99,27 @@ def reconcile_scenes(
     settings = settings or SequenceSettings()
     if sum(len(scene.fronts) > 0 for scene in scenes) < settings.fewest:
         return [[_kept(scene, n, "too few dates") for n in range(len(scene.fronts))] for scene in scenes]
-    edges = _Edges(read_front)
+    masks = _Masks(read_masks)
     days = [float(scene.when.toordinal()) for scene in scenes]
-    dates = [_candidates(scene, edges, n) for n, scene in enumerate(scenes)]
-    scale = edges.scale
+    dates = [_candidates(scene, masks, n) for n, scene in enumerate(scenes)]
+    scale = masks.scale
     guided: dict[Node, tuple[Front, str]] = {}
     sequences = best_sequences(dates, days, metres, scale, settings)
     for n, scene in enumerate(scenes):
         passed_by = [sequence for sequence in sequences if n not in dict(sequence)]
         for sequence in [] if scene.is_settled else passed_by:
             near = [(scenes[m].when, dates[m][k]) for m, k in _beside(sequence, n)]
-            if made := _retraced(edges(n), scene.when, near, metres, trace):
-                dates[n].append(Candidate(made[0].line, made[0].confidence, "retraced"))
+            if made := _retraced(masks(n), scene.when, near, metres, trace):
+                again = _candidate(made[0].line, "retraced", masks(n))
+                dates[n].append(replace(again, support=made[0].confidence))
                 guided[n, len(dates[n]) - 1] = made
     sequences = best_sequences(dates, days, metres, scale, settings)
-    return [_chosen(n, scenes, dates, sequences, guided, metres) for n in range(len(scenes))]
+    found = _Found(scenes, dates, sequences, guided, metres, 2 * settings.noise_px * scale)
+    return [_chosen(n, found) for n in range(len(scenes))]
 
 
-class _Edges:
-    """Front probabilities of scenes, read when they are asked for, the last one kept."""
+class _Masks:
+    """Masks of scenes, read when they are asked for, the last ones kept."""
 
     def __init__(self, read: Callable[[int], NDArray[np.floating]]) -> None:
         self._read = read
@@ -125,22 +129,32 @@ class _Edges:
     def __call__(self, number: int) -> NDArray[np.floating]:
         if self._last is None or self._last[0] != number:
             self._last = (number, self._read(number))
-            self.scale = scale_of(self._last[1].shape)
+            self.scale = scale_of(self._last[1].shape[1:])
         return self._last[1]
 
 
-def _candidates(scene: Dated, edges: _Edges, number: int) -> list[Candidate]:
-    if scene.is_settled:
-        return [Candidate(line, 1.0) for line in scene.fronts]
+def _candidates(scene: Dated, masks: _Masks, number: int) -> list[Candidate]:
+    """Candidates of a scene; those that a person left are sure."""
     lines = [(line, "mapped") for line in scene.fronts] + [(line, "rejected") for line in scene.rejected]
-    return [Candidate(line, _support(line, edges(number)), source) for line, source in lines]  # type: ignore[arg-type]
+    made = [_candidate(line, source, masks(number)) for line, source in lines]  # type: ignore[arg-type]
+    return [replace(candidate, support=1.0) for candidate in made] if scene.is_settled else made
 
 
-def _support(line: NDArray[np.float64], edge: NDArray[np.floating]) -> float:
-    """Mean edge probability along a line."""
-    points = Candidate(line, 0.0).points[:, ::-1]
-    at = np.clip(np.rint(points), 0, np.array(edge.shape) - 1).astype(np.intp)
-    return float(np.nan_to_num(edge[tuple(at.T)]).mean())
+def _candidate(line: NDArray[np.float64], source: Source, masks: NDArray[np.floating]) -> Candidate:
+    """Measure the mean edge probability along a line, and on which side of it the ice mask ends."""
+    bare = Candidate(line, 0.0, source)
+    edge, right, left = (
+        float(_at(mask, bare.points + shift * bare.normals).mean())
+        for mask, shift in ((masks[0], 0.0), (masks[1], ACROSS_PX), (masks[1], -ACROSS_PX))
+    )
+    sea = 0 if abs(right - left) < LEAST_STEP else 1 if right < left else -1
+    return replace(bare, support=edge, sea=sea)
+
+
+def _at(mask: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of a mask (y, x) at points (n, 2) x, y."""
+    at = np.clip(np.rint(points[:, ::-1]), 0, np.array(mask.shape) - 1).astype(np.intp)
+    return np.nan_to_num(mask[tuple(at.T)])
 
 
 def _beside(sequence: Sequence[Node], number: int) -> list[Node]:
@@ -150,7 +164,7 @@ def _beside(sequence: Sequence[Node], number: int) -> list[Node]:
 
 
 def _retraced(
-    edge: NDArray[np.floating],
+    masks: NDArray[np.floating],
     when: date,
     near: Sequence[tuple[date, Candidate]],
     metres: float,
@@ -158,7 +172,7 @@ def _retraced(
 ) -> tuple[Front, str] | None:
     """Find the best credible front along those of other dates, and say along which; None where there is none."""
     guide = trace.guide or GuideSettings()
-    seen, best, along = see(edge, guide), None, when
+    seen, best, along = see(masks[0], guide), None, when
     for day, candidate in near:
         years = abs((day - when).days) / DAYS_A_YEAR
         judged = trace_guided(seen, Guide(candidate.line, (), years, metres), guide)
@@ -177,47 +191,54 @@ def _why_retraced(judged: Judged, along: date) -> str:
     )
 
 
-def _chosen(
-    number: int,
-    scenes: Sequence[Dated],
-    dates: Sequence[Sequence[Candidate]],
-    sequences: Sequence[Sequence[Node]],
-    guided: Mapping[Node, tuple[Front, str]],
-    metres: float,
-) -> list[Chosen]:
+class _Found(NamedTuple):
+    """Scenes with their candidates, the sequences through them, why some were retraced, and pixels in m and px."""
+
+    scenes: Sequence[Dated]
+    dates: Sequence[Sequence[Candidate]]
+    sequences: Sequence[Sequence[Node]]
+    guided: Mapping[Node, tuple[Front, str]]
+    metres: float
+    near_px: float
+
+
+def _chosen(number: int, found: _Found) -> list[Chosen]:
     """Say what becomes of the lines of a scene."""
-    scene, taken, made = scenes[number], set(chain.from_iterable(sequences)), []
-    for n, candidate in enumerate(dates[number]):
+    scene, taken, made = found.scenes[number], set(chain.from_iterable(found.sequences)), []
+    for n, candidate in enumerate(found.dates[number]):
         is_taken, is_mapped = (number, n) in taken, n < len(scene.fronts)
         if scene.is_settled:
             made.append(_kept(scene, n, "a person has said so"))
         elif is_mapped and is_taken:
             made.append(_kept(scene, n, "the other dates agree"))
         elif is_mapped:
-            made.append(Chosen("dropped", n, None, _why_dropped(candidate, number, scenes, dates, sequences, metres)))
-        elif is_taken and (number, n) in guided:
-            made.append(Chosen("retraced", -1, *guided[number, n]))
+            made.append(_kept_or_dropped(number, n, found))
+        elif is_taken and (number, n) in found.guided:
+            made.append(Chosen("retraced", -1, *found.guided[number, n]))
         elif is_taken:
             why = f"rejected in its own scene (support {candidate.support:.2f}), but the other dates have a front there"
             made.append(Chosen("restored", n - len(scene.fronts), Front(candidate.line, candidate.support), why))
     return made
 
 
-def _why_dropped(
-    candidate: Candidate,
-    number: int,
-    scenes: Sequence[Dated],
-    dates: Sequence[Sequence[Candidate]],
-    sequences: Sequence[Sequence[Node]],
-    metres: float,
-) -> str:
-    """Say how far a front lies from those of the dates before and after, of the terminus that is nearest to it."""
-    told = []
-    for sequence in sequences:
-        apart = [(candidate.apart_px(dates[m][k]) * metres, scenes[m].when) for m, k in _beside(sequence, number)]
-        told.append((min(apart, default=(0.0, None))[0], apart))
-    nearest = min(told, key=lambda pair: pair[0], default=(0.0, []))[1]
-    return "it lies " + " and ".join(f"{away:.0f} m from the front of {day}" for away, day in nearest)
+def _kept_or_dropped(number: int, n: int, found: _Found) -> Chosen:
+    """Keep a further piece of a front, which lies where the dates before or after have it; drop any other line."""
+    candidate, scenes = found.dates[number][n], found.scenes
+    own = [found.dates[m][k] for m, k in chain.from_iterable(found.sequences) if m == number]
+    told: list[tuple[float, date]] = []
+    for sequence in found.sequences:
+        beside = [(scenes[m].when, found.dates[m][k]) for m, k in _beside(sequence, number)]
+        for when, front in beside:
+            if candidate.lies_at(front, found.near_px) and not any(candidate.lies_at(o, found.near_px) for o in own):
+                return _kept(scenes[number], n, f"it is a piece of the front, as on {when}")
+        apart = [(candidate.apart_px(front) * found.metres, when) for when, front in beside]
+        told = min(told, apart, key=_nearest) if told else apart
+    why = " and ".join(f"{away:.0f} m from the front of {when}" for away, when in told)
+    return Chosen("dropped", n, None, f"it lies {why}" if why else "no other date has a front there")
+
+
+def _nearest(apart: Sequence[tuple[float, date]]) -> float:
+    return min((away for away, _ in apart), default=np.inf)
 
 
 def _kept(scene: Dated, number: int, why: str) -> Chosen:

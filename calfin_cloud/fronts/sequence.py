@@ -36,9 +36,10 @@ class SequenceSettings:
         2014, doi:10.5194/tc-8-209-2014). The longer the gap between two dates, the further a front may have come.
     noise_px
         Mean distance between two fronts, in px of a 256 px frame, that says nothing: so far do their ends differ.
-    step
-        Price of a step that is faster, as a calving event is. One date apart from the others needs two, there and back,
-        which it is not worth; a step that stays, such as a collapse or a surge, needs one, and all later dates pay it.
+    step, calving
+        Price of a step that is faster, and the share of it that a retreat costs, for ice may break off at any speed but
+        advances no faster than it flows. One date apart from the others needs two steps, there and back, which it is
+        not worth; a step that stays, such as a collapse or a surge, needs one, and all later dates pay it.
     least
         Support that a candidate must have to be worth more than none.
     rejected
@@ -51,11 +52,16 @@ class SequenceSettings:
 
     rate_m_a_day: float = 50.0
     noise_px: float = 4.0
-    step: float = 0.5
+    step: float = 0.8
+    calving: float = 0.25
     least: float = 0.2
     rejected: float = 0.5
     look_back: int = 8
     fewest: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate_m_a_day < np.inf:
+            raise ValueError(f"a front moves by more than 0 m a day, got {self.rate_m_a_day:g}: give a rate above 0")
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,14 @@ class Candidate:
         Mean edge probability along it, 0 to 1; of a retraced one, of as much of the terminus as it covers.
     source
         Whether it was mapped, or rejected, in its own scene, or retraced along fronts of other dates.
+    sea
+        Which side of the line, walking along it, is the sea: 1 right of it as seen in an image, -1 left, 0 not known.
     """
 
     line: Floats
     support: float
     source: Source = "mapped"
+    sea: int = 0
 
     def worth(self, settings: SequenceSettings) -> float:
         """Return what a sequence gains by it."""
@@ -96,6 +105,17 @@ class Candidate:
         """Symmetric mean distance to another candidate in px."""
         there, back = self.tree.query(other.points)[0], other.tree.query(self.points)[0]
         return float(there.mean() + back.mean()) / 2
+
+    @cached_property
+    def normals(self) -> Floats:
+        """Unit vectors (n, 2) across the line at its points, to the right of it as seen in an image."""
+        x, y = np.gradient(self.points, axis=0).T
+        return np.column_stack([-y, x]) / np.maximum(np.hypot(x, y), 1e-9)[:, None]
+
+    def ahead_px(self, other: Candidate) -> float:
+        """Mean distance in px by which another candidate lies seaward of this one, negative: landward; 0: unknown."""
+        nearest = self.tree.query(other.points)[1]
+        return self.sea * float(((other.points - self.points[nearest]) * self.normals[nearest]).sum(axis=1).mean())
 
     def lies_at(self, other: Candidate, near_px: float) -> bool:
         """Whether most of it lies at another one."""
@@ -130,7 +150,7 @@ def best_sequences(
     """
     settings = settings or SequenceSettings()
     near_px, apart = settings.noise_px * scale * 0.75, _Apart(dates, days, metres, settings.noise_px * scale, settings)
-    free = [set(range(len(of_date))) for of_date in dates]
+    free = [{n for n, c in enumerate(of_date) if c.worth(settings) > 0} for of_date in dates]
     found: list[list[Node]] = []
     for number in range(MOST_SEQUENCES):
         sequence = _best_path(dates, free, apart, settings, is_first=number == 0)
@@ -160,10 +180,12 @@ class _Apart:
     def price(self, before: Node, after: Node) -> float:
         """Price of going from one candidate to a later one."""
         if (before, after) not in self.known:
-            away = self.dates[before[0]][before[1]].apart_px(self.dates[after[0]][after[1]])
+            old, new = self.dates[before[0]][before[1]], self.dates[after[0]][after[1]]
+            away = old.apart_px(new)
             reach = max(self.settings.rate_m_a_day * (self.days[after[0]] - self.days[before[0]]), 1.0)
             share = min(max((away - self.noise_px) * self.metres / reach, 0.0), 1.0)
-            self.known[before, after] = self.settings.step * share
+            is_retreat = old.ahead_px(new) < -away / 2
+            self.known[before, after] = self.settings.step * share * (self.settings.calving if is_retreat else 1.0)
         return self.known[before, after]
 
 
@@ -179,7 +201,7 @@ def _best_path(
 
     A further terminus must be worth as much as an excursion of the first one, or every outlier would be one.
     """
-    birth = 0.0 if is_first else 2 * settings.step
+    birth = 0.0 if is_first else (1 + settings.calving) * settings.step
     best: dict[Node, float] = {}
     before: dict[Node, Node | None] = {}
     passed: list[int] = []

@@ -3,11 +3,12 @@
 A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
 group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the same scenes
 `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`, and
-`pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
-`flags/<domain>.json` (doubts in time); `replaced/` (files of batches that were replaced less than a day ago); while a
-run writes, `lease-*`.
+`pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people),
+`flags/<domain>.json` (doubts in time) and `choices/<domain>.json` (fronts that all dates together support);
+`replaced/` (files of batches that were replaced less than a day ago); while a run writes, `lease-*`.
 """
 
+from calfin_cloud.storage.choices import read_choices, write_choices
 from calfin_cloud.storage.commits import tidy, write_batch
 from calfin_cloud.storage.compaction import compact_store
 from calfin_cloud.storage.files import DamagedFileError, digest
@@ -85,6 +86,7 @@ __all__ = [
     "read_all_tables",
     "read_batches",
     "read_candidates",
+    "read_choices",
     "read_flags",
     "read_fronts",
     "read_items",
@@ -103,6 +105,7 @@ __all__ = [
     "unsigned",
     "unsigned_item",
     "write_batch",
+    "write_choices",
     "write_flags",
     "write_masks",
     "write_picture",
