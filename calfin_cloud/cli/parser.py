@@ -314,6 +314,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "compare with these: sobel, networks or weights files",
         metavar="[LABEL=]METHOD",
     )
+    parser.add_argument(
+        "--sequences",
+        action="store_true",
+        help="score the fronts too that `calfin reconcile` would choose of all dates of a glacier together",
+    )
     _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
 
 

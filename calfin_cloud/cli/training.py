@@ -34,10 +34,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
     from calfin_cloud.datasets import VALIDATION_GLACIERS
     from calfin_cloud.evaluation import (
+        PERSISTENCE,
         describe_methods,
         join_scores,
         make_methods,
         score,
+        score_persistence,
+        score_sequences,
         summarise_scores,
         write_scores,
     )
@@ -48,10 +51,17 @@ def evaluate(options: argparse.Namespace) -> int:
     names = [options.network or DEFAULT_NETWORK, *(options.against or [])]
     about = describe_methods(names)
     trained_on = {name: of["trained_on"] for name, of in about.items() if of["trained_on"] is not None}
-    scores = join_scores(
+    of_methods = [
         score(tqdm(samples, desc=name, unit="scene", disable=None), {name: method}, trained_on=trained_on)
         for name, method in make_methods(names).items()
-    )
+    ]
+    if options.sequences:
+        first, method = next(iter(make_methods(names[:1]).items()))
+        label = f"{first} reconciled"
+        about[label] = about[first]
+        of_methods.append(score_sequences(samples, label, method, trained_on=trained_on.get(first)))
+    scores = join_scores([*of_methods, score_persistence(samples)])
+    about[PERSISTENCE] = {"weights": None, "trained_on": []}
     path = write_scores(scores, samples, options.out, about=about)
     print(summarise_scores(scores).query("group in ['all', 'glacier']").round(3).T.to_string())
     print(f"scores: {path}")

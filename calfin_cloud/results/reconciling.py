@@ -202,7 +202,8 @@ def _columns(
     """Columns of `schema.FRONT_SCHEMA` of a front that comes in, as JSON values; None of what is not known."""
     front, scale = made.front, length_scale(domain.crs, domain.polygon)
     assert front is not None
-    sure = uncertainty_of(front.line, *masks, calibration)
+    others = [other for other in lines if other is not front.line]
+    sure = uncertainty_of(front.line, *masks, calibration, others=others)
     metres = domain.resolution_m / scale
     columns: dict[str, Any] = {
         "length_m": line.length / scale,
