@@ -46,6 +46,7 @@ REASONS = {
     "unbalanced": "the edge does not part about as much land as ocean",
     "not_across": "no edge that is sure enough lies across the fjord at the known terminus",
     "not_chosen": "another line is better supported at the known terminus",
+    "out_of_sequence": "the front lies apart from those of the dates before and after",
     "elsewhere": "the second look finds an edge, but not where the first one saw the front",
     "only_walls": "every edge follows the fjord walls or the border of the domain",
     "unreadable": "the scene could not be read",
@@ -81,7 +82,7 @@ FRONT_SCHEMA = pa.schema(
         ("length_m", pa.float64()),  # on the ground, as every length in m: the distortion of the map is taken out
         ("confidence", pa.float64()),  # mean edge probability along the front, 0 to 1
         ("least_confidence", pa.float64()),  # least edge probability along it
-        ("traced_by", pa.string()),  # "guided" by a known terminus, or "free"
+        ("traced_by", pa.string()),  # "guided" by a known terminus, by "neighbours" in time, or "free"
         ("guide_distance_m", pa.float64()),  # mean distance to that terminus; NaN where none is known
         ("ends", pa.string()),  # why it ends there, on either side: "corridor", "faint", "turned", "wall"
         # Half-widths on the ground that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each

@@ -21,6 +21,7 @@ from calfin_cloud.evaluation.calibration import (
 from calfin_cloud.figures.reliability import reliability_png
 from calfin_cloud.fronts.uncertainty import (
     FEATURES,
+    FRONT_FEATURES,
     Calibration,
     Level,
     calibration_beside,
@@ -53,8 +54,10 @@ def by_hand(**weights):
     doubts = tuple(np.linspace(-5, 5, 21))
     values = tuple(float(weights.get(name, 0.0)) for name in NAMES)
     half = np.exp(doubts)
-    level = Level(values, (0.0,) * len(NAMES), 0.0, doubts, tuple(half), tuple(3 * half))
-    return Calibration("net@1", level, level, GOOD_PX, 1.0, 0.0, {})
+    halves = (0.0, doubts, tuple(half), tuple(3 * half))
+    vertex = Level(values, (0.0,) * len(NAMES), *halves)
+    front = Level((*values, float(weights.get("left", 0.0))), (0.0,) * len(FRONT_FEATURES), *halves)
+    return Calibration("net@1", vertex, front, GOOD_PX, 1.0, 0.0, {})
 
 
 def noisy_cases(n_fronts=200, *, seed=0, glacier="Crane", seen=False, factor=1.0):
@@ -65,7 +68,9 @@ def noisy_cases(n_fronts=200, *, seed=0, glacier="Crane", seen=False, factor=1.0
         features = rng.random((40, len(NAMES)))
         features[:, 0] = rng.random() + 0.1 * rng.random(40)
         spread = factor * np.exp(3 * features[:, 0] + 0.5 * rng.normal())
-        cases.append(Case(f"{glacier}{n}", glacier, seen, features, np.abs(rng.normal(0, spread))))
+        distances = np.abs(rng.normal(0, spread))
+        whole = np.append(features.mean(axis=0), 0.0)
+        cases.append(Case(f"{glacier}{n}", glacier, seen, features, distances, whole, float(distances.mean())))
     return cases
 
 
@@ -236,6 +241,30 @@ def test_a_calibration_survives_its_file_and_belongs_to_one_network(fitted, tmp_
         read_calibration(path, network="net@2")
     write_calibration(path, fitted)
     assert read_calibration(path, network="") == fitted
+
+
+def test_an_edge_that_no_front_follows_raises_the_doubt_about_a_front_and_one_that_is_followed_does_not():
+    front, ice = masks()
+    front[:, 128:] = front[:, :42] = 0  # there is no more of it
+    front[60:63, 140:200] = 0.9
+    line, further = straight()[:86], np.column_stack([np.arange(140.0, 200.0), np.full(60, 61.0)])
+    alone = uncertainty_of(line, front, ice, by_hand(left=2))
+    both = uncertainty_of(line, front, ice, by_hand(left=2), others=[further])
+    assert alone.sigma_px > 1.5 * both.sigma_px
+    assert alone.score < both.score
+    assert alone.reasons.startswith("an edge is seen elsewhere that no front follows")
+    assert both.reasons == ""
+
+
+def test_a_missing_flank_is_part_of_the_distance_of_a_front():
+    def half(sample):
+        front, ice = off_by_three(sample)
+        front[:, 128:] = 0
+        return front, ice
+
+    (case,) = cases_of(sample(), half, seen=False)
+    assert case.distances.mean() < 4
+    assert case.apart > 15  # the other half of the reference is up to 90 px away
 
 
 def test_a_line_of_one_vertex_is_refused():

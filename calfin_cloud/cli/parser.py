@@ -363,6 +363,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "compare with these: sobel, networks or weights files",
         metavar="[LABEL=]METHOD",
     )
+    parser.add_argument(
+        "--sequences",
+        action="store_true",
+        help="score the fronts too that `calfin reconcile` would choose of all dates of a glacier together",
+    )
     _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
     _add_variant(parser)
     parser.add_argument(
@@ -409,6 +414,7 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "export": (results.export, results.add_export, "fronts --format calfin issm icemask --out products"),
     "report": (results.report, results.add_report, "fronts --out report"),
     "review": (results.review, results.add_review, "fronts --apply verdicts.json"),
+    "reconcile": (results.reconcile, results.add_reconcile, "fronts", "fronts --rate 10"),
     "show": (results.show, results.add_show, "fronts LC08_L2SP_016008_20130724_02_T1"),
 }
 """What each verb runs, what adds its flags, and examples of a call without `calfin VERB`."""

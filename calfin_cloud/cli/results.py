@@ -136,6 +136,29 @@ def review(options: argparse.Namespace) -> int:
     return 0
 
 
+def reconcile(options: argparse.Namespace) -> int:
+    """Choose the fronts that all dates of a domain together support; nothing mapped changes, no network is needed."""
+    from collections import Counter
+
+    from calfin_cloud.fronts import SequenceSettings
+    from calfin_cloud.results import reconcile_store
+    from calfin_cloud.results.choosing import chosen_fronts
+
+    settings = SequenceSettings() if options.rate is None else SequenceSettings(rate_m_a_day=options.rate)
+    by_domain: dict[str, Counter[str]] = {}
+    for domain, counts in reconcile_store(options.store, settings=settings):
+        by_domain[domain] = counts
+        note(f"{domain}: {', '.join(f'{n} {choice}' for choice, n in sorted(counts.items()))}")
+    if not any(counts.total() for counts in by_domain.values()):
+        tell(options, [], "nothing has changed since the fronts were last reconciled, or no domain has one")
+        return 0
+    fronts = chosen_fronts(options.store)
+    changed = fronts.loc[~fronts["choice"].isin(["", "kept"]), ["choice", "key", "choice_why"]]
+    lines = [f"{row.choice}: {row.key}: {row.choice_why}" for row in changed.head(MOST_LINES).itertuples()]
+    tell(options, records(changed), *lines)
+    return 0
+
+
 def show(options: argparse.Namespace) -> int:
     """Print where the fronts of one scene are from: file, checksum, network, settings, verdicts; save its picture."""
     from calfin_cloud.results import lineage_of
@@ -253,6 +276,17 @@ def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
     parser.add_argument("--apply", type=Path, metavar="FILE", help="verdicts, as the report saves them")
     parser.add_argument("--training", type=Path, metavar="DIR", help="write these scenes for `calfin train`")
+
+
+def add_reconcile(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin reconcile`."""
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        metavar="M",
+        help="metres a day that a front moves at most, but for calving (default 50: no glacier is faster)",
+    )
 
 
 def add_show(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

@@ -34,11 +34,14 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score methods on labelled image sets: by default on the validation glaciers Kangerlussuaq and Crane."""
     from calfin_cloud.datasets import VALIDATION_GLACIERS
     from calfin_cloud.evaluation import (
+        PERSISTENCE,
         adverse_samples,
         describe_methods,
         join_scores,
         make_methods,
         score,
+        score_persistence,
+        score_sequences,
         summarise_scores,
         write_scores,
     )
@@ -51,10 +54,18 @@ def evaluate(options: argparse.Namespace) -> int:
     names = [options.network or DEFAULT_NETWORK, *(options.against or [])]
     about = describe_methods(names)
     trained_on = {name: of["trained_on"] for name, of in about.items() if of["trained_on"] is not None}
-    scores = join_scores(
+    methods = make_methods(names, trace=variant.trace, settings=variant.inference)
+    of_methods = [
         score(bar(options, name, "scene", samples), {name: method}, trace=variant.trace, trained_on=trained_on)
-        for name, method in make_methods(names, trace=variant.trace, settings=variant.inference).items()
-    )
+        for name, method in methods.items()
+    ]
+    if options.sequences:
+        first, method = next(iter(methods.items()))
+        label = f"{first} reconciled"
+        about[label] = about[first]
+        of_methods.append(score_sequences(samples, label, method, trained_on=trained_on.get(first)))
+    scores = join_scores([*of_methods, score_persistence(samples)])
+    about[PERSISTENCE] = {"weights": None, "trained_on": []}
     path = write_scores(scores, samples, options.out, about=about)
     summary = summarise_scores(scores)
     table = summary.query("group in ['all', 'glacier']").round(3).T.to_string()

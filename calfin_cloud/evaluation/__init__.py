@@ -19,9 +19,19 @@ from calfin_cloud.evaluation.methods import (
 )
 from calfin_cloud.evaluation.references import compare_fronts, skill_of
 from calfin_cloud.evaluation.report import write_scores
-from calfin_cloud.evaluation.scores import Scores, compare_methods, join_scores, score, summarise_scores
+from calfin_cloud.evaluation.scores import (
+    PERSISTENCE,
+    Scores,
+    compare_methods,
+    join_scores,
+    score,
+    score_persistence,
+    summarise_scores,
+)
+from calfin_cloud.evaluation.sequences import score_sequences
 
 __all__ = [
+    "PERSISTENCE",
     "Method",
     "Scores",
     "adverse_samples",
@@ -38,6 +48,8 @@ __all__ = [
     "network_method",
     "reliability",
     "score",
+    "score_persistence",
+    "score_sequences",
     "skill_of",
     "summarise_scores",
     "unet_method",

@@ -17,7 +17,7 @@ from calfin_cloud.evaluation.methods import Method, network_method
 from calfin_cloud.evaluation.scores import trace_sample
 from calfin_cloud.fronts import DEFAULT, TraceSettings
 from calfin_cloud.fronts.lines import scale_of
-from calfin_cloud.fronts.uncertainty import Calibration, Level, vertex_features
+from calfin_cloud.fronts.uncertainty import Calibration, Level, front_features, vertex_features
 from calfin_cloud.network import network_id, training_glaciers
 
 LEVELS = (0.68, 0.95)
@@ -44,7 +44,8 @@ class Case(NamedTuple):
     """One traced front of a labelled scene.
 
     `seen`: whether the network was trained on its glacier; `features`: (n, feature) of its vertices; `distances`: (n,)
-    to the nearest hand-drawn pixel, in px of a 256 px frame.
+    to the nearest hand-drawn pixel, in px of a 256 px frame; `whole`: `fronts.uncertainty.FRONT_FEATURES`; `apart`: its
+    symmetric mean distance, that of a front which its scene's other fronts leave a part of the reference to.
     """
 
     scene: str
@@ -52,6 +53,8 @@ class Case(NamedTuple):
     seen: bool
     features: Floats
     distances: Floats
+    whole: Floats
+    apart: float
 
 
 def make_cases(samples: Iterable[Sample], network: str, *, trace: TraceSettings = DEFAULT) -> list[Case]:
@@ -74,10 +77,14 @@ def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings
     front, ice, traced = trace_sample(sample, method, trace)
     if ice is None:
         return
-    nearest = cKDTree(reference)
-    for found in traced.fronts:
-        distances = nearest.query(found.line[:, ::-1])[0] / scale_of(front.shape)
-        yield Case(sample.name, sample.glacier, seen, vertex_features(found.line, front, ice), distances)
+    nearest, scale, lines = cKDTree(reference), scale_of(front.shape), [found.line for found in traced.fronts]
+    back = np.array([cKDTree(line[:, ::-1]).query(reference)[0] for line in lines]) / scale
+    for n, line in enumerate(lines):
+        distances = nearest.query(line[:, ::-1])[0] / scale
+        of_vertices = vertex_features(line, front, ice)
+        whole = front_features(of_vertices, line, front, [*lines[:n], *lines[n + 1 :]])
+        apart = float(np.concatenate([distances, back[n][back.argmin(axis=0) == n]]).mean())
+        yield Case(sample.name, sample.glacier, seen, of_vertices, distances, whole, apart)
 
 
 def unseen_of(cases: Sequence[Case]) -> list[Case]:
@@ -116,9 +123,10 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
 def check_calibration(cases: Sequence[Case], calibration: Calibration) -> pd.DataFrame:
     """Say how well a calibration holds, by glacier and for `all`: a row each.
 
-    Columns for `vertex` and for `front` (its mean distance), all lengths in px of a 256 px frame: `n`; `inside68` and
-    `inside95`, the shares of truths inside the stated half-widths; `sigma`, the median of the stated 68 % ones; `mean`
-    distance, what it is (`kept`) without the worst fifth by doubt, and without the fifth truly worst (`best`).
+    Columns for `vertex` and for `front` (its symmetric mean distance), all lengths in px of a 256 px frame: `n`;
+    `inside68` and `inside95`, the shares of truths inside the stated half-widths; `sigma`, the median of the stated
+    68 % ones; `mean` distance, what it is (`kept`) without the worst fifth by doubt, and without the fifth truly worst
+    (`best`).
     """
     return _table([_stated(cases, calibration)])
 
@@ -218,9 +226,9 @@ def _vertices(cases: Sequence[Case]) -> Truths:
 
 
 def _fronts(cases: Sequence[Case]) -> Truths:
-    """Mean features, mean distances and weights of fronts."""
-    features = np.array([case.features.mean(axis=0) for case in cases])
-    distances = np.array([case.distances.mean() for case in cases])
+    """Features, symmetric mean distances and weights of fronts."""
+    features = np.array([case.whole for case in cases])
+    distances = np.array([case.apart for case in cases])
     return Truths(features, distances, _glaciers_alike([case.glacier for case in cases]))
 
 

@@ -38,6 +38,11 @@ DEFINITIONS = {
     "probability inside the true ice, blind to ocean taken for ice",
     "ice": "a method that knows no ice is traced by its edge alone, with the same limits but that on the step of the "
     "ice mask",
+    "persistence": "the front drawn for the nearest other date of the glacier, scored like a method, which others must "
+    "beat to be worth their while",
+    "reconciled": "fronts that all dates of a glacier together support (`calfin reconcile`), of the method's own masks",
+    "precision, recall": "share of the drawn length within 150 m and 300 m of the reference, and of the reference so "
+    "near to what is drawn, pooled over images whose scale is known, missed fronts among them; F: their harmonic mean",
     "intervals": "95 %, bootstrap over images",
     "seen": "images whose glacier the method was trained on; its figures there are no test of it",
 }
@@ -161,6 +166,8 @@ COLUMNS = (
     "pooled median px",
     "HD95 px",
     "image mean, pooled median, HD95 m",
+    "precision, recall, F within 150 m",
+    "precision, recall, F within 300 m",
     "equidistant px",
     "between ends px",
     "front IoU",
@@ -193,6 +200,10 @@ def _cells(row: pd.Series) -> list[str]:
         _with_interval(row, "pooled_median"),
         _with_interval(row, "hd95", 1),
         " / ".join(metres) if row["n_scaled"] else "",
+        *(
+            " / ".join(_number(row[f"{name}_{m}"]) for name in ("precision", "recall", "f")).strip(" /")
+            for m in (150, 300)
+        ),
         _number(row["equidistant"]),
         _number(row["between_ends"]),
         _number(row["front_iou"], 3),

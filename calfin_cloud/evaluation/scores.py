@@ -16,6 +16,7 @@ from skimage.morphology import skeletonize
 
 from calfin_cloud.datasets import ICE, UNKNOWN, Sample
 from calfin_cloud.evaluation.methods import UNKNOWN_ICE, Method
+from calfin_cloud.evaluation.references import WITHIN_M
 from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, candidate_boxes, draw_line, extract_line, trace_fronts
 from calfin_cloud.metrics import (
     compare_paired,
@@ -25,12 +26,16 @@ from calfin_cloud.metrics import (
     is_false,
     pixel_distances,
     score_scene,
+    shares_of,
     soft_ice_iou,
     summarise,
 )
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import is_slc_off
 from calfin_cloud.timeseries import season_of
+
+PERSISTENCE = "persistence"
+"""Name of the front drawn for another date as a method: what a method must beat to be worth its while."""
 
 REACH_PX = 10.0
 """A front is false if most of it lies further than this from the reference, in px of a 256 px frame."""
@@ -109,7 +114,7 @@ def score(
     """
     trained_on = trained_on or {}
     scored = [
-        (_score_sample(sample, name, method, trace), _seen(sample.glacier, trained_on.get(name)))
+        (_score_sample(sample, name, method, trace), seen_of(sample.glacier, trained_on.get(name)))
         for sample in samples
         for name, method in methods.items()
     ]
@@ -159,20 +164,94 @@ def compare_methods(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def score_persistence(samples: Iterable[Sample]) -> Scores:
+    """Measure on each labelled scene the front that was drawn for the nearest other date of its glacier.
+
+    Other methods must be nearer than that to be worth their while. Scenes without a date, or without another date on a
+    picture of the same size, have none.
+    """
+    samples = list(samples)
+    parts, rows = [], []
+    for sample in samples:
+        other = _nearest_date(sample, samples)
+        line = np.zeros(sample.front.shape, dtype=bool) if other is None else skeletonize(other.front)
+        lines = [extract_line((pieces == n).astype(np.float32))[:, ::-1].astype(float)
+                 for pieces in (label(line, connectivity=2),) for n in range(1, pieces.max() + 1)]  # fmt: skip
+        reason = "" if other is not None else "no_other_date"
+        row, apart = score_lines(sample, PERSISTENCE, [line] if line.any() else [], reason)
+        rows.append(row | {"seen": "no"})
+        parts.append(((PERSISTENCE, sample.name), apart, lines))
+    table = pd.DataFrame(rows).set_index(["method", "scene"])
+    return _checked(Scores(table, {k: a for k, a, _ in parts if a is not None}, {k: lines for k, _, lines in parts}))
+
+
+def _nearest_date(sample: Sample, samples: Iterable[Sample]) -> Sample | None:
+    """Find the labelled scene of the same glacier and frame on the nearest other date; of two the earlier one."""
+    when = sample.datetime
+    apart = [
+        (abs(other.datetime - when), other.datetime, other.name, other)
+        for other in samples
+        if when is not None
+        and other.datetime is not None
+        and other.datetime.date() != when.date()
+        and other.glacier == sample.glacier
+        and other.front.shape == sample.front.shape
+        and other.front.any()
+    ]
+    return min(apart, key=lambda of: of[:3])[3] if apart else None
+
+
 def _score_sample(
     sample: Sample, name: str, method: Method, trace: TraceSettings
 ) -> tuple[dict[str, Any], NDArray[np.float64] | None, list[Line]]:
     front, ice, traced = trace_sample(sample, method, trace)
     lines, reference = [f.line for f in traced.fronts], skeletonize(sample.front)
     drawn = [draw_line(np.rint(line[:, ::-1]).astype(np.intp), reference.shape) for line in lines]
+    row, apart = score_lines(sample, name, drawn, traced.reason)
+    row |= {"equidistant": _equidistant(lines, reference), "between_ends": _between_ends(front, reference)}
+    return row | _overlaps(sample, ice), apart, lines
+
+
+def score_lines(
+    sample: Sample, name: str, drawn: list[NDArray[np.bool_]], reason: str
+) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
+    """Measure the fronts of a scene, each (y, x) bool, against its reference: row of the table, and the distances."""
+    reference = skeletonize(sample.front)
     line = np.logical_or.reduce(drawn) if drawn else np.zeros_like(reference)
     apart = pixel_distances(line, reference) if line.any() and reference.any() else None
     row = {"method": name, "scene": sample.name} | _conditions(sample)
-    row |= {"reason": traced.reason} | _counts(drawn, reference)
+    row |= {"reason": reason} | _counts(drawn, reference)
     row |= _distances(apart, line, reference, sample.pixel_size_m)
-    row |= {"equidistant": _equidistant(lines, reference), "between_ends": _between_ends(front, reference)}
-    row |= _overlaps(sample, line, reference, ice)
-    return row, apart, lines
+    row |= _lengths(apart, line, reference, sample.pixel_size_m)
+    row |= dict.fromkeys(("equidistant", "between_ends", "ice_iou", "soft_ice_iou"), float("nan"))
+    return row | {"front_iou": front_iou(line, reference) if reference.any() else float("nan")}, apart
+
+
+def _lengths(
+    apart: NDArray[np.float64] | None, line: NDArray[np.bool_], reference: NDArray[np.bool_], metres: float | None
+) -> dict[str, float]:
+    """Lengths in m of front and reference, and what of them lies within `WITHIN_M` of the other; NaN without a scale.
+
+    They add up over scenes, for `metrics.shares_of`; a length is that of its pixels.
+    """
+    n_drawn, n_known, scale = int(line.sum()), int(reference.sum()), metres or float("nan")
+    row = {"drawn": n_drawn * scale, "known": n_known * scale}
+    for within in WITHIN_M:
+        near = np.zeros(n_drawn + n_known, dtype=bool) if apart is None else apart * scale <= within
+        row[f"drawn_near_{within:.0f}"] = float(near[:n_drawn].sum()) * scale
+        row[f"known_near_{within:.0f}"] = float(near[n_drawn:].sum()) * scale
+    return row
+
+
+def _shares(part: pd.DataFrame) -> dict[str, float]:
+    """Precision, recall and F within each of `WITHIN_M`, pooled over the scenes whose scale is known."""
+    scaled, shares = part[part["drawn"].notna()], {}
+    for within in WITHIN_M:
+        sums = {name: float(scaled[name].sum()) for name in ("drawn", "known")}
+        sums |= {name: float(scaled[f"{name}_{within:.0f}"].sum()) for name in ("drawn_near", "known_near")}
+        found = shares_of(sums) if len(scaled) else dict.fromkeys(("precision", "recall", "f"), float("nan"))
+        shares |= {f"{name}_{within:.0f}": value for name, value in found.items()}
+    return shares
 
 
 def trace_sample(
@@ -257,13 +336,9 @@ def _between_ends(front: NDArray[np.float32], reference: NDArray[np.bool_]) -> f
     return float(pixel_distances(line, reference).mean()) if line.any() else float("nan")
 
 
-def _overlaps(
-    sample: Sample, line: NDArray[np.bool_], reference: NDArray[np.bool_], ice: NDArray[np.float32] | None
-) -> dict[str, float]:
-    """Overlap of the fronts, 3 px wide, and of the ice where it is known; a scene without a found front has 0."""
-    row = dict.fromkeys(("front_iou", "ice_iou", "soft_ice_iou"), float("nan"))
-    if reference.any():
-        row["front_iou"] = front_iou(line, reference)
+def _overlaps(sample: Sample, ice: NDArray[np.float32] | None) -> dict[str, float]:
+    """Overlap of the ice where it is known."""
+    row: dict[str, float] = {}
     if ice is None:
         return row
     known = (sample.ice != UNKNOWN) & ~np.isnan(ice)
@@ -273,7 +348,8 @@ def _overlaps(
     return row
 
 
-def _seen(glacier: str, trained_on: Collection[str] | None) -> str:
+def seen_of(glacier: str, trained_on: Collection[str] | None) -> str:
+    """Say whether a method was trained on a glacier: yes, no, or unknown."""
     if trained_on is None:
         return "unknown"
     return "yes" if glacier in trained_on else "no"
@@ -293,6 +369,7 @@ def _summary(part: pd.DataFrame, distances: Mapping[Key, NDArray[np.float64]]) -
     summary |= {"n_fronts": float(part["n_fronts"].sum()), "n_false": float(part["n_false"].sum())}
     summary["hit_rate"] = float(referenced["hit"].mean()) if len(referenced) else float("nan")
     summary |= {name: float(part[name].mean()) for name in AVERAGED}
+    summary |= _shares(part)
     summary["n_seen"] = float((part["seen"] == "yes").sum()) if (part["seen"] != "unknown").all() else float("nan")
     scaled = part[part["pixel_size_m"].notna() & (part["n_points"] > 0)]
     metres = scaled["pixel_size_m"]

@@ -4,6 +4,8 @@ from calfin_cloud.fronts.fjords import FEWEST_DATES, fjord_from_scenes
 from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
 from calfin_cloud.fronts.placed import NOWHERE, Place, place_of, trace_placed
+from calfin_cloud.fronts.reconcile import Chosen, Dated, reconcile_scenes
+from calfin_cloud.fronts.sequence import Candidate, SequenceSettings, best_sequences
 from calfin_cloud.fronts.settings import (
     BAUMHOER,
     CALFIN,
@@ -37,15 +39,20 @@ __all__ = [
     "VARIANTS",
     "ZHANG",
     "Calibration",
+    "Candidate",
+    "Chosen",
+    "Dated",
     "Front",
     "GuideSettings",
     "MapWeights",
     "Place",
     "Rejected",
+    "SequenceSettings",
     "Trace",
     "TraceSettings",
     "Uncertainty",
     "Window",
+    "best_sequences",
     "calibration_beside",
     "candidate_boxes",
     "draw_line",
@@ -56,6 +63,7 @@ __all__ = [
     "pixels_of",
     "place_of",
     "read_calibration",
+    "reconcile_scenes",
     "trace_fronts",
     "trace_placed",
     "uncertainty_of",

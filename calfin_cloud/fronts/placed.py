@@ -98,7 +98,7 @@ def trace_placed(
     chosen = [_choose(seen, *pair, free, settings.guide) for pair in zip(place.guides, guided, strict=True)]
     fronts: list[Front] = []
     for judged, by in sorted(chain.from_iterable(chosen), key=lambda found: -found[0].worth):
-        made = _front(seen, judged, by, settings)
+        made = front_of(seen, judged, by, settings)
         if not _is_among(made, fronts, SAME_PX * scale_of(front.shape)):
             fronts.append(made)
     fronts.sort(key=lambda f: -float(np.hypot(*np.diff(f.line, axis=0).T).sum()))
@@ -126,7 +126,8 @@ def _choose(
     return [(j, "free") for j in better] or [(guided, "guided")]
 
 
-def _front(seen: Seen, judged: Judged, by: str, settings: TraceSettings) -> Front:
+def front_of(seen: Seen, judged: Judged, by: str, settings: TraceSettings) -> Front:
+    """Make a front of a path that is believed, its vertices on the crest of the probability."""
     crest = 0.0 if settings.guide is None else settings.guide.crest_px
     how = replace(settings.vertex, ridge_px=crest)
     line = vertices_of(judged.path, seen.edge, scale_of(seen.edge.shape), how)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, map_coordinates, uniform_filter1d
@@ -25,9 +27,14 @@ FEATURES = {
 }
 """What raises the doubt about a vertex: name, and what is said of a front that has much of it."""
 
+FRONT_FEATURES = FEATURES | {"left": "an edge is seen elsewhere that no front follows"}
+"""The same of a whole front, and what tells that a flank, or a tributary, is missing."""
+
 ALONG_PX = 15  # lengths in px of a 256 px frame: to both sides of a vertex along the line
 WIDTH_PX, HAZE_PX = 20, 30  # to both sides across the line
 NEAR_END_PX = 10.0
+FOLLOWED_PX, EDGE_PX = 8, 3  # an edge so near to a front is followed by it; width of an edge
+REACH = 1.5  # lengths of a front, beyond which an edge says nothing of it: a scene may be of any size
 STEP_PX = 4.0  # of the Gaussian through which the ice mask is seen
 DIRECTION_PX, COURSE_PX = 2.0, 5.0  # of the Gaussians through which a line is seen for its direction and its corners
 LEAST = 1e-4  # probability of an edge anywhere, so that a vertex without one has the greatest width
@@ -38,10 +45,13 @@ WORTH_SAYING = 1.1  # factor on the expected distance below which a feature is n
 class Level:
     """From features to half-widths, of vertices or of whole fronts; half-widths in px of a 256 px frame.
 
+    Those of vertices are one-way distances to the truth, those of fronts the mean of both ways: from the front to the
+    truth, and from what of the truth is nearest to this front, of all fronts of its scene, to the front.
+
     Attributes
     ----------
     weights
-        Of each of `FEATURES`, none negative: none of them makes a front surer.
+        Of each of `FEATURES`, or of `FRONT_FEATURES`, none negative: none of them makes a front surer.
     good
         Mean of each feature where the calibration's fronts were good, beside which reasons are told.
     constant
@@ -77,9 +87,10 @@ class Calibration:
     network
         Name and hash of its weights (`network.network_id`).
     vertex, front
-        Of single vertices, and of a front's mean distance.
+        Of single vertices, and of a front's symmetric mean distance.
     good_px, slope, offset
-        The score is the probability that a front's mean distance is below `good_px`: logistic(offset - slope * doubt).
+        The score is the probability that a front's symmetric mean distance is below `good_px`: logistic(offset -
+        slope * doubt).
     about
         What it was made from: glaciers, numbers of fronts.
     """
@@ -101,8 +112,8 @@ class Uncertainty(NamedTuple):
     """How far a front may be off, in px of the image; all NaN without a calibration.
 
     `vertex_sigma_px`, `vertex_half95_px`: (n,) half-widths that hold the truth in 68 % and 95 % of the cases;
-    `sigma_px`, `half95_px`: those of the front's mean distance; `score`: 0 to 1, comparable across sensors; `reasons`:
-    what raises the doubt above that about good fronts, empty if nothing does.
+    `sigma_px`, `half95_px`: those of the front's symmetric mean distance; `score`: 0 to 1, comparable across sensors;
+    `reasons`: what raises the doubt above that about good fronts, empty if nothing does.
     """
 
     vertex_sigma_px: NDArray[np.float64]
@@ -118,13 +129,18 @@ def uncertainty_of(
     front: NDArray[np.floating],
     ice: NDArray[np.floating],
     calibration: Calibration | None,
+    *,
+    others: Sequence[NDArray[np.floating]] = (),
 ) -> Uncertainty:
-    """Tell how sure a front (n, 2) x, y in px is, from the masks (y, x) that it was traced from; NaN = missing."""
+    """Tell how sure a front (n, 2) x, y in px is, from the masks (y, x) that it was traced from; NaN = missing.
+
+    `others` are the further fronts of the scene: an edge that they follow is not missing.
+    """
     if calibration is None:
         nowhere = np.full(len(line), np.nan)
         return Uncertainty(nowhere, nowhere.copy(), np.nan, np.nan, np.nan, "")
     features, scale = vertex_features(line, front, ice), scale_of(front.shape)
-    of_front = features.mean(axis=0)
+    of_front = front_features(features, line, front, others)
     doubt = calibration.front.doubt(of_front)
     vertex = calibration.vertex.half_widths(calibration.vertex.doubt(features))
     sigma, half95 = calibration.front.half_widths(doubt)
@@ -141,9 +157,32 @@ def uncertainty_of(
 def reasons_of(features: NDArray[np.floating], level: Level) -> str:
     """Say what makes a front worse than good ones, the costliest first, and by which factor the expected distance."""
     factors = np.exp(np.array(level.weights) * (features - np.array(level.good)))
-    words = list(FEATURES.values())
+    words = list(FRONT_FEATURES.values())
     costly = [i for i in np.argsort(-factors) if factors[i] >= WORTH_SAYING]
     return "; ".join(f"{words[i]} (×{factors[i]:.1f})" for i in costly)
+
+
+def front_features(
+    of_vertices: NDArray[np.floating],
+    line: NDArray[np.floating],
+    front: NDArray[np.floating],
+    others: Sequence[NDArray[np.floating]] = (),
+) -> NDArray[np.float64]:
+    """`FRONT_FEATURES` (feature,) of a front (n, 2) x, y: the mean of those of its vertices, and what is left.
+
+    `left` is the length of the edge in the front mask (y, x) that no front of the scene follows, within `REACH` lengths
+    of the line, as a share of its length, as log(1 + share).
+    """
+    scale = scale_of(front.shape)
+    followed = np.ones(front.shape, dtype=np.uint8)
+    for drawn in (line, *others):
+        cv2.polylines(followed, [np.rint(drawn).astype(np.int32)], isClosed=False, color=0)
+    length, own = max(float(np.hypot(*np.diff(line, axis=0).T).sum()), 1.0), np.ones_like(followed)
+    cv2.polylines(own, [np.rint(line).astype(np.int32)], isClosed=False, color=0)
+    apart, from_line = (cv2.distanceTransform(m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for m in (followed, own))
+    is_left = (apart > FOLLOWED_PX * scale) & (from_line < REACH * length)
+    unseen = float(np.nan_to_num(front)[is_left].sum()) / (EDGE_PX * scale)
+    return np.append(of_vertices.mean(axis=0), np.log1p(unseen / length))
 
 
 def vertex_features(
@@ -193,11 +232,12 @@ def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
     stored = json.loads(Path(path).read_text(encoding="utf-8"))
     levels = {name: _level(stored[name]) for name in ("vertex", "front")}
     calibration = Calibration(**(stored | levels))
-    n_weights = {len(level.weights) for level in levels.values()}
-    if calibration.network != network or n_weights != {len(FEATURES)}:
+    n_weights = [len(level.weights) for level in levels.values()]
+    expected = [len(FEATURES), len(FRONT_FEATURES)]
+    if calibration.network != network or n_weights != expected:
         raise ValueError(
-            f"{path} must be made for {network} and {len(FEATURES)} features, got {calibration.network} and "
-            f"{sorted(n_weights)}: calibrate these weights anew, or remove the file"
+            f"{path} must be made for {network} with {expected} features of vertices and fronts, got "
+            f"{calibration.network} with {n_weights}: calibrate these weights anew, or remove the file"
         )
     return calibration
 

@@ -220,7 +220,7 @@ def trace_scene(
         "detail": trace.detail,
         "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
         "fronts": [
-            _columns(line, f) | _uncertainty(f, front, ice, domain, settings)
+            _columns(line, f) | _uncertainty(f, trace.fronts, masks, domain, settings)
             for line, f in zip(on_map, trace.fronts, strict=True)
         ],
         "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
@@ -257,10 +257,11 @@ def _columns(line: LineString, found: Front) -> dict[str, Any]:
 
 
 def _uncertainty(
-    found: Front, front: NDArray[np.float32], ice: NDArray[np.float32], domain: Domain, settings: MapSettings
+    found: Front, fronts: Sequence[Front], masks: NDArray[np.float32], domain: Domain, settings: MapSettings
 ) -> dict[str, Any]:
-    """Uncertainty of a front in metres on the ground, and its score."""
-    sure = uncertainty_of(found.line, front, ice, calibration_of(settings.network))
+    """Uncertainty of one of the fronts of a scene in metres on the ground, and its score."""
+    others = [front.line for front in fronts if front is not found]
+    sure = uncertainty_of(found.line, *masks, calibration_of(settings.network), others=others)
     metres = domain.resolution_m / length_scale(domain.crs, domain.polygon)
     return {
         "sigma_m": sure.sigma_px * metres,

@@ -6,6 +6,7 @@ from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
+from calfin_cloud.results.reconciling import reconcile_store
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import (
     apply_verdicts,
@@ -42,6 +43,7 @@ __all__ = [
     "orphaned_verdicts",
     "read_lines",
     "read_verdicts",
+    "reconcile_store",
     "reviewed_fronts",
     "store_product",
     "summarise_pairs",

@@ -18,7 +18,7 @@ SHOWN = (
     *("cloud_fraction", "nodata_fraction", "slc_off_fraction", "resolution_m"),
 )
 SHOWN_FRONT = ("front", "length_m", "confidence", "sigma_m", "half95_m", "score", "score_reasons", "isolation")
-SHOWN_LATER = ("flags", "flag_details", *REVIEW_COLUMNS)
+SHOWN_LATER = ("choice", "choice_why", "flags", "flag_details", *REVIEW_COLUMNS)
 
 
 def lineage_of(store: str, scene: str) -> dict[str, Any]:

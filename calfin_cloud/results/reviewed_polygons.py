@@ -1,4 +1,4 @@
-"""Ocean and ice of scenes whose fronts people rejected or redrew, closed anew from the stored masks."""
+"""Ocean and ice of scenes whose fronts people or all dates changed, closed anew from the stored masks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OF_SCENE = ("key", "domain", "scene_id", "glacier_id", "datetime", "platform")
 
 
 def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Read the polygons of a store; those of scenes whose fronts people changed are closed anew from what they left.
+    """Read the polygons of a store; those of scenes whose fronts people or all dates changed are closed anew.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """
     polygons = read_polygons(store)
     is_drawn = (fronts["verdict"] != "") & fronts["quality_flag"].isin(MANUAL)
-    changed = fronts.loc[is_drawn | (fronts["verdict"] == "reject"), "key"]
+    is_new = ~fronts["choice"].isin(["", "kept"])
+    changed = fronts.loc[is_drawn | is_new | (fronts["verdict"] == "reject"), "key"]
     left = fronts[fronts["key"].isin(changed) & (fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     domains = {d.name: d for d in read_store_domains(store)}
     rows = [row for _, scene in left.groupby("key", sort=False) for row in _rows(store, domains, scene)]

@@ -18,12 +18,12 @@ from shapely.geometry import shape
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports.tables import satellite_code
+from calfin_cloud.results.choosing import chosen_fronts
 from calfin_cloud.results.reviewed_polygons import close_scene
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.storage import (
     instant,
     read_flags,
-    read_fronts,
     read_places,
     read_reviews,
     read_scene_grey,
@@ -53,7 +53,8 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
     ValueError
         A verdict is wrong; nothing is kept then.
     """
-    places = settle_verdicts(fronts := read_fronts(store), read_reviews(store)).places
+    before = read_reviews(store)
+    places = settle_verdicts(fronts := chosen_fronts(store, before), before).places
     known = {(row.key, int(row.front)): row.geometry for row in fronts.itertuples()}
     known |= {(key, max(p.front, 0)): p.shown for key, of_scene in places.items() for p in of_scene if p.shown}
     for place, verdict in enumerate(verdicts):
@@ -87,10 +88,12 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
     by a retrace or another network, is void, and `orphaned_verdicts` lists it. A drawn line stays: it has the quality
     flag of a manual front, and no uncertainty. A rejected front stays in the table. Fronts that time makes doubtful
     have the `flags` and `flag_details` that `calfin timeseries` kept, and a lower score (`timeseries.flag_fronts`),
-    unless `flagged` is False. What is stored of the automatic fronts does not change.
+    unless `flagged` is False. Where `calfin reconcile` has run, fronts are as it chose them, with `choice` and
+    `choice_why` (`choosing.chosen_fronts`). What is stored of the automatic fronts does not change.
     """
-    fronts = read_fronts(store)
-    settled = settle_verdicts(fronts, read_reviews(store))
+    verdicts = read_reviews(store)
+    fronts = chosen_fronts(store, verdicts)
+    settled = settle_verdicts(fronts, verdicts)
     fronts = fronts.assign(**dict.fromkeys(REVIEW_COLUMNS, ""))
     beside = []
     for places in settled.places.values():
@@ -111,7 +114,8 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
 
 def orphaned_verdicts(store: str) -> list[dict[str, Any]]:
     """List the verdicts that are about no front of today, the oldest first: their scene is gone, or the line judged."""
-    return [dict(v) for v in settle_verdicts(read_fronts(store), read_reviews(store)).orphaned]
+    verdicts = read_reviews(store)
+    return [dict(v) for v in settle_verdicts(chosen_fronts(store, verdicts), verdicts).orphaned]
 
 
 def _with_verdict(row: pd.Series[Any], place: Place, crs: Any) -> pd.Series[Any]:  # noqa: ANN401 - of pyproj

@@ -3,13 +3,15 @@
 A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
 group, a scene a chunk, some scenes a shard), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the
 same scenes `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`,
-and `pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
-`flags/<domain>.json` (doubts in time); `tries.json` (failed scenes that were tried again); `shards/` (stores of shards,
-see `merge_stores`); `replaced/` (files of batches that were replaced less than a day ago, domains as they were before
-the last change of all); while a run writes, `lease-*`.
+and `pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people),
+`flags/<domain>.json` (doubts in time) and `choices/<domain>.json` (fronts that all dates together support);
+`tries.json` (failed scenes that were tried again); `shards/` (stores of shards, see `merge_stores`); `replaced/` (files
+of batches that were replaced less than a day ago, domains as they were before the last change of all); while a run
+writes, `lease-*`.
 """
 
 from calfin_cloud.storage.changes import before_change, begin_change, check_room, end_change
+from calfin_cloud.storage.choices import read_choices, write_choices
 from calfin_cloud.storage.commits import tidy, write_batch
 from calfin_cloud.storage.compaction import compact_store
 from calfin_cloud.storage.files import DamagedFileError, digest
@@ -98,6 +100,7 @@ __all__ = [
     "read_all_tables",
     "read_batches",
     "read_candidates",
+    "read_choices",
     "read_flags",
     "read_fronts",
     "read_items",
@@ -120,6 +123,7 @@ __all__ = [
     "unsigned",
     "unsigned_item",
     "write_batch",
+    "write_choices",
     "write_flags",
     "write_masks",
     "write_picture",
