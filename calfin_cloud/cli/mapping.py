@@ -22,7 +22,7 @@ def sample(options: argparse.Namespace) -> int:
     """Paint a sample glacier."""
     from calfin_cloud.sample import write_sample
 
-    catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed)
+    catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed, features=options.features)
     print(f"{options.scenes} scenes of a synthetic glacier: {catalog}")
     return 0
 
@@ -226,6 +226,7 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
         network=options.network or DEFAULT_NETWORK,
         max_cloud=options.max_cloud,
         max_nodata=options.max_nodata,
+        features=tuple(options.features),
     )
 
 

@@ -14,8 +14,8 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
 from calfin_cloud.pipeline.runners import check_network, in_order, map_batches, waves
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of
-from calfin_cloud.pipeline.tables import scene_rows, tables_of
-from calfin_cloud.storage import Tables, hold_lease, open_store, tidy, write_batch
+from calfin_cloud.pipeline.tables import Made, made_of, scene_rows
+from calfin_cloud.storage import hold_lease, open_store, tidy, write_batch
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +92,10 @@ def map_fronts(
 
 def tables_of_batches(
     batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
-) -> Iterator[Tables]:
+) -> Iterator[Made]:
     """Map some batches; their masks and pictures are written, their tables are returned."""
     for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
-        yield tables_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain)
+        yield made_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain, settings.features)
 
 
 def _plan(
@@ -124,8 +124,8 @@ def _map_wave(
 ) -> list[gpd.GeoDataFrame]:
     """Map batches and write their tables: the scenes of each appear in the store all at once."""
     written = []
-    for batch, tables in zip(batches, tables_of_batches(batches, store, settings, client), strict=True):
+    for batch, (tables, features) in zip(batches, tables_of_batches(batches, store, settings, client), strict=True):
         check()
-        write_batch(store, tables, batch.items, recipe=recipe(batch.domain))
+        write_batch(store, tables, batch.items, recipe=recipe(batch.domain), features=features)
         written.append(tables.fronts)
     return written

@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
-from calfin_cloud.sensors import CATALOG_FIELD, READ_ASSETS
+from calfin_cloud.sensors import CATALOG_FIELD, FEATURE_ASSETS, READ_ASSETS
 
 Feature = dict[str, Any]
 """A STAC item as its JSON values."""
@@ -244,7 +244,7 @@ def _settled(feature: Feature, base: str, address: str) -> Feature:
     if not pystac.Item.matches_object_type(feature) or not isinstance(feature["id"], str) or not feature["id"]:
         raise TypeError(f"got an item without id or type: {str(feature)[:100]}")
     assets = feature.get("assets", {})
-    feature["assets"] = {key: asset for key, asset in assets.items() if key in READ_ASSETS} or assets
+    feature["assets"] = {key: asset for key, asset in assets.items() if key in READ_ASSETS | FEATURE_ASSETS} or assets
     for asset in feature["assets"].values():
         if not ABSOLUTE.match(asset["href"]):
             asset["href"] = _joined(base, asset["href"])

@@ -3,11 +3,13 @@
 A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
 group, a scene a chunk), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the same scenes
 `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`, and
-`pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people) and
+`pictures/<domain>/<scene>.png`; where features of the sea are wanted, `icebergs/`, `melange/` and `plumes/` like
+`polygons/`, and `bands/<domain>/<scene>.tif`; of what came later `reviews/<digest>.json` (verdicts of people) and
 `flags/<domain>.json` (doubts in time); `replaced/` (files of batches that were replaced less than a day ago); while a
 run writes, `lease-*`.
 """
 
+from calfin_cloud.storage.bands import KeptBands, read_bands, write_bands
 from calfin_cloud.storage.commits import tidy, write_batch
 from calfin_cloud.storage.compaction import compact_store
 from calfin_cloud.storage.files import DamagedFileError, digest
@@ -47,7 +49,9 @@ from calfin_cloud.storage.tables import (
     Tables,
     finished_keys,
     read_all_tables,
+    read_batch_features,
     read_batches,
+    read_features,
     read_fronts,
     read_items,
     read_polygons,
@@ -59,6 +63,7 @@ __all__ = [
     "EDGES",
     "NO_BOXES",
     "DamagedFileError",
+    "KeptBands",
     "LeaseLostError",
     "StoreInUseError",
     "Stored",
@@ -83,8 +88,11 @@ __all__ = [
     "open_store",
     "picture_path",
     "read_all_tables",
+    "read_bands",
+    "read_batch_features",
     "read_batches",
     "read_candidates",
+    "read_features",
     "read_flags",
     "read_fronts",
     "read_items",
@@ -102,6 +110,7 @@ __all__ = [
     "tidy",
     "unsigned",
     "unsigned_item",
+    "write_bands",
     "write_batch",
     "write_flags",
     "write_masks",

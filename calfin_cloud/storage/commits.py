@@ -14,7 +14,9 @@ from dataclasses import asdict
 from typing import Any
 
 import fsspec
+import geopandas as gpd
 
+from calfin_cloud.feature_schema import same_batch
 from calfin_cloud.schema import (
     FRONT_SCHEMA,
     POLYGON_SCHEMA,
@@ -52,6 +54,7 @@ def write_batch(
     recipe: Mapping[str, str],
     before: Stored | None = None,
     replaces: Sequence[str] = (),
+    features: Mapping[str, gpd.GeoDataFrame] | None = None,
 ) -> Stored:
     """Write a batch of scenes whole: from the moment its fronts are written, all of it is there. Twice is once.
 
@@ -67,14 +70,17 @@ def write_batch(
         The same batch as it was until now; its other files move to `replaced/` in the end.
     replaces
         Names of fronts files whose scenes this batch takes over; the caller deletes them.
+    features
+        Tables of features by name, with a row of each scene; those that are wanted, so often none.
 
     Raises `LeaseLostError` where this process held the store and another has followed it: nothing is committed then.
     """
     check_fronts(tables.fronts)
     check_rejected(tables.rejected)
     check_polygons(tables.polygons)
-    tables = Tables(*(storable(table, schema) for table, schema in zip(tables, SCHEMAS.values(), strict=True)))
+    tables = Tables(*(storable(table, SCHEMAS[name]) for name, table in tables._asdict().items()))
     keys = list(tables.fronts["key"].unique())
+    same_batch(features or {}, keys)
     _check_keys(tables, keys, items)
     fs, root = open_place(store)
     batch = name_batch(keys)
@@ -82,6 +88,7 @@ def write_batch(
     bodies = {
         "rejected": (to_parquet(tables.rejected, REJECTED_SCHEMA), "parquet"),
         "polygons": (to_parquet(tables.polygons, POLYGON_SCHEMA), "parquet"),
+        **{n: (to_parquet(storable(t, SCHEMAS[n]), SCHEMAS[n]), "parquet") for n, t in (features or {}).items()},
         "items": (gzip.compress(json.dumps(kept, sort_keys=True).encode(), mtime=0), "json.gz"),
     }
     files = {folder: f"{batch}-{digest(body)}.{ending}" for folder, (body, ending) in bodies.items()}
