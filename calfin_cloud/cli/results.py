@@ -12,7 +12,7 @@ def timeseries(options: argparse.Namespace) -> int:
     """Measure how fronts of a store or a file move: positions, rates, seasons, regions; flag doubtful ones."""
     import geopandas as gpd
 
-    from calfin_cloud.results import measure_series, read_lines, write_series
+    from calfin_cloud.results import features_of, measure_series, read_lines, write_features, write_series
 
     fronts, lines = _read_fronts(options.fronts, options)
     earlier = options.out / "gates.geojson"
@@ -23,6 +23,8 @@ def timeseries(options: argparse.Namespace) -> int:
     regions = gpd.read_file(options.regions) if options.regions else None
     series = measure_series(fronts, lines, regions)
     write_series(series, fronts, options.out)
+    if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
+        write_features(features, options.out)
     print(series.rates.head(40).round(1).to_string(index=False))
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):

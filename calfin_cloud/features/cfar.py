@@ -29,9 +29,9 @@ class CfarSettings:
         A pixel is not judged where its ring has less sea than this.
     """
 
-    false_alarms: float = 1e-4
-    largest_m: float = 600.0
-    ring_m: float = 600.0
+    false_alarms: float = 1e-3
+    largest_m: float = 200.0
+    ring_m: float = 300.0
     least_ring_px: int = 64
 
 
@@ -55,7 +55,7 @@ def bright_pixels(
     --------
     >>> speckle = np.random.default_rng(0).gamma(4.0, 0.25, (300, 300)).astype(np.float32)
     >>> bright, looks = bright_pixels(speckle, speckle > 0, pixel_m=40.0)
-    >>> bool(bright.mean() < 1e-3), round(looks)
+    >>> bool(bright.mean() < 2e-3), round(looks)
     (True, 4)
     """
     settings = settings or CfarSettings()

@@ -14,6 +14,7 @@ from calfin_cloud.results.reviewing import (
     usable_fronts,
     write_training_pairs,
 )
+from calfin_cloud.results.seaward import feature_series, features_of, write_features
 from calfin_cloud.results.series import (
     Lines,
     Series,
@@ -32,6 +33,8 @@ __all__ = [
     "apply_verdicts",
     "compare_products",
     "export_store",
+    "feature_series",
+    "features_of",
     "keep_flags",
     "lineage_of",
     "measure_series",
@@ -44,6 +47,7 @@ __all__ = [
     "summarise_pairs",
     "usable_fronts",
     "write_comparison",
+    "write_features",
     "write_report",
     "write_series",
     "write_store_report",

@@ -6,6 +6,7 @@ They are kept so that features can be measured anew without the scenes, as front
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.io import MemoryFile
 
-from calfin_cloud.storage.files import DamagedFileError, digest, open_place, write_whole
+from calfin_cloud.storage.files import DamagedFileError, open_place, write_whole
 from calfin_cloud.storage.stores import scene_path
 
 Floats = NDArray[np.float32]
@@ -52,7 +53,7 @@ def write_bands(
             if bands:
                 file.descriptions = tuple(bands)
                 file.scales, file.offsets = zip(*(STEPS[of] for of, _ in bands.values()), strict=True)
-            file.update_tags(about=json.dumps(about, sort_keys=True), digest=digest(numbers.tobytes()))
+            file.update_tags(about=json.dumps(about, sort_keys=True), crc32=zlib.crc32(numbers))
         body = bytes(memory.getbuffer())
     fs, root = open_place(store)
     write_whole(fs, f"{root}/{scene_path('bands', domain_name, scene_id, 'tif')}", body)
@@ -72,7 +73,7 @@ def read_bands(store: str, domain_name: str, scene_id: str) -> KeptBands | None:
             names, scales, offsets = file.descriptions, file.scales, file.offsets
     except rasterio.RasterioIOError as error:
         raise DamagedFileError(path, str(error), REMEDY) from None
-    if tags.get("digest") != digest(numbers.tobytes()):
+    if tags.get("crc32") != str(zlib.crc32(numbers)):
         raise DamagedFileError(path, "its numbers are not those that were written", REMEDY)
     there = [(name, *of) for name, *of in zip(names, numbers, scales, offsets, strict=True) if name]
     values = {

@@ -9,14 +9,15 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import shapely
 from odc.geo.geobox import GeoBox
 from shapely.geometry import LineString
 
-from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.domains import box_grid
+from calfin_cloud.feature_schema import NotSeenError
 from calfin_cloud.features import (
     Bands,
     CfarSettings,
@@ -28,7 +29,6 @@ from calfin_cloud.features import (
     outlines,
     sea_of,
 )
-from calfin_cloud.feature_schema import NotSeenError
 from calfin_cloud.sample.catalog import CENTRE, SIDE_M
 from calfin_cloud.sample.painting import draw_glacier, draw_look
 from calfin_cloud.sample.seascape import PaintedSea, paint_sea
@@ -126,11 +126,12 @@ def ice_at(part: shapely.Polygon, scene: Scene) -> float:
 def show_icebergs(name: str, scenes: list[Scene]) -> None:
     """Print recall and precision by size, the error of areas, and false alarms."""
     rows = [compare(scene) for scene in scenes]
-    joined = {k: np.concatenate([row[k] for row in rows]) for k in ("length", "hit", "found_length", "is_true", "is_ice")}
+    columns = ("length", "hit", "found_length", "is_true", "is_ice")
+    joined = {k: np.concatenate([row[k] for row in rows]) for k in columns}
     true, got = (np.concatenate([row["matched"][i] for row in rows]) for i in (0, 1))
     print(f"\n{name}: icebergs; {len(scenes)} scenes, {sum(row['sea_km2'] for row in rows):.0f} km2 of sea")
     print(f"{'side, m':>12}{'true':>7}{'recall':>8}{'found':>7}{'precision':>10}{'area, median error':>20}")
-    for low, high in zip(SIZES_M, SIZES_M[1:], strict=False):
+    for low, high in pairwise(SIZES_M):
         at = (joined["length"] >= low) & (joined["length"] < high)
         mine = (joined["found_length"] >= low) & (joined["found_length"] < high)
         size = (np.sqrt(true) >= low) & (np.sqrt(true) < high)
@@ -156,7 +157,7 @@ def mean(values: np.ndarray) -> float:
 def choose(n: int) -> None:
     """Compare settings of the CFAR on scenes that the tables do not use."""
     scenes = [paint("sar", pixel, 1000 + seed) for pixel in (20, 40) for seed in range(n)]
-    print(f"{'P_FA':>8}{'guard, m':>10}{'ring, m':>9}{'recall > 60 m':>15}{'precision':>11}{'F1':>7}{'water/100 km2':>15}")
+    print("    P_FA  guard, m  ring, m  recall > 60 m  precision     F1  water/100 km2")
     for rate, guard, ring in product((1e-2, 1e-3, 1e-4, 1e-5, 1e-6), (200, 400, 600), (300, 600)):
         rows = [compare(s, CfarSettings(rate, guard, ring)) for s in scenes]
         hit, length, is_true, is_ice = (
@@ -199,8 +200,11 @@ def show_plumes(name: str, scenes: list[Scene]) -> None:
         if has and found["source"]:
             areas.append(found["area_m2"] / (plume.sum() * scene.sea.pixel_area_m2) - 1)
             medians.append(found["relative_turbidity_median_fnu"] / np.median(scene.painted.turbidity[plume]) - 1)
+    if not areas:
+        return print(f"{name}: plumes {dict(counts)}")
     told = f"area {np.median(areas):+.0%} ({min(areas):+.0%} to {max(areas):+.0%})"
     print(f"{name}: plumes {dict(counts)}; {told}, turbidity {np.median(medians):+.0%} (median of scenes)")
+    return None
 
 
 # Cost
@@ -209,37 +213,36 @@ def show_plumes(name: str, scenes: list[Scene]) -> None:
 def cost(repeat: int = 10) -> None:
     """Print the core-milliseconds of each part for scenes of 600 px; reading the further bands is not in it."""
     for name, kind in (("optical", "optical"), ("radar", "sar")):
-        scene = paint(kind, 20, 1)
-        grid = grid_of(20)
-        domain = Domain("Painted", grid)
-        ocean, front = outlines(scene.painted.sea, grid.transform), LineString(scene.painted.scene.front)
-        kept = {n: ("dB" if kind == "sar" else "reflectance", v) for n, v in scene.painted.bands.items()}
-        kept["cloud"] = ("cloud", np.zeros(grid.shape, np.float32))
+        scene, grid = paint(kind, 20, 1), grid_of(20)
         spent: dict[str, float] = defaultdict(float)
         with tempfile.TemporaryDirectory() as folder:
             open_store(f"{folder}/store", crs="EPSG:3413", made_by={})
             for n in range(repeat + 1):
                 if n == 1:
                     spent.clear()  # what is imported and filled once
-                parts = {
-                    "keep bands": lambda: write_bands(f"{folder}/store", domain.name, "a", kept, grid, {}),
-                    "read bands": lambda: read_bands(f"{folder}/store", domain.name, "a"),
-                    "sea": lambda: sea_of(ocean, [front], scene.sea.open.shape, grid.transform, pixel_m=20),
-                    **{
-                        feature: lambda feature=feature: measure_features(
-                            [feature], scene.bands, scene.sea, zenith_deg=ZENITH_DEG
-                        )
-                        for feature in (("icebergs",) if kind == "sar" else ("icebergs", "melange", "plumes"))
-                    },
-                }
-                for part, run in parts.items():
-                    began = time.process_time()
-                    run()
-                    spent[part] += time.process_time() - began
+                run(scene, kind, grid, f"{folder}/store", spent)
         print(f"{name}, {grid.shape[0]} x {grid.shape[1]} px; core-ms a scene")
         for part, seconds in spent.items():
             print(f"{part:12}{seconds / repeat * 1000:8.1f}")
         print(f"{'all':12}{sum(spent.values()) / repeat * 1000:8.1f}")
+
+
+def run(scene: Scene, kind: str, grid: GeoBox, store: str, spent: dict[str, float]) -> None:
+    """Take a scene through all that features add, adding to the core-seconds of each part."""
+
+    def timed(name, step, *arguments, **more):
+        began = time.process_time()
+        step(*arguments, **more)
+        spent[name] += time.process_time() - began
+
+    kept = {n: ("dB" if kind == "sar" else "reflectance", v) for n, v in scene.painted.bands.items()}
+    kept["cloud"] = ("cloud", np.zeros(grid.shape, np.float32))
+    ocean, front = outlines(scene.painted.sea, grid.transform), LineString(scene.painted.scene.front)
+    timed("keep bands", write_bands, store, "Painted", "a", kept, grid, {})
+    timed("read bands", read_bands, store, "Painted", "a")
+    timed("sea", sea_of, ocean, [front], scene.sea.open.shape, grid.transform, pixel_m=20)
+    for feature in ("icebergs",) if kind == "sar" else ("icebergs", "melange", "plumes"):
+        timed(feature, measure_features, [feature], scene.bands, scene.sea, zenith_deg=ZENITH_DEG)
 
 
 if __name__ == "__main__":
