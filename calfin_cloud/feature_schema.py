@@ -26,6 +26,9 @@ FEATURE_REASONS = {
 }
 """Reason codes of a scene in the tables of features; the empty one belongs to the state `measured`."""
 
+FEATURE_FAILURES = ("unreadable", "error")
+"""Reasons that another try may end: `calfin retry` maps such scenes again."""
+
 _SCENE = [
     ("key", pa.string()),  # that of the fronts table
     ("domain", pa.string()),

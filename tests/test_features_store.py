@@ -14,7 +14,7 @@ from storing import contents
 from calfin_cloud.domains import read_domains
 from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURES
 from calfin_cloud.imagery import read_further
-from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts
+from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
 from calfin_cloud.pipeline.settings import made_by, settings_from
 from calfin_cloud.results import export_store, feature_series, features_of, lineage_of, write_report
 from calfin_cloud.sample import write_sample
@@ -121,6 +121,9 @@ def test_bands_that_are_gone_or_damaged_are_told_and_take_no_front_with_them(sto
     assert read_fronts(str(again)).equals(fronts)
     reasons = read_features(str(again), "icebergs")["reason"].tolist()
     assert reasons.count("unreadable") == 2
+    retry_failed(str(again))
+    for name in FEATURES:
+        assert read_features(str(again), name).equals(read_features(str(store), name))
 
 
 def test_recomputing_with_features_comes_to_a_store_that_had_them_from_the_start(painted, plain, store, tmp_path):

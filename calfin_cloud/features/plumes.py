@@ -46,7 +46,7 @@ def measure_plume(bands: Bands, sea: Sea, *, zenith_deg: float) -> dict[str, Any
     """
     bands.need_light()
     check_pixels(sea, COARSEST_M)
-    red, nir = bands.need("red", "nir")
+    nir, red = bands.need("nir", "red")
     if not bands.at_surface:
         raise NotSeenError("no_band", "reflectance is that of the top of the atmosphere: take a level-2 collection")
     check_sun(zenith_deg)
@@ -54,9 +54,11 @@ def measure_plume(bands: Bands, sea: Sea, *, zenith_deg: float) -> dict[str, Any
     clear = seen & ~grown(np.asarray(nir >= ICE_REFLECTANCE), ICE_RIM_PX)
     if clear.sum() < LEAST_PX:
         raise NotSeenError("no_sea", f"{clear.sum()} px of water without ice, at least {LEAST_PX} are needed")
-    turbidity = _smoothed(relative_turbidity(red, nir), clear)
+    own = relative_turbidity(red, nir)
+    turbidity = _smoothed(own, clear)
     ambient = float(np.percentile(turbidity[clear], AMBIENT_PERCENT))
-    turbid = clear & (turbidity >= max(TIMES_AMBIENT * ambient, ambient + ABOVE_AMBIENT_FNU))
+    limit = max(TIMES_AMBIENT * ambient, ambient + ABOVE_AMBIENT_FNU)
+    turbid = clear & (turbidity >= limit) & (own >= limit)  # the mean alone would widen a plume by half its window
     plume, source = _plume(turbid, sea)
     return {
         "sea_area_m2": float(clear.sum() * sea.pixel_area_m2),

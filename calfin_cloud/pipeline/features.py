@@ -66,9 +66,7 @@ def measured_features(
     try:
         kept = read_bands(store, domain.name, scene_id)
         if kept is None:
-            gone = not_seen(
-                "unreadable", "its bands are not in the store: `calfin map --recompute` reads the scene again"
-            )
+            gone = not_seen("unreadable", "its bands are not in the store: `calfin retry` reads the scene again")
             return {name: about | gone for name in wanted}
         bands = _bands(kept.bands, kept.about)
         about["sensor_kind"] = bands.kind

@@ -17,6 +17,7 @@ import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import Batch, FindScenes
 from calfin_cloud.pipeline.features import with_new_features
@@ -79,6 +80,8 @@ def retry_failed(
     store: str, *, engine: Engine | None = None, client: Client | None = None, on_batch: OnBatch | None = None
 ) -> Counter[str]:
     """Map the failed scenes of a store once more, as they were mapped; count the states they ended in.
+
+    So are scenes of which a feature could not be measured for want of a file, or for an unexpected error.
 
     Their items are those that the store has kept. A scene that fails again stays failed, with the new error.
 
@@ -251,8 +254,11 @@ def _failed(store: str) -> Iterator[Job]:
     domains = {d.name: d for d in read_store_domains(store)}
     for stored in tidy(store):
         fronts = read_tables(store, stored).fronts
-        if failed := fronts.loc[fronts["state"] == "failed", "key"].tolist():
-            yield Job(stored, domains[stored.domain], stored.recipe, mapped=failed)
+        again = set(fronts.loc[fronts["state"] == "failed", "key"])
+        for table in read_batch_features(store, stored).values():
+            again.update(table.loc[table["reason"].isin(FEATURE_FAILURES), "key"])
+        if again:
+            yield Job(stored, domains[stored.domain], stored.recipe, mapped=[k for k in stored.items if k in again])
 
 
 def _changed_items(batches: Sequence[Stored], domains: Sequence[Domain], find_scenes: FindScenes) -> dict[str, Any]:

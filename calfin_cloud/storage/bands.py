@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 STEPS = {"reflectance": (5e-5, -0.2), "dB": (0.002, -100.0), "cloud": (1.0, -1.0)}
 """Scale and offset of a band's 16-bit numbers, by what it has; 0 is no data."""
 
-REMEDY = "delete it, and run `calfin map --recompute` with --features, which reads the scene again"
+REMEDY = "delete it; `calfin retrace --all` then `calfin retry` reads the scene again"
 
 
 class KeptBands(NamedTuple):

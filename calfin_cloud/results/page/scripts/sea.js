@@ -10,7 +10,7 @@
     melange: { head: "Ice reaches from the front (km)", of: (row) => row.extent_m / 1e3 },
     plumes: { head: "Area of the plume (km²)", of: (row) => row.area_m2 / 1e6 },
   };
-  const WIDTH = 330, HEIGHT = 104, EDGE = { left: 40, right: 12, top: 22, bottom: 20 };
+  const WIDTH = 330, HEIGHT = 104, EDGE = { left: 40, right: 22, top: 22, bottom: 20 };
   const layers = {};
   const km2 = (m2) => `${(m2 / 1e6).toFixed(m2 < 1e6 ? 3 : 2)} km²`;
 
