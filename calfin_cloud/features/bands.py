@@ -12,7 +12,7 @@ from calfin_cloud.feature_schema import NotSeenError
 from calfin_cloud.features.sea import LEAST_SEA_PX, Bools, Floats, Sea, grown
 
 ICE_REFLECTANCE = 0.12
-"""Near-infrared reflectance from which the sea is ice (Fisser et al. 2024, doi:10.5194/tc-18-3571-2024)."""
+"""Near-infrared reflectance from which the sea is ice (Fisser et al. 2024, Annals of Glaciology)."""
 
 SUN_LIMIT_DEG = 65.0
 """Solar zenith above which icebergs are not measured; errors of their area grow beyond (Fisser et al. 2024)."""

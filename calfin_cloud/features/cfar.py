@@ -42,7 +42,7 @@ def bright_pixels(
 
     A pixel is bright if I > t m, m the mean of the sea in a ring around it, and t from P_FA = Q(L, t L): the intensity
     of L looks has a gamma distribution, of which Q is the regularised upper incomplete gamma function (cell-averaging
-    CFAR, e.g. Brekke & Anfinsen 2011, doi:10.1109/LGRS.2011.2142292).
+    CFAR of multi-look radar images).
 
     Parameters
     ----------
@@ -115,7 +115,8 @@ def _ring_mean(intensity: Floats, use: Bools, pixel_m: float, settings: CfarSett
         _box_sum(values, outer) - _box_sum(values, guard)
         for values in (np.where(use, intensity, 0).astype(np.float64), use.astype(np.float64))
     )
-    return np.divide(sums, counts, out=np.full(use.shape, np.nan), where=counts >= settings.least_ring_px)
+    enough = counts >= settings.least_ring_px
+    return np.asarray(np.divide(sums, counts, out=np.full(use.shape, np.nan), where=enough))
 
 
 def _box_sum(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ def find_icebergs(bands: Bands, sea: Sea, *, zenith_deg: float, settings: CfarSe
 def power_law(areas: NDArray[np.floating], smallest: float) -> tuple[float, float]:
     """Exponent of the power law of areas (n,) from `smallest` on, and its standard error; NaN for fewer than 20.
 
-    Maximum likelihood (Clauset et al. 2009, doi:10.1137/070710111, eq. 3.1 and 3.2).
+    Maximum likelihood (Clauset et al. 2009, SIAM Review 51, eq. 3.1 and 3.2).
 
     Examples
     --------

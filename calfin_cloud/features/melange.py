@@ -62,7 +62,8 @@ def _fractions(ice: Bools, seen: Bools, sea: Sea) -> NDArray[np.float64]:
     )
     known = (n_seen >= LEAST_BAND_PX) & (n_seen >= LEAST_BAND_SEEN * there)
     fractions = np.divide(n_ice, n_seen, out=np.full(MOST_BANDS, np.nan), where=known)
-    return fractions[: int(np.flatnonzero(known)[-1]) + 1] if known.any() else fractions[:0]
+    last = int(np.flatnonzero(known)[-1]) + 1 if known.any() else 0
+    return np.asarray(fractions[:last], dtype=np.float64)
 
 
 def _n_in_a_row(fractions: NDArray[np.float64]) -> int:

@@ -14,7 +14,7 @@ from calfin_cloud.features.sea import SHORE_PX, Bools, Floats, Sea, grown, label
 
 RED_A, RED_C = 228.1, 0.1641
 NIR_A, NIR_C = 3078.9, 0.2112
-"""Turbidity T = A r / (1 - r / C) in FNU at 645 and 859 nm (Dogliotti et al. 2015, doi:10.1016/j.rse.2014.09.020)."""
+"""Turbidity T = A r / (1 - r / C) in FNU at 645 and 859 nm (Dogliotti et al. 2015, Remote Sens. Environ. 156)."""
 
 RED_BELOW, NIR_ABOVE = 0.05, 0.07
 """Red reflectance below which the red one alone is used, and above which the near infrared; linear between."""
@@ -37,7 +37,7 @@ def measure_plume(bands: Bands, sea: Sea, *, zenith_deg: float) -> dict[str, Any
 
     It is the largest part of the turbid water that touches the front, else the largest that touches a coast, where a
     glacier that ends on land may feed it. The turbidity is relative: nobody has calibrated it in Greenland, and Schild
-    et al. (2017, doi:10.1017/jog.2017.27) warn of taking one from elsewhere.
+    et al. (2017) warn of taking one from elsewhere.
 
     Raises
     ------

@@ -118,7 +118,11 @@ def _what(band: Band) -> str:
 
 def _bands(values: Mapping[str, NDArray[np.float32]], about: Mapping[str, Any]) -> Bands:
     """Bands as features take them: backscatter in linear intensity."""
-    linear = {n: 10 ** (v / 10) if n in ("co", "cross") else v for n, v in values.items() if n != "cloud"}
+    linear = {
+        name: np.asarray(10 ** (v / 10), dtype=np.float32) if name in ("co", "cross") else v
+        for name, v in values.items()
+        if name != "cloud"
+    }
     return Bands(str(about["kind"]), linear, values.get("cloud"), bool(about["at_surface"]), about["missing"])
 
 

@@ -12,9 +12,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.sample.seascape import PaintedSea
 
 
-def sea_truth(
-    seas: Mapping[str, PaintedSea], domain: Domain, pixel_m: Mapping[str, float]
-) -> dict[str, gpd.GeoDataFrame]:
+def sea_truth(seas: Mapping[str, PaintedSea], domain: Domain, pixel_m: Mapping[str, float]) -> dict[str, pd.DataFrame]:
     """Tables of the truth by feature; `seas` by scene id, with the side of their pixels on the map in metres.
 
     Returns

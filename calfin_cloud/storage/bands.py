@@ -53,7 +53,7 @@ def write_bands(
             if bands:
                 file.descriptions = tuple(bands)
                 file.scales, file.offsets = zip(*(STEPS[of] for of, _ in bands.values()), strict=True)
-            file.update_tags(about=json.dumps(about, sort_keys=True), crc32=zlib.crc32(numbers))
+            file.update_tags(about=json.dumps(about, sort_keys=True), crc32=zlib.crc32(numbers.tobytes()))
         body = bytes(memory.getbuffer())
     fs, root = open_place(store)
     write_whole(fs, f"{root}/{scene_path('bands', domain_name, scene_id, 'tif')}", body)
@@ -73,7 +73,7 @@ def read_bands(store: str, domain_name: str, scene_id: str) -> KeptBands | None:
             names, scales, offsets = file.descriptions, file.scales, file.offsets
     except rasterio.RasterioIOError as error:
         raise DamagedFileError(path, str(error), REMEDY) from None
-    if tags.get("crc32") != str(zlib.crc32(numbers)):
+    if tags.get("crc32") != str(zlib.crc32(numbers.tobytes())):
         raise DamagedFileError(path, "its numbers are not those that were written", REMEDY)
     there = [(name, *of) for name, *of in zip(names, numbers, scales, offsets, strict=True) if name]
     values = {
