@@ -53,6 +53,7 @@ def main() -> None:
     """Measure and print the tables."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--scenes", type=int, default=16)
+    options.add_argument("--sensor", choices=list(SENSORS), help="this one only")
     options.add_argument("--choose", action="store_true")
     options.add_argument("--cost", action="store_true")
     call = options.parse_args()
@@ -60,7 +61,8 @@ def main() -> None:
         return cost()
     if call.choose:
         return choose(call.scenes)
-    for name, (kind, pixel_m) in SENSORS.items():
+    for name in [call.sensor] if call.sensor else list(SENSORS):
+        kind, pixel_m = SENSORS[name]
         scenes = [paint(kind, pixel_m, seed) for seed in range(call.scenes)]
         show_icebergs(name, scenes)
         if kind == "optical":
