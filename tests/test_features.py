@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiPolygon, box
 
@@ -74,6 +74,7 @@ def test_the_number_of_looks_does_not_see_icebergs():
     assert number_of_looks(with_bergs) == pytest.approx(4, rel=0.05)
 
 
+@settings(max_examples=30)
 @given(st.floats(0.5, 200), st.floats(1e-7, 1e-2))
 def test_a_lower_rate_of_false_alarms_asks_for_brighter_pixels(looks, rate):
     assert threshold(looks, rate / 10) > threshold(looks, rate) > 1
@@ -160,6 +161,7 @@ def test_melange_to_the_border_of_the_scene_is_cut(sea):
 # Plumes
 
 
+@settings(max_examples=30)
 @given(st.floats(0.1, 400))
 def test_turbidity_comes_back_from_the_reflectance_of_its_water(fnu):
     true = np.array([fnu])

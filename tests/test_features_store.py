@@ -22,13 +22,13 @@ from calfin_cloud.scenes import search_scenes
 from calfin_cloud.storage import DamagedFileError, compact_store, read_bands, read_features, read_fronts
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-N_SCENES = 3
+N_SCENES = 2
 ALL = MapSettings(features=FEATURES)
 
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory) -> Path:
-    """Folder of a painted glacier with its sea: a Landsat, a Sentinel-1 and a Sentinel-2 scene."""
+    """Folder of a painted glacier with its sea: a Landsat and a Sentinel-1 scene."""
     folder = tmp_path_factory.mktemp("painted")
     write_sample(folder, scenes=N_SCENES, seed=3, features=True)
     return folder
@@ -40,7 +40,7 @@ def find(painted: Path):
 
 def run(painted: Path, store: Path, settings: MapSettings) -> Path:
     domains = read_domains(painted / "domains.geojson")
-    map_fronts(domains, find(painted), str(store), settings=settings, batch_size=2)
+    map_fronts(domains, find(painted), str(store), settings=settings, batch_size=1)
     return store
 
 
@@ -99,7 +99,7 @@ def test_icebergs_lie_where_they_were_painted(painted, store):
     seen = found[found["state"] == "measured"]
     parts = seen[["scene_id", "geometry"]].explode().dropna(subset="geometry")
     on_truth = [truth[truth["scene_id"] == row.scene_id].intersects(row.geometry).any() for row in parts.itertuples()]
-    assert len(seen) >= 2
+    assert len(seen) == N_SCENES
     assert len(parts) >= 10
     assert np.mean(on_truth) > 0.8
 
@@ -113,7 +113,7 @@ def test_a_retrace_measures_features_anew_without_the_scenes(store, tmp_path):
 
 def test_bands_that_are_gone_or_damaged_are_told_and_take_no_front_with_them(store, tmp_path):
     again = Path(shutil.copytree(store, tmp_path / "again"))
-    gone, damaged, _ = sorted((again / "bands").rglob("*.tif"))
+    gone, damaged = sorted((again / "bands").rglob("*.tif"))
     gone.unlink()
     damaged.write_bytes(damaged.read_bytes()[:-3000] + bytes(3000))
     fronts = read_fronts(str(again))
@@ -121,6 +121,13 @@ def test_bands_that_are_gone_or_damaged_are_told_and_take_no_front_with_them(sto
     assert read_fronts(str(again)).equals(fronts)
     reasons = read_features(str(again), "icebergs")["reason"].tolist()
     assert reasons.count("unreadable") == 2
+
+
+@pytest.mark.slow  # scenes that are mapped again are in the one below
+def test_a_retry_reads_the_bands_that_are_gone(store, tmp_path):
+    again = Path(shutil.copytree(store, tmp_path / "again"))
+    shutil.rmtree(again / "bands")
+    retrace_fronts(str(again), everything=True)
     retry_failed(str(again))
     for name in FEATURES:
         assert read_features(str(again), name).equals(read_features(str(store), name))
