@@ -36,7 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sensors": ["Quality", "Sensor", "register_sensor"],
         "sample": ["write_real_sample", "write_sample"],
         "scenes": ["items_from_images", "search_scenes", "stream_scenes"],
-        "storage": ["read_fronts", "read_masks", "read_polygons", "read_rejected"],
+        "storage": ["read_features", "read_fronts", "read_masks", "read_polygons", "read_rejected"],
         "training": ["TrainingSettings", "fit"],
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -104,6 +104,9 @@ class Sensor:
         10 turns power into dB, 20 amplitude; 0 leaves the numbers.
     quality
         How bands of clouds are read; the first whose asset an item has. Without one every pixel is clear.
+    further
+        Bands that only features of the sea need (`features`), with the `scale` and `offset` of the row: red, green and
+        blue of light, `cross` of radar (HV or VH).
 
     Examples
     --------
@@ -121,6 +124,7 @@ class Sensor:
     offset: float = 0.0
     decibel: Literal[0, 10, 20] = 0
     quality: tuple[Quality, ...] = ()
+    further: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _L1 = ("landsat-c2-l1", "landsat-c2l1", "landsat-c1-l1", "landsat-8-l1-c1")
@@ -128,6 +132,11 @@ _L2 = ("landsat-c2-l2", "landsat-c2l2-sr", "landsat-8-c2-l2")
 _S2 = ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-pre-c1-l2a", "sentinel-s2-l2a-cogs", "sentinel2-l2a")
 _L1_ID, _L2_ID = r"L[A-Z]\d\d_L1", r"L[A-Z]\d\d_L2S[PR]"
 _QA = (QA_PIXEL, BQA)
+_VISIBLE = ("blue", "green", "red")
+_TM = {name: (name, f"SR_B{n}", f"SR_B{n}.TIF") for n, name in enumerate(_VISIBLE, 1)}
+_OLI = {name: (name, f"SR_B{n}", f"SR_B{n}.TIF") for n, name in enumerate(_VISIBLE, 2)}
+_MSI = {name: (name, f"B0{n}") for n, name in enumerate(_VISIBLE, 2)}
+_CROSS = {"cross": ("hv", "HV", "vh", "VH")}
 
 SENSORS = (
     # MSS has two near-infrared bands: the second (800 to 1100 nm), where water is darkest, is the one CALFIN used.
@@ -136,12 +145,42 @@ SENSORS = (
     Sensor(_L1, _L1_ID, ("nir08", "B4", "B4.TIF"), ("LT04", "LT05", "LE07"), quality=_QA),
     Sensor(_L1, _L1_ID, ("nir08", "B5", "B5.TIF"), ("LC08", "LC09", "LO08", "LO09"), quality=_QA),
     Sensor(
-        _L2, _L2_ID, ("nir08", "SR_B4", "SR_B4.TIF"), ("LT04", "LT05", "LE07"), scale=2.75e-5, offset=-0.2, quality=_QA
+        _L2,
+        _L2_ID,
+        ("nir08", "SR_B4", "SR_B4.TIF"),
+        ("LT04", "LT05", "LE07"),
+        scale=2.75e-5,
+        offset=-0.2,
+        quality=_QA,
+        further=_TM,
     ),
-    Sensor(_L2, _L2_ID, ("nir08", "SR_B5", "SR_B5.TIF"), ("LC08", "LC09"), scale=2.75e-5, offset=-0.2, quality=_QA),
-    Sensor(_S2, r"S2[A-D]_.*L2A", ("nir", "B08"), scale=1e-4, quality=(SCL,)),
-    Sensor(("sentinel-1-rtc", "sentinel1-rtc"), r"S1[A-D]_.*_rtc", ("hh", "HH", "vv", "VV"), kind="sar", decibel=10),
-    Sensor(("sentinel-1-grd", "sentinel1-grd"), r"S1[A-D]_.*_GRD", ("hh", "HH", "vv", "VV"), kind="sar", decibel=20),
+    Sensor(
+        _L2,
+        _L2_ID,
+        ("nir08", "SR_B5", "SR_B5.TIF"),
+        ("LC08", "LC09"),
+        scale=2.75e-5,
+        offset=-0.2,
+        quality=_QA,
+        further=_OLI,
+    ),
+    Sensor(_S2, r"S2[A-D]_.*L2A", ("nir", "B08"), scale=1e-4, quality=(SCL,), further=_MSI),
+    Sensor(
+        ("sentinel-1-rtc", "sentinel1-rtc"),
+        r"S1[A-D]_.*_rtc",
+        ("hh", "HH", "vv", "VV"),
+        kind="sar",
+        decibel=10,
+        further=_CROSS,
+    ),
+    Sensor(
+        ("sentinel-1-grd", "sentinel1-grd"),
+        r"S1[A-D]_.*_GRD",
+        ("hh", "HH", "vv", "VV"),
+        kind="sar",
+        decibel=20,
+        further=_CROSS,
+    ),
     Sensor(("images",), r"(?!)", ("image",), nodata=-np.inf),
 )
 """The table; the first row that applies to an item is taken. `images` are files the user names: one band, as it is."""
@@ -151,8 +190,15 @@ def _assets_of(rows: Sequence[Sensor]) -> frozenset[str]:
     return frozenset(key for row in rows for keys in (row.assets, *(q.assets for q in row.quality)) for key in keys)
 
 
+def _further_of(rows: Sequence[Sensor]) -> frozenset[str]:
+    return frozenset(key for row in rows for keys in row.further.values() for key in keys)
+
+
 READ_ASSETS = _assets_of(SENSORS)
-"""Assets that may be read of any item of the table."""
+"""Assets that decide a front: what the digest of an item is made of."""
+
+FEATURE_ASSETS = _further_of(SENSORS)
+"""Assets that are read too where features of the sea are wanted."""
 
 
 _own: list[Sensor] = []
@@ -197,8 +243,13 @@ def own_sensors() -> tuple[Sensor, ...]:
 
 
 def read_assets() -> frozenset[str]:
-    """Names of the assets that may be read of any item."""
+    """Names of the assets of any item that decide a front."""
     return READ_ASSETS | _assets_of(own_sensors())
+
+
+def listed_assets() -> frozenset[str]:
+    """Names of the assets that a search keeps of any item: what may be read of it."""
+    return read_assets() | FEATURE_ASSETS | _further_of(own_sensors())
 
 
 @dataclass(frozen=True)
@@ -213,6 +264,11 @@ class Band:
     quality: Quality | None
     slc_off_possible: bool
     kind: Kind
+
+    @property
+    def is_reflectance(self) -> bool:
+        """Whether the signal is reflectance; that of level 2, of the surface."""
+        return self.kind == "optical" and self.sensor.scale != 1
 
     @property
     def nodata(self) -> float | None:
@@ -276,7 +332,23 @@ def band_of(item: pystac.Item) -> Band:
 
     Landsat: near infrared; Sentinel-2: B08 at 10 m; Sentinel-1: HH, else VV.
     """
-    sensor = _sensor_of(item)
+    return _band(item, _sensor_of(item))
+
+
+def further_bands_of(item: pystac.Item) -> dict[str, Band]:
+    """Find the bands of `item` beyond that which shows ice, by name: `red`, `green`, `blue`, or `cross`.
+
+    Only those that it has, of sensors that give reflectance or backscatter; `Band.signal` calibrates them.
+    """
+    try:
+        sensor = _sensor_of(item)
+    except SceneError:
+        return {}
+    there = {name: keys for name, keys in sensor.further.items() if set(keys) & set(item.assets)}
+    return {name: _band(item, replace(sensor, assets=keys, quality=())) for name, keys in there.items()}
+
+
+def _band(item: pystac.Item, sensor: Sensor) -> Band:
     asset = next((key for key in sensor.assets if key in item.assets), None)
     if asset is None:
         raise SceneError(

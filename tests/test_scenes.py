@@ -146,11 +146,11 @@ def test_static_catalogue_in_an_object_store_is_followed_by_its_relative_links(t
 def test_items_come_without_the_assets_that_no_sensor_reads_unless_they_have_no_others(tmp_path, domain):
     other, read = {"href": "./other.tif"}, {"href": "./read.tif"}
     items = [
-        make_item("landsat", "2020-01-01", assets={"thumbnail": other, "nir08": read, "qa_pixel": read, "red": other}),
+        make_item("landsat", "2020-01-01", assets={"thumbnail": other, "nir08": read, "qa_pixel": read, "red": read}),
         make_item("unheard-of", "2020-01-02", assets={"visual": other}),
     ]
     landsat, unheard_of = search_scenes(write_collection(tmp_path, items), domain, "2020")
-    assert list(landsat.assets) == ["nir08", "qa_pixel"]
+    assert list(landsat.assets) == ["nir08", "qa_pixel", "red"]  # red where features are wanted
     assert list(unheard_of.assets) == ["visual"]
 
 

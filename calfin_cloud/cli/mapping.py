@@ -33,7 +33,7 @@ def sample(options: argparse.Namespace) -> int:
         catalog = write_real_sample(options.folder)
         said = f"a Landsat 8 scene of Harald Moltke Brae, Greenland: {catalog}"
     else:
-        catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed)
+        catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed, features=options.features)
         said = f"{options.scenes} scenes of a synthetic glacier: {catalog}"
     domains = options.folder / "domains.geojson"
     call = f"calfin map --catalog {catalog} --domains {domains} --period 1984/2024 --store fronts"
@@ -336,6 +336,7 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
         network=options.network or DEFAULT_NETWORK,
         max_cloud=options.max_cloud,
         max_nodata=options.max_nodata,
+        features=tuple(options.features),
     )
 
 

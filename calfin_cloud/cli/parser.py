@@ -58,6 +58,9 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--real", action="store_true", help="a real Landsat scene of Harald Moltke Brae instead")
     parser.add_argument("--scenes", type=int, default=12, metavar="N", help="number of scenes (default 12)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is another glacier (default 0)")
+    parser.add_argument(
+        "--features", action="store_true", help="paint icebergs, sea ice, melange and plumes too, with their truth"
+    )
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +159,14 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)"
     )
     parser.add_argument("--max-nodata", type=float, default=0.25, help="nodata above this part (default 0.25)")
+    _many(
+        parser,
+        "--features",
+        "measure these in each scene too, in tables of their own: icebergs melange plumes (default none)",
+        choices=("icebergs", "melange", "plumes"),
+        metavar="FEATURE",
+        default=[],
+    )
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:

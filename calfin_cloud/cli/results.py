@@ -16,7 +16,7 @@ def timeseries(options: argparse.Namespace) -> int:
     """Measure how fronts of a store or a file move: positions, rates, seasons, regions; flag doubtful ones."""
     import geopandas as gpd
 
-    from calfin_cloud.results import measure_series, read_lines, write_series
+    from calfin_cloud.results import features_of, measure_series, read_lines, write_features, write_series
 
     fronts, lines = _read_fronts(options.fronts, options)
     earlier = options.out / "gates.geojson"
@@ -27,6 +27,8 @@ def timeseries(options: argparse.Namespace) -> int:
     regions = gpd.read_file(options.regions) if options.regions else None
     series = measure_series(fronts, lines, regions)
     write_series(series, fronts, options.out)
+    if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
+        write_features(features, options.out)
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
         note(f"{len(rows)} fronts without a position: {branch or 'no gate'}: {reason}")

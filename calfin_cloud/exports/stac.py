@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import Any
@@ -14,10 +15,17 @@ from shapely.geometry import MultiLineString, mapping
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import cut_at_antimeridian
+from calfin_cloud.feature_schema import FEATURES
 from calfin_cloud.schema import short_name
 
 PARQUET, ZARR = "application/vnd.apache.parquet", "application/vnd+zarr"
 LICENSE = "other"
+
+FEATURE_FIELDS = {
+    "icebergs": ("icebergs", "area_m2"),
+    "melange": ("extent_m", "touches_front"),
+    "plumes": ("area_m2", "relative_turbidity_median_fnu"),
+}
 
 Addresses = Callable[[str, str], Mapping[str, str]]
 """Domain and scene id -> addresses of its `masks`, `fronts` and `picture`, as far as there are any."""
@@ -31,6 +39,7 @@ def collection_of(
     id_: str,
     description: str,
     made_by: Mapping[str, Any],
+    features: Mapping[str, gpd.GeoDataFrame] | None = None,
 ) -> pystac.Collection:
     """Describe the scenes of a store as a STAC collection with an item a scene, whatever state it ended in.
 
@@ -43,11 +52,16 @@ def collection_of(
         as its geometry, another the domain.
     made_by
         Model, code and settings, which become fields `calfin:...` of the collection.
+    features
+        Tables of features of the sea by name (`feature_schema`), which become fields `calfin:...` of the items.
     """
     scenes = [part for _, part in fronts.to_crs(4326).groupby("key", sort=False)]
     if not scenes:
         raise ValueError("the store has no scene to describe: map some first")
     items = [_item(scene, footprints[str(scene["domain"].iloc[0])], addresses) for scene in scenes]
+    seen = {name: table.set_index("key") for name, table in (features or {}).items()}
+    for scene, item in zip(scenes, items, strict=True):
+        item.properties |= _feature_fields(str(scene["key"].iloc[0]), seen)
     boxes = [polygon.bounds for polygon in footprints.values()]
     bbox = [f(values) for f, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)]
     times = [item.datetime for item in items if item.datetime]
@@ -87,7 +101,27 @@ def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses)
         },
     )
     kinds = {"masks": (ZARR, "data"), "fronts": (PARQUET, "data"), "picture": (pystac.MediaType.PNG, "overview")}
+    kinds |= dict.fromkeys(FEATURES, (PARQUET, "data"))
     for name, href in addresses(str(first["domain"]), str(first["scene_id"])).items():
         media_type, role = kinds[name]
         item.add_asset(name, pystac.Asset(href, media_type=media_type, roles=[role]))
     return item
+
+
+def _feature_fields(key: str, features: Mapping[str, gpd.GeoDataFrame]) -> dict[str, Any]:
+    """Fields of the features of one scene: state and reason, and where it was measured a few numbers."""
+    fields: dict[str, Any] = {}
+    for name, table in features.items():
+        if key not in table.index:
+            continue
+        row = table.loc[key]
+        fields |= {f"calfin:{name}_state": row["state"], f"calfin:{name}_reason": row["reason"]}
+        if row["state"] == "measured":
+            fields |= {f"calfin:{name}_{column}": _json(row[column]) for column in FEATURE_FIELDS[name]}
+    return fields
+
+
+def _json(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
+    """Value as JSON has it; NaN as None."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and math.isnan(value) else value

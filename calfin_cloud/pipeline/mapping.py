@@ -18,10 +18,9 @@ from calfin_cloud.pipeline.reach import check_store_in_reach, in_reach
 from calfin_cloud.pipeline.runners import check_network, in_order, map_batches, waves
 from calfin_cloud.pipeline.scene import calibration_of
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of
-from calfin_cloud.pipeline.tables import scene_rows, tables_of
+from calfin_cloud.pipeline.tables import Made, made_of, scene_rows
 from calfin_cloud.storage import (
     NOTHING,
-    Tables,
     check_made_alike,
     hold_lease,
     is_store,
@@ -145,13 +144,13 @@ def _find_in_reach(find_scenes: FindScenes, client: Client | None, domain: Domai
 
 def tables_of_batches(
     batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
-) -> Iterator[Tables]:
+) -> Iterator[Made]:
     """Map some batches; their masks and pictures are written, their tables are returned."""
     for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
         # Also those without masks: what an earlier model made of a scene must not outlive a mapping that came to none.
         masks = [NOTHING if isinstance(of, Exception) else of.get("masks", NOTHING) for of in results]
         write_scenes(store, batch.domain.name, dict(zip(batch.places, masks, strict=True)))
-        yield tables_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain)
+        yield made_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain, settings.features)
 
 
 def _plan(
@@ -180,8 +179,8 @@ def _map_wave(
 ) -> list[gpd.GeoDataFrame]:
     """Map batches and write their tables: the scenes of each appear in the store all at once."""
     written = []
-    for batch, tables in zip(batches, tables_of_batches(batches, store, settings, client), strict=True):
+    for batch, (tables, features) in zip(batches, tables_of_batches(batches, store, settings, client), strict=True):
         check()
-        write_batch(store, tables, batch.items, recipe=recipe(batch.domain))
+        write_batch(store, tables, batch.items, recipe=recipe(batch.domain), features=features)
         written.append(tables.fronts)
     return written

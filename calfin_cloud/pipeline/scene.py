@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from calfin_cloud.fronts import (
 from calfin_cloud.imagery import read_each, scene_fractions, stack_scenes
 from calfin_cloud.inference import Each, Predict, Prepared, SceneMasks, prepare_scene, tracing_mask, two_passes
 from calfin_cloud.network import network_id, weights_path
+from calfin_cloud.pipeline.features import keep_bands, measured_features
 from calfin_cloud.pipeline.settings import MapSettings, calibration_id
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
@@ -45,7 +46,7 @@ Item = dict[str, Any]
 
 Facts = dict[str, Any]
 """What is known of a scene: `reason`, `detail`, fractions, and where it was traced `fronts`, `rejected`, `polygons`,
-and the `masks` that are yet to be stored."""
+`features` where they are wanted, and the `masks` that are yet to be stored."""
 
 Result = Facts | Exception
 
@@ -63,7 +64,7 @@ class Group:
     def targets(self) -> list[Target]:
         """Where the results of each scene go."""
         return [
-            Target(self.store, self.domain, place, str(item["id"]), acquired(item_of(item)).date())
+            Target(self.store, self.domain, place, str(item["id"]), acquired(item_of(item)))
             for item, place in zip(self.items, self.places, strict=True)
         ]
 
@@ -75,7 +76,7 @@ class Target(NamedTuple):
     domain: Domain
     place: int
     scene_id: str
-    when: date | None = None
+    when: datetime | None = None
 
 
 class Look(NamedTuple):
@@ -113,15 +114,16 @@ def look(group: Group, *, settings: MapSettings) -> Looks:
         try:
             if isinstance(scene, Exception):
                 raise scene
-            looked.append(
-                look_at_scene(
-                    scene,
-                    resolution_m=group.domain.resolution_m,
-                    slc_off_possible=is_slc_off(item),
-                    settings=settings,
-                    kind=kind_of(item),
-                )
+            seen = look_at_scene(
+                scene,
+                resolution_m=group.domain.resolution_m,
+                slc_off_possible=is_slc_off(item),
+                settings=settings,
+                kind=kind_of(item),
             )
+            if settings.features and seen.channels is not None:
+                keep_bands(group.store, item, scene, group.domain, settings.features)
+            looked.append(seen)
         except Exception as error:
             looked.append(Look(error, None))
     walls = tracing_mask(group.domain, settings.trace)
@@ -209,13 +211,13 @@ def trace_scene(
     store, domain, _, scene_id, when = target
     front, ice = masks
     walls = tracing_mask(domain, settings.trace)
-    place = place_of(domain, when, settings.trace)
+    place = place_of(domain, when.date() if when else None, settings.trace)
     trace = trace_placed(front, ice, place=place, fjord_mask=walls, boxes=boxes, settings=settings.trace)
     on_map = [georeference(f.line, domain.grid.transform) for f in trace.fronts]
     if grey is not None:
         lines, rejected = [f.line for f in trace.fronts], [r.line for r in trace.rejected]
         write_picture(store, domain.name, scene_id, scene_png(grey, lines, rejected=rejected))
-    return {
+    facts: Facts = {
         "reason": trace.reason,
         "detail": trace.detail,
         "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
@@ -227,6 +229,9 @@ def trace_scene(
         "polygons": _close(trace.fronts, on_map, ice, domain, settings),
         "fjord": domain.fjord_source or "scene",
     }
+    if settings.features and when:
+        facts["features"] = measured_features(store, domain, scene_id, facts, when, settings.features)
+    return facts
 
 
 def calibration_of(network: str) -> Calibration | None:

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from calfin_cloud import fronts
 from calfin_cloud.domains import Domain, domains_json
+from calfin_cloud.feature_schema import check_wanted
 from calfin_cloud.fronts import TraceSettings, calibration_beside
 from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, ONCE, InferenceSettings, engine_of, network_id, weights_path
 from calfin_cloud.polygons import PolygonSettings
@@ -37,6 +38,8 @@ class MapSettings:
         From masks to fronts.
     polygons
         From fronts to ocean and ice.
+    features
+        What else is measured in each scene, of `feature_schema.FEATURES`; nothing of it changes a front.
 
     Examples
     --------
@@ -50,6 +53,10 @@ class MapSettings:
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     trace: TraceSettings = fronts.DEFAULT
     polygons: PolygonSettings = EVEN_EVIDENCE
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", check_wanted(self.features))
 
 
 VARIANTS = {"default": MapSettings(), "once": MapSettings(inference=ONCE)} | {
@@ -61,9 +68,14 @@ VARIANTS = {"default": MapSettings(), "once": MapSettings(inference=ONCE)} | {
 
 
 def saved(settings: MapSettings) -> dict[str, Any]:
-    """Return settings as JSON values for `store.json`, without the engine: it decides no result."""
+    """Return settings as JSON values for `store.json`, without the engine: it decides no result.
+
+    Features are named where there are any, so that a store without them is as it was before there were features.
+    """
     values = asdict(settings)
     del values["inference"]["engine"]
+    if not settings.features:
+        del values["features"]
     return values
 
 
@@ -75,7 +87,7 @@ def settings_from(saved: Mapping[str, Any]) -> MapSettings:
     ValueError
         Where another version of the code knew other settings.
     """
-    settings: MapSettings = _value(MapSettings, saved)
+    settings: MapSettings = _value(MapSettings, {"features": ()} | dict(saved))
     return settings
 
 
@@ -92,12 +104,16 @@ def made_by(settings: MapSettings) -> dict[str, Any]:
 
 
 def recipe_of(domain: Domain, settings: MapSettings) -> dict[str, str]:
-    """Digests of what decides the `masks` of a domain's scenes, and the `fronts` that are traced from them."""
+    """Digests of what decides the `masks` of a domain's scenes, and the `fronts` that are traced from them.
+
+    `features` tells which bands were kept; there is none where no features are wanted.
+    """
     made = made_by(settings)
     how, calibration = made.pop("settings"), made.pop("calibration")
     masks = [made, how["max_cloud"], how["max_nodata"], how["inference"]]
     fronts = [how["trace"], how["polygons"], calibration, made["code"], domains_json([domain])]
-    return {"masks": _digest(masks), "fronts": _digest(fronts)}
+    features = {"features": _digest(list(settings.features))} if settings.features else {}
+    return {"masks": _digest(masks), "fronts": _digest(fronts), **features}
 
 
 def calibration_id(network: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -14,6 +14,7 @@ from distributed.scheduler import KilledWorker
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.network import network_id
+from calfin_cloud.pipeline.features import feature_tables
 from calfin_cloud.pipeline.scene import Result
 from calfin_cloud.pipeline.settings import MapSettings, code_of
 from calfin_cloud.schema import (
@@ -31,6 +32,18 @@ from calfin_cloud.storage import Tables
 from calfin_cloud.timeseries import length_scale
 
 Row = dict[str, Any]
+
+
+class Made(NamedTuple):
+    """What scenes came to: their tables, and those of the wanted features by name."""
+
+    tables: Tables
+    features: Mapping[str, gpd.GeoDataFrame]
+
+
+def made_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain, features: Sequence[str]) -> Made:
+    """Make all tables of scenes; `scenes` has what is known of each but for its result, see `scene_rows`."""
+    return Made(tables_of(scenes, results, domain), feature_tables(scenes, results, domain, features))
 
 
 def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) -> Tables:

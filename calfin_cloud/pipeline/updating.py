@@ -19,17 +19,18 @@ import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import Batch, FindScenes
+from calfin_cloud.pipeline.features import with_new_features
 from calfin_cloud.pipeline.mapping import tables_of_batches
 from calfin_cloud.pipeline.runners import check_network, in_order, run_each
 from calfin_cloud.pipeline.scene import Group, Result, calibration_of, retrace
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of, saved, settings_from
-from calfin_cloud.pipeline.tables import tables_of, with_new_rows
+from calfin_cloud.pipeline.tables import Made, made_of, with_new_rows
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     Stored,
-    Tables,
     begin_change,
     check_finished,
     check_room,
@@ -41,6 +42,7 @@ from calfin_cloud.storage import (
     keep_domain,
     note_tries,
     open_store,
+    read_batch_features,
     read_items,
     read_places,
     read_store,
@@ -87,6 +89,8 @@ def retry_failed(
     on_batch: OnBatch | None = None,
 ) -> Counter[str]:
     """Map the failed scenes of a store once more, as they were mapped; count the states they ended in.
+
+    So are scenes of which a feature could not be measured for want of a file, or for an unexpected error.
 
     Their items are those that the store has kept. A scene that fails again stays failed, with the new error.
 
@@ -146,7 +150,8 @@ def retrace_fronts(
     domains
         Domains with new fjord boundaries or termini; those of the store that are not among them stay as they are.
     settings
-        Only what comes after the masks is used: `trace` and `polygons`. Those of the store where not given.
+        Only what comes after the masks is used: `trace` and `polygons`. Those of the store where not given. Features
+        are measured anew from the bands that the store has kept of them.
     everything
         Trace all scenes, also where nothing has changed, as after damage to a file.
     client
@@ -271,7 +276,8 @@ def _job_of(stored: Stored, domain: Domain, recipe: Mapping[str, str], changed: 
     items = {key: changed[key] for key in stored.items if key in changed}
     if stored.recipe == recipe and not items:
         return None
-    mapped = list(stored.items if stored.recipe.get("masks") != recipe["masks"] else items)
+    lacks_bands = recipe.get("features") not in (None, stored.recipe.get("features"))
+    mapped = list(stored.items if stored.recipe.get("masks") != recipe["masks"] or lacks_bands else items)
     again = set(mapped)
     traced = [key for key in stored.items if key not in again] if stored.recipe != recipe else []
     return Job(stored, domain, recipe, mapped, traced, items)
@@ -281,8 +287,11 @@ def _failed(store: str) -> Iterator[Job]:
     domains = {d.name: d for d in read_store_domains(store)}
     for stored in tidy(store):
         fronts = read_tables(store, stored).fronts
-        if failed := fronts.loc[fronts["state"] == "failed", "key"].tolist():
-            yield Job(stored, domains[stored.domain], stored.recipe, mapped=failed)
+        again = set(fronts.loc[fronts["state"] == "failed", "key"])
+        for table in read_batch_features(store, stored).values():
+            again.update(table.loc[table["reason"].isin(FEATURE_FAILURES), "key"])
+        if again:
+            yield Job(stored, domains[stored.domain], stored.recipe, mapped=[k for k in stored.items if k in again])
 
 
 def _changed_items(batches: Sequence[Stored], domains: Sequence[Domain], find_scenes: FindScenes) -> dict[str, Any]:
@@ -347,7 +356,7 @@ def _redo(
     job: Job, *, store: str, settings: MapSettings, client: Client | None, check: Callable[[], None]
 ) -> gpd.GeoDataFrame:
     """Put the new rows of a batch in place of the old ones, all at once; return the new fronts of its scenes."""
-    keys, new = list(job.stored.items), read_tables(store, job.stored)
+    keys, new, old = list(job.stored.items), read_tables(store, job.stored), read_batch_features(store, job.stored)
     items = {**read_items(store, job.stored), **job.items}
     parts = [
         _map_again(store, job.domain, {key: items[key] for key in part}, settings, client)
@@ -357,26 +366,27 @@ def _redo(
     if len(traced):
         parts.append(_trace_again(store, job.domain, traced, settings, client))
     for part in parts:
-        new = with_new_rows(new, part, keys)
+        new = with_new_rows(new, part.tables, keys)
+    features = with_new_features(old, [part.features for part in parts], keys, settings.features)
     check()
-    write_batch(store, new, items, recipe=job.recipe, before=job.stored)
+    write_batch(store, new, items, recipe=job.recipe, before=job.stored, features=features)
     return new.fronts[new.fronts["key"].isin({*job.mapped, *job.traced})]
 
 
 def _map_again(
     store: str, domain: Domain, items: Mapping[str, Any], settings: MapSettings, client: Client | None
-) -> Tables:
+) -> Made:
     """Start scenes at the first step."""
     places = read_places(store, domain.name)
     scenes = [pystac.Item.from_dict(item, preserve_dict=True) for item in items.values()]
     batch = Batch(domain, scenes, [places[scene.id] for scene in scenes])
-    (tables,) = tables_of_batches([batch], store, settings, client)
-    return tables
+    (made,) = tables_of_batches([batch], store, settings, client)
+    return made
 
 
 def _trace_again(
     store: str, domain: Domain, fronts: gpd.GeoDataFrame, settings: MapSettings, client: Client | None
-) -> Tables:
+) -> Made:
     """Start the scenes of a fronts table at the tracing; nothing is written but pictures."""
     places = read_places(store, domain.name)
     scenes = [dict(row) for row in fronts.drop_duplicates("key").drop(columns="geometry").to_dict("records")]
@@ -387,7 +397,7 @@ def _trace_again(
         reasons.append([(row["reason"], row["detail"]) for row in part])
     traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
     results: list[Result] = [result for of_group in traced for result in of_group]
-    return tables_of(scenes, results, domain)
+    return made_of(scenes, results, domain, settings.features)
 
 
 def _as_item(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from calfin_cloud.results.reviewing import (
     usable_fronts,
     write_training_pairs,
 )
+from calfin_cloud.results.seaward import feature_series, features_of, write_features
 from calfin_cloud.results.series import (
     Lines,
     Series,
@@ -36,6 +37,8 @@ __all__ = [
     "compare_products",
     "explore",
     "export_store",
+    "feature_series",
+    "features_of",
     "keep_flags",
     "lineage_of",
     "measure_series",
@@ -49,6 +52,7 @@ __all__ = [
     "summarise_pairs",
     "usable_fronts",
     "write_comparison",
+    "write_features",
     "write_report",
     "write_series",
     "write_store_report",

@@ -33,6 +33,7 @@ from calfin_cloud.exports import (
 )
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
+from calfin_cloud.results.seaward import features_of, flat
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import (
@@ -252,7 +253,9 @@ def _termpicks(stored: Stored, folder: Path) -> list[Path]:
 def _gpkg(stored: Stored, folder: Path) -> list[Path]:
     path = folder / "calfin_cloud.gpkg"
     path.unlink(missing_ok=True)
-    for layer, table in (("fronts", stored.fronts), ("polygons", stored.polygons), ("reviewed", stored.judged)):
+    layers = {"fronts": stored.fronts, "polygons": stored.polygons, "reviewed": stored.judged}
+    layers |= {name: flat(table) for name, table in features_of(stored.store).items()}
+    for layer, table in layers.items():
         plain = table[[c for c in table.columns if c != "vertex_sigma_m"]]  # GeoPackage has no lists
         plain.to_file(path, layer=layer, driver="GPKG")
     return [path]
@@ -324,8 +327,11 @@ def _icemask(stored: Stored, folder: Path) -> list[Path]:
 def _stac(stored: Stored, folder: Path) -> list[Path]:
     base = stored.store if "://" in stored.store else str(Path(stored.store).resolve())
 
+    features = features_of(stored.store)
+
     def addresses(domain: str, scene_id: str) -> dict[str, str]:
         links = {"masks": masks_url(base, domain), "fronts": f"{base}/fronts"}
+        links |= {name: f"{base}/{name}" for name in features}
         found = stored.fronts[(stored.fronts["scene_id"] == scene_id) & (stored.fronts["domain"] == domain)]
         return links | ({"picture": f"{base}/{picture_path(domain, scene_id)}"} if found["front"].max() >= 0 else {})
 
@@ -336,6 +342,7 @@ def _stac(stored: Stored, folder: Path) -> list[Path]:
         id_="calfin-cloud-fronts",
         description="Calving fronts mapped by calfin_cloud, every scene with its state.",
         made_by=stored.made_by,
+        features=features,
     )
     collection.normalize_hrefs(str(folder))
     collection.save(pystac.CatalogType.SELF_CONTAINED)

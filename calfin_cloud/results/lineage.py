@@ -8,6 +8,7 @@ from typing import Any
 import pystac
 
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
+from calfin_cloud.results.seaward import features_of, told_features
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import CATALOG_FIELD, band_of
 from calfin_cloud.storage import read_batches, read_items, read_store, unsigned_item
@@ -33,8 +34,9 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
     -------
     dict
         What is known of the scene; `fronts`, each with its measures, the doubts of `calfin timeseries` and the verdict
-        of a person; `read`: the STAC item, its catalogue, and of the files that were read the address (unsigned) and
-        the checksum and size that the item gives, else `unknown`, since nothing else was asked of the server;
+        of a person; `features` of the sea, where the store has any; `read`: the STAC item, its catalogue, and of the
+        files that were read for the front the address (unsigned) and the checksum and size that the item gives, else
+        `unknown`, since nothing else was asked of the server;
         `made_by`: network with its sha256 and the engine that ran it, code version and settings.
 
     Raises
@@ -56,6 +58,7 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
         "key": keys[0],
         **{name: _plain(first[name]) for name in SHOWN},
         "fronts": [{n: _plain(row[n]) for n in (*SHOWN_FRONT, *SHOWN_LATER)} for _, row in found.iterrows()],
+        **({"features": told} if (told := told_features(features_of(store), keys[0])) else {}),
         "read": _read_from(_item_of(store, keys[0])),
         "made_by": {
             "model": first["model"],

@@ -16,6 +16,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import reviewed_fronts
+from calfin_cloud.results.seaward import features_of
 from calfin_cloud.results.series import Series, measure_series, store_product
 from calfin_cloud.storage import read_masks, read_polygons, read_rejected, read_store, read_store_domains
 
@@ -50,6 +51,11 @@ class Store:
     def polygons(self) -> gpd.GeoDataFrame:
         """Ocean and ice of each scene (`schema.POLYGON_SCHEMA`)."""
         return read_polygons(self.uri)
+
+    @cached_property
+    def features(self) -> dict[str, gpd.GeoDataFrame]:
+        """Icebergs, melange and plumes, as far as they were asked for (`feature_schema.FEATURE_SCHEMAS`)."""
+        return features_of(self.uri)
 
     @cached_property
     def masks(self) -> dict[str, xr.DataArray]:

@@ -82,8 +82,17 @@ def glacier_line(domain: Domain, tables: Shown, number: int) -> dict[str, Any]:
     }
 
 
-def glacier_data(domain: Domain, tables: Shown, pictures: Mapping[str, str], number: int) -> dict[str, Any]:
-    """Gather all that the page shows of one domain; lines are those of `packed`, in m of the store's CRS."""
+def glacier_data(
+    domain: Domain,
+    tables: Shown,
+    pictures: Mapping[str, str],
+    number: int,
+    features: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> dict[str, Any]:
+    """Gather all that the page shows of one domain; lines are those of `packed`, in m of the store's CRS.
+
+    `features` are those of `seaward.page_features`, where the store has any.
+    """
     found = tables.fronts[tables.fronts["state"] == "front"].sort_values(["datetime", "front"])
     without = tables.fronts[tables.fronts["state"] != "front"].sort_values("datetime")
     tolerance = SIMPLIFY_PX * domain.resolution_m
@@ -106,6 +115,7 @@ def glacier_data(domain: Domain, tables: Shown, pictures: Mapping[str, str], num
         "positions": _positions(tables.positions),
         "seasonal": _seasonal(tables.seasonal),
         "pictures": dict(pictures),
+        **({"features": dict(features)} if features else {}),
     }
 
 

@@ -21,10 +21,12 @@ from PIL import Image
 from pyproj import CRS
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.feature_schema import FEATURE_REASONS
 from calfin_cloud.land import land_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
 from calfin_cloud.results.page_data import Shown, glacier_data, glacier_line, shown_tables, tables_of
 from calfin_cloud.results.reviewing import reviewed_fronts
+from calfin_cloud.results.seaward import Features, features_of, flat, page_features, write_features
 from calfin_cloud.results.series import Series, measure_series, store_product
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import REASONS
@@ -101,7 +103,8 @@ def write_report(
     crs = read_store(store)["crs"]
     shown = shown_tables(flagged, read_rejected(store), _references(references, crs), series)
     _clear(folder := Path(folder))
-    glaciers = _write_glaciers(store, domains, shown, folder, most_pictures=most_pictures)
+    features = features_of(store)
+    glaciers = _write_glaciers(store, domains, shown, features, folder, most_pictures=most_pictures)
     left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
     names = ", ".join(d.name for d in domains[:NAMES_IN_TITLE]) + (" …" if len(domains) > NAMES_IN_TITLE else "")
     about = {
@@ -112,7 +115,8 @@ def write_report(
         "reasons": REASONS,
         "glaciers": glaciers,
         "provenance": [[k, json.dumps(v) if isinstance(v, dict) else str(v)] for k, v in read_store(store).items()],
-        "downloads": _write_downloads(flagged, series, folder),
+        "downloads": _write_downloads(flagged, series, folder) + _write_features(features, folder),
+        **({"featureReasons": FEATURE_REASONS} if features else {}),
     }
     _write_script(folder / "data" / "about.js", "about", about)
     _write_script(folder / "data" / "land.js", "land", land_around((left, bottom, right, top), crs))
@@ -121,7 +125,13 @@ def write_report(
 
 
 def _write_glaciers(
-    store: str, domains: Sequence[Domain], shown: Shown, folder: Path, *, most_pictures: int
+    store: str,
+    domains: Sequence[Domain],
+    shown: Shown,
+    features: Features,
+    folder: Path,
+    *,
+    most_pictures: int,
 ) -> list[dict[str, Any]]:
     """Write data and pictures of each domain; return its line of the overview."""
     latest = shown.fronts.drop_duplicates("key").sort_values("datetime", ascending=False)["key"].head(most_pictures)
@@ -129,7 +139,9 @@ def _write_glaciers(
     for number, domain in enumerate(domains):
         tables = tables_of(shown, domain)
         pictures = _write_pictures(store, domain, tables, wanted, folder / "pictures" / f"{number:05}")
-        _write_script(folder / "data" / f"{number:05}.js", "glacier", glacier_data(domain, tables, pictures, number))
+        seaward = page_features(features, domain.name, domain.resolution_m)
+        data = glacier_data(domain, tables, pictures, number, seaward)
+        _write_script(folder / "data" / f"{number:05}.js", "glacier", data)
         rows.append(glacier_line(domain, tables, number))
     return rows
 
@@ -211,3 +223,19 @@ def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Pa
     doubtful = plain[plain["flags"] != ""]
     write_csv(doubtful[["key", "front", *FLAGGED]], folder / "flags.csv")
     return ["fronts.geojson", "scenes.csv", "positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv"]
+
+
+def _write_features(features: Features, folder: Path) -> list[str]:
+    """Write the features of the sea as outlines, and their series; nothing where the store has none."""
+    if not features:
+        return []
+    write_features(features, folder)
+    names = []
+    for name, table in features.items():
+        seen = flat(table[table.geometry.notna()])
+        if len(seen):
+            path = folder / f"{name}.geojson"
+            path.unlink(missing_ok=True)
+            seen.to_file(path, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
+            names.append(path.name)
+    return ["features.csv", *names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from shapely.geometry import LineString, mapping
 
 from calfin_cloud.domains import Domain, box_grid, write_domains
 from calfin_cloud.sample.painting import (
+    Floats,
     Glacier,
     Kind,
     Look,
@@ -30,6 +32,8 @@ from calfin_cloud.sample.painting import (
     to_map,
     with_clouds,
 )
+from calfin_cloud.sample.seascape import PaintedSea, paint_sea
+from calfin_cloud.sample.truth import sea_truth
 
 CENTRE = (-279_990.0, -1_800_000.0)
 SIDE_M = 12_000.0
@@ -78,7 +82,7 @@ MISSIONS = (
 """Scenes take these in turn, again from the start after the twelfth."""
 
 
-def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0) -> Path:
+def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0, features: bool = False) -> Path:
     """Paint one glacier whose front advances and retreats; write it as a static STAC catalogue, return its path.
 
     Beside `catalog.json`, its collections, items and COGs (Landsat, Sentinel-2, Sentinel-1, each on its own grid) lie
@@ -94,6 +98,10 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0) -> Path
         the others have less than 10 % cloud.
     seed
         Another seed is another glacier.
+    features
+        Paint icebergs, floes, melange and plumes on the sea, in all bands that features need, and write their truth
+        too: `truth_icebergs.parquet` (a row an iceberg), `truth_melange.parquet` and `truth_plumes.parquet` (a row a
+        scene).
 
     Returns
     -------
@@ -117,14 +125,20 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0) -> Path
     rng = np.random.default_rng(seed)
     glacier = replace(draw_glacier(rng, CENTRE, rng.uniform(1500, 2000)), bend=rng.uniform(0, 0.5))
     domain = _sample_domain(glacier)
-    items, truth = [], []
+    items, truth, seas = [], [], {}
     for mission, moment in _schedule(rng, scenes):
-        item, front = _write_scene(folder, glacier, domain, mission, moment, rng)
+        item, front, sea = _write_scene(folder, glacier, domain, mission, moment, rng, features=features)
         items.append(item)
         truth.append((item.id, moment, domain.glacier_id, front))
+        seas[item.id] = sea
     table = gpd.GeoDataFrame(truth, columns=["scene_id", "datetime", "glacier_id", "geometry"], crs=domain.crs)
     table.sort_values(["datetime", "scene_id"], ignore_index=True).to_parquet(folder / "truth.parquet")
     write_domains([domain], folder / "domains.geojson")
+    if features:
+        known = {name: sea for name, sea in seas.items() if sea is not None}
+        sides = {item.id: float(item.properties["gsd"]) for item in items}
+        for name, rows in sea_truth(known, domain, sides).items():
+            rows.to_parquet(folder / f"truth_{name}.parquet")
     return _write_catalog(folder, items)
 
 
@@ -188,45 +202,61 @@ def _scene_grid(domain: Domain, mission: _Mission) -> GeoBox:
 
 
 def _write_scene(
-    folder: Path, glacier: Glacier, domain: Domain, mission: _Mission, moment: datetime, rng: np.random.Generator
-) -> tuple[pystac.Item, LineString]:
-    """Paint and write one scene; return its item and its front."""
+    folder: Path,
+    glacier: Glacier,
+    domain: Domain,
+    mission: _Mission,
+    moment: datetime,
+    rng: np.random.Generator,
+    *,
+    features: bool,
+) -> tuple[pystac.Item, LineString, PaintedSea | None]:
+    """Paint and write one scene; return its item, its front, and its sea where features are painted."""
     grid = _scene_grid(domain, mission)
     look = _look_at(glacier, domain, mission, moment, rng)
-    scene = paint(glacier, look, *_map_points(grid), rng)
+    points = _map_points(grid)
+    sea = paint_sea(glacier, look, *points, rng, extent_m=SIDE_M) if features else None
+    scene = sea.scene if sea else paint(glacier, look, *points, rng)
     item = _item(mission, moment, grid)
     if mission.kind == "optical":
         item.properties["eo:cloud_cover"] = round(100 * float(scene.cloud.mean()), 2)
     place = folder / mission.collection / item.id
     place.mkdir(parents=True, exist_ok=True)
-    for key, (values, nodata, band) in _layers(mission, moment, scene).items():
+    further = {} if sea is None else {k: v for k, v in sea.bands.items() if k not in ("nir", "co")}
+    for key, (values, nodata, band) in _layers(mission, moment, scene, further).items():
         name = f"{item.id}_{key}.tif"
         _write_cog(place / name, values, nodata, grid)
         roles = ["data"] if band else ["cloud", "data"]
         bands = {"raster:bands": [{"nodata": nodata, "data_type": str(values.dtype), **band}]}
         item.add_asset(key, pystac.Asset(f"./{name}", media_type=pystac.MediaType.COG, roles=roles, extra_fields=bands))
-    return item, LineString(scene.front)
+    return item, LineString(scene.front), sea
 
 
 def _layers(
-    mission: _Mission, moment: datetime, scene: PaintedScene
+    mission: _Mission, moment: datetime, scene: PaintedScene, further: Mapping[str, Floats]
 ) -> dict[str, tuple[NDArray[Any], float, dict[str, float]]]:
     """Asset key to numbers as the agency writes them, their nodata, and their scale and offset."""
     missing = np.isnan(scene.signal)
     if mission.kind == "sar":
-        power = np.where(missing, -32768, 10 ** (scene.signal / 10)).astype(np.float32)
-        return {"hh": (power, -32768, {"spatial_resolution": mission.resolution_m})}
+        powers = {"hh": scene.signal, **{{"cross": "hv"}[name]: of for name, of in further.items()}}
+        about = {"spatial_resolution": mission.resolution_m}
+        return {
+            k: (np.where(missing, -32768, 10 ** (v / 10)).astype(np.float32), -32768, about) for k, v in powers.items()
+        }
     is_landsat = mission.collection == _L
     offset = LANDSAT_OFFSET if is_landsat else -0.1 if moment >= S2_OFFSET_SINCE else 0.0
     scale = LANDSAT_SCALE if is_landsat else 1e-4
-    numbers = np.where(missing, 0, np.rint((scene.signal - offset) / scale)).astype(np.uint16)
+    numbers, *more = (
+        np.where(missing, 0, np.rint((v - offset) / scale)).astype(np.uint16) for v in (scene.signal, *further.values())
+    )
     # Fill, cloud, snow or ice, water: bit patterns of QA_PIXEL, classes of SCL
     fill, cloud, frozen, water = (1, 22280, 30048, 21952) if is_landsat else (0, 9, 11, 6)
     quality = np.select([missing, scene.cloud, scene.ice], [fill, cloud, frozen], water)
     bands = {"scale": scale, "offset": offset, "spatial_resolution": mission.resolution_m}
+    visible = {name: (of, 0.0, bands) for name, of in zip(further, more, strict=True)}
     if is_landsat:
-        return {"nir08": (numbers, 0, bands), "qa_pixel": (quality.astype(np.uint16), 1, {})}
-    return {"nir": (numbers, 0, bands), "scl": (quality.astype(np.uint8), 0, {})}
+        return {"nir08": (numbers, 0, bands), "qa_pixel": (quality.astype(np.uint16), 1, {}), **visible}
+    return {"nir": (numbers, 0, bands), "scl": (quality.astype(np.uint8), 0, {}), **visible}
 
 
 def _write_cog(path: Path, values: NDArray[Any], nodata: float, grid: GeoBox) -> None:

@@ -297,6 +297,11 @@ def _cut(table: Floats, x: Points, y: Points, step: tuple[float, float], at: flo
     return np.asarray(map_coordinates(table, places, order=order, mode="grid-wrap", output=np.float32))
 
 
+def texture_at(name: str, x: Points, y: Points, step_m: float, at: float) -> Floats:
+    """Fractal noise of mean 0 and standard deviation 1 at map coordinates; `name` is of `ROUGHNESS`."""
+    return _cut(_texture(name), x, y, (step_m, step_m), at)
+
+
 def _curve(at: Points, row: int) -> Points:
     """Noise of rounded bays with ragged edges, along one row of the textures; standard deviation about 1."""
     bays, ragged = (_texture(name)[row] for name in ("smooth", "cloud"))
@@ -312,9 +317,7 @@ def paint(glacier: Glacier, look: Look, x: Points, y: Points, rng: np.random.Gen
     pixel_m = float(np.hypot(x[0, 1] - x[0, 0], y[0, 1] - y[0, 0]))
     s, t = _to_fjord(glacier, x, y)
     front_s, front_t = _front(glacier, look)
-    ahead = s - np.interp(t, front_t, front_s)  # m seaward of the front
-    right, left = _walls(glacier, s)
-    room = np.minimum(t + right, left - t)  # m from the nearer wall, negative on land
+    ahead, room = sea_room(glacier, look, x, y)
     lit = _lit_terrain(glacier, look, x, y, t, pixel_m)
     covered = np.clip(0.5 - ahead / pixel_m, 0, 1)
     frozen, sea = _paint_ice(glacier, look, s, t, ahead, room), _paint_sea(look, x, y, ahead)
@@ -333,6 +336,14 @@ def paint(glacier: Glacier, look: Look, x: Points, y: Points, rng: np.random.Gen
     if look.slc_off:
         noisy[_stripes(glacier, x, y)] = np.nan
     return PaintedScene(noisy, to_map(glacier, front_s, front_t), ice, fjord, cloud)
+
+
+def sea_room(glacier: Glacier, look: Look, x: Points, y: Points) -> tuple[Points, Points]:
+    """Metres seaward of the front, and from the nearer wall (negative on land), at map coordinates."""
+    s, t = _to_fjord(glacier, x, y)
+    front_s, front_t = _front(glacier, look)
+    right, left = _walls(glacier, s)
+    return s - np.interp(t, front_t, front_s), np.minimum(t + right, left - t)
 
 
 def _lit_terrain(glacier: Glacier, look: Look, x: Points, y: Points, t: Points, pixel_m: float) -> Floats:

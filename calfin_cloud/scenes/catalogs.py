@@ -33,7 +33,7 @@ from urllib3 import Retry
 
 from calfin_cloud.scenes.frozen import is_frozen, read_frozen
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
-from calfin_cloud.sensors import CATALOG_FIELD, read_assets
+from calfin_cloud.sensors import CATALOG_FIELD, listed_assets
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def _settled(feature: Feature, *, base: str, catalog: str, is_new: bool) -> Feat
         raise TypeError("it is not of the type of a STAC item")
     feature["collection"] = None if feature.get("collection") is None else str(feature["collection"])
     base = _self_href(feature) or base
-    assets, read = feature.get("assets", {}), read_assets()
+    assets, read = feature.get("assets", {}), listed_assets()
     feature["assets"] = {key: asset for key, asset in assets.items() if key in read} or assets
     for asset in feature["assets"].values():
         if not isinstance(asset["href"], str):

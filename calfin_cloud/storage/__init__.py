@@ -3,13 +3,15 @@
 A store is a folder or object prefix: `store.json` (what made it), `domains/<domain>.geojson`, `masks/<domain>` (a Zarr
 group, a scene a chunk, some scenes a shard), `fronts/<batch>.parquet` (at least a row a scene: the ledger), and of the
 same scenes `rejected/<batch>-<digest>.parquet`, `polygons/<batch>-<digest>.parquet`, `items/<batch>-<digest>.json.gz`,
-and `pictures/<domain>/<scene>.png`; of what came later `reviews/<digest>.json` (verdicts of people),
+and `pictures/<domain>/<scene>.png`; where features of the sea are wanted, `icebergs/`, `melange/` and `plumes/` like
+`polygons/`, and `bands/<domain>/<scene>.tif`; of what came later `reviews/<digest>.json` (verdicts of people),
 `flags/<domain>.json` (doubts in time) and `choices/<domain>.json` (fronts that all dates together support);
 `tries.json` (failed scenes that were tried again); `shards/` (stores of shards, see `merge_stores`); `replaced/` (files
 of batches that were replaced less than a day ago, domains as they were before the last change of all); while a run
 writes, `lease-*`.
 """
 
+from calfin_cloud.storage.bands import KeptBands, read_bands, write_bands
 from calfin_cloud.storage.changes import before_change, begin_change, check_room, end_change
 from calfin_cloud.storage.choices import read_choices, write_choices
 from calfin_cloud.storage.commits import tidy, write_batch
@@ -53,7 +55,9 @@ from calfin_cloud.storage.tables import (
     Tables,
     finished_keys,
     read_all_tables,
+    read_batch_features,
     read_batches,
+    read_features,
     read_fronts,
     read_items,
     read_polygons,
@@ -68,6 +72,7 @@ __all__ = [
     "NO_BOXES",
     "DamagedFileError",
     "EncodedScene",
+    "KeptBands",
     "LeaseLostError",
     "StoreInUseError",
     "Stored",
@@ -98,9 +103,12 @@ __all__ = [
     "open_store",
     "picture_path",
     "read_all_tables",
+    "read_bands",
+    "read_batch_features",
     "read_batches",
     "read_candidates",
     "read_choices",
+    "read_features",
     "read_flags",
     "read_fronts",
     "read_items",
@@ -122,6 +130,7 @@ __all__ = [
     "unfinished_change",
     "unsigned",
     "unsigned_item",
+    "write_bands",
     "write_batch",
     "write_choices",
     "write_flags",

@@ -14,7 +14,9 @@ from dataclasses import asdict
 from typing import Any
 
 import fsspec
+import geopandas as gpd
 
+from calfin_cloud.feature_schema import same_batch
 from calfin_cloud.schema import (
     FRONT_SCHEMA,
     POLYGON_SCHEMA,
@@ -37,7 +39,7 @@ from calfin_cloud.storage.files import (
 )
 from calfin_cloud.storage.items import item_digest, unsigned_item
 from calfin_cloud.storage.leases import commit_whole
-from calfin_cloud.storage.parquet import to_parquet
+from calfin_cloud.storage.parquet import SCHEMAS, to_parquet
 from calfin_cloud.storage.tables import HEADER, REPLACED, SIDES, Stored, Tables, name_batch, read_batches
 
 SIDE_NAME = re.compile(r".+-[0-9a-f]{16}-[0-9a-f]{16}\.(parquet|json\.gz)")
@@ -52,6 +54,7 @@ def write_batch(
     recipe: Mapping[str, str],
     before: Stored | None = None,
     replaces: Sequence[str] = (),
+    features: Mapping[str, gpd.GeoDataFrame] | None = None,
 ) -> Stored:
     """Write a batch of scenes whole: from the moment its fronts are written, all of it is there. Twice is once.
 
@@ -67,6 +70,8 @@ def write_batch(
         The same batch as it was until now; its other files move to `replaced/` in the end.
     replaces
         Names of fronts files whose scenes this batch takes over; the caller deletes them.
+    features
+        Tables of features by name, with a row of each scene; those that are wanted, so often none.
 
     Raises `LeaseLostError` where this process held the store and another has followed it: nothing is committed then.
     """
@@ -74,6 +79,7 @@ def write_batch(
     check_rejected(tables.rejected)
     check_polygons(tables.polygons)
     keys = list(tables.fronts["key"].unique())
+    same_batch(features or {}, keys)
     _check_keys(tables, keys, items)
     fs, root = open_place(store)
     batch = name_batch(keys)
@@ -81,6 +87,7 @@ def write_batch(
     bodies = {
         "rejected": (to_parquet(tables.rejected, REJECTED_SCHEMA), "parquet"),
         "polygons": (to_parquet(tables.polygons, POLYGON_SCHEMA), "parquet"),
+        **{n: (to_parquet(t, SCHEMAS[n]), "parquet") for n, t in (features or {}).items()},
         "items": (gzip.compress(json.dumps(kept, sort_keys=True).encode(), mtime=0), "json.gz"),
     }
     files = {folder: f"{batch}-{digest(body)}.{ending}" for folder, (body, ending) in bodies.items()}

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from calfin_cloud.feature_schema import FEATURE_SCHEMAS
 from calfin_cloud.schema import FRONT_SCHEMA, POLYGON_SCHEMA, REJECTED_SCHEMA
 from calfin_cloud.storage.files import DamagedFileError
 from calfin_cloud.storage.items import unsigned
 
-SCHEMAS = {"fronts": FRONT_SCHEMA, "rejected": REJECTED_SCHEMA, "polygons": POLYGON_SCHEMA}
+SCHEMAS = {"fronts": FRONT_SCHEMA, "rejected": REJECTED_SCHEMA, "polygons": POLYGON_SCHEMA, **FEATURE_SCHEMAS}
 REMEDY = "restore it from a copy; without one, delete its batch in fronts/ and run `calfin map` again"
 ROWS_IN_GROUP = 4096  # of a row group: a compacted file is read in parts by others
 

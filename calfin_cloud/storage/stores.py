@@ -198,6 +198,11 @@ def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
 
 
 def picture_path(domain_name: str, scene_id: str) -> str:
-    """Path of a scene's picture below the store; the id, which comes from a catalogue, is quoted, a long one cut."""
+    """Path of a scene's picture below the store."""
+    return scene_path("pictures", domain_name, scene_id, "png")
+
+
+def scene_path(folder: str, domain_name: str, scene_id: str, ending: str) -> str:
+    """Path of a file of one scene below the store; the id, which comes from a catalogue, is quoted, a long one cut."""
     name = quote(scene_id, safe="").replace(".", "%2E")
-    return f"pictures/{check_name(domain_name)}/{short_name(name, of=scene_id)}.png"
+    return f"{folder}/{check_name(domain_name)}/{short_name(name, of=scene_id)}.{ending}"

@@ -23,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from calfin_cloud.feature_schema import FEATURES, check_features
 from calfin_cloud.schema import (
     check_fronts,
     check_name,
@@ -39,7 +40,6 @@ from calfin_cloud.storage.files import (
 )
 from calfin_cloud.storage.parquet import (
     REMEDY,
-    SCHEMAS,
     open_parquet,
     read_columns,
     read_whole_table,
@@ -48,10 +48,11 @@ from calfin_cloud.storage.parquet import (
 from calfin_cloud.storage.stores import read_store, read_store_domains
 
 HEADER = "calfin"
-SIDES = ("rejected", "polygons", "items")
+SIDES = ("rejected", "polygons", *FEATURES, "items")
 CHECKS = {"fronts": check_fronts, "rejected": check_rejected, "polygons": check_polygons}
+CHECKS |= {feature: partial(check_features, feature=feature) for feature in FEATURES}
 STATE_COLUMNS = ["key", "state", "reason"]
-LAST_ORDER = {"fronts": "front", "rejected": "candidate", "polygons": "kind"}
+LAST_ORDER = {"fronts": "front", "rejected": "candidate", "polygons": "kind"} | dict.fromkeys(FEATURES, "key")
 REPLACED = "replaced"
 FOOTER_BYTES = 65_536  # hold the footer of a batch of a hundred scenes
 
@@ -225,7 +226,25 @@ def read_polygons(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
 
 def read_all_tables(store: str, *, domain: str = "") -> Tables:
     """Read the three tables as they were at the same moment, whatever is written meanwhile."""
-    return Tables(*_read_tables(store, tuple(SCHEMAS), domain))
+    return Tables(*_read_tables(store, Tables._fields, domain))
+
+
+def read_features(store: str, feature: str, *, domain: str = "") -> gpd.GeoDataFrame:
+    """Read what is known of a feature (of `FEATURES`), a row a scene, sorted by domain, datetime and scene.
+
+    No row of scenes that were mapped without it.
+    """
+    if feature not in FEATURES:
+        raise ValueError(f"got the unknown feature {feature!r}, expected one of {list(FEATURES)}")
+    return _read_tables(store, (feature,), domain)[0]
+
+
+def read_batch_features(store: str, stored: Stored) -> dict[str, gpd.GeoDataFrame]:
+    """Read the tables of features of a batch, as many as it has, rows in the order in which they were written."""
+    crs = read_store(store)["crs"]
+    fs, root = open_place(store)
+    names = [name for name in FEATURES if name in stored.files]
+    return {n: check_features(to_geo([_read_side(fs, root, crs, n, stored)], n, crs), n) for n in names}
 
 
 def read_states(store: str) -> pd.DataFrame:

@@ -48,6 +48,7 @@ const atlas = {
     });
     data.candidates.forEach((row) => { row[5] = atlas.points(row[5]); });
     data.references.forEach((row) => { row[2] = atlas.points(row[2]); });
+    for (const rows of Object.values(data.features ?? {})) rows.forEach((row) => { row.day = atlas.day(row.date); row.outlines = row.outlines.map(atlas.points); });
     data.byKey = d3.group(data.fronts, (f) => f.key);
     return data;
   }

@@ -49,6 +49,7 @@
   atlas.clearGlacier = () => {
     [fronts, candidates, references, chosen].forEach((l) => l.getSource().clear(true));
     picture.setSource(null);
+    atlas.drawSea();
     atlas.get("shownPicture").hidden = true;
   };
 
@@ -83,6 +84,7 @@
       if (moved) feature.setGeometry(new ol.geom.LineString(moved));
     }
     [fronts, candidates, references, boxes].forEach((l) => l.changed());
+    atlas.drawSea();
     atlas.showPicture();
   };
 

@@ -65,6 +65,7 @@
     atlas.layers.online?.setVisible(isOn);
   }
 
+  atlas.addLayerChoice = addChoice;
   choices.forEach(addChoice);
   if (ONLINE[atlas.received.about.crs]) {
     addChoice({ name: "Online background", sign: "net", off: true, note: "MODIS by NASA GIBS; asks the network", change: showOnline });

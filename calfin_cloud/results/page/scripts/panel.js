@@ -5,7 +5,7 @@
   const { get, element } = atlas;
   const about = atlas.received.about;
   const SHEET_STEP = 40;
-  const TABS = ["front", "scenes", "without"];
+  const TABS = ["front", "scenes", "sea", "without"];
   let nShown = SHEET_STEP;
 
   atlas.showNumbers = (glacier) => {
@@ -40,6 +40,7 @@
     rows.push(["Length", atlas.length(front.length_m)]);
     if (front.sigma_m != null) rows.push(["Uncertainty", `${Math.round(front.sigma_m)} m (68 % of cases)`]);
     if (front.score != null) rows.push(["Score", `${front.score.toFixed(2)}${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
+    rows.push(...atlas.seaDoubt(front));
     rows.push(["Quality flag", front.quality_flag], ["Verdict", atlas.verdictOf(front) || "none yet"]);
     get("factTable").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", name), element("dd", String(value ?? "–"))]));
     get("doubt").hidden = !front.flags;
@@ -86,21 +87,24 @@
       get(`tab-${tab}`).tabIndex = isOn ? 0 : -1;
       get(`pane-${tab}`).hidden = !isOn;
     }
+    if (name === "sea") atlas.showSea();
     if (name === "scenes") { nShown = SHEET_STEP; showSheet(); }
     if (focus) get(`tab-${name}`).focus();
   }
   atlas.showTab = showTab;
 
-  TABS.forEach((tab, i) => {
+  TABS.forEach((tab) => {
     get(`tab-${tab}`).addEventListener("click", () => showTab(tab));
     get(`tab-${tab}`).addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (step) showTab(TABS[(i + step + TABS.length) % TABS.length], { focus: true });
+      const open = TABS.filter((name) => !get(`tab-${name}`).hidden);
+      if (step) showTab(open[(open.indexOf(tab) + step + open.length) % open.length], { focus: true });
     });
   });
   get("more").addEventListener("click", () => { nShown += SHEET_STEP; showSheet(); });
 
   atlas.showPanel = () => {
+    get("tab-sea").hidden = !atlas.state.data.features;
     get("tab-without").textContent = `Without front (${atlas.state.data.without.length})`;
     showWithout();
     showTab("front");
@@ -122,7 +126,7 @@
   // Dialog
 
   atlas.fillTable(get("provenance"), about.provenance);
-  const WORDS = { "fronts.geojson": "all fronts as lines, longitude and latitude (RFC 7946)", "scenes.csv": "a row a scene and front, with reasons", "positions.csv": "position of each front", "rates.csv": "rate of each glacier", "yearly.csv": "mean position of each year", "seasonal.csv": "mean year", "flags.csv": "doubtful fronts" };
+  const WORDS = { "fronts.geojson": "all fronts as lines, longitude and latitude (RFC 7946)", "scenes.csv": "a row a scene and front, with reasons", "positions.csv": "position of each front", "rates.csv": "rate of each glacier", "yearly.csv": "mean position of each year", "seasonal.csv": "mean year", "flags.csv": "doubtful fronts", "features.csv": "icebergs, melange and plumes, a row a scene", "icebergs.geojson": "outlines of icebergs", "melange.geojson": "ice before the front", "plumes.geojson": "turbid plumes" };
   get("downloads").append(...about.downloads.map((name) => {
     const item = element("li");
     item.append(element("a", name, { href: name, download: name }), ` ${WORDS[name] ?? ""}`);

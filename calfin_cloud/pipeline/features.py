@@ -1,0 +1,172 @@
+"""What else a scene shows, in the main job: bands are kept when a scene is read, and measured once its front is known.
+
+Both are asked for by `MapSettings.features` alone. Features are always measured from the bands as they are kept, so
+that a retrace, which reads no scene, comes to the same as the run that read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pystac
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from calfin_cloud.domains import Domain
+from calfin_cloud.feature_schema import FEATURE_SCHEMAS
+from calfin_cloud.features import Bands, Sea, measure_features, not_seen, sea_of, sun_zenith_deg
+from calfin_cloud.imagery import read_further
+from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import Band, band_of
+from calfin_cloud.storage import read_bands, write_bands
+from calfin_cloud.timeseries import length_scale
+
+Facts = dict[str, Any]
+Row = dict[str, Any]
+
+NEEDED = {"icebergs": ("red", "green", "blue", "cross"), "melange": (), "plumes": ("red",)}
+"""Bands beyond that which shows ice; only those of the wanted features are read."""
+
+NO_UNIT = "its numbers are digital ones: take a collection of reflectance (Landsat or Sentinel-2 level 2)"
+UNMAPPED = {"cloudy": "cloudy", "nodata": "nodata"}
+NOTHING: Row = {"icebergs": 0, "areas_m2": [], "fractions": [], "touches_front": False, "is_cut": False, "source": ""}
+"""What a row has in the columns that hold no floating-point numbers where nothing was measured."""
+
+
+def keep_bands(
+    store: str, item: pystac.Item, scene: NDArray[np.float32], domain: Domain, wanted: Sequence[str]
+) -> None:
+    """Read the further bands of a scene (band, y, x) that is to be mapped, and keep them with those at hand."""
+    band = band_of(item)
+    values, missing = _own_band(scene[0], band)
+    if values:
+        names = {name for feature in wanted for name in NEEDED[feature]}
+        further, unread = read_further(item, domain.grid, names)
+        values |= {name: (_what(band), v) for name, v in further.items()}
+        missing |= unread
+    values["cloud"] = ("cloud", scene[1])
+    about = {"kind": band.kind, "at_surface": band.is_reflectance, "missing": missing}
+    write_bands(store, domain.name, item.id, values, domain.grid, about)
+
+
+def measured_features(
+    store: str, domain: Domain, scene_id: str, facts: Mapping[str, Any], when: datetime, wanted: Sequence[str]
+) -> Facts:
+    """Measure the features of a scene whose front is known, from the bands that the store has kept.
+
+    `facts` are those of `scene.trace_scene`. Nothing is raised: what goes wrong becomes a state and a reason.
+    """
+    about: Row = {"sun_zenith_deg": _zenith(domain, when), "pixel_m": _pixel_m(domain)}
+    try:
+        kept = read_bands(store, domain.name, scene_id)
+        if kept is None:
+            gone = not_seen("unreadable", "its bands are not in the store: `calfin retry` reads the scene again")
+            return {name: about | gone for name in wanted}
+        bands = _bands(kept.bands, kept.about)
+        about["sensor_kind"] = bands.kind
+        found = measure_features(wanted, bands, _sea(domain, facts), zenith_deg=about["sun_zenith_deg"])
+    except Exception as error:
+        reason = "unreadable" if isinstance(error, SceneError) else "error"
+        found = {name: not_seen(reason, f"{type(error).__name__}: {error}") for name in wanted}
+    return {name: about | columns for name, columns in found.items()}
+
+
+def feature_tables(
+    scenes: Sequence[Row], results: Sequence[Any], domain: Domain, wanted: Sequence[str]
+) -> dict[str, gpd.GeoDataFrame]:
+    """Make the tables of features of scenes, a row a scene; `scenes` and `results` are those of `tables.tables_of`."""
+    return {
+        name: _table([_row(row, result, name) for row, result in zip(scenes, results, strict=True)], name, domain)
+        for name in wanted
+    }
+
+
+def with_new_features(
+    old: Mapping[str, gpd.GeoDataFrame],
+    parts: Sequence[Mapping[str, gpd.GeoDataFrame]],
+    keys: Sequence[str],
+    wanted: Sequence[str],
+) -> dict[str, gpd.GeoDataFrame]:
+    """Replace the rows of the scenes in `parts`; the scenes keep the order of `keys`, which names the batch."""
+    order, merged = {key: place for place, key in enumerate(keys)}, {}
+    for name in wanted:
+        new = [part[name] for part in parts if name in part]
+        fresh = {key for table in new for key in table["key"]}
+        kept = [old[name][~old[name]["key"].isin(fresh)]] if name in old else []
+        table = pd.concat([t for t in (*kept, *new) if len(t)], ignore_index=True)
+        merged[name] = table.sort_values("key", key=lambda k: k.map(order), kind="stable", ignore_index=True)
+    return merged
+
+
+def _own_band(signal: NDArray[np.float32], band: Band) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the band that shows ice, if its numbers have a unit; else say why not."""
+    name = "co" if band.kind == "sar" else "nir"
+    if band.is_reflectance or band.sensor.decibel:
+        return {name: (_what(band), signal)}, {}
+    return {}, {name: ("no_band", NO_UNIT)}
+
+
+def _what(band: Band) -> str:
+    return "dB" if band.sensor.decibel else "reflectance"
+
+
+def _bands(values: Mapping[str, NDArray[np.float32]], about: Mapping[str, Any]) -> Bands:
+    """Bands as features take them: backscatter in linear intensity."""
+    linear = {
+        name: np.asarray(10 ** (v / 10), dtype=np.float32) if name in ("co", "cross") else v
+        for name, v in values.items()
+        if name != "cloud"
+    }
+    return Bands(str(about["kind"]), linear, values.get("cloud"), bool(about["at_surface"]), about["missing"])
+
+
+def _sea(domain: Domain, facts: Mapping[str, Any]) -> Sea | None:
+    polygons = facts.get("polygons")
+    lines = [front["geometry"] for front in facts.get("fronts", ())]
+    ocean = polygons.ocean if polygons else None
+    return sea_of(
+        ocean, lines, domain.shape, domain.grid.transform, pixel_m=_pixel_m(domain), land=_land_of_maps(domain)
+    )
+
+
+def _land_of_maps(domain: Domain) -> BaseGeometry | None:
+    """Neither ocean nor glacier ice by the maps, where there are both: what was ice may be sea by now."""
+    if domain.ocean is None or domain.ice is None:
+        return None
+    return domain.polygon.difference(shapely.union_all([domain.ocean, domain.ice]))
+
+
+def _pixel_m(domain: Domain) -> float:
+    return domain.resolution_m / length_scale(domain.crs, domain.polygon)
+
+
+def _zenith(domain: Domain, when: datetime) -> float:
+    middle = domain.area_lonlat.centroid
+    return sun_zenith_deg(when, middle.x, middle.y)
+
+
+def _row(scene: Row, result: Any, feature: str) -> Row:  # noqa: ANN401 - what a scene came to, or its error
+    schema = FEATURE_SCHEMAS[feature]
+    row = {n: NOTHING.get(n, np.nan) for n in schema.names} | {"geometry": None, "sensor_kind": "unknown"}
+    row |= {n: scene[n] for n in schema.names if n in scene and n not in ("state", "reason", "detail")}
+    return row | _found(result, feature)
+
+
+def _found(result: Any, feature: str) -> Row:  # noqa: ANN401 - what a scene came to, or its error
+    if isinstance(result, Exception):
+        return not_seen("no_scene", "")
+    if "features" in result:
+        return dict(result["features"][feature])
+    reason = str(result.get("reason", ""))
+    return not_seen(UNMAPPED.get(reason, "no_scene"), str(result.get("detail", "")))
+
+
+def _table(rows: Sequence[Row], feature: str, domain: Domain) -> gpd.GeoDataFrame:
+    columns = [*FEATURE_SCHEMAS[feature].names, "geometry"]
+    return gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry="geometry", crs=domain.crs)

@@ -1,0 +1,104 @@
+"""Features of the sea of a store: as one series in time, as layers of the page, as what `calfin show` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from calfin_cloud.feature_schema import FEATURE_SCHEMAS, FEATURES
+from calfin_cloud.land import packed
+from calfin_cloud.results.spreadsheets import write_csv
+from calfin_cloud.storage import read_features
+
+Features = Mapping[str, gpd.GeoDataFrame]
+
+SERIES = {
+    "icebergs": ("icebergs", "area_m2", "exponent", "exponent_sigma", "sea_ice_area_m2"),
+    "melange": ("extent_m", "fraction_at_front", "touches_front", "area_m2"),
+    "plumes": ("area_m2", "extent_m", "relative_turbidity_median_fnu"),
+}
+"""Columns of the series of each feature, and what the page shows of a scene."""
+
+SCENE_COLUMNS = ("key", "glacier_id", "domain", "datetime", "platform")
+LISTS = [name for schema in FEATURE_SCHEMAS.values() for name in schema.names if name in ("areas_m2", "fractions")]
+SIMPLIFY_PX, LEAST_CORNERS = 0.7, 4
+MOST_PARTS = 400  # of a layer, of a scene: the largest
+
+
+def features_of(store: str) -> dict[str, gpd.GeoDataFrame]:
+    """Read the tables of features that a store has; a feature that was never asked for is not among them."""
+    tables = {name: read_features(store, name) for name in FEATURES}
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def feature_series(features: Features) -> pd.DataFrame:
+    """Put what was measured into one table, a row a scene, columns as `icebergs.area_m2`; NaN where it was not seen.
+
+    Examples
+    --------
+    >>> feature_series(features_of("fronts"))[["datetime", "icebergs.area_m2"]]                    # doctest: +SKIP
+    """
+    joined = pd.DataFrame(columns=list(SCENE_COLUMNS))
+    for name, table in features.items():
+        seen = table[table["state"] == "measured"]
+        own = pd.DataFrame(seen[[*SCENE_COLUMNS, *SERIES[name]]])
+        own = own.rename(columns={column: f"{name}.{column}" for column in SERIES[name]})
+        joined = own if joined.empty else joined.merge(own, on=list(SCENE_COLUMNS), how="outer")
+    return joined.sort_values(["domain", "datetime", "key"], ignore_index=True)
+
+
+def write_features(features: Features, folder: Path) -> Path:
+    """Write the series of features as `features.csv`."""
+    return write_csv(feature_series(features), folder / "features.csv")
+
+
+def flat(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Return a table of features without its lists, which GeoPackage, GeoJSON and CSV do not have."""
+    return table.drop(columns=[name for name in LISTS if name in table.columns])
+
+
+def page_features(features: Features, domain: str, resolution_m: float) -> dict[str, list[dict[str, Any]]]:
+    """Gather what the page shows of the features of a domain: by feature a line a scene, its outlines as `packed`."""
+    return {
+        name: [
+            _shown(row, SERIES[name], resolution_m)
+            for row in table[table["domain"] == domain].sort_values("datetime").to_dict("records")
+        ]
+        for name, table in features.items()
+    }
+
+
+def told_features(features: Features, key: str) -> dict[str, dict[str, Any]]:
+    """Tell what is known of the features of one scene, as JSON values by feature."""
+    told = {}
+    for name, table in features.items():
+        for row in table[table["key"] == key].to_dict("records"):
+            told[name] = {c: _plain(row[c]) for c in ("state", "reason", "detail", *SERIES[name])}
+    return told
+
+
+def _shown(row: Mapping[Any, Any], columns: tuple[str, ...], resolution_m: float) -> dict[str, Any]:
+    facts = {c: value for c in columns if (value := _plain(row[c])) is not None}
+    about = {"key": row["key"], "date": f"{row['datetime']:%Y-%m-%d}", "state": row["state"], "reason": row["reason"]}
+    return about | facts | {"outlines": _outlines(row["geometry"], resolution_m)}
+
+
+def _outlines(shape: Any, resolution_m: float) -> list[list[int]]:  # noqa: ANN401 - a MultiPolygon or None
+    """Outer rings of the largest parts, simplified to below a pixel."""
+    parts = np.empty(0, dtype=object) if shape is None else np.asarray(shapely.get_parts(shape))
+    largest = parts[np.argsort(-shapely.area(parts), kind="stable")][:MOST_PARTS]
+    simple = shapely.simplify(shapely.get_exterior_ring(largest), SIMPLIFY_PX * resolution_m)
+    return [packed(points) for ring in simple if len(points := shapely.get_coordinates(ring)) >= LEAST_CORNERS]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return round(value, 3) if np.isfinite(value) else None
+    return value
