@@ -19,7 +19,8 @@ def timeseries(options: argparse.Namespace) -> int:
     if earlier.is_file():  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         print(f"boxes of the run before are used: {earlier} (delete it to derive new ones)", file=sys.stderr)
-    lines = read_lines(lines, fronts, centerlines=options.centerlines, boxes=options.boxes, ice=options.ice)
+    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    lines = read_lines(lines, fronts, **given)
     regions = gpd.read_file(options.regions) if options.regions else None
     series = measure_series(fronts, lines, regions)
     write_series(series, fronts, options.out)
@@ -179,9 +180,7 @@ def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
         help="store of `calfin map`, which keeps the flags, or a vector file of fronts",
     )
     _add_common(parser)
-    parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
-    parser.add_argument("--boxes", metavar="FILE", help="boxes across the glaciers; one without an id serves all")
-    parser.add_argument("--regions", metavar="FILE", help="polygons with a column `region`")
+    _add_lines(parser)
 
 
 def add_compare(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
@@ -248,6 +247,17 @@ def add_show(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
     parser.add_argument("scene", metavar="SCENE", help="scene id, or DOMAIN/SCENE")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="save the picture of the scene with its fronts")
+
+
+def _add_lines(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
+    parser.add_argument(
+        "--boxes", metavar="FILE", help="boxes across the glaciers, as in gates.geojson; one without an id serves all"
+    )
+    parser.add_argument(
+        "--velocity", metavar="FILE", help="vx and vy of the ice in m/a: boxes follow its flow where that bends"
+    )
+    parser.add_argument("--regions", metavar="FILE", help="polygons with a column `region`")
 
 
 def _add_common(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+import xarray as xr
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
@@ -29,15 +30,19 @@ from calfin_cloud.timeseries import (
     check_series,
     derive_gate,
     flag_fronts,
+    gate_along,
     gate_around,
+    gate_of,
     length_scale,
     measure_positions,
     monthly_grid,
     rates,
+    read_velocity,
     regional_change,
     relative_change,
     seasonal_cycle,
     seaward_of,
+    stream_line,
     swept_m,
     yearly_positions,
 )
@@ -45,7 +50,9 @@ from calfin_cloud.timeseries import (
 CENTER = "center"
 BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
 MOST_PICTURES = 300
-GATE_COLUMNS = ("glacier_id", "width_m", "fronts", "measured", "change_m", "swept_m", "is_doubtful", "geometry")
+GATE_COLUMNS = (
+    *("glacier_id", "width_m", "fronts", "measured", "change_m", "swept_m", "is_doubtful", "centerline", "geometry"),
+)
 MOST_APART, LEAST_APART_M = 0.1, 200.0  # a box is doubtful where it differs by more than both from what was swept
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
 
@@ -66,12 +73,18 @@ class Series(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """What positions are measured with and held against, as far as it is known, by glacier id."""
+    """What positions are measured with and held against, as far as it is known, by glacier id.
+
+    `axes` are the bent lines that `boxes` of an earlier run follow; `velocity` is that of the ice (`read_velocity`), and
+    gives glaciers without a centreline one along the flow.
+    """
 
     centerlines: Mapping[str, Mapping[str, LineString]] = {}
     boxes: Mapping[str, Polygon] = {}
     ice: Mapping[str, BaseGeometry] = {}
     fjords: Mapping[str, BaseGeometry] = {}
+    axes: Mapping[str, LineString] = {}
+    velocity: xr.Dataset | None = None
 
 
 def store_product(store: str) -> tuple[gpd.GeoDataFrame, Lines]:
@@ -115,18 +128,20 @@ def read_lines(
     centerlines: str | None = None,
     boxes: str | None = None,
     ice: str | None = None,
+    velocity: str | None = None,
 ) -> Lines:
-    """Add to what is known the centrelines, boxes and ice of files, in the CRS of the fronts.
+    """Add to what is known the centrelines, boxes, ice and velocity of files, in the CRS of the fronts.
 
     Centrelines and boxes belong to the glacier of their id column, those without an id to every glacier. Centrelines of
     one glacier are told apart by `BRANCH_COLUMNS`, or numbered. Of ice, such as basins, each glacier gets what lies
-    within 30 km of its fronts.
+    within 30 km of its fronts. Boxes that an earlier run has derived along bent centrelines (its `gates.geojson`) keep
+    these.
     """
     known = known or Lines()
     if fronts is None:
         return known
     glaciers = {str(g): part for g, part in fronts.groupby("glacier_id")}
-    shapes, covers = dict(known.boxes), dict(known.ice)
+    shapes, covers, axes = dict(known.boxes), dict(known.ice), dict(known.axes)
     drawn: dict[str, dict[str, LineString]] = {}
     for row in _rows(centerlines, fronts):
         for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
@@ -134,13 +149,18 @@ def read_lines(
             own[_free_name(_branch_of(row), own)] = LineString(row["geometry"].coords)
     lines = {g: {**known.centerlines.get(g, {}), **drawn.get(g, {})} for g in {*known.centerlines, *drawn}}
     for row in _rows(boxes, fronts):
-        shapes |= {glacier: row["geometry"] for glacier in ([row["glacier_id"]] if row["glacier_id"] else glaciers)}
+        for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
+            shapes[glacier] = row["geometry"]
+            axes.pop(glacier, None)
+            if isinstance(line := row.get("centerline"), str) and line:
+                axes[glacier] = LineString(shapely.from_wkt(line))
     if ice:
         table = gpd.read_file(ice).to_crs(fronts.crs)
         for glacier, part in glaciers.items():
             near = shapely.box(*part.total_bounds).buffer(REACH_M)
             covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
-    return Lines(lines, shapes, covers, known.fjords)
+    field = read_velocity(velocity, fronts.crs) if velocity else known.velocity
+    return Lines(lines, shapes, covers, known.fjords, axes, field)
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
@@ -168,8 +188,9 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     fronts
         In a projected CRS in metres.
     lines
-        Centrelines, boxes and ice by glacier id; a glacier without centreline and box gets a box derived from its
-        fronts, which needs ice (its own, or any basin) to tell where the sea lies.
+        Centrelines, boxes and ice by glacier id; a glacier without a box gets one derived from its fronts, which needs
+        ice (its own, or any basin) to tell where the sea lies. The box follows the glacier's first centreline, or the
+        flow of `velocity`, where that bends.
     regions
         Polygons with a column `region`; a glacier belongs to the one around, or nearest to, the middle of its gate.
 
@@ -187,9 +208,9 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     parts, gates = [], []
     for glacier, of_glacier in fronts.groupby("glacier_id", sort=True):
         seaward = _seaward(of_glacier, lines.ice.get(str(glacier)))
-        gate, reason = _gate_of(of_glacier, seaward, lines.boxes.get(str(glacier)))
         drawn = lines.centerlines.get(str(glacier), {})
         centerlines = {branch: _outward(line, of_glacier, seaward) for branch, line in drawn.items()}
+        gate, reason = _gate_of(of_glacier, seaward, lines, next(iter(centerlines.values()), None))
         if gate is not None:
             centerlines = centerlines or {CENTER: gate.centerline}
         parts.append(
@@ -250,16 +271,30 @@ def _seaward(fronts: gpd.GeoDataFrame, ice: BaseGeometry | None) -> Vector | Non
     return seaward_of(list(fronts.geometry), None if ice is None else ice.intersection(near))
 
 
-def _gate_of(fronts: gpd.GeoDataFrame, seaward: Vector | None, box: Polygon | None) -> tuple[Gate | None, str]:
+def _gate_of(
+    fronts: gpd.GeoDataFrame, seaward: Vector | None, lines: Lines, centerline: LineString | None
+) -> tuple[Gate | None, str]:
     """Gate of a glacier, given or derived, or why it has none."""
     if seaward is None:
         return None, "no_seaward"
-    if box is not None:
-        return gate_around(box, seaward), ""
+    glacier = str(fronts["glacier_id"].iloc[0])
+    if (box := lines.boxes.get(glacier)) is not None:
+        axis = lines.axes.get(glacier)
+        return (gate_around(box, seaward) if axis is None else gate_of(box, axis, seaward)), ""
+    if centerline is None and lines.velocity is not None:
+        centerline = _stream_line(fronts, seaward, lines.velocity)
     try:
-        return derive_gate(list(fronts.geometry), seaward), ""
+        shapes = list(fronts.geometry)
+        return (derive_gate(shapes, seaward) if centerline is None else gate_along(shapes, centerline, seaward)), ""
     except ValueError:
         return None, "no_box"
+
+
+def _stream_line(fronts: gpd.GeoDataFrame, seaward: Vector, velocity: xr.Dataset) -> LineString:
+    """Line along the flow through the middle of the fronts, as far as these and their widths reach."""
+    middle = shapely.get_coordinates(fronts.geometry.centroid).mean(axis=0)
+    left, bottom, right, top = fronts.total_bounds
+    return stream_line(velocity, middle, seaward, float(np.hypot(right - left, top - bottom)))
 
 
 def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame) -> dict[str, Any]:
@@ -269,7 +304,7 @@ def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame)
     known = of_box["position_m"].dropna()
     ends = fronts.sort_values("datetime")["key"].iloc[[0, -1]]
     first, last = (fronts.geometry[fronts["key"] == key].union_all() for key in ends)
-    swept = swept_m(first, last, gate.seaward) / scale
+    swept = swept_m(gate.to_flow(first), gate.to_flow(last), (1.0, 0.0)) / scale
     change = float(known.iloc[-1] - known.iloc[0]) if len(known) else float("nan")
     apart = abs(change - swept)
     return {
@@ -280,6 +315,7 @@ def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame)
         "change_m": change,
         "swept_m": swept,
         "is_doubtful": not apart <= max(MOST_APART * max(abs(swept), abs(change)), LEAST_APART_M),
+        "centerline": "" if gate.axis is None else shapely.to_wkt(gate.axis, rounding_precision=2),
         "geometry": gate.box,
     }
 

@@ -1,6 +1,16 @@
 """Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
 
-from calfin_cloud.timeseries.gates import Gate, derive_gate, flow_axis, gate_around, length_scale, seaward_of, swept_m
+from calfin_cloud.timeseries.gates import (
+    Gate,
+    derive_gate,
+    flow_axis,
+    gate_along,
+    gate_around,
+    gate_of,
+    length_scale,
+    seaward_of,
+    swept_m,
+)
 from calfin_cloud.timeseries.plausibility import (
     PLAUSIBILITY_REASONS,
     PlausibilitySettings,
@@ -10,6 +20,7 @@ from calfin_cloud.timeseries.plausibility import (
 )
 from calfin_cloud.timeseries.positions import BOX, POSITION_COLUMNS, box_position, crossing, measure_positions
 from calfin_cloud.timeseries.regions import regional_change
+from calfin_cloud.timeseries.streams import read_velocity, stream_line
 from calfin_cloud.timeseries.trends import (
     monthly_grid,
     rates,
@@ -32,16 +43,20 @@ __all__ = [
     "derive_gate",
     "flag_fronts",
     "flow_axis",
+    "gate_along",
     "gate_around",
+    "gate_of",
     "length_scale",
     "measure_positions",
     "monthly_grid",
     "rates",
+    "read_velocity",
     "regional_change",
     "relative_change",
     "season_of",
     "seasonal_cycle",
     "seaward_of",
+    "stream_line",
     "swept_m",
     "yearly_positions",
 ]
