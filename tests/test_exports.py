@@ -389,7 +389,7 @@ def exported(tmp_path_factory):
         str(folder / "scenes" / "domains.geojson"),
     ]
     assert main(["map", *scenes, "--period", "1984/2024", "--store", str(folder / "store"), "--cluster", "none"]) == 0
-    formats = ["calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "stac"]
+    formats = ["calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "calfin-ts", "stac"]
     assert (
         main(["export", str(folder / "store"), "--out", str(folder / "out"), "--author", "Me", "--format", *formats])
         == 0

@@ -39,6 +39,30 @@ def timeseries(options: argparse.Namespace) -> int:
     return 0
 
 
+def composite(options: argparse.Namespace) -> int:
+    """Write the ice of all glaciers of a store or file on one grid, month by month, and the area they changed."""
+    import geopandas as gpd
+
+    from calfin_cloud.results import read_lines, write_composite
+
+    fronts, lines = _read_fronts(options.fronts, options)
+    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    areas = write_composite(
+        fronts,
+        read_lines(lines, fronts, **given),
+        options.out,
+        grid_m=options.grid_m,
+        period=options.period,
+        regions=gpd.read_file(options.regions) if options.regions else None,
+        base=gpd.read_file(options.base) if options.base else None,
+    )
+    last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
+    square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
+    print(last[["name", "month", "n"]].assign(area_km2=square_km.iloc[:, 0], sigma_km2=square_km.iloc[:, 1]).round(1))
+    print(f"{areas.loc[areas['by'] == 'glacier', 'name'].nunique()} glaciers: {options.out / 'composite.zarr'}")
+    return 0
+
+
 def compare(options: argparse.Namespace) -> int:
     """Compare two sets of fronts, or the authors of one: pairs by glacier and date, distances and bias."""
     from calfin_cloud.results import compare_products, read_lines, write_comparison
@@ -183,6 +207,16 @@ def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     _add_lines(parser)
 
 
+def add_composite(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin composite`."""
+    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or a vector file of fronts")
+    parser.add_argument("--grid-m", type=float, metavar="M", help="side of a cell (default 120, in EPSG:3031 240)")
+    parser.add_argument("--period", metavar="FIRST/LAST", help="months, as 1985-01/2021-12 (default: all with fronts)")
+    parser.add_argument("--base", metavar="FILE", help="polygons of ice: what is ice outside of all boxes")
+    _add_common(parser)
+    _add_lines(parser)
+
+
 def add_compare(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin compare`."""
     parser.add_argument("a", metavar="A", help="store of `calfin map`, or any vector file of fronts")
@@ -203,7 +237,7 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
         nargs="+",
         action="extend",
         required=True,
-        choices=("calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "stac"),
+        choices=("calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "calfin-ts", "stac"),
         help="one or more of these",
     )
     parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")

@@ -1,5 +1,6 @@
 """Fronts and polygons in formats of the community: tables of CALFIN and TermPicks, ISSM, ice-mask cubes, STAC."""
 
+from calfin_cloud.exports.composites import cells_of, create_composite, tiles_of, write_base, write_tile
 from calfin_cloud.exports.cubes import level_set_series, monthly_ice
 from calfin_cloud.exports.issm import exp_text
 from calfin_cloud.exports.levels import levels_of, merge_levels
@@ -12,7 +13,9 @@ __all__ = [
     "CRS",
     "calfin_lines",
     "calfin_polygons",
+    "cells_of",
     "collection_of",
+    "create_composite",
     "exp_text",
     "known_name",
     "level_set_series",
@@ -22,5 +25,8 @@ __all__ = [
     "read_mesh",
     "region_at",
     "termpicks_lines",
+    "tiles_of",
+    "write_base",
     "write_by_glacier",
+    "write_tile",
 ]

@@ -1,6 +1,7 @@
 """From stored fronts, or those of any product, to science: series in time, comparisons, exports, reviews, lineage."""
 
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
+from calfin_cloud.results.compositing import write_composite
 from calfin_cloud.results.deprecated import write_store_report
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.lineage import lineage_of
@@ -44,6 +45,7 @@ __all__ = [
     "summarise_pairs",
     "usable_fronts",
     "write_comparison",
+    "write_composite",
     "write_report",
     "write_series",
     "write_store_report",

@@ -26,6 +26,7 @@ from calfin_cloud.timeseries import (
     BOX,
     POSITION_COLUMNS,
     Gate,
+    break_points,
     check_fjord,
     check_series,
     derive_gate,
@@ -67,6 +68,7 @@ class Series(NamedTuple):
     yearly: pd.DataFrame
     seasonal: pd.DataFrame
     monthly: pd.DataFrame
+    breaks: pd.DataFrame
     regions: pd.DataFrame
     flags: pd.DataFrame
     gates: gpd.GeoDataFrame
@@ -75,8 +77,8 @@ class Series(NamedTuple):
 class Lines(NamedTuple):
     """What positions are measured with and held against, as far as it is known, by glacier id.
 
-    `axes` are the bent lines that `boxes` of an earlier run follow; `velocity` is that of the ice (`read_velocity`), and
-    gives glaciers without a centreline one along the flow.
+    `axes` are the bent lines that `boxes` of an earlier run follow; `velocity` is that of the ice (`read_velocity`),
+    and gives glaciers without a centreline one along the flow.
     """
 
     centerlines: Mapping[str, Mapping[str, LineString]] = {}
@@ -166,7 +168,7 @@ def read_lines(
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
     """Write the tables (CSV, gates as GeoJSON), the fronts with their flags (GeoParquet) and a picture a glacier."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("positions", "rates", "yearly", "seasonal", "monthly", "regions", "flags"):
+    for name in ("positions", "rates", "yearly", "seasonal", "monthly", "breaks", "regions", "flags"):
         write_csv(getattr(series, name), folder / f"{name}.csv")
     series.gates.to_file(folder / "gates.geojson", driver="GeoJSON")
     flag_fronts(fronts, series.flags).to_parquet(folder / "fronts.parquet", schema_version="1.1.0")
@@ -206,27 +208,25 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     if not fronts.crs or not fronts.crs.is_projected:
         raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")
     parts, gates = [], []
-    for glacier, of_glacier in fronts.groupby("glacier_id", sort=True):
-        seaward = _seaward(of_glacier, lines.ice.get(str(glacier)))
-        drawn = lines.centerlines.get(str(glacier), {})
-        centerlines = {branch: _outward(line, of_glacier, seaward) for branch, line in drawn.items()}
-        gate, reason = _gate_of(of_glacier, seaward, lines, next(iter(centerlines.values()), None))
+    for _, of_glacier in fronts.groupby("glacier_id", sort=True):
+        gate, reason, centerlines = glacier_gate(of_glacier, lines)
         if gate is not None:
             centerlines = centerlines or {CENTER: gate.centerline}
         parts.append(
             measure_positions(of_glacier, centerlines, gate) if centerlines else _unmeasured(of_glacier, reason)
         )
         if gate is not None:
-            gates.append(_checked_gate(gate, of_glacier, parts[-1]))
+            gates.append((gate, of_glacier, parts[-1]))
     positions = relative_change(pd.concat(parts, ignore_index=True))
-    boxes = gpd.GeoDataFrame(gates, columns=list(GATE_COLUMNS), crs=fronts.crs)
+    boxes = gates_table(gates, fronts.crs)
     return Series(
         positions,
         rates(positions),
         yearly_positions(positions),
         seasonal_cycle(positions),
         monthly_grid(positions),
-        regional_change(positions[positions["branch"] == BOX], _regions_of(boxes, regions)),
+        break_points(positions),
+        regional_change(positions[positions["branch"] == BOX], regions_of(boxes, regions)),
         _flags(fronts, positions, lines),
         boxes,
     )
@@ -271,23 +271,31 @@ def _seaward(fronts: gpd.GeoDataFrame, ice: BaseGeometry | None) -> Vector | Non
     return seaward_of(list(fronts.geometry), None if ice is None else ice.intersection(near))
 
 
-def _gate_of(
-    fronts: gpd.GeoDataFrame, seaward: Vector | None, lines: Lines, centerline: LineString | None
-) -> tuple[Gate | None, str]:
-    """Gate of a glacier, given or derived, or why it has none."""
-    if seaward is None:
-        return None, "no_seaward"
+def glacier_gate(fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, str, dict[str, LineString]]:
+    """Gate of one glacier, given or derived, or why it has none; and its centrelines from ice to sea."""
     glacier = str(fronts["glacier_id"].iloc[0])
+    seaward = _seaward(fronts, lines.ice.get(glacier))
+    drawn = lines.centerlines.get(glacier, {})
+    centerlines = {branch: _outward(line, fronts, seaward) for branch, line in drawn.items()}
+    if seaward is None:
+        return None, "no_seaward", centerlines
     if (box := lines.boxes.get(glacier)) is not None:
         axis = lines.axes.get(glacier)
-        return (gate_around(box, seaward) if axis is None else gate_of(box, axis, seaward)), ""
-    if centerline is None and lines.velocity is not None:
-        centerline = _stream_line(fronts, seaward, lines.velocity)
+        return (gate_around(box, seaward) if axis is None else gate_of(box, axis, seaward)), "", centerlines
+    along = next(iter(centerlines.values()), None)
+    if along is None and lines.velocity is not None:
+        along = _stream_line(fronts, seaward, lines.velocity)
     try:
         shapes = list(fronts.geometry)
-        return (derive_gate(shapes, seaward) if centerline is None else gate_along(shapes, centerline, seaward)), ""
+        gate = derive_gate(shapes, seaward) if along is None else gate_along(shapes, along, seaward)
     except ValueError:
-        return None, "no_box"
+        return None, "no_box", centerlines
+    return gate, "", centerlines
+
+
+def gates_table(gates: Sequence[tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]], crs: Any) -> gpd.GeoDataFrame:  # noqa: ANN401 - a CRS
+    """Make the table of boxes, each with its fronts and their positions."""
+    return gpd.GeoDataFrame([_checked_gate(*one) for one in gates], columns=list(GATE_COLUMNS), crs=crs)
 
 
 def _stream_line(fronts: gpd.GeoDataFrame, seaward: Vector, velocity: xr.Dataset) -> LineString:
@@ -338,7 +346,8 @@ def _unmeasured(fronts: gpd.GeoDataFrame, reason: str) -> pd.DataFrame:
     return made
 
 
-def _regions_of(gates: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None) -> dict[str, str]:
+def regions_of(gates: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None) -> dict[str, str]:
+    """Region of each glacier: the one around, or nearest to, the middle of its box."""
     if regions is None or gates.empty:
         return {}
     middles = gates.set_geometry(gates.geometry.centroid)[["glacier_id", "geometry"]]

@@ -1,5 +1,7 @@
 """Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
 
+from calfin_cloud.timeseries.breaks import break_points
+from calfin_cloud.timeseries.courses import ORIGINS, Course, course_of
 from calfin_cloud.timeseries.gates import (
     Gate,
     derive_gate,
@@ -22,6 +24,7 @@ from calfin_cloud.timeseries.positions import BOX, POSITION_COLUMNS, box_positio
 from calfin_cloud.timeseries.regions import regional_change
 from calfin_cloud.timeseries.streams import read_velocity, stream_line
 from calfin_cloud.timeseries.trends import (
+    monthly_follow,
     monthly_grid,
     rates,
     relative_change,
@@ -32,13 +35,17 @@ from calfin_cloud.timeseries.trends import (
 
 __all__ = [
     "BOX",
+    "ORIGINS",
     "PLAUSIBILITY_REASONS",
     "POSITION_COLUMNS",
+    "Course",
     "Gate",
     "PlausibilitySettings",
     "box_position",
+    "break_points",
     "check_fjord",
     "check_series",
+    "course_of",
     "crossing",
     "derive_gate",
     "flag_fronts",
@@ -48,6 +55,7 @@ __all__ = [
     "gate_of",
     "length_scale",
     "measure_positions",
+    "monthly_follow",
     "monthly_grid",
     "rates",
     "read_velocity",

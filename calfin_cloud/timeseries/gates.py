@@ -104,7 +104,7 @@ def derive_gate(fronts: Sequence[BaseGeometry], seaward: tuple[float, float]) ->
 
 
 def gate_along(fronts: Sequence[BaseGeometry], centerline: LineString, seaward: tuple[float, float]) -> Gate:
-    """Derive a box that follows a centreline from ice to sea, where that turns by more than 20 degrees among the fronts.
+    """Derive a box that follows a centreline from ice to sea, where it turns by more than 20 degrees among the fronts.
 
     Where it does not, or bends within less than about the width of the glacier, the box is the straight one of
     `derive_gate`.

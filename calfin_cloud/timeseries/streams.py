@@ -83,7 +83,7 @@ def _follow(
 
 
 def _heading(at: RegularGridInterpolator, place: NDArray[np.float64], last: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit vector of the flow at a place, the last one where it is not known."""
+    """Find the unit vector of the flow at a place, the last one where it is not known."""
     vector = at(place[::-1])[0]
     speed = float(np.hypot(*vector))
     return np.asarray(vector / speed) if speed >= LEAST_M_A else last  # NaN is not
