@@ -63,6 +63,28 @@ def composite(options: argparse.Namespace) -> int:
     return 0
 
 
+def figures(options: argparse.Namespace) -> int:
+    """Draw the figures of a paper of a store or file: a map, coverage, regions, and it against another product."""
+    import geopandas as gpd
+
+    from calfin_cloud.results import paper_figures, read_lines, write_figures
+
+    fronts, lines = _read_fronts(options.fronts, options)
+    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    against = _read_fronts(options.against, options)[0] if options.against else None
+    drawn = paper_figures(
+        fronts,
+        read_lines(lines, fronts, **given),
+        regions=gpd.read_file(options.regions) if options.regions else None,
+        against=against,
+        names=(Path(options.fronts).stem, Path(options.against or "").stem),
+        days=options.days,
+        width=options.width,
+    )
+    print(*write_figures(drawn, options.out), sep="\n")
+    return 0
+
+
 def compare(options: argparse.Namespace) -> int:
     """Compare two sets of fronts, or the authors of one: pairs by glacier and date, distances and bias."""
     from calfin_cloud.results import compare_products, read_lines, write_comparison
@@ -213,6 +235,18 @@ def add_composite(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("--grid-m", type=float, metavar="M", help="side of a cell (default 120, in EPSG:3031 240)")
     parser.add_argument("--period", metavar="FIRST/LAST", help="months, as 1985-01/2021-12 (default: all with fronts)")
     parser.add_argument("--base", metavar="FILE", help="polygons of ice: what is ice outside of all boxes")
+    _add_common(parser)
+    _add_lines(parser)
+
+
+def add_figures(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin figures`."""
+    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or a vector file of fronts")
+    parser.add_argument("--against", metavar="STORE_OR_FILE", help="another product, measured in the same boxes")
+    parser.add_argument("--days", type=float, default=30.0, help="longest time between fronts of a pair (default 30)")
+    parser.add_argument(
+        "--width", choices=("single", "double"), default="single", help="83 mm (default) or 177 mm, as columns are"
+    )
     _add_common(parser)
     _add_lines(parser)
 

@@ -6,7 +6,7 @@ from calfin_cloud.exports.issm import exp_text
 from calfin_cloud.exports.levels import levels_of, merge_levels
 from calfin_cloud.exports.meshes import read_mesh
 from calfin_cloud.exports.places import CRS, known_name, region_at
-from calfin_cloud.exports.stac import collection_of
+from calfin_cloud.exports.stac import write_collection
 from calfin_cloud.exports.tables import calfin_lines, calfin_polygons, termpicks_lines, write_by_glacier
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "calfin_lines",
     "calfin_polygons",
     "cells_of",
-    "collection_of",
     "create_composite",
     "exp_text",
     "known_name",
@@ -28,5 +27,6 @@ __all__ = [
     "tiles_of",
     "write_base",
     "write_by_glacier",
+    "write_collection",
     "write_tile",
 ]

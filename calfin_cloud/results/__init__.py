@@ -4,6 +4,7 @@ from calfin_cloud.results.comparison import compare_products, summarise_pairs, w
 from calfin_cloud.results.compositing import write_composite
 from calfin_cloud.results.deprecated import write_store_report
 from calfin_cloud.results.exporting import FORMATS, export_store
+from calfin_cloud.results.figuring import paper_figures, write_figures
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reporting import write_report
@@ -38,6 +39,7 @@ __all__ = [
     "measure_series",
     "open_store",
     "orphaned_verdicts",
+    "paper_figures",
     "read_lines",
     "read_verdicts",
     "reviewed_fronts",
@@ -46,6 +48,7 @@ __all__ = [
     "usable_fronts",
     "write_comparison",
     "write_composite",
+    "write_figures",
     "write_report",
     "write_series",
     "write_store_report",

@@ -11,7 +11,6 @@ import dask
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pystac
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
@@ -20,7 +19,6 @@ from calfin_cloud.exports import (
     CRS,
     calfin_lines,
     calfin_polygons,
-    collection_of,
     exp_text,
     known_name,
     level_set_series,
@@ -31,6 +29,7 @@ from calfin_cloud.exports import (
     region_at,
     termpicks_lines,
     write_by_glacier,
+    write_collection,
 )
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
@@ -316,7 +315,8 @@ def _stac(stored: Stored, folder: Path) -> list[Path]:
         has_picture = f"{domain}/{scene_id}" in pictured
         return links | ({"picture": f"{base}/{picture_path(domain, scene_id)}"} if has_picture else {})
 
-    collection = collection_of(
+    collection = write_collection(
+        folder,
         stored.fronts,
         {name: domain.area_lonlat for name, domain in stored.domains.items()},
         addresses,
@@ -324,9 +324,7 @@ def _stac(stored: Stored, folder: Path) -> list[Path]:
         description="Calving fronts mapped by calfin_cloud, every scene with its state.",
         made_by=stored.made_by,
     )
-    collection.normalize_hrefs(str(folder))
-    collection.save(pystac.CatalogType.SELF_CONTAINED)
-    return [folder / "collection.json"]
+    return [collection]
 
 
 FORMATS: dict[str, Callable[[Stored, Path], list[Path]]] = {

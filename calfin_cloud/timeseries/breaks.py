@@ -31,7 +31,7 @@ NEAR = 1.92  # log likelihoods within the 95 % interval of a date
 
 
 class Places(NamedTuple):
-    """Where a break may be: `kind` (c,), `middle`, between `earliest` and `latest` (c,) in years, and its column (n, c)."""
+    """Where a break may be: `kind`, `middle` between `earliest` and `latest` in years (c,), and its column (n, c)."""
 
     kind: list[str]
     middle: Floats
