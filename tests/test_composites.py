@@ -4,6 +4,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,8 @@ from shapely.affinity import rotate, translate
 from shapely.geometry import LineString, box
 
 from calfin_cloud.cli import main
-from calfin_cloud.products import product_of
-from calfin_cloud.results import Lines, write_composite
+from calfin_cloud.products import product_of, read_product
+from calfin_cloud.results import Lines, cut_to_boxes, measure_series, read_lines, write_composite
 from calfin_cloud.timeseries import Gate, course_of, length_scale
 
 POLAR = "EPSG:3413"
@@ -149,3 +150,50 @@ def test_the_composite_of_four_real_glaciers_loses_what_their_lines_lost(shared,
         width = boxes["width_m"][glacier]
         assert change == pytest.approx(told["area_change_m2"], abs=240 * width * 0.5)
         assert len(fronts[fronts["Glacier_ID"].astype(int).astype(str) == glacier]) >= 9
+
+
+def test_antarctic_coasts_are_a_product_and_a_composite_of_every_other_date_tells_the_dates_between(shared, tmp_path):
+    path = shared / "data" / "antarctic_coastlines" / "antarctic_coastlines_1997-2021.parquet"
+    coasts = read_product(path)
+    assert coasts["datetime"].dt.strftime("%Y-%m-%d").iloc[[0, -1]].tolist() == ["1997-10-01", "2021-03-15"]
+    along = rotate(box(-2_210_000, 1_165_000, -2_030_000, 1_215_000), 62)
+    boxes = {"Larsen C": along, "Ross": box(-60_000, -1_450_000, 60_000, -1_200_000)}
+    gpd.GeoDataFrame({"glacier_id": list(boxes)}, geometry=list(boxes.values()), crs=3031).to_file(tmp_path / "b.gpkg")
+    ring = max(shapely.get_parts(coasts.geometry.iloc[0]), key=shapely.length)
+    ice = dict.fromkeys(boxes, shapely.Polygon(ring).buffer(0))
+    cut = cut_to_boxes(coasts, str(tmp_path / "b.gpkg"))
+    lines = read_lines(Lines(ice=ice), cut, boxes=str(tmp_path / "b.gpkg"))
+    whole = measure_series(cut, lines)
+    in_box = whole.positions[whole.positions["branch"] == "box"].pivot_table(
+        index="datetime", columns="glacier_id", values="position_m"
+    )
+    assert in_box.notna().to_numpy().sum() == 48
+    steps = in_box.diff().groupby(in_box.index.year).sum()
+    assert steps["Larsen C"].loc[2018] == pytest.approx(-44_450, abs=300)  # A-68, 5,800 km2 of July 2017
+    assert steps["Ross"].loc[2003] == pytest.approx(-4870, abs=300)  # C-19 of May 2002
+    calved = whole.breaks[(whole.breaks["branch"] == "box") & (whole.breaks["glacier_id"] == "Larsen C")]
+    largest = calved.sort_values("step_m").iloc[0]
+    assert largest["earliest"] <= pd.Timestamp("2017-07-12", tz="UTC") <= largest["latest"]
+    assert largest["step_m"] == pytest.approx(-45_000, abs=1500)
+    days = in_box.index
+    kept = cut[cut["datetime"].isin(days[::2])].reset_index(drop=True)
+    write_composite(kept, lines, tmp_path / "out")
+    told = pd.read_csv(tmp_path / "out" / "positions.csv", parse_dates=["month"])
+    left_out = [day for day in days[1:-1:2] if day < days[::2][-1]]
+    apart = {}
+    for name, part in told.set_index("month").groupby("glacier_id"):
+        nearest = part.index.get_indexer(left_out, method="nearest")
+        apart[name] = np.abs(part["position_m"].to_numpy()[nearest] - in_box[name][left_out].to_numpy())
+    assert np.median(apart["Larsen C"]) == pytest.approx(153, abs=30)
+    assert np.median(apart["Ross"]) == pytest.approx(104, abs=30)
+    cube = xr.open_zarr(tmp_path / "out" / "composite.zarr", consolidated=False)
+    assert abs(float(cube["x"][1] - cube["x"][0])) == 240
+    coast = coasts.geometry[coasts["datetime"] == days[9]].iloc[0]
+    true = shapely.Polygon(max(shapely.get_parts(coast), key=shapely.length)).buffer(0)
+    day = cube.sel(time=days[9].tz_localize(None), method="nearest")
+    for number, name in enumerate(cube["glacier_id"].values):
+        left, bottom, right, top = boxes[name].bounds
+        near = day.sel(x=slice(left, right), y=slice(top, bottom)).load()
+        x, y = np.meshgrid(near["x"], near["y"])
+        alike = (near["ice"].to_numpy() == 1) == shapely.contains_xy(true, x, y)
+        assert alike[near["glacier"].to_numpy() == number].mean() > 0.998

@@ -565,7 +565,8 @@ def test_level_sets_are_computed_a_scene_at_a_time(tmp_path):
     oceans = [MultiPolygon([box(0, 0, 3000 + 30 * k, 9000)]) for k in range(40)]
     days = pd.date_range("2020-01-01", periods=40, tz="UTC")
     names = [f"s{k}" for k in range(40)]
-    table = gpd.GeoDataFrame({"key": names, "domain": "Store", "scene_id": names, "kind": "ocean", "datetime": days}, geometry=oceans, crs=3413)  # fmt: skip
+    columns = {"key": names, "domain": "Store", "scene_id": names, "kind": "ocean", "datetime": days}
+    table = gpd.GeoDataFrame(columns, geometry=oceans, crs=3413)
     tracemalloc.start()
     levels = level_set_series(table, grid)
     _netcdf(levels, tmp_path, "levels")
@@ -582,7 +583,8 @@ def test_a_collection_takes_twice_the_work_for_twice_the_scenes(tmp_path):
         fronts = rows(*[f"s{k}" for k in range(n)], line=LINE).assign(flags="")
         counted = cProfile.Profile()
         counted.enable()
-        write_collection(tmp_path / str(n), fronts, {"Store": DOMAIN.area_lonlat}, lambda *_: {}, id_="a", description="b", made_by={})  # fmt: skip
+        areas, told = {"Store": DOMAIN.area_lonlat}, {"id_": "a", "description": "b", "made_by": {}}
+        write_collection(tmp_path / str(n), fronts, areas, lambda *_: {}, **told)
         counted.disable()
         return pstats.Stats(counted).total_calls
 

@@ -204,7 +204,7 @@ def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> None:  
 def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """Fronts of a store, with the lines it knows, or of a vector file."""
     from calfin_cloud.products import read_product
-    from calfin_cloud.results import read_lines, store_product
+    from calfin_cloud.results import cut_to_boxes, read_lines, store_product
 
     if Path(source).is_file():
         fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
@@ -215,7 +215,8 @@ def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
         fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
     if fronts.empty:
         raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
-    return (fronts.to_crs(options.crs) if options.crs else fronts), lines
+    fronts = fronts.to_crs(options.crs) if options.crs else fronts
+    return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
 
 
 def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

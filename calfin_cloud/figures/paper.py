@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import LogNorm, SymLogNorm
+from matplotlib.colors import BoundaryNorm, LogNorm, SymLogNorm
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -37,6 +37,7 @@ STYLE = {
 LAND, ICE, SEA = "#d9d4c7", "#f7f7f5", "#e6eef3"
 LARGEST_DOT = 160.0  # points squared
 SIZES_KM2 = (1, 10, 100, 1000)
+FEW = 6  # fronts in a year that have a colour each
 LINEAR_KM = 0.1  # changes below are coloured in proportion, larger ones by their logarithm
 
 
@@ -88,7 +89,7 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
             for size in sizes
         ]
         axes.legend(
-            dots, [f"{size:g}" for size in sizes], title="area [km²]", loc="lower right", framealpha=0.9,
+            dots, [f"{size:g}" for size in sizes], title="area changed\n[km²]", loc="lower right", framealpha=0.9,
             edgecolor="0.8", labelspacing=0.9, borderpad=0.7,
         )  # fmt: skip
         return figure
@@ -111,16 +112,18 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
         most = max(grid.max(), 2.0)
         drawn = axes.pcolormesh(
             np.arange(grid.shape[1] + 1) + by_year.columns[0], np.arange(len(order) + 1),
-            np.where(grid > 0, grid, np.nan), cmap="cividis_r", norm=LogNorm(1, most), rasterized=len(order) > 400,
+            np.where(grid > 0, grid, np.nan), cmap="cividis_r", rasterized=len(order) > 400,
+            norm=BoundaryNorm(np.arange(0.5, most + 1), 256) if most <= FEW else LogNorm(1, most),
         )  # fmt: skip
         axes.invert_yaxis()
         _label_groups(axes, regions[order].tolist())
         axes.set_xlabel("year")
-        every = max(1, grid.shape[1] // 7)
+        every = int(np.ceil(grid.shape[1] / (6 if width == "single" else 14)))
         years = list(by_year.columns[::every])
         axes.set_xticks([year + 0.5 for year in years], [str(year) for year in years])
         bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02, label="fronts in a year")
-        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500) if tick <= most]
+        numbers = range(1, FEW + 1) if most <= FEW else (1, 2, 5, 10, 20, 50, 100, 200, 500)
+        ticks = [tick for tick in numbers if tick <= most]
         bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
         bar.ax.minorticks_off()
         return figure
@@ -141,10 +144,14 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             axes.fill_between(part["month"], change - 2 * sigma, change + 2 * sigma, color=colour, alpha=0.3, lw=0)
             axes.plot(part["month"], change, color=colour)
             axes.axhline(0, color="0.7", lw=0.5, zorder=0)
-            axes.margins(x=0.01, y=0.15)
+            axes.margins(x=0.01, y=0.12)
             last = f"{change.iloc[-1]:+.0f} ± {sigma.iloc[-1]:.0f} km²".replace("-", "−")
             axes.text(
-                0.015, 0.08, f"{name} ({part['n'].max()} glaciers): {last}", transform=axes.transAxes, color=colour
+                *(0.99, 0.98, f"{name} ({part['n'].max()} glaciers): {last}"),
+                transform=axes.transAxes,
+                color=colour,
+                ha="right",
+                va="top",
             )
             axes.spines[["top", "right"]].set_visible(False)
             axes.locator_params(axis="y", nbins=4)
@@ -158,7 +165,7 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
 def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str = "single") -> Figure:
     """Draw the positions of two products in the same boxes against each other, a point a pair of fronts.
 
-    `pairs` has `glacier_id`, `a_m` and `b_m`, less the mean of the first product of each glacier.
+    `pairs` has `glacier_id`, `a_m` and `b_m`, less the mean position of the first product of each glacier.
     """
     with _page(width, 1.0 if width == "single" else 0.6) as figure:
         axes = figure.subplots()
@@ -251,5 +258,5 @@ def _label_groups(axes: Axes, groups: list[str]) -> None:
         axes.axhline(edge, color="white", lw=1.2)
         axes.axhline(edge, color="0.4", lw=0.4)
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
-    axes.set_yticks(middles, [f"{groups[a] or 'glaciers'} ({b - a})" for a, b in pairwise(edges)])
+    axes.set_yticks(middles, [f"{groups[a] or 'none'} ({b - a})" for a, b in pairwise(edges)])
     axes.tick_params(axis="y", length=0)

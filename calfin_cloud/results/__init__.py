@@ -19,6 +19,7 @@ from calfin_cloud.results.reviewing import (
 from calfin_cloud.results.series import (
     Lines,
     Series,
+    cut_to_boxes,
     keep_flags,
     measure_series,
     read_lines,
@@ -33,6 +34,7 @@ __all__ = [
     "Store",
     "apply_verdicts",
     "compare_products",
+    "cut_to_boxes",
     "export_store",
     "keep_flags",
     "lineage_of",

@@ -80,7 +80,7 @@ def paired_positions(series: Series, others: gpd.GeoDataFrame, lines: Lines, *, 
     """Measure the fronts of another product in the boxes of a series, and pair each with the nearest of it in time.
 
     A front belongs to every box it crosses, whatever its product calls the glacier. Columns: `glacier_id`, `datetime`,
-    `a_m` of the series and `b_m` of the others, both less the mean of `a_m` of the glacier.
+    `a_m` of the series and `b_m` of the others, both less the mean position of the glacier in the series.
     """
     boxes = {str(row.glacier_id): row for row in series.gates.itertuples()}
     crossed = others.drop(columns="glacier_id").sjoin(series.gates[["glacier_id", "geometry"]], predicate="intersects")
@@ -97,5 +97,5 @@ def paired_positions(series: Series, others: gpd.GeoDataFrame, lines: Lines, *, 
         b.rename(columns={"position_m": "b_m"}), a.rename(columns={"position_m": "a_m"}),
         on="datetime", by="glacier_id", direction="nearest", tolerance=pd.Timedelta(days=days),
     ).dropna()  # fmt: skip
-    middle = pairs.groupby("glacier_id")["a_m"].transform("mean")
+    middle = pairs["glacier_id"].map(a.groupby("glacier_id")["position_m"].mean())
     return pairs.assign(a_m=pairs["a_m"] - middle, b_m=pairs["b_m"] - middle)

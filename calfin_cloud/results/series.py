@@ -55,6 +55,7 @@ GATE_COLUMNS = (
     *("glacier_id", "width_m", "fronts", "measured", "change_m", "swept_m", "is_doubtful", "centerline", "geometry"),
 )
 MOST_APART, LEAST_APART_M = 0.1, 200.0  # a box is doubtful where it differs by more than both from what was swept
+BEYOND_BOX = 0.05  # of the side of a box, so much of a coast is kept around it
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
 
 Vector = tuple[float, float]
@@ -163,6 +164,27 @@ def read_lines(
             covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
     field = read_velocity(velocity, fronts.crs) if velocity else known.velocity
     return Lines(lines, shapes, covers, known.fjords, axes, field)
+
+
+def cut_to_boxes(fronts: gpd.GeoDataFrame, boxes: str) -> gpd.GeoDataFrame:
+    """Cut lines that belong to no glacier, such as coasts of a continent, to the boxes of a file that name glaciers.
+
+    Lines are kept some way beyond the sides of a box, so that they cross it. A product that has glacier ids, or boxes
+    that have none, are left as they are.
+    """
+    named = [row for row in _rows(boxes, fronts) if row["glacier_id"]]
+    if (fronts["glacier_id"] != "").any() or not named:
+        return fronts
+    parts = []
+    for row in named:
+        around = row["geometry"].buffer(BEYOND_BOX * row["geometry"].area ** 0.5)
+        cut = fronts.set_geometry(fronts.geometry.intersection(around))
+        cut = cut[cut.geometry.length > 0].assign(glacier_id=row["glacier_id"])
+        parts.append(cut.assign(key=row["glacier_id"] + cut["key"]))
+    made = pd.concat(parts, ignore_index=True)
+    if made.empty:
+        raise ValueError(f"no line crosses a box of {boxes}: check the CRS of both")
+    return gpd.GeoDataFrame(made, crs=fronts.crs)
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:

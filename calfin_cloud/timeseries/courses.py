@@ -50,7 +50,7 @@ class Course(NamedTuple):
         return LineString(self.gate.to_map(LineString(np.column_stack([self.extents[when], self.rows]))).coords)
 
     def ice_at(self, points: Floats) -> tuple[NDArray[np.intp], Floats, Bools]:
-        """Find which points (n, 2) of the map are in the box, how far off its middle in widths, and ice there (t, k)."""
+        """Find which points (n, 2) of the map are in the box, how far off its middle in widths, and ice (t, k)."""
         inside = np.flatnonzero(shapely.contains_xy(self.gate.box, *points.T))
         if not len(inside):
             return inside, np.empty(0), np.empty((len(self.extents), 0), dtype=bool)
