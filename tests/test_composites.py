@@ -152,6 +152,7 @@ def test_the_composite_of_four_real_glaciers_loses_what_their_lines_lost(shared,
         assert len(fronts[fronts["Glacier_ID"].astype(int).astype(str) == glacier]) >= 9
 
 
+@pytest.mark.slow
 def test_antarctic_coasts_are_a_product_and_a_composite_of_every_other_date_tells_the_dates_between(shared, tmp_path):
     path = shared / "data" / "antarctic_coastlines" / "antarctic_coastlines_1997-2021.parquet"
     coasts = read_product(path)

@@ -146,13 +146,7 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             axes.axhline(0, color="0.7", lw=0.5, zorder=0)
             axes.margins(x=0.01, y=0.12)
             last = f"{change.iloc[-1]:+.0f} ± {sigma.iloc[-1]:.0f} km²".replace("-", "−")
-            axes.text(
-                *(0.99, 0.98, f"{name} ({part['n'].max()} glaciers): {last}"),
-                transform=axes.transAxes,
-                color=colour,
-                ha="right",
-                va="top",
-            )
+            axes.set_title(f"{name} ({part['n'].max()} glaciers): {last}", color=colour, loc="right", pad=2)
             axes.spines[["top", "right"]].set_visible(False)
             axes.locator_params(axis="y", nbins=4)
         locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
