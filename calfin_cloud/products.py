@@ -25,11 +25,14 @@ PRODUCT_COLUMNS = {
 }
 """Our name of a column -> those of CALFIN, TermPicks, MEaSUREs, PROMICE, ESA-CCI and this project's own stores.
 
-Without a column of dates the first date in a scene's name counts, else the column `Year`, dated 15 August as the
-original dates PROMICE. Glacier and satellite come from scene names like CALFIN's where there is no column for them.
+Without a column of dates the first date in a scene's name counts, else decimal years, else the column `Year`, dated
+15 August as the original dates PROMICE. Glacier and satellite come from scene names like CALFIN's where there is no
+column for them.
 """
 
 YEAR_COLUMNS = ("Year", "year", "YEAR")
+
+DECIMAL_YEAR_COLUMNS = ("decimal_year", "DecDate")
 
 DATE_IN_NAME = r"((?:19|20)\d\d)-?([01]\d)-?([0-3]\d)"
 CALFIN_NAME = r"(?P<glacier_id>.+?)_(?P<sensor>[A-Z]{2}\d\d|S1[A-D])_"
@@ -115,7 +118,17 @@ def _dates(table: gpd.GeoDataFrame, column: str | None, scene: str | None, sourc
         parts = table[scene].astype(str).str.extract(DATE_IN_NAME)
         if parts.notna().all(axis=None):
             return pd.to_datetime(parts[0] + "-" + parts[1] + "-" + parts[2], utc=True)
+    if decimal := _first(DECIMAL_YEAR_COLUMNS, table):
+        return _instants(table[decimal].astype(float))
     if year := _first(YEAR_COLUMNS, table):
         return pd.to_datetime(table[year].astype(int).astype(str) + "-08-15", utc=True)
-    expected = (*PRODUCT_COLUMNS["datetime"], *YEAR_COLUMNS)
+    expected = (*PRODUCT_COLUMNS["datetime"], *DECIMAL_YEAR_COLUMNS, *YEAR_COLUMNS)
     raise ValueError(f"{source} has no date: expected one of {expected}, got {list(table)}; name it with columns=")
+
+
+def _instants(years: pd.Series) -> pd.Series:
+    """UTC times of decimal years, to a second; leap years have 366 days."""
+    whole = np.floor(years)
+    starts, ends = (pd.to_datetime((whole + k).astype(int).astype(str) + "-01-01", utc=True) for k in (0, 1))
+    made: pd.Series = (starts + (ends - starts) * (years - whole)).dt.round("s")
+    return made

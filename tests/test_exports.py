@@ -1,7 +1,10 @@
 """Fronts and polygons in other people's formats, read back by other people's readers."""
 
+import cProfile
 import json
+import pstats
 import re
+import tracemalloc
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,16 +14,18 @@ import numpy as np
 import pandas as pd
 import pystac
 import pytest
+import rasterio
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from scipy.spatial import Delaunay
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
-from storing import item, new_store, polygon_rows, rejected_rows, rows
+from storing import DOMAIN, LINE, item, new_store, polygon_rows, rejected_rows, rows
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
-from calfin_cloud.domains import Domain
+from calfin_cloud.datasets import read_samples
+from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.exports import (
     calfin_lines,
     calfin_polygons,
@@ -34,10 +39,13 @@ from calfin_cloud.exports import (
     region_at,
     termpicks_lines,
     write_by_glacier,
+    write_collection,
 )
 from calfin_cloud.exports.tables import CALFIN_COLUMNS, TERMPICKS_COLUMNS, satellite_code
+from calfin_cloud.results.exporting import _netcdf
+from calfin_cloud.results.training_scenes import write_domain_files
 from calfin_cloud.sample import write_sample
-from calfin_cloud.storage import read_fronts
+from calfin_cloud.storage import read_fronts, read_store_domains
 
 X, Y = -200_000.0, -2_200_000.0
 GRID = GeoBox.from_bbox((X, Y, X + 1000, Y + 1000), crs="EPSG:3413", resolution=10)
@@ -389,7 +397,7 @@ def exported(tmp_path_factory):
         str(folder / "scenes" / "domains.geojson"),
     ]
     assert main(["map", *scenes, "--period", "1984/2024", "--store", str(folder / "store"), "--cluster", "none"]) == 0
-    formats = ["calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "stac"]
+    formats = ["calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "calfin-ts", "stac"]
     assert (
         main(["export", str(folder / "store"), "--out", str(folder / "out"), "--author", "Me", "--format", *formats])
         == 0
@@ -526,3 +534,58 @@ def test_names_may_be_told_by_glacier_and_those_of_the_domain_come_first():
     lines = calfin_lines(fronts_of(), author="A", names=names)
     assert set(lines["OfficialN"]) == {"a"}
     assert set(lines["GrnlndcN"]) == {"c"}
+
+
+def test_pictures_and_masks_are_exported_with_their_place_as_training_reads_them(exported):
+    out = exported / "out" / "calfin-ts"
+    fronts = read_fronts(str(exported / "store"))
+    samples = list(read_samples(out / "train"))
+    assert 0 < len(samples) <= fronts.loc[fronts["state"] == "front", "key"].nunique()
+    (domain,) = read_store_domains(str(exported / "store"))
+    for path in (out / "train").glob("*.png"):
+        with rasterio.open(path) as picture:
+            assert picture.crs.to_epsg() == fronts.crs.to_epsg()
+            assert picture.transform.almost_equals(domain.grid.transform)
+            assert picture.shape == domain.shape
+    outline = gpd.read_file(out / "domains" / "Painted-Glacier.shp")
+    assert outline.geometry[0].equals_exact(domain.polygon, 1e-3, normalize=True)
+
+
+def test_where_fronts_may_lie_is_exported_as_calfin_draws_it(tmp_path):
+    grid = box_grid((0, 0, 3000, 2400), 3413, 30.0)
+    write_domain_files(Domain("A_b", grid, "9", fjord_boundary=box(300, 300, 2700, 2100)), tmp_path)
+    for ending in ("png", "tif"):
+        with rasterio.open(tmp_path / "fjord_boundaries" / f"A-b_fjord_boundaries.{ending}") as mask:
+            assert mask.transform.almost_equals(grid.transform)
+            assert (mask.read(1) == 255).sum() == 80 * 60
+
+
+def test_level_sets_are_computed_a_scene_at_a_time(tmp_path):
+    grid = box_grid((0, 0, 9000, 9000), 3413, 30.0)
+    oceans = [MultiPolygon([box(0, 0, 3000 + 30 * k, 9000)]) for k in range(40)]
+    days = pd.date_range("2020-01-01", periods=40, tz="UTC")
+    names = [f"s{k}" for k in range(40)]
+    columns = {"key": names, "domain": "Store", "scene_id": names, "kind": "ocean", "datetime": days}
+    table = gpd.GeoDataFrame(columns, geometry=oceans, crs=3413)
+    tracemalloc.start()
+    levels = level_set_series(table, grid)
+    _netcdf(levels, tmp_path, "levels")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 * 300 * 300 * 4 / 2  # half of what the levels of all scenes need
+    read = xr.open_dataset(tmp_path / "levels.nc", engine="h5netcdf")["ice_levelset"]
+    np.testing.assert_array_equal(read, levels["ice_levelset"])
+    assert read.isel(time=7, y=5).to_series().abs().idxmin() == pytest.approx(3210, abs=30)
+
+
+def test_a_collection_takes_twice_the_work_for_twice_the_scenes(tmp_path):
+    def calls(n):
+        fronts = rows(*[f"s{k}" for k in range(n)], line=LINE).assign(flags="")
+        counted = cProfile.Profile()
+        counted.enable()
+        areas, told = {"Store": DOMAIN.area_lonlat}, {"id_": "a", "description": "b", "made_by": {}}
+        write_collection(tmp_path / str(n), fronts, areas, lambda *_: {}, **told)
+        counted.disable()
+        return pstats.Stats(counted).total_calls
+
+    assert calls(240) / calls(120) < 2.3  # of calls of functions, whatever the machine does beside them

@@ -6,12 +6,15 @@ import pandas as pd
 import pyproj
 import pytest
 import shapely
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.affinity import rotate, translate
-from shapely.geometry import LineString, MultiLineString, Point, box
+from shapely.geometry import LineString, MultiLineString, Point, Polygon, box
 
 from calfin_cloud.figures.series import series_png
+from calfin_cloud.products import product_of
+from calfin_cloud.results import Lines, measure_series, read_lines, write_series
 from calfin_cloud.timeseries import (
     Gate,
     box_position,
@@ -21,6 +24,7 @@ from calfin_cloud.timeseries import (
     derive_gate,
     flag_fronts,
     flow_axis,
+    gate_along,
     gate_around,
     length_scale,
     measure_positions,
@@ -297,3 +301,66 @@ def test_the_way_between_two_fronts_by_the_area_between_them_needs_no_box(angle,
     parts = MultiLineString([last, translate(last, *(2000 * np.array([-seaward[1], seaward[0]])))])
     both = MultiLineString([first, translate(first, *(2000 * np.array([-seaward[1], seaward[0]])))])
     assert swept_m(both, parts, seaward) == pytest.approx(way, abs=1e-6)
+
+
+RING = 6000.0  # radius of a fjord that bends by a quarter of a circle, and is 1,500 m wide
+
+
+def around(angle, radius):
+    return radius * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+
+
+def front_around(angle, *, tilt=0.0):
+    """Front across the bent fjord; `tilt` in degrees more on its outer side."""
+    shares = np.linspace(0, 1, 30)
+    return LineString([around(angle + tilt * (s - 0.5), RING - 760 + 1520 * s) for s in shares])
+
+
+BENT = LineString([around(a, RING) for a in np.linspace(-20, 110, 200)])
+
+
+def test_a_box_along_a_bent_fjord_measures_the_way_around_the_bend():
+    fronts = [front_around(a) for a in (80, 60, 40, 10)]
+    gate = gate_along(fronts, BENT, (-np.sin(np.radians(45)), np.cos(np.radians(45))))
+    assert gate.axis is not None
+    places = [box_position(front, gate).position_m for front in fronts]
+    assert np.diff(places) == pytest.approx(-RING * np.radians([20, 20, 30]), rel=0.005)
+    ring = np.pi / 360 * (6750**2 - 5250**2) * 30
+    areas = [box_position(front, gate).area_m2 for front in fronts]
+    assert areas[2] - areas[3] == pytest.approx(ring, rel=0.02)
+    straight = [box_position(front, derive_gate(fronts, gate.seaward)).position_m for front in fronts]
+    assert not np.allclose(np.diff(straight), np.diff(places), rtol=0.1)  # it loses fronts, or shows another way
+
+
+@given(st.floats(15, 75), st.floats(-8, 8))
+@settings(max_examples=25, deadline=None)
+def test_shapes_come_back_from_the_coordinates_of_a_bent_box(angle, tilt):
+    gate = gate_along([front_around(a) for a in (80, 10)], BENT, (-0.7, 0.7))
+    front = front_around(angle, tilt=tilt)
+    assert gate.to_map(gate.to_flow(front)).hausdorff_distance(front) < 10
+
+
+def test_a_centreline_that_hardly_bends_or_too_tightly_leaves_the_box_straight():
+    fronts = [front_at(x) for x in (200, 500, 800)]
+    assert gate_along(fronts, ALONG, (1.0, 0.0)).axis is None
+    hairpin = LineString([(-1000, 190), (900, 190), (900, 210), (-1000, 210)])
+    assert gate_along(fronts, hairpin, (1.0, 0.0)).axis is None
+
+
+def test_a_box_follows_the_flow_where_a_field_of_velocity_bends_and_serves_the_next_run(tmp_path):
+    x, y = np.arange(-9000.0, 9000, 250), np.arange(-9000.0, 9000, 250)
+    radius = np.maximum(np.hypot(x[None, :], y[:, None]), 1.0)
+    speed = np.where(radius < 7500, 300.0, np.nan) / radius
+    field = xr.Dataset({"vx": (("y", "x"), -speed * y[:, None]), "vy": (("y", "x"), speed * x[None, :])})
+    field = field.assign_coords(x=x + 500_000, y=y + 8_000_000)
+    field.to_netcdf(tmp_path / "velocity.nc", engine="h5netcdf")
+    fronts = product_of(table_of([front_around(a) for a in (80, 60, 40, 10)]))
+    ice = {"g": translate(Polygon([(0, 0), *(around(a, 9000) for a in range(-60, 46, 5))]), 500_000, 8_000_000)}
+    lines = read_lines(Lines(ice=ice), fronts, velocity=str(tmp_path / "velocity.nc"))
+    series = measure_series(fronts, lines)
+    in_box = series.positions[series.positions["branch"] == "box"]["position_m"].to_numpy()
+    scale = length_scale(UTM, fronts.geometry.iloc[0])
+    assert np.diff(in_box) == pytest.approx(-RING * np.radians([20, 20, 30]) / scale, rel=0.01)
+    write_series(series, fronts, tmp_path / "series")
+    again = measure_series(fronts, read_lines(Lines(ice=ice), fronts, boxes=str(tmp_path / "series" / "gates.geojson")))
+    assert again.positions["position_m"].to_numpy() == pytest.approx(series.positions["position_m"].to_numpy(), abs=0.5)

@@ -422,6 +422,17 @@ VERBS: dict[str, tuple[Any, ...]] = {
         "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --out series",
     ),
     "compare": (results.compare, results.add_compare, "fronts termini.shp --days 15 --out comparison"),
+    "composite": (
+        results.composite,
+        results.add_composite,
+        "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --base icemask.gpkg --out composite",
+    ),
+    "figures": (
+        results.figures,
+        results.add_figures,
+        "fronts --out figures",
+        "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --against fronts --out figures",
+    ),
     "export": (results.export, results.add_export, "fronts --format calfin issm icemask --out products"),
     "report": (results.report, results.add_report, "fronts --out report"),
     "review": (results.review, results.add_review, "fronts --apply verdicts.json"),

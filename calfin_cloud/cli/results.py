@@ -23,7 +23,8 @@ def timeseries(options: argparse.Namespace) -> int:
     if earlier.is_file():  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
-    lines = read_lines(lines, fronts, centerlines=options.centerlines, boxes=options.boxes, ice=options.ice)
+    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    lines = read_lines(lines, fronts, **given)
     regions = gpd.read_file(options.regions) if options.regions else None
     series = measure_series(fronts, lines, regions)
     write_series(series, fronts, options.out)
@@ -45,6 +46,55 @@ def timeseries(options: argparse.Namespace) -> int:
     if not Path(options.fronts).is_file():
         lines += _keep_flags(options, fronts, series.flags)
     tell(options, result | {"positions": len(series.positions)}, *lines)
+    return 0
+
+
+def composite(options: argparse.Namespace) -> int:
+    """Write the ice of all glaciers of a store or file on one grid, month by month, and the area they changed."""
+    import geopandas as gpd
+
+    from calfin_cloud.results import read_lines, write_composite
+
+    fronts, lines = _read_fronts(options.fronts, options)
+    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    areas = write_composite(
+        fronts,
+        read_lines(lines, fronts, **given),
+        options.out,
+        grid_m=options.grid_m,
+        period=options.period,
+        regions=gpd.read_file(options.regions) if options.regions else None,
+        base=gpd.read_file(options.base) if options.base else None,
+    )
+    last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
+    square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
+    last = last[["name", "month", "n"]].assign(area_km2=square_km.iloc[:, 0], sigma_km2=square_km.iloc[:, 1]).round(1)
+    n, cube = areas.loc[areas["by"] == "glacier", "name"].nunique(), options.out / "composite.zarr"
+    result = {"composite": cube, "glaciers": int(n), "regions": records(last)}
+    tell(options, result, last.to_string(index=False), f"{n} glaciers: {cube}")
+    return 0
+
+
+def figures(options: argparse.Namespace) -> int:
+    """Draw the figures of a paper of a store or file: a map, coverage, regions, and it against another product."""
+    import geopandas as gpd
+
+    from calfin_cloud.results import paper_figures, read_lines, write_figures
+
+    fronts, lines = _read_fronts(options.fronts, options)
+    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    against = _read_fronts(options.against, options)[0] if options.against else None
+    drawn = paper_figures(
+        fronts,
+        read_lines(lines, fronts, **given),
+        regions=gpd.read_file(options.regions) if options.regions else None,
+        against=against,
+        names=(Path(options.fronts).stem, Path(options.against or "").stem),
+        days=options.days,
+        width=options.width,
+    )
+    paths = write_figures(drawn, options.out)
+    tell(options, paths, *map(str, paths))
     return 0
 
 
@@ -194,7 +244,7 @@ def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> list[st
 def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """Fronts of a store, with the lines it knows, or of a vector file."""
     from calfin_cloud.products import read_product
-    from calfin_cloud.results import read_lines, store_product
+    from calfin_cloud.results import cut_to_boxes, read_lines, store_product
 
     if Path(source).is_file():
         fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
@@ -205,7 +255,8 @@ def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
         fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
     if fronts.empty:
         raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
-    return (fronts.to_crs(options.crs) if options.crs else fronts), lines
+    fronts = fronts.to_crs(options.crs) if options.crs else fronts
+    return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
 
 
 def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
@@ -216,9 +267,29 @@ def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
         help="store of `calfin map`, which keeps the flags, or a vector file of fronts",
     )
     _add_common(parser)
-    parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
-    parser.add_argument("--boxes", metavar="FILE", help="boxes across the glaciers; one without an id serves all")
-    parser.add_argument("--regions", metavar="FILE", help="polygons with a column `region`")
+    _add_lines(parser)
+
+
+def add_composite(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin composite`."""
+    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or a vector file of fronts")
+    parser.add_argument("--grid-m", type=float, metavar="M", help="side of a cell (default 120, in EPSG:3031 240)")
+    parser.add_argument("--period", metavar="FIRST/LAST", help="months, as 1985-01/2021-12 (default: all with fronts)")
+    parser.add_argument("--base", metavar="FILE", help="polygons of ice: what is ice outside of all boxes")
+    _add_common(parser)
+    _add_lines(parser)
+
+
+def add_figures(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add the flags of `calfin figures`."""
+    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or a vector file of fronts")
+    parser.add_argument("--against", metavar="STORE_OR_FILE", help="another product, measured in the same boxes")
+    parser.add_argument("--days", type=float, default=30.0, help="longest time between fronts of a pair (default 30)")
+    parser.add_argument(
+        "--width", choices=("single", "double"), default="single", help="83 mm (default) or 177 mm, as columns are"
+    )
+    _add_common(parser)
+    _add_lines(parser)
 
 
 def add_compare(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
@@ -241,7 +312,7 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
         nargs="+",
         action="extend",
         required=True,
-        choices=("calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "stac"),
+        choices=("calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "calfin-ts", "stac"),
         help="one or more of these",
     )
     parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")
@@ -296,6 +367,17 @@ def add_show(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
     parser.add_argument("scene", metavar="SCENE", help="scene id, or DOMAIN/SCENE")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="save the picture of the scene with its fronts")
+
+
+def _add_lines(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+    parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
+    parser.add_argument(
+        "--boxes", metavar="FILE", help="boxes across the glaciers, as in gates.geojson; one without an id serves all"
+    )
+    parser.add_argument(
+        "--velocity", metavar="FILE", help="vx and vy of the ice in m/a: boxes follow its flow where that bends"
+    )
+    parser.add_argument("--regions", metavar="FILE", help="polygons with a column `region`")
 
 
 def _add_common(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

@@ -1,18 +1,20 @@
 """Fronts and polygons in formats of the community: tables of CALFIN and TermPicks, ISSM, ice-mask cubes, STAC."""
 
+from calfin_cloud.exports.composites import cells_of, create_composite, tiles_of, write_base, write_tile
 from calfin_cloud.exports.cubes import level_set_series, monthly_ice
 from calfin_cloud.exports.issm import exp_text
 from calfin_cloud.exports.levels import levels_of, merge_levels
 from calfin_cloud.exports.meshes import read_mesh
 from calfin_cloud.exports.places import CRS, known_name, region_at
-from calfin_cloud.exports.stac import collection_of
+from calfin_cloud.exports.stac import write_collection
 from calfin_cloud.exports.tables import calfin_lines, calfin_polygons, termpicks_lines, write_by_glacier
 
 __all__ = [
     "CRS",
     "calfin_lines",
     "calfin_polygons",
-    "collection_of",
+    "cells_of",
+    "create_composite",
     "exp_text",
     "known_name",
     "level_set_series",
@@ -22,5 +24,9 @@ __all__ = [
     "read_mesh",
     "region_at",
     "termpicks_lines",
+    "tiles_of",
+    "write_base",
     "write_by_glacier",
+    "write_collection",
+    "write_tile",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from rasterio.features import rasterize
 from scipy.ndimage import distance_transform_edt
 
 UNKNOWN = 255
+EMPTY = np.empty((0, 0, 0), dtype=np.float32)
 ORIGINS = ("none", "observed", "carried")
 ICE = {
     "long_name": "share of scenes that show ice",
@@ -62,7 +65,7 @@ def monthly_ice(polygons: gpd.GeoDataFrame, grid: GeoBox, *, carry_months: int =
         of_month = scenes[months == month]
         count[place] = len(of_month)
         if len(of_month):
-            ice[place] = _percent([_known_ice(row.ocean, row.ice, grid) for row in of_month.itertuples()])
+            ice[place] = _percent((_known_ice(row.ocean, row.ice, grid) for row in of_month.itertuples()), grid)
             origin[place], last = ORIGINS.index("observed"), place
         elif place - last <= carry_months:
             ice[place], origin[place] = ice[last], ORIGINS.index("carried")
@@ -86,11 +89,12 @@ def level_set_series(polygons: gpd.GeoDataFrame, grid: GeoBox) -> xr.Dataset:
     """Signed distance in m to the edge of the ocean for every scene: below 0 on ice and land, above 0 on the ocean.
 
     That is the sign of ISSM's `md.mask.ice_levelset`. `decimal_year` (time) is what ISSM wants as the last row of a
-    time series.
+    time series. Levels are computed when they are read or written, scene by scene, so that memory does not grow with
+    the number of scenes.
     """
     scenes = scenes_of(polygons)
-    pixel = float(grid.transform.a)
-    levels = np.stack([_signed_distance(row.ocean, grid) * pixel for row in scenes.itertuples()]).astype(np.float32)
+    oceans = da.from_array(scenes["ocean"].to_numpy(), chunks=1)[:, None, None]
+    levels = oceans.map_blocks(_levels, grid, chunks=(1, *map(int, grid.shape)), dtype=np.float32, meta=EMPTY)
     when = scenes["datetime"].dt.tz_localize(None)
     data: dict[str, Any] = {
         "ice_levelset": (("time", "y", "x"), levels, LEVEL),
@@ -136,10 +140,17 @@ def _known_ice(ocean: object, ice: object, grid: GeoBox) -> NDArray[np.float64]:
     return np.asarray(np.choose(burnt, [np.nan, 0.0, 1.0]))
 
 
-def _percent(scenes: list[NDArray[np.float64]]) -> NDArray[np.uint8]:
-    known = np.sum([np.isfinite(scene) for scene in scenes], axis=0)
-    share = np.nansum(scenes, axis=0) / np.maximum(known, 1)
-    return np.where(known > 0, np.rint(100 * share), UNKNOWN).astype(np.uint8)
+def _percent(scenes: Iterable[NDArray[np.float64]], grid: GeoBox) -> NDArray[np.uint8]:
+    known, ice = np.zeros(grid.shape, dtype=np.int32), np.zeros(grid.shape)
+    for scene in scenes:  # one at a time, since a month may have hundreds
+        known += np.isfinite(scene)
+        ice += np.nan_to_num(scene)
+    return np.where(known > 0, np.rint(100 * ice / np.maximum(known, 1)), UNKNOWN).astype(np.uint8)
+
+
+def _levels(oceans: NDArray[np.object_], grid: GeoBox) -> NDArray[np.float32]:
+    """Signed distances (1, y, x) in m of one scene."""
+    return (_signed_distance(oceans.item(), grid) * float(grid.transform.a)).astype(np.float32)[None]
 
 
 def _signed_distance(ocean: object, grid: GeoBox) -> NDArray[np.float64]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -31,7 +33,8 @@ Addresses = Callable[[str, str], Mapping[str, str]]
 """Domain and scene id -> addresses of its `masks`, `fronts` and `picture`, as far as there are any."""
 
 
-def collection_of(
+def write_collection(
+    folder: Path,
     fronts: gpd.GeoDataFrame,
     footprints: Mapping[str, BaseGeometry],
     addresses: Addresses,
@@ -40,11 +43,16 @@ def collection_of(
     description: str,
     made_by: Mapping[str, Any],
     features: Mapping[str, gpd.GeoDataFrame] | None = None,
-) -> pystac.Collection:
+) -> Path:
     """Describe the scenes of a store as a STAC collection with an item a scene, whatever state it ended in.
+
+    The catalogue is self-contained: its links are relative. Items are written one by one, since pystac goes through all
+    links of a collection for every item that it saves.
 
     Parameters
     ----------
+    folder
+        For `collection.json`, and a folder an item.
     fronts
         Table of `storage.read_fronts` with `flags` (`timeseries.flag_fronts`).
     footprints
@@ -55,23 +63,32 @@ def collection_of(
     features
         Tables of features of the sea by name (`feature_schema`), which become fields `calfin:...` of the items.
     """
-    scenes = [part for _, part in fronts.to_crs(4326).groupby("key", sort=False)]
-    if not scenes:
+    if fronts.empty:
         raise ValueError("the store has no scene to describe: map some first")
-    items = [_item(scene, footprints[str(scene["domain"].iloc[0])], addresses) for scene in scenes]
     seen = {name: table.set_index("key") for name, table in (features or {}).items()}
-    for scene, item in zip(scenes, items, strict=True):
-        item.properties |= _feature_fields(str(scene["key"].iloc[0]), seen)
+    up = [
+        {"rel": rel, "href": "../collection.json", "type": "application/json"}
+        for rel in ("root", "parent", "collection")
+    ]
+    down = [{"rel": "root", "href": "./collection.json", "type": "application/json"}]
+    for key, scene in fronts.to_crs(4326).groupby("key", sort=False):
+        item = _item(scene, footprints[str(scene["domain"].iloc[0])], addresses)
+        item.properties |= _feature_fields(str(key), seen)
+        told = item.to_dict(include_self_link=False) | {"links": up, "collection": id_}
+        place = folder / item.id / f"{item.id}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(told, indent=2), encoding="utf-8")
+        down.append({"rel": "item", "href": f"./{item.id}/{item.id}.json", "type": "application/geo+json"})
     boxes = [polygon.bounds for polygon in footprints.values()]
     bbox = [f(values) for f, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)]
-    times = [item.datetime for item in items if item.datetime]
-    span = pystac.TemporalExtent([[min(times), max(times)]])
-    extent = pystac.Extent(pystac.SpatialExtent([bbox]), span)
-    collection = pystac.Collection(
-        id_, description, extent, license=LICENSE, extra_fields={f"calfin:{k}": v for k, v in made_by.items()}
-    )
-    collection.add_items(items)
-    return collection
+    times = [when.to_pydatetime().astimezone(UTC) for when in (fronts["datetime"].min(), fronts["datetime"].max())]
+    extent = pystac.Extent(pystac.SpatialExtent([bbox]), pystac.TemporalExtent([[*times]]))
+    fields = {f"calfin:{k}": v for k, v in made_by.items()}
+    collection = pystac.Collection(id_, description, extent, license=LICENSE, extra_fields=fields)
+    path = folder / "collection.json"
+    told = collection.to_dict(include_self_link=False) | {"links": down}
+    path.write_text(json.dumps(told, indent=2), encoding="utf-8")
+    return path
 
 
 def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses) -> pystac.Item:

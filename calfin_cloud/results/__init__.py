@@ -1,9 +1,11 @@
 """From stored fronts, or those of any product, to science: series in time, comparisons, exports, reviews, lineage."""
 
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
+from calfin_cloud.results.compositing import write_composite
 from calfin_cloud.results.deprecated import write_store_report
 from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.exporting import FORMATS, export_store
+from calfin_cloud.results.figuring import paper_figures, write_figures
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reconciling import reconcile_store
@@ -20,6 +22,7 @@ from calfin_cloud.results.seaward import feature_series, features_of, write_feat
 from calfin_cloud.results.series import (
     Lines,
     Series,
+    cut_to_boxes,
     keep_flags,
     measure_series,
     read_lines,
@@ -35,6 +38,7 @@ __all__ = [
     "Store",
     "apply_verdicts",
     "compare_products",
+    "cut_to_boxes",
     "explore",
     "export_store",
     "feature_series",
@@ -44,6 +48,7 @@ __all__ = [
     "measure_series",
     "open_store",
     "orphaned_verdicts",
+    "paper_figures",
     "read_lines",
     "read_verdicts",
     "reconcile_store",
@@ -52,7 +57,9 @@ __all__ = [
     "summarise_pairs",
     "usable_fronts",
     "write_comparison",
+    "write_composite",
     "write_features",
+    "write_figures",
     "write_report",
     "write_series",
     "write_store_report",

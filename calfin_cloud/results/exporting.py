@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pystac
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
@@ -19,7 +19,6 @@ from calfin_cloud.exports import (
     CRS,
     calfin_lines,
     calfin_polygons,
-    collection_of,
     exp_text,
     known_name,
     level_set_series,
@@ -30,11 +29,13 @@ from calfin_cloud.exports import (
     region_at,
     termpicks_lines,
     write_by_glacier,
+    write_collection,
 )
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.seaward import features_of, flat
 from calfin_cloud.results.spreadsheets import write_csv
+from calfin_cloud.results.training_scenes import write_domain_files, write_training_scenes
 from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import (
     checked_domains,
@@ -142,7 +143,8 @@ def export_store(
         Is made; files of an earlier export in it are replaced.
     formats
         Of `FORMATS`: `calfin` and `termpicks` (Shapefiles), `gpkg`, `issm` (.exp contours), `levelset` (NetCDF),
-        `icemask` (monthly, Zarr and NetCDF), `stac`.
+        `icemask` (monthly, Zarr and NetCDF), `calfin-ts` (pictures and masks to train on, domains and fjord masks),
+        `stac`.
     author
         Who answers for the lines: CALFIN's column `Author`; of a redrawn line it is who drew it.
     names
@@ -324,18 +326,26 @@ def _icemask(stored: Stored, folder: Path) -> list[Path]:
     return _by_domain(stored, write)
 
 
+def _calfin_ts(stored: Stored, folder: Path) -> list[Path]:
+    """Write what CALFIN trains on, and with: pictures, masks, georeference, boundaries of fjords, domains."""
+    paths = write_training_scenes(stored.store, folder / "train", stored.fronts, stored.domains)
+    return paths + [path for domain in stored.domains.values() for path in write_domain_files(domain, folder)]
+
+
 def _stac(stored: Stored, folder: Path) -> list[Path]:
     base = stored.store if "://" in stored.store else str(Path(stored.store).resolve())
+    pictured = set(stored.fronts.loc[stored.fronts["front"] >= 0, "key"])
 
     features = features_of(stored.store)
 
     def addresses(domain: str, scene_id: str) -> dict[str, str]:
         links = {"masks": masks_url(base, domain), "fronts": f"{base}/fronts"}
         links |= {name: f"{base}/{name}" for name in features}
-        found = stored.fronts[(stored.fronts["scene_id"] == scene_id) & (stored.fronts["domain"] == domain)]
-        return links | ({"picture": f"{base}/{picture_path(domain, scene_id)}"} if found["front"].max() >= 0 else {})
+        has_picture = f"{domain}/{scene_id}" in pictured
+        return links | ({"picture": f"{base}/{picture_path(domain, scene_id)}"} if has_picture else {})
 
-    collection = collection_of(
+    collection = write_collection(
+        folder,
         stored.fronts,
         {name: domain.area_lonlat for name, domain in stored.domains.items()},
         addresses,
@@ -344,9 +354,7 @@ def _stac(stored: Stored, folder: Path) -> list[Path]:
         made_by=stored.made_by,
         features=features,
     )
-    collection.normalize_hrefs(str(folder))
-    collection.save(pystac.CatalogType.SELF_CONTAINED)
-    return [folder / "collection.json"]
+    return [collection]
 
 
 FORMATS: dict[str, Callable[[Stored, Path], list[Path]]] = {
@@ -356,6 +364,7 @@ FORMATS: dict[str, Callable[[Stored, Path], list[Path]]] = {
     "issm": _issm,
     "levelset": _levelset,
     "icemask": _icemask,
+    "calfin-ts": _calfin_ts,
     "stac": _stac,
 }
 
@@ -392,7 +401,10 @@ def _netcdf(dataset: xr.Dataset, folder: Path, name: str) -> Path:
     for variable in dataset.data_vars.values():
         if variable.ndim > 1:
             variable.encoding["zlib"] = True
-    dataset.to_netcdf(path, engine="h5netcdf")
+        if variable.chunks:
+            variable.encoding["chunksizes"] = tuple(sizes[0] for sizes in variable.chunks)
+    with dask.config.set(scheduler="synchronous"):  # a scene at a time
+        dataset.to_netcdf(path, engine="h5netcdf")
     return path
 
 

@@ -8,25 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-from rasterio.features import rasterize
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
-from calfin_cloud.domains import Domain
-from calfin_cloud.exports.tables import satellite_code
 from calfin_cloud.results.choosing import chosen_fronts
-from calfin_cloud.results.reviewed_polygons import close_scene
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
+from calfin_cloud.results.training_scenes import write_training_scenes
 from calfin_cloud.storage import (
     instant,
     read_flags,
-    read_places,
     read_reviews,
-    read_scene_grey,
     read_store_domains,
     write_review,
 )
@@ -173,34 +167,10 @@ def write_training_pairs(store: str, folder: Path) -> list[Path]:
     `<Domain>_<Satellite>_<scene>_<date>.png` is the scene as the network saw it, `..._mask.png` is 255 on ice and land
     and 0 on the ocean that the front closes. Scenes whose fronts do not close an ocean are left out.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    domains = {d.name: d for d in read_store_domains(store)}
     fronts = reviewed_fronts(store)
-    paths = []
-    for _, scene in fronts[fronts["state"] == "front"].groupby("key"):
-        if not scene["verdict"].isin(["accept", "redraw"]).all():
-            continue
-        first = scene.iloc[0]
-        made = _training_pair(store, domains[first["domain"]], str(first["scene_id"]), scene)
-        if made is None:
-            continue
-        satellite = satellite_code(first["platform"], first["scene_id"])
-        plain = "".join(c if c.isalnum() else "-" for c in str(first["scene_id"]))[:120]
-        stem = f"{str(first['domain']).replace('_', '-')}_{satellite}_{plain}_{first['datetime']:%Y-%m-%d}"
-        for ending, picture in zip(("", "_mask"), made, strict=True):
-            paths.append(folder / f"{stem}{ending}.png")
-            cv2.imwrite(str(paths[-1]), picture)
-    return paths
-
-
-def _training_pair(store: str, domain: Domain, scene_id: str, scene: gpd.GeoDataFrame) -> tuple[Any, Any] | None:
-    """Picture and mask of one scene, uint8 (y, x); None where its fronts close no ocean."""
-    grey = read_scene_grey(store, domain.name, read_places(store, domain.name)[scene_id])
-    ocean = close_scene(store, domain, scene_id, list(scene.geometry)).ocean
-    if grey is None or ocean is None:
-        return None
-    wet = rasterize([(ocean, 1)], out_shape=domain.shape, transform=domain.grid.transform, dtype="uint8")
-    return grey, np.where(wet > 0, 0, 255).astype(np.uint8)
+    found = fronts[fronts["state"] == "front"]
+    is_good = found["verdict"].isin(["accept", "redraw"]).groupby(found["key"]).transform("all")
+    return write_training_scenes(store, folder, found[is_good], {d.name: d for d in read_store_domains(store)})
 
 
 def _trouble(verdict: Mapping[str, Any], known: Mapping[tuple[str, int], Any]) -> str:

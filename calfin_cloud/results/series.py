@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+import xarray as xr
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
@@ -25,19 +26,24 @@ from calfin_cloud.timeseries import (
     BOX,
     POSITION_COLUMNS,
     Gate,
+    break_points,
     check_fjord,
     check_series,
     derive_gate,
     flag_fronts,
+    gate_along,
     gate_around,
+    gate_of,
     length_scale,
     measure_positions,
     monthly_grid,
     rates,
+    read_velocity,
     regional_change,
     relative_change,
     seasonal_cycle,
     seaward_of,
+    stream_line,
     swept_m,
     yearly_positions,
 )
@@ -45,8 +51,11 @@ from calfin_cloud.timeseries import (
 CENTER = "center"
 BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
 MOST_PICTURES = 300
-GATE_COLUMNS = ("glacier_id", "width_m", "fronts", "measured", "change_m", "swept_m", "is_doubtful", "geometry")
+GATE_COLUMNS = (
+    *("glacier_id", "width_m", "fronts", "measured", "change_m", "swept_m", "is_doubtful", "centerline", "geometry"),
+)
 MOST_APART, LEAST_APART_M = 0.1, 200.0  # a box is doubtful where it differs by more than both from what was swept
+BEYOND_BOX = 0.05  # of the side of a box, so much of a coast is kept around it
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
 
 Vector = tuple[float, float]
@@ -60,18 +69,25 @@ class Series(NamedTuple):
     yearly: pd.DataFrame
     seasonal: pd.DataFrame
     monthly: pd.DataFrame
+    breaks: pd.DataFrame
     regions: pd.DataFrame
     flags: pd.DataFrame
     gates: gpd.GeoDataFrame
 
 
 class Lines(NamedTuple):
-    """What positions are measured with and held against, as far as it is known, by glacier id."""
+    """What positions are measured with and held against, as far as it is known, by glacier id.
+
+    `axes` are the bent lines that `boxes` of an earlier run follow; `velocity` is that of the ice (`read_velocity`),
+    and gives glaciers without a centreline one along the flow.
+    """
 
     centerlines: Mapping[str, Mapping[str, LineString]] = {}
     boxes: Mapping[str, Polygon] = {}
     ice: Mapping[str, BaseGeometry] = {}
     fjords: Mapping[str, BaseGeometry] = {}
+    axes: Mapping[str, LineString] = {}
+    velocity: xr.Dataset | None = None
 
 
 def store_product(store: str | Path) -> tuple[gpd.GeoDataFrame, Lines]:
@@ -139,18 +155,20 @@ def read_lines(
     centerlines: str | None = None,
     boxes: str | None = None,
     ice: str | None = None,
+    velocity: str | None = None,
 ) -> Lines:
-    """Add to what is known the centrelines, boxes and ice of files, in the CRS of the fronts.
+    """Add to what is known the centrelines, boxes, ice and velocity of files, in the CRS of the fronts.
 
     Centrelines and boxes belong to the glacier of their id column, those without an id to every glacier. Centrelines of
     one glacier are told apart by `BRANCH_COLUMNS`, or numbered. Of ice, such as basins, each glacier gets what lies
-    within 30 km of its fronts.
+    within 30 km of its fronts. Boxes that an earlier run has derived along bent centrelines (its `gates.geojson`) keep
+    these.
     """
     known = known or Lines()
     if fronts is None:
         return known
     glaciers = {str(g): part for g, part in fronts.groupby("glacier_id")}
-    shapes, covers = dict(known.boxes), dict(known.ice)
+    shapes, covers, axes = dict(known.boxes), dict(known.ice), dict(known.axes)
     drawn: dict[str, dict[str, LineString]] = {}
     for row in _rows(centerlines, fronts):
         for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
@@ -158,19 +176,45 @@ def read_lines(
             own[_free_name(_branch_of(row), own)] = LineString(row["geometry"].coords)
     lines = {g: {**known.centerlines.get(g, {}), **drawn.get(g, {})} for g in {*known.centerlines, *drawn}}
     for row in _rows(boxes, fronts):
-        shapes |= {glacier: row["geometry"] for glacier in ([row["glacier_id"]] if row["glacier_id"] else glaciers)}
+        for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
+            shapes[glacier] = row["geometry"]
+            axes.pop(glacier, None)
+            if isinstance(line := row.get("centerline"), str) and line:
+                axes[glacier] = LineString(shapely.from_wkt(line))
     if ice:
         table = gpd.read_file(ice).to_crs(fronts.crs)
         for glacier, part in glaciers.items():
             near = shapely.box(*part.total_bounds).buffer(REACH_M)
             covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
-    return Lines(lines, shapes, covers, known.fjords)
+    field = read_velocity(velocity, fronts.crs) if velocity else known.velocity
+    return Lines(lines, shapes, covers, known.fjords, axes, field)
+
+
+def cut_to_boxes(fronts: gpd.GeoDataFrame, boxes: str) -> gpd.GeoDataFrame:
+    """Cut lines that belong to no glacier, such as coasts of a continent, to the boxes of a file that name glaciers.
+
+    Lines are kept some way beyond the sides of a box, so that they cross it. A product that has glacier ids, or boxes
+    that have none, are left as they are.
+    """
+    named = [row for row in _rows(boxes, fronts) if row["glacier_id"]]
+    if (fronts["glacier_id"] != "").any() or not named:
+        return fronts
+    parts = []
+    for row in named:
+        around = row["geometry"].buffer(BEYOND_BOX * row["geometry"].area ** 0.5)
+        cut = fronts.set_geometry(fronts.geometry.intersection(around))
+        cut = cut[cut.geometry.length > 0].assign(glacier_id=row["glacier_id"])
+        parts.append(cut.assign(key=row["glacier_id"] + cut["key"]))
+    made = pd.concat(parts, ignore_index=True)
+    if made.empty:
+        raise ValueError(f"no line crosses a box of {boxes}: check the CRS of both")
+    return gpd.GeoDataFrame(made, crs=fronts.crs)
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
     """Write the tables (CSV, gates as GeoJSON), the fronts with their flags (GeoParquet) and a picture a glacier."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("positions", "rates", "yearly", "seasonal", "monthly", "regions", "flags"):
+    for name in ("positions", "rates", "yearly", "seasonal", "monthly", "breaks", "regions", "flags"):
         write_csv(getattr(series, name), folder / f"{name}.csv")
     series.gates.to_file(folder / "gates.geojson", driver="GeoJSON")
     flag_fronts(fronts, series.flags).to_parquet(folder / "fronts.parquet", schema_version="1.1.0")
@@ -192,8 +236,9 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     fronts
         In a projected CRS in metres.
     lines
-        Centrelines, boxes and ice by glacier id; a glacier without centreline and box gets a box derived from its
-        fronts, which needs ice (its own, or any basin) to tell where the sea lies.
+        Centrelines, boxes and ice by glacier id; a glacier without a box gets one derived from its fronts, which needs
+        ice (its own, or any basin) to tell where the sea lies. The box follows the glacier's first centreline, or the
+        flow of `velocity`, where that bends.
     regions
         Polygons with a column `region`; a glacier belongs to the one around, or nearest to, the middle of its gate.
 
@@ -222,27 +267,25 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     if not fronts.crs or not fronts.crs.is_projected:
         raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")
     parts, gates = [], []
-    for glacier, of_glacier in fronts.groupby("glacier_id", sort=True):
-        seaward = _seaward(of_glacier, lines.ice.get(str(glacier)))
-        gate, reason = _gate_of(of_glacier, seaward, lines.boxes.get(str(glacier)))
-        drawn = lines.centerlines.get(str(glacier), {})
-        centerlines = {branch: _outward(line, of_glacier, seaward) for branch, line in drawn.items()}
+    for _, of_glacier in fronts.groupby("glacier_id", sort=True):
+        gate, reason, centerlines = glacier_gate(of_glacier, lines)
         if gate is not None:
             centerlines = centerlines or {CENTER: gate.centerline}
         parts.append(
             measure_positions(of_glacier, centerlines, gate) if centerlines else _unmeasured(of_glacier, reason)
         )
         if gate is not None:
-            gates.append(_checked_gate(gate, of_glacier, parts[-1]))
+            gates.append((gate, of_glacier, parts[-1]))
     positions = relative_change(pd.concat(parts, ignore_index=True))
-    boxes = gpd.GeoDataFrame(gates, columns=list(GATE_COLUMNS), crs=fronts.crs)
+    boxes = gates_table(gates, fronts.crs)
     return Series(
         positions,
         rates(positions),
         yearly_positions(positions),
         seasonal_cycle(positions),
         monthly_grid(positions),
-        regional_change(positions[positions["branch"] == BOX], _regions_of(boxes, regions)),
+        break_points(positions),
+        regional_change(positions[positions["branch"] == BOX], regions_of(boxes, regions)),
         _flags(fronts, positions, lines),
         boxes,
     )
@@ -287,16 +330,38 @@ def _seaward(fronts: gpd.GeoDataFrame, ice: BaseGeometry | None) -> Vector | Non
     return seaward_of(list(fronts.geometry), None if ice is None else ice.intersection(near))
 
 
-def _gate_of(fronts: gpd.GeoDataFrame, seaward: Vector | None, box: Polygon | None) -> tuple[Gate | None, str]:
-    """Gate of a glacier, given or derived, or why it has none."""
+def glacier_gate(fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, str, dict[str, LineString]]:
+    """Gate of one glacier, given or derived, or why it has none; and its centrelines from ice to sea."""
+    glacier = str(fronts["glacier_id"].iloc[0])
+    seaward = _seaward(fronts, lines.ice.get(glacier))
+    drawn = lines.centerlines.get(glacier, {})
+    centerlines = {branch: _outward(line, fronts, seaward) for branch, line in drawn.items()}
     if seaward is None:
-        return None, "no_seaward"
-    if box is not None:
-        return gate_around(box, seaward), ""
+        return None, "no_seaward", centerlines
+    if (box := lines.boxes.get(glacier)) is not None:
+        axis = lines.axes.get(glacier)
+        return (gate_around(box, seaward) if axis is None else gate_of(box, axis, seaward)), "", centerlines
+    along = next(iter(centerlines.values()), None)
+    if along is None and lines.velocity is not None:
+        along = _stream_line(fronts, seaward, lines.velocity)
     try:
-        return derive_gate(list(fronts.geometry), seaward), ""
+        shapes = list(fronts.geometry)
+        gate = derive_gate(shapes, seaward) if along is None else gate_along(shapes, along, seaward)
     except ValueError:
-        return None, "no_box"
+        return None, "no_box", centerlines
+    return gate, "", centerlines
+
+
+def gates_table(gates: Sequence[tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]], crs: Any) -> gpd.GeoDataFrame:  # noqa: ANN401 - a CRS
+    """Make the table of boxes, each with its fronts and their positions."""
+    return gpd.GeoDataFrame([_checked_gate(*one) for one in gates], columns=list(GATE_COLUMNS), crs=crs)
+
+
+def _stream_line(fronts: gpd.GeoDataFrame, seaward: Vector, velocity: xr.Dataset) -> LineString:
+    """Line along the flow through the middle of the fronts, as far as these and their widths reach."""
+    middle = shapely.get_coordinates(fronts.geometry.centroid).mean(axis=0)
+    left, bottom, right, top = fronts.total_bounds
+    return stream_line(velocity, middle, seaward, float(np.hypot(right - left, top - bottom)))
 
 
 def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame) -> dict[str, Any]:
@@ -306,7 +371,7 @@ def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame)
     known = of_box["position_m"].dropna()
     ends = fronts.sort_values("datetime")["key"].iloc[[0, -1]]
     first, last = (fronts.geometry[fronts["key"] == key].union_all() for key in ends)
-    swept = swept_m(first, last, gate.seaward) / scale
+    swept = swept_m(gate.to_flow(first), gate.to_flow(last), (1.0, 0.0)) / scale
     change = float(known.iloc[-1] - known.iloc[0]) if len(known) else float("nan")
     apart = abs(change - swept)
     return {
@@ -317,6 +382,7 @@ def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame)
         "change_m": change,
         "swept_m": swept,
         "is_doubtful": not apart <= max(MOST_APART * max(abs(swept), abs(change)), LEAST_APART_M),
+        "centerline": "" if gate.axis is None else shapely.to_wkt(gate.axis, rounding_precision=2),
         "geometry": gate.box,
     }
 
@@ -339,7 +405,8 @@ def _unmeasured(fronts: gpd.GeoDataFrame, reason: str) -> pd.DataFrame:
     return made
 
 
-def _regions_of(gates: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None) -> dict[str, str]:
+def regions_of(gates: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None) -> dict[str, str]:
+    """Region of each glacier: the one around, or nearest to, the middle of its box."""
     if regions is None or gates.empty:
         return {}
     middles = gates.set_geometry(gates.geometry.centroid)[["glacier_id", "geometry"]]

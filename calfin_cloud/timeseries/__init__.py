@@ -1,6 +1,18 @@
 """Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
 
-from calfin_cloud.timeseries.gates import Gate, derive_gate, flow_axis, gate_around, length_scale, seaward_of, swept_m
+from calfin_cloud.timeseries.breaks import break_points
+from calfin_cloud.timeseries.courses import ORIGINS, Course, course_of
+from calfin_cloud.timeseries.gates import (
+    Gate,
+    derive_gate,
+    flow_axis,
+    gate_along,
+    gate_around,
+    gate_of,
+    length_scale,
+    seaward_of,
+    swept_m,
+)
 from calfin_cloud.timeseries.plausibility import (
     PLAUSIBILITY_REASONS,
     PlausibilitySettings,
@@ -10,7 +22,9 @@ from calfin_cloud.timeseries.plausibility import (
 )
 from calfin_cloud.timeseries.positions import BOX, POSITION_COLUMNS, box_position, crossing, measure_positions
 from calfin_cloud.timeseries.regions import regional_change
+from calfin_cloud.timeseries.streams import read_velocity, stream_line
 from calfin_cloud.timeseries.trends import (
+    monthly_follow,
     monthly_grid,
     rates,
     relative_change,
@@ -21,27 +35,36 @@ from calfin_cloud.timeseries.trends import (
 
 __all__ = [
     "BOX",
+    "ORIGINS",
     "PLAUSIBILITY_REASONS",
     "POSITION_COLUMNS",
+    "Course",
     "Gate",
     "PlausibilitySettings",
     "box_position",
+    "break_points",
     "check_fjord",
     "check_series",
+    "course_of",
     "crossing",
     "derive_gate",
     "flag_fronts",
     "flow_axis",
+    "gate_along",
     "gate_around",
+    "gate_of",
     "length_scale",
     "measure_positions",
+    "monthly_follow",
     "monthly_grid",
     "rates",
+    "read_velocity",
     "regional_change",
     "relative_change",
     "season_of",
     "seasonal_cycle",
     "seaward_of",
+    "stream_line",
     "swept_m",
     "yearly_positions",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from shapely.affinity import affine_transform
 from shapely.geometry import LineString, Point, Polygon
 from shapely.geometry.base import BaseGeometry
+from shapely.ops import substring
+
+from calfin_cloud.timeseries.bends import bend, smooth_axis, straighten, turning_deg
 
 MARGIN = 0.5  # a derived box or centreline reaches so many widths beyond the outermost fronts
 ACROSS_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
@@ -22,6 +25,7 @@ ACROSS_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
 Fronts that reach less far across are mostly those far up the fjord: a box as wide as the others would lose the retreat.
 """
 WIDE_ENOUGH = 0.5  # of the box for the smallest of these shares
+BENT_DEG = 20.0  # a box follows a centreline that turns by more than this within it
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,36 @@ class Gate:
         Unit vector (x, y) along the flow.
     width_m
         Extent of the box across the flow.
+    axis
+        Bent line from ice to sea that the box follows (Lea et al. 2014, doi:10.5194/tc-8-2031-2014); None: it is
+        straight.
     """
 
     box: Polygon
     seaward: tuple[float, float]
     width_m: float
+    axis: LineString | None = None
 
-    @property
+    def to_flow(self, shape: BaseGeometry) -> BaseGeometry:
+        """Bring a shape of the map to coordinates of the flow: x grows along it, y to its left."""
+        return _turned([shape], self.seaward)[0] if self.axis is None else straighten(shape, self.axis)
+
+    def to_map(self, shape: BaseGeometry) -> BaseGeometry:
+        """Bring a shape in coordinates of the flow back to the map."""
+        return _turned([shape], self.seaward, back=True)[0] if self.axis is None else bend(shape, self.axis)
+
+    @cached_property
+    def flow_box(self) -> Polygon:
+        """The box in coordinates of the flow."""
+        flat = self.to_flow(self.box)
+        return Polygon(flat if self.axis is None else shapely.box(*flat.bounds))
+
+    @cached_property
     def centerline(self) -> LineString:
         """Line through the middle of the box along the flow, from ice to sea."""
-        along = _turned([self.box], self.seaward)[0]
-        left, bottom, right, top = along.bounds
+        left, bottom, right, top = self.flow_box.bounds
         middle = LineString([(left, (bottom + top) / 2), (right, (bottom + top) / 2)])
-        return LineString(_turned([middle], self.seaward, back=True)[0].coords)
+        return LineString(self.to_map(middle).coords)
 
 
 def gate_around(box: Polygon, seaward: tuple[float, float]) -> Gate:
@@ -80,6 +101,31 @@ def derive_gate(fronts: Sequence[BaseGeometry], seaward: tuple[float, float]) ->
     rectangle = shapely.box(bounds[:, 0].min() - margin, lower, bounds[:, 2].max() + margin, upper)
     corners = shapely.get_coordinates(_turned([rectangle], seaward, back=True)[0])
     return Gate(Polygon(corners), seaward, upper - lower)
+
+
+def gate_along(fronts: Sequence[BaseGeometry], centerline: LineString, seaward: tuple[float, float]) -> Gate:
+    """Derive a box that follows a centreline from ice to sea, where it turns by more than 20 degrees among the fronts.
+
+    Where it does not, or bends within less than about the width of the glacier, the box is the straight one of
+    `derive_gate`.
+    """
+    bounds = shapely.bounds(np.array(fronts))
+    width = float(np.median(np.hypot(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])))
+    places = shapely.line_locate_point(centerline, shapely.centroid(np.array(fronts)))
+    among = substring(centerline, max(places.min() - MARGIN * width, 0), places.max() + MARGIN * width)
+    axis = smooth_axis(centerline, width) if turning_deg(among) > BENT_DEG else None
+    if axis is None:
+        return derive_gate(fronts, seaward)
+    near = axis.buffer(2 * width, cap_style="flat")
+    clipped = [line for front in fronts if not (line := front.intersection(near)).is_empty]
+    flat = derive_gate([straighten(line, axis) for line in clipped], (1.0, 0.0))
+    return Gate(Polygon(bend(flat.box, axis)), seaward, flat.width_m, axis)
+
+
+def gate_of(box: Polygon, axis: LineString, seaward: tuple[float, float]) -> Gate:
+    """Make the gate of a bent box that an earlier run has derived (`gate_along`)."""
+    _, bottom, _, top = straighten(box, axis).bounds
+    return Gate(box, seaward, float(top - bottom), axis)
 
 
 def flow_axis(fronts: Sequence[BaseGeometry]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from shapely.geometry import LineString
+from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize
 
@@ -42,6 +42,14 @@ class Measured(NamedTuple):
     area_m2: float = np.nan
     crossings: int = 0
     reason: str = ""
+
+
+class IceInBox(NamedTuple):
+    """Parts of a box that are ice, in coordinates of the flow; how many fronts lie in it, and why nothing is told."""
+
+    ice: Sequence[Polygon]
+    fronts: int
+    reason: str
 
 
 def measure_positions(
@@ -112,19 +120,30 @@ def box_position(front: BaseGeometry, gate: Gate, sigma_m: float = np.nan) -> Me
     even number of fronts, looking along the flow, is ice. Where that makes the seaward end of the box ice, two fronts
     of the scene cross the whole box, and nobody can tell which one ends the glacier: it has no position (`two_fronts`).
     """
-    lines = [_to_sides(LineString(part), gate) for part in shapely.get_parts(front) if part.intersects(gate.box)]
+    found = ice_in_box(front, gate)
+    if found.reason:
+        return Measured(reason=found.reason)
+    area = sum(gate.to_map(piece).area for piece in found.ice)
+    return Measured(area / gate.width_m, sigma_m, area, crossings=found.fronts)
+
+
+def ice_in_box(front: BaseGeometry, gate: Gate) -> IceInBox:
+    """Find the parts of a box that are ice, see `box_position`, in coordinates of the flow."""
+    box = gate.flow_box
+    near = front.intersection(gate.box.buffer(gate.width_m)) if gate.axis is not None else front
+    parts = [LineString(part) for part in shapely.get_parts(gate.to_flow(near)) if part.geom_type == "LineString"]
+    lines = [_to_sides(part, box, gate.width_m) for part in parts if part.intersects(box)]
     if not lines:
-        return Measured(reason="outside_box")
-    pieces = list(polygonize(shapely.union_all([gate.box.boundary, *lines])))
+        return IceInBox([], 0, "outside_box")
     drawn = shapely.union_all(lines)
-    inside = [p for p in pieces if gate.box.covers(p.representative_point())]
-    ice = [p for p in inside if _fronts_behind(p, drawn, gate) % 2 == 0]
-    area = sum(p.area for p in ice)
-    if len(ice) == len(inside) or not ice or _leaks(inside, drawn, gate):
-        return Measured(reason="not_across")
-    if any(p.intersects(_end_of(gate, 1)) for p in ice):
-        return Measured(reason="two_fronts")
-    return Measured(area / gate.width_m, sigma_m, area, crossings=len(lines))
+    inside = [p for p in polygonize(shapely.union_all([box.boundary, *lines])) if box.covers(p.representative_point())]
+    ice = [p for p in inside if _fronts_behind(p, drawn, box) % 2 == 0]
+    upstream, seaward = _ends_of(box)
+    if len(ice) == len(inside) or not ice or any(p.intersects(upstream) and p.intersects(seaward) for p in inside):
+        return IceInBox([], len(lines), "not_across")
+    if any(p.intersects(seaward) for p in ice):
+        return IceInBox([], len(lines), "two_fronts")
+    return IceInBox(ice, len(lines), "")
 
 
 def _true(measured: Measured, scale: float) -> dict[str, Any]:
@@ -144,45 +163,40 @@ def _sine_between(front: BaseGeometry, centerline: LineString, place: float) -> 
     return float(abs(flow[0] * along[1] - flow[1] * along[0]) / size) if size else 1.0
 
 
-def _to_sides(line: LineString, gate: Gate) -> LineString:
+def _to_sides(line: LineString, box: Polygon, width_m: float) -> LineString:
     """Draw both ends of a line that lie in the box on to its nearer side, straight across the flow, if that is near."""
     coordinates = [tuple(c) for c in line.coords]
-    first, last = (_beyond_side(np.asarray(coordinates[end]), gate) for end in (0, -1))
+    first, last = (_beyond_side(np.asarray(coordinates[end]), box, width_m) for end in (0, -1))
     return LineString([*first, *coordinates, *last])
 
 
-def _beyond_side(end: NDArray[np.float64], gate: Gate) -> list[tuple[float, ...]]:
+def _beyond_side(end: NDArray[np.float64], box: Polygon, width_m: float) -> list[tuple[float, ...]]:
     """Place a little beyond the nearer side of the box across the flow from an end; none if it is far or outside."""
-    if not gate.box.covers(shapely.Point(end)):
+    if not box.covers(shapely.Point(end)):
         return []
     found = []
-    for across in (np.array([gate.seaward[1], -gate.seaward[0]]), np.array([-gate.seaward[1], gate.seaward[0]])):
-        hit = LineString([end, end + REACH * gate.width_m * across]).intersection(gate.box.boundary)
+    for across in (np.array([0.0, -1.0]), np.array([0.0, 1.0])):
+        hit = LineString([end, end + REACH * width_m * across]).intersection(box.boundary)
         if hit.is_empty:
             continue
         way = shapely.shortest_line(shapely.Point(end), hit)
         # A fixed length, since an end that lies on the side but for rounding would not be led across it by a share.
-        beyond = np.asarray(way.coords[-1]) + BEYOND * gate.width_m * across
-        if not gate.box.contains(shapely.Point(beyond)):
+        beyond = np.asarray(way.coords[-1]) + BEYOND * width_m * across
+        if not box.contains(shapely.Point(beyond)):
             found.append((way.length, tuple(beyond.tolist())))
     return [min(found)[1]] if found else []
 
 
-def _fronts_behind(piece: BaseGeometry, fronts: BaseGeometry, gate: Gate) -> int:
+def _fronts_behind(piece: BaseGeometry, fronts: BaseGeometry, box: Polygon) -> int:
     """Fronts between a piece of the box and its upstream end."""
-    start = np.asarray(piece.representative_point().coords[0])
-    left, bottom, right, top = gate.box.bounds
-    far = start - np.hypot(right - left, top - bottom) * np.asarray(gate.seaward)
-    path = LineString([start, far]).intersection(gate.box)
+    (x, y), *_ = piece.representative_point().coords
+    path = LineString([(x, y), (box.bounds[0] - 1.0, y)]).intersection(box)
     return len(shapely.get_coordinates(fronts.intersection(path)))
 
 
-def _leaks(pieces: Sequence[BaseGeometry], fronts: BaseGeometry, gate: Gate) -> bool:
-    """Whether a way from the upstream to the seaward end of the box crosses no front."""
-    upstream, seaward = _end_of(gate, 0), _end_of(gate, 1)
-    return any(p.intersects(upstream) and p.intersects(seaward) for p in pieces)
-
-
-def _end_of(gate: Gate, end: int) -> BaseGeometry:
-    """Place in the middle of the upstream (0) or seaward (1) end of a box."""
-    return gate.centerline.interpolate(end, normalized=True).buffer(1e-6 * gate.width_m)
+def _ends_of(box: Polygon) -> tuple[BaseGeometry, BaseGeometry]:
+    """Places in the middle of the upstream and the seaward end of a box in coordinates of the flow."""
+    left, bottom, right, top = box.bounds
+    reach = 1e-6 * (top - bottom)
+    upstream, seaward = (shapely.Point(x, (bottom + top) / 2).buffer(reach) for x in (left, right))
+    return upstream, seaward

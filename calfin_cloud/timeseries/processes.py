@@ -119,7 +119,7 @@ def _explain(years: bytes, values: bytes, sigmas: bytes, waves: int) -> Explanat
     history = History(np.frombuffer(years), np.frombuffer(values), np.frombuffer(sigmas), waves)
     if len(history.years) < max(LEAST_FRONTS, 4 + 2 * waves) or np.ptp(history.years) == 0:
         return None
-    memory, share = (grid.ravel() for grid in np.meshgrid(_memories(history), NOISE_SHARES, indexing="ij"))
+    memory, share = tried(history)
     evidence, variance = _evidence(history, memory, share)
     probability = _normalised(evidence)
     likely = probability > UNLIKELY
@@ -136,6 +136,12 @@ def noise_shape(sigmas: Floats) -> tuple[Floats, float]:
     return squares / squares.mean(), float(squares.mean())
 
 
+def tried(history: History) -> tuple[Floats, Floats]:
+    """Memories in years and shares of noise (e,) of all explanations that are tried."""
+    memory, share = np.meshgrid(_memories(history), NOISE_SHARES, indexing="ij")
+    return memory.ravel(), share.ravel()
+
+
 def _memories(history: History) -> Floats:
     steps = np.diff(np.unique(history.years))
     return np.geomspace(SHORTEST * np.median(steps), LONGEST * np.ptp(history.years), N_MEMORIES)
@@ -144,7 +150,7 @@ def _memories(history: History) -> Floats:
 def _evidence(history: History, memory: Floats, share: Floats) -> tuple[Floats, Floats]:
     """Log evidence (e,) of explanations, and their variances in m2."""
     columns, usual = design(history, history.years), noise_shape(history.sigmas)[1]
-    solved, log_determinant = _solve(history, memory, share, np.column_stack([columns, history.values])[None])
+    solved, log_determinant = solve_all(history, memory, share, np.column_stack([columns, history.values])[None])
     precision = columns.T @ solved[..., :-1]
     right = columns.T @ solved[..., -1:]
     left = solved[..., -1] @ history.values - (np.linalg.solve(precision, right) * right).sum(axis=(1, 2))
@@ -165,7 +171,7 @@ def _answer(history: History, asked: Asked, explanations: Explanations) -> tuple
     plain = np.broadcast_to(
         np.column_stack([columns, history.values]), (len(memory), *columns.shape[:1], columns.shape[1] + 1)
     )
-    solved, _ = _solve(history, memory, explanations.noise / variance, np.concatenate([plain, shared], axis=2))
+    solved, _ = solve_all(history, memory, explanations.noise / variance, np.concatenate([plain, shared], axis=2))
     n = columns.shape[1]
     precision, towards = columns.T @ solved[..., :n], np.swapaxes(shared, 1, 2)
     coefficients = np.linalg.solve(precision, columns.T @ solved[..., n : n + 1])
@@ -178,7 +184,7 @@ def _answer(history: History, asked: Asked, explanations: Explanations) -> tuple
     return answers[..., 0], variance[:, None] * np.maximum(spread, 0)
 
 
-def _solve(history: History, memory: Floats, share: Floats, right: Floats) -> tuple[Floats, Floats]:
+def solve_all(history: History, memory: Floats, share: Floats, right: Floats) -> tuple[Floats, Floats]:
     """Solve for right sides (e or 1, n, k) with the covariances (e) of process and noise; logs of their determinants.
 
     Of many fronts a Gaussian process of celerite2 is used, whose work grows with their number, not with its cube.

@@ -119,17 +119,24 @@ def monthly_grid(positions: pd.DataFrame) -> pd.DataFrame:
     Columns: `glacier_id`, `branch`, `month` (UTC), `position_m`, `sigma_m`, which grows in gaps by what the glacier may
     have done there, and `days`, how far the nearest front is in time.
     """
+    firsts = positions.dropna(subset="position_m").groupby(SERIES)["datetime"].agg(["min", "max"])
+    if firsts.empty:
+        return pd.DataFrame(columns=list(MONTH_COLUMNS))
+    days = pd.date_range(firsts["min"].min().normalize(), firsts["max"].max(), freq="MS")
+    table = monthly_follow(positions, days).merge(firsts.reset_index(), on=SERIES)
+    is_between = (table["month"] >= table["min"]) & (table["month"] <= table["max"])
+    return table.loc[is_between, list(MONTH_COLUMNS)].reset_index(drop=True)
+
+
+def monthly_follow(positions: pd.DataFrame, days: pd.DatetimeIndex) -> pd.DataFrame:
+    """Positions on given days as `monthly_grid` has them; beyond a series stands its first or last front."""
     parts = _series_of(positions)
     histories = [history_of(part) for _, _, part in parts]
-    tables = []
-    for (glacier, branch, part), history, explanations in zip(parts, histories, explain_all(histories), strict=True):
-        first, last = part["datetime"].min(), part["datetime"].max()
-        months = pd.date_range(first, last, freq="MS", normalize=True)
-        months = months[(months >= first) & (months <= last)]
-        years = years_of(months)
+    years, tables = years_of(days), []
+    for (glacier, branch, _), history, explanations in zip(parts, histories, explain_all(histories), strict=True):
         position, sigma = follow(history, explanations, years)
-        days = np.abs(years[:, None] - history.years).min(axis=1) * 365.25
-        values = {"month": months, "position_m": position, "sigma_m": sigma, "days": days.round(1)}
+        apart = np.abs(years[:, None] - history.years).min(axis=1) * 365.25
+        values = {"month": days, "position_m": position, "sigma_m": sigma, "days": apart.round(1)}
         tables.append(pd.DataFrame({"glacier_id": glacier, "branch": branch} | values, columns=list(MONTH_COLUMNS)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MONTH_COLUMNS))
 

@@ -1,0 +1,99 @@
+"""Figures as journals print them: their size, what they show, and the numbers in them."""
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from shapely.geometry import LineString, Point, box
+
+from calfin_cloud.cli import main
+from calfin_cloud.figures.paper import WIDTHS_MM, coverage_map, save_figure
+from calfin_cloud.products import product_of
+from calfin_cloud.results import Lines, measure_series, paper_figures
+from calfin_cloud.results.figuring import glacier_changes, paired_positions
+from calfin_cloud.timeseries import length_scale
+
+AT = (-300_000.0, -2_000_000.0)
+SCALE = length_scale("EPSG:3413", Point(AT))
+
+
+def fronts_of(glaciers, *, late=0, out=0.0):
+    """Fronts of six years: `glaciers` says how many metres a year each retreats."""
+    rows = [
+        {
+            "glacier_id": name,
+            "Date": f"{2010 + year}-03-{1 + late:02d}",
+            "geometry": LineString([(x := AT[0] + 5000 + out - rate * year, y := AT[1] + 9000 * k), (x, y + 3000)]),
+        }
+        for k, (name, rate) in enumerate(glaciers.items())
+        for year in range(6)
+    ]
+    return product_of(gpd.GeoDataFrame(rows, crs="EPSG:3413"))
+
+
+def lines_of(glaciers):
+    upstream, reach = AT[0] - 20_000, AT[0] + 4000
+    lows = {name: AT[1] + 9000 * k for k, name in enumerate(glaciers)}
+    return Lines(ice={name: box(upstream, low, reach, low + 3000) for name, low in lows.items()})
+
+
+GLACIERS = {"a": 100.0, "b": -30.0, "c": 400.0}
+
+
+def test_figures_are_as_wide_as_a_column_and_come_as_vectors_and_as_a_picture(tmp_path):
+    drawn = paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), against=fronts_of(GLACIERS, late=9))
+    assert list(drawn) == ["retreat_map", "coverage", "regions", "products"]
+    for name, figure in drawn.items():
+        pdf, png = save_figure(figure, tmp_path, name)
+        assert pdf.read_bytes().startswith(b"%PDF")
+        assert b"/Subtype /Type3" not in pdf.read_bytes()  # text stays text that one can edit
+        with Image.open(png) as picture:
+            assert picture.width == pytest.approx(WIDTHS_MM["single"] / 25.4 * 300, abs=2)
+    wide = paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), width="double")
+    assert {round(figure.get_figwidth() * 25.4) for figure in wide.values()} == {177}
+
+
+def test_the_map_has_a_dot_a_glacier_with_its_change_and_the_regions_their_sum():
+    series = measure_series(fronts_of(GLACIERS), lines_of(GLACIERS))
+    changes = glacier_changes(series).set_index("glacier_id")
+    assert changes["change_m"].to_numpy() == pytest.approx(np.array([-500, 150, -2000]) / SCALE, rel=0.005)
+    figure = paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), series=series)["retreat_map"]
+    dots = max(figure.axes[0].collections, key=lambda found: found.get_zorder())
+    assert len(dots.get_offsets()) == 3
+    assert sorted(dots.get_array()) == pytest.approx(sorted(changes["change_m"] / 1000))
+    regions = paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), series=series)["regions"]
+    total = changes["area_change_m2"].sum() / 1e6
+    assert f"{total:+.0f}".replace("-", "−") in regions.axes[-1].get_title(loc="right")
+
+
+def test_products_are_paired_in_the_same_boxes_whatever_they_call_the_glaciers():
+    series = measure_series(fronts_of(GLACIERS), lines_of(GLACIERS))
+    others = fronts_of({f"other {k}": rate for k, rate in enumerate(GLACIERS.values())}, late=9, out=70.0)
+    pairs = paired_positions(series, others, lines_of(GLACIERS), days=30)
+    assert len(pairs) == 18
+    assert (pairs["b_m"] - pairs["a_m"]).to_numpy() == pytest.approx(np.full(18, 70 / SCALE), rel=0.005)
+    assert paired_positions(series, others, lines_of(GLACIERS), days=3).empty
+    with pytest.raises(ValueError, match="--days"):
+        paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), against=others, days=3, series=series)
+
+
+def test_coverage_shows_years_without_a_front_as_empty():
+    counts = pd.DataFrame({"glacier_id": ["a", "a", "b"], "year": [2010, 2013, 2010], "fronts": [2, 1, 1]})
+    axes = coverage_map(counts, {"a": "NW", "b": "SE"}).axes[0]
+    grid = axes.collections[0].get_array()
+    assert grid.shape == (2, 4)
+    assert np.ma.getmaskarray(grid).tolist() == [[False, True, True, False], [False, True, True, True]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["NW (1)", "SE (1)"]
+
+
+def test_figures_of_real_glaciers_come_from_the_command_line(shared, tmp_path, capsys):
+    data = shared / "data"
+    basins = str(data / "greenland_basins_icemask" / "greenland_basins_polarstereo.shp")
+    termini = str(data / "measures_termini_greenland" / "derived_termini_3413.parquet")
+    told = ["figures", termini, "--ice", basins, "--regions", basins, "--out", str(tmp_path), "--glaciers", "3", "106"]
+    assert main(told) == 0
+    assert len(capsys.readouterr().out.split()) == 6
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"retreat_map", "coverage", "regions"}
+    with pytest.raises(ValueError, match="single or double"):
+        coverage_map(pd.DataFrame({"glacier_id": ["a"], "year": [2010], "fronts": [1]}), {}, width="wide")
