@@ -1,6 +1,6 @@
 """Check the built pages: every link within them leads somewhere, nothing is fetched from the network.
 
-    python docs/check.py docs/_build/html
+python docs/check.py docs/_build/html
 """
 
 from __future__ import annotations

@@ -1,23 +1,24 @@
 """Settings of the documentation, which `make docs` builds with Sphinx; the pages are Markdown."""
 
 import sys
-from importlib.metadata import version as version_of
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import generate
 
+import calfin_cloud
+
 generate.write_pages()
 
 project = "calfin_cloud"
-author = copyright = "The calfin_cloud developers"  # noqa: A001 - Sphinx's word
-version = release = version_of("calfin-cloud")
+author = copyright = "The calfin_cloud developers"
+version = release = calfin_cloud.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.napoleon",
+    "numpydoc",
     "myst_nb",
     "sphinx_copybutton",
     "sphinx_design",
@@ -33,8 +34,8 @@ autodoc_member_order = "bysource"
 autosummary_generate = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
-napoleon_google_docstring = False
-napoleon_use_rtype = False
+numpydoc_show_class_members = False  # autodoc does, with their docstrings
+numpydoc_class_members_toctree = False
 toc_object_entries = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -50,7 +50,9 @@ def cli_page() -> str:
     """Describe every verb with its usage, options and examples."""
     parser = make_parser()
     (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    rows = "\n".join(f"| [`{name}`](#calfin-{name}) | {_cell(verb.description)} |" for name, verb in verbs.choices.items())
+    rows = "\n".join(
+        f"| [`{name}`](#calfin-{name}) | {_cell(verb.description)} |" for name, verb in verbs.choices.items()
+    )
     return f"| verb | what it does |\n|---|---|\n{rows}\n\n" + "\n".join(
         _verb(name, verb) for name, verb in verbs.choices.items()
     )
@@ -135,7 +137,9 @@ def api_page() -> str:
 
 def _names() -> list[tuple[str, str]]:
     """Public names with the module that each comes from, sorted."""
-    made = ((getattr(calfin_cloud, name).__module__.split("."), name) for name in calfin_cloud.__all__ if name[0] != "_")
+    made = (
+        (getattr(calfin_cloud, name).__module__.split("."), name) for name in calfin_cloud.__all__ if name[0] != "_"
+    )
     return sorted((parts[1] if len(parts) > 1 else "", name) for parts, name in made)
 
 
@@ -150,7 +154,9 @@ def gallery_page() -> str:
 
 def _card(path: Path) -> str:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    title = next(re.findall(r"^# (.+)", "".join(c["source"]), re.MULTILINE)[0] for c in cells if c["cell_type"] == "markdown")
+    title = next(
+        re.findall(r"^# (.+)", "".join(c["source"]), re.MULTILINE)[0] for c in cells if c["cell_type"] == "markdown"
+    )
     pictures = [o["data"]["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     image = ""
     if pictures:

@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation: `python docs/pictures.py --scene CROP.tif --lines FRONTS.parquet`.
 
-A real Landsat 8 crop of Harald Moltke Bræ (`--scene`, with the lines that another network drew) and the synthetic glacier of
-`make demo` are mapped, drawn with the figures of the package, and shown in the report, in a headless browser.
+A real Landsat 8 crop of Harald Moltke Bræ (`--scene`, with the lines that another network drew) and the synthetic
+glacier of `make demo` are mapped, drawn with the figures of the package, and shown in the report in a browser.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def map_both(folder: Path, scene: str) -> None:
 
 
 def steps_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
-    """The way of a scene: what the network sees, what it returns, what is traced."""
+    """Show the way of a scene: what the network sees, what it returns, what is traced."""
     (domain,) = cc.open_store(store).domains.values()
     row = cc.read_fronts(store).iloc[0]
     place = read_places(store, domain.name)[row["scene_id"]]
@@ -77,14 +77,17 @@ def steps_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
             ("3. Probability that it is front", scene_png(front, [])),
             ("4. Known termini, 2005 to 2013", scene_png(grey, [], reference=known)),
             ("5. The traced front", scene_png(grey, traced, rejected=rejected)),
-            ("6. The front, and the one of Loebel et al. (2024)", scene_png(grey, traced, reference=[pixels_of(g, domain.grid.transform) for g in theirs])),
+            (
+                "6. The front, and the one of Loebel et al. (2024)",
+                scene_png(grey, traced, reference=[pixels_of(g, domain.grid.transform) for g in theirs]),
+            ),
         ],
         columns=3,
     )
 
 
 def demo_sheet(store: str) -> bytes:
-    """Some scenes of the synthetic glacier with their fronts."""
+    """Show some scenes of the synthetic glacier with their fronts."""
     (domain,) = cc.open_store(store).domains.values()
     places = read_places(store, domain.name)
     fronts = cc.read_fronts(store).query("state == 'front'").sort_values("datetime")

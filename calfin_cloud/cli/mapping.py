@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Paint a sample glacier."""
+    """Make a synthetic glacier: scenes, a catalogue that lists them, and the true fronts."""
     from calfin_cloud.sample import write_sample
 
     catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed)
@@ -28,7 +28,7 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def search(options: argparse.Namespace) -> int:
-    """List the scenes of each domain, one a line, tab-separated."""
+    """List the scenes of each domain, one per line, separated by tabs."""
     from calfin_cloud.domains import read_domains
 
     total = 0
@@ -43,7 +43,7 @@ def search(options: argparse.Namespace) -> int:
 
 
 def map_(options: argparse.Namespace) -> int:
-    """Map calving fronts into a store; print the table of scenes, the counts and the call of the report."""
+    """Map calving fronts into a store; print the table of scenes, the counts, and how to see them as a map."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, skill_of
     from calfin_cloud.pipeline import map_fronts, recompute_changed
@@ -81,7 +81,7 @@ def map_(options: argparse.Namespace) -> int:
 
 
 def retrace(options: argparse.Namespace) -> int:
-    """Trace the fronts of a store anew from its masks where settings or domains have changed."""
+    """Trace the fronts of a store again from its masks, where settings or domains have changed."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.pipeline import VARIANTS, retrace_fronts
 
@@ -99,7 +99,7 @@ def retrace(options: argparse.Namespace) -> int:
 
 
 def trace(options: argparse.Namespace) -> int:
-    """Trace fronts in plain images, in pixel coordinates."""
+    """Trace fronts in plain images; the result is in pixel coordinates."""
     from tqdm import tqdm
 
     from calfin_cloud.network import DEFAULT_NETWORK
@@ -156,7 +156,7 @@ def compact(options: argparse.Namespace) -> int:
 
 
 def retry(options: argparse.Namespace) -> int:
-    """Map the failed scenes of a store once more."""
+    """Try the failed scenes of a store once more."""
     from calfin_cloud.pipeline import retry_failed
 
     with _workers(options, "scenes mapped") as (client, on_batch):
