@@ -47,8 +47,8 @@ from calfin_cloud.storage import (
 from calfin_cloud.timeseries import flag_fronts
 
 MOST_PICTURES = 2000
-PICTURE_PX = 640  # longest side, as the page shows it; AVIF of it is some 17 kB, half of WebP that looks the same
-PICTURE_QUALITY, PICTURE_SPEED = 45, 9
+PICTURE_PX = 640  # longest side, as the page shows it; AVIF of it is some 13 kB, half of WebP that looks alike
+PICTURE_QUALITY, PICTURE_SPEED = 40, 9
 FLAGGED = ("score", "flags", "flag_details")
 NAMES_IN_TITLE = 5
 LONLAT_PLACES = 5  # decimals of a degree: a metre
@@ -71,7 +71,7 @@ def write_report(
     one; two dates side by side; the positions and the mean year with their uncertainty; doubtful fronts, rejected
     candidates, scenes without a front and why; what made it all, and downloads. It opens from disk without a network,
     and can be copied to any web server or bucket. In the page a person accepts, rejects and redraws fronts and saves
-    the verdicts for `calfin review --apply`. Its lines, those of `fronts.geojson` too, are simplified by a third of a
+    the verdicts for `calfin review --apply`. Its lines, those of `fronts.geojson` too, are simplified by half a
     pixel; the store has every vertex.
 
     Parameters
@@ -207,12 +207,21 @@ def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Pa
         found = found[[*(c for c in DOWNLOADED if c in found), "geometry"]].round({"length_m": 1, "confidence": 3})
         found.geometry = found.simplify(SIMPLIFY_PX * plain.loc[found.index, "resolution_m"].to_numpy())
         found.to_file(folder / "fronts.geojson", driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
+        _squeeze(folder / "fronts.geojson")
     else:
         (folder / "fronts.geojson").write_text('{"type": "FeatureCollection", "features": []}\n')
     if series is None:
         return ["fronts.geojson", "scenes.csv"]
     for name in ("positions", "rates", "yearly", "seasonal"):
-        write_csv(getattr(series, name), folder / f"{name}.csv")
+        write_csv(getattr(series, name).round(3), folder / f"{name}.csv")
     doubtful = plain[plain["flags"] != ""]
     write_csv(doubtful[["key", "front", *FLAGGED]], folder / "flags.csv")
     return ["fronts.geojson", "scenes.csv", "positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv"]
+
+
+def _squeeze(path: Path) -> None:
+    """Write GeoJSON again without spaces and empty properties, a third of what GDAL writes."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for feature in content["features"]:
+        feature["properties"] = {k: v for k, v in feature["properties"].items() if v not in (None, "")}
+    path.write_text(json.dumps(content, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
