@@ -3,7 +3,7 @@
 # Byte code is made once: without it each of the many processes of the tests compiles TensorFlow and pandas for 10 s.
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: setup format check test test-all tools notebooks demo clean
+.PHONY: setup format check test test-all tools notebooks docs dist demo clean
 
 setup: .venv/ready
 
@@ -33,8 +33,22 @@ test-all: setup
 tools:
 	deploy/tools.sh
 
-notebooks: setup
-	$(BIN)/pytest --nbmake --nbmake-timeout=300 notebooks
+# The executed copies, with their pictures, are the gallery of `make docs`.
+notebooks: docs/gallery/executed
+
+docs/gallery/executed: .venv/ready $(wildcard notebooks/*.ipynb)
+	rm -rf docs/gallery && mkdir docs/gallery && cp notebooks/*.ipynb docs/gallery
+	$(BIN)/pytest --nbmake --nbmake-timeout=300 --overwrite docs/gallery
+	touch $@
+
+docs: notebooks
+	rm -rf docs/_build docs/generated
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/check.py docs/_build/html
+
+dist: setup
+	rm -rf dist && $(BIN)/python -m build --no-isolation
+	deploy/try_wheel.sh $(BIN)/python dist
 
 demo: setup
 	rm -rf demo
@@ -43,4 +57,4 @@ demo: setup
 	  --store demo/store --reference demo/scenes/truth.parquet
 
 clean:
-	rm -rf .venv demo dist
+	rm -rf .venv demo dist docs/_build docs/gallery docs/generated

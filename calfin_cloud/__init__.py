@@ -1,8 +1,10 @@
 """Glacier calving fronts from satellite scenes: the public names. Each is loaded when it is first used."""
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+_load, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "domains": ["Domain", "box_grid", "domains_from_termini", "read_domains", "write_domains"],
@@ -43,3 +45,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training": ["TrainingSettings", "fit"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
+    if name == "__version__":  # looked up when it is asked for, in what pip has installed
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("calfin-cloud")
+    return _load(name)

@@ -117,7 +117,7 @@ class Domain:
 
     @property
     def crs(self) -> str:
-        """CRS of grid, fjord boundary, centreline and fronts, as `EPSG:n` where it has a code."""
+        """CRS of grid, fjord boundary, centreline and fronts, an EPSG code where it has one."""
         return str(self.grid.crs)
 
     @property

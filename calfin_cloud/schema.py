@@ -67,40 +67,40 @@ UNSEEN = ("cloudy", "nodata", "flat", *FAILURES)
 
 FRONT_SCHEMA = pa.schema(
     [
-        ("key", pa.string()),  # scene and domain: what `time` is not, unique
-        ("domain", pa.string()),
-        ("scene_id", pa.string()),
+        ("key", pa.string()),  # domain and scene, `DOMAIN/SCENE`: unique, which `datetime` is not
+        ("domain", pa.string()),  # name of the domain
+        ("scene_id", pa.string()),  # id of the scene in its catalogue
         ("front", pa.int16()),  # number within the scene, 0 first; -1 for a scene without one
-        ("glacier_id", pa.string()),
-        ("datetime", pa.timestamp("us", tz="UTC")),
-        ("platform", pa.string()),
-        ("collection", pa.string()),
-        ("state", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
+        ("glacier_id", pa.string()),  # id of the glacier, as the domain says it
+        ("datetime", pa.timestamp("us", tz="UTC")),  # when the scene was taken
+        ("platform", pa.string()),  # satellite
+        ("collection", pa.string()),  # collection of the catalogue
+        ("state", pa.string()),  # `front`, `no_front` or `failed`
+        ("reason", pa.string()),  # why there is no front, a code; empty with a front
+        ("detail", pa.string()),  # what was measured or got, in words
         ("quality_flag", pa.int16()),  # CALFIN's: 10 automatic, 13 automatic on Landsat 7 SLC-off
         ("length_m", pa.float64()),  # on the ground, as every length in m: the distortion of the map is taken out
         ("confidence", pa.float64()),  # mean edge probability along the front, 0 to 1
         ("least_confidence", pa.float64()),  # least edge probability along it
-        ("traced_by", pa.string()),  # "guided" by a known terminus, by "neighbours" in time, or "free"
+        ("traced_by", pa.string()),  # `guided` by a known terminus, by `neighbours` in time, or `free`
         ("guide_distance_m", pa.float64()),  # mean distance to that terminus; NaN where none is known
-        ("ends", pa.string()),  # why it ends there, on either side: "corridor", "faint", "turned", "wall"
-        # Half-widths on the ground that hold the truth in 68 % and 95 % of the cases: of its mean distance, of each
-        # vertex; NaN and empty for weights without a calibration.
+        ("ends", pa.string()),  # why it ends there, on either side: `corridor`, `faint`, `turned`, `wall`
+        # half-width on the ground that holds the front's mean distance to the truth in 68 % of the cases; NaN for
+        # weights without a calibration
         ("sigma_m", pa.float64()),
-        ("half95_m", pa.float64()),
-        ("vertex_sigma_m", pa.list_(pa.float32())),
+        ("half95_m", pa.float64()),  # the same in 95 % of the cases
+        ("vertex_sigma_m", pa.list_(pa.float32())),  # the same of each vertex, in 68 %; empty without a calibration
         ("score", pa.float64()),  # 0 to 1: probability that the mean distance is below 2.5 px of a 256 px frame
-        ("score_reasons", pa.string()),
-        # What cut the front out of the coastline: "fjord_boundary" (drawn by hand), "dates" (walls are what never
-        # changes), "ice_mask" (given by the user), "scene" (its own ice mask), "none"; "" without a front.
+        ("score_reasons", pa.string()),  # what costs the score most
+        # what cut the front out of the coastline: `fjord_boundary` (drawn by hand), `dates` (walls are what never
+        # changes), `ice_mask` (given by the user), `scene` (its own ice mask), `none`; empty without a front
         ("isolation", pa.string()),
-        ("cloud_fraction", pa.float64()),
-        ("nodata_fraction", pa.float64()),
-        ("slc_off_fraction", pa.float64()),
+        ("cloud_fraction", pa.float64()),  # part of the domain under cloud
+        ("nodata_fraction", pa.float64()),  # part of the domain without data
+        ("slc_off_fraction", pa.float64()),  # part of the domain in stripes of Landsat 7 that were looked across
         ("resolution_m", pa.float64()),  # side of a pixel on the map
-        ("model", pa.string()),
-        ("code", pa.string()),
+        ("model", pa.string()),  # networks with the digests of their weights
+        ("code", pa.string()),  # version of calfin_cloud, and the engine that ran the network
     ]
 )
 """Columns of the fronts table before its geometry (LineString in the domain CRS, or None)."""
@@ -112,16 +112,16 @@ NO_FRONT |= dict.fromkeys(("length_m", "confidence", "sigma_m", "half95_m", "sco
 
 REJECTED_SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
-        ("domain", pa.string()),
-        ("scene_id", pa.string()),
+        ("key", pa.string()),  # domain and scene, `DOMAIN/SCENE`
+        ("domain", pa.string()),  # name of the domain
+        ("scene_id", pa.string()),  # id of the scene in its catalogue
         ("candidate", pa.int16()),  # number within the scene, 0 first
-        ("datetime", pa.timestamp("us", tz="UTC")),
+        ("datetime", pa.timestamp("us", tz="UTC")),  # when the scene was taken
         ("filter", pa.string()),  # which one rejected it
         ("reason", pa.string()),  # a code of REASONS, never the empty one
         ("value", pa.float64()),  # what the filter measured
         ("limit", pa.float64()),  # what it asks for
-        ("detail", pa.string()),
+        ("detail", pa.string()),  # both in words
     ]
 )
 """Columns of the table of rejected candidates before its geometry (LineString in the domain CRS)."""
@@ -140,16 +140,16 @@ POLYGON_REASONS = {
 
 POLYGON_SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
-        ("domain", pa.string()),
-        ("scene_id", pa.string()),
-        ("glacier_id", pa.string()),
-        ("datetime", pa.timestamp("us", tz="UTC")),
-        ("platform", pa.string()),
-        ("kind", pa.string()),  # of POLYGON_KINDS
-        ("fjord", pa.string()),  # whose walls close the front: "fjord_boundary", "dates", "ice_mask" or "scene"
-        ("reason", pa.string()),  # a code of POLYGON_REASONS, empty with a polygon
-        ("detail", pa.string()),
+        ("key", pa.string()),  # domain and scene, `DOMAIN/SCENE`
+        ("domain", pa.string()),  # name of the domain
+        ("scene_id", pa.string()),  # id of the scene in its catalogue
+        ("glacier_id", pa.string()),  # id of the glacier, as the domain says it
+        ("datetime", pa.timestamp("us", tz="UTC")),  # when the scene was taken
+        ("platform", pa.string()),  # satellite
+        ("kind", pa.string()),  # `ocean` or `ice`
+        ("fjord", pa.string()),  # whose walls close the front: `fjord_boundary`, `dates`, `ice_mask` or `scene`
+        ("reason", pa.string()),  # why there is none, a code; empty with a polygon
+        ("detail", pa.string()),  # what was measured, in words
         ("area_m2", pa.float64()),  # on the ground
     ]
 )

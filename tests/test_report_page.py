@@ -20,7 +20,7 @@ from calfin_cloud.cli import main
 from calfin_cloud.domains import read_domains, write_domains
 from calfin_cloud.results import explore, reviewed_fronts
 from calfin_cloud.sample import write_sample
-from calfin_cloud.storage import read_fronts, write_flags
+from calfin_cloud.storage import read_fronts, read_places, read_scene_grey, read_store_domains, write_flags
 
 DOUBT = ["key", "branch", "flag", "detail"]
 FIRST, SECOND = "Painted-Glacier", "Other-Glacier"
@@ -432,7 +432,32 @@ def test_the_downloaded_fronts_are_in_longitude_and_latitude(folder):
     stored = stored[stored["state"] == "front"].set_index("key")
     back = table.set_index("key").to_crs(stored.crs)
     assert set(back.index) == set(stored.index)
-    assert all(back.loc[key, "geometry"].hausdorff_distance(stored.loc[key, "geometry"]) < 0.5 for key in stored.index)
+    apart = [back.loc[key, "geometry"].hausdorff_distance(stored.loc[key, "geometry"]) for key in stored.index]
+    assert max(apart) < 30 / 2 + 1, "simplified by half a pixel, rounded to a metre"
+    assert table.get_coordinates().shape[0] < stored.get_coordinates().shape[0] / 4
+    everything = pd.read_csv(folder / "report" / "scenes.csv")
+    assert set(table["key"] + table["front"].astype(str)) <= set(everything["key"] + everything["front"].astype(str))
+
+
+def test_pictures_are_small_and_show_what_the_scene_shows(folder):
+    pictures = sorted((folder / "report" / "pictures").rglob("*.avif"))
+    assert len(pictures) == 8
+    store = str(folder / "store")
+    (first, *_) = read_store_domains(store)
+    by_time = read_fronts(store).query("domain == @first.name").drop_duplicates("key").sort_values("datetime")
+    places = read_places(store, first.name)
+    for path, scene in zip(pictures[:4], by_time["scene_id"], strict=True):
+        grey, shown = read_scene_grey(store, first.name, places[scene]), np.asarray(Image.open(path).convert("L"))
+        assert shown.shape == grey.shape
+        assert np.abs(shown.astype(int) - grey).mean() < 8, "grey levels of 256"
+        assert path.stat().st_size < grey.size / 10, "bytes"
+
+
+def test_scenes_are_named_once_in_the_data_of_a_glacier(folder):
+    for path in (folder / "report" / "data").glob("0*.js"):
+        names = json.loads(path.read_text().partition(", ")[2].removesuffix(");\n"))["scenes"]
+        assert names
+        assert {name: path.read_text().count(name) for name in names} == dict.fromkeys(names, 1)
 
 
 def test_the_map_of_a_notebook_is_the_whole_page_in_a_frame_of_its_own(folder, tmp_path):

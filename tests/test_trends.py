@@ -218,6 +218,15 @@ def test_areas_sum_to_what_glaciers_changed_from_first_to_last_and_means_too_whe
     assert end_of(regional_change(pd.concat(together), {}))["change_m"] == pytest.approx(total / len(drawn), abs=0.01)
 
 
+def test_regions_of_glaciers_with_one_front_each_have_no_month():
+    alone = series([500], ["2015-06-01"], glacier="a")
+    assert regional_change(alone, {"a": "NW"}).empty
+    moved = series([0, -100], ["2014-01-01", "2016-01-01"], glacier="b")
+    table = regional_change(pd.concat([alone, moved]), {"a": "NW", "b": "NE"})
+    assert set(table["region"]) == {"NE", "all"}
+    assert end_of(table)["change_m"] == pytest.approx(-100, abs=0.01)
+
+
 def test_glaciers_enter_and_leave_without_a_jump():
     early = series([0, -1000], ["2010-01-01", "2015-01-01"], glacier="a")
     late = series([9000, 8800], ["2014-01-01", "2016-01-01"], glacier="b")

@@ -18,7 +18,7 @@ CLEAR_PERCENT = 20.0
 
 
 def domains(options: argparse.Namespace) -> int:
-    """Make domains of glaciers by name, of a point, a box, or around the termini of a file; say what may be wrong."""
+    """Make domains: by the name of a glacier, a point, a box, or the termini of a file; say what may be wrong."""
     from calfin_cloud.domains import write_domains
     from calfin_cloud.glaciers import check_place, read_glaciers
 
@@ -122,7 +122,7 @@ def _numbers(text: str, count: int, form: str) -> list[float]:
 
 
 def fjords(options: argparse.Namespace) -> int:
-    """Tell domains more of their place: fjord boundaries, maps of ice and ocean, known termini."""
+    """Add to domains what is known of their place: fjord boundaries, maps of ice and ocean, known termini."""
     import geopandas as gpd
 
     from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
@@ -171,20 +171,27 @@ def add_domains(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--point", metavar="LON,LAT", help="a square around a point, in degrees")
     what.add_argument("--bbox", metavar="W,S,E,N", help="a box in degrees")
-    what.add_argument("--from-termini", metavar="VECTOR_FILE", help="one domain a glacier id around these lines")
+    what.add_argument("--from-termini", metavar="VECTOR_FILE", help="one domain per glacier id, around these lines")
     what.add_argument("--list", action="store_true", help="print the index of glaciers")
     parser.add_argument("--out", type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
-    parser.add_argument("--name", default="", help="of the domain of --point or --bbox (default: its place)")
+    parser.add_argument(
+        "--name", default="", help="name of the domain of --point or --bbox (default: made of its place)"
+    )
     parser.add_argument("--size-km", type=float, default=20.0, metavar="KM", help="side for --point (default 20)")
     parser.add_argument("--id-column", metavar="NAME", help="column with the glacier id, where it is not recognised")
     parser.add_argument("--resolution", type=float, default=30.0, metavar="M", help="pixel side in metres (default 30)")
-    parser.add_argument("--margin", type=float, default=0.75, help="room on either side, in fronts (default 0.75)")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.75,
+        help="room on either side of the terminus, in widths of the front (default 0.75)",
+    )
     parser.add_argument("--crs", help="CRS of the domains (default: EPSG:3413, EPSG:3031 or UTM, by place)")
     parser.add_argument(
         "--preview",
         type=Path,
         metavar="HTML",
-        help="write a page with box, termini and checks; of several domains, one each, FILE-NAME.html",
+        help="write a page with box, termini and checks; with several domains one page each, FILE-NAME.html",
     )
     parser.add_argument("--catalog", metavar="NAME_OR_URL", help="show its newest clear scene in the preview")
     parser.add_argument("--period", metavar="A/B", help="days, months or years of that scene, e.g. 2019-06/2019-09")

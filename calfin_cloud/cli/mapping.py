@@ -26,7 +26,7 @@ MOST_ROWS = 200  # of the table that is printed
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Write a sample to try things on: a synthetic glacier with its true fronts, or with --real a real scene."""
+    """Make something to try things on: a synthetic glacier with its true fronts, or with --real a real scene."""
     from calfin_cloud.sample import write_real_sample, write_sample
 
     if options.real:
@@ -42,7 +42,7 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def search(options: argparse.Namespace) -> int:
-    """List the scenes of each domain, one a line, tab-separated; or freeze them into a catalogue of their own."""
+    """List the scenes of each domain, one per line, separated by tabs; or freeze them into a catalogue of their own."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.scenes import freeze_scenes
 
@@ -76,7 +76,7 @@ def search(options: argparse.Namespace) -> int:
 
 
 def map_(options: argparse.Namespace) -> int:
-    """Map calving fronts into a store; print the table of scenes, the counts and the call of the report."""
+    """Map calving fronts into a store; print the table of scenes, the counts, and how to see them as a map."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.evaluation import compare_fronts, skill_of
     from calfin_cloud.pipeline import check_wanted, map_fronts, of_shard, recompute_changed, retry_failed
@@ -139,7 +139,7 @@ def merge(options: argparse.Namespace) -> int:
 
 
 def retrace(options: argparse.Namespace) -> int:
-    """Trace the fronts of a store anew from its masks where settings or domains have changed."""
+    """Trace the fronts of a store again from its masks, where settings or domains have changed."""
     from calfin_cloud.domains import read_domains
     from calfin_cloud.pipeline import VARIANTS, retrace_fronts, settings_from
     from calfin_cloud.storage import before_change, count_scenes
@@ -166,7 +166,7 @@ def retrace(options: argparse.Namespace) -> int:
 
 
 def trace(options: argparse.Namespace) -> int:
-    """Trace fronts in plain images, in pixel coordinates."""
+    """Trace fronts in plain images; the result is in pixel coordinates."""
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import VARIANTS, trace_image, write_image_fronts
 
@@ -226,7 +226,7 @@ def compact(options: argparse.Namespace) -> int:
 
 
 def retry(options: argparse.Namespace) -> int:
-    """Map the failed scenes of a store once more."""
+    """Try the failed scenes of a store once more."""
     from calfin_cloud.pipeline import retry_failed
     from calfin_cloud.storage import count_scenes
 

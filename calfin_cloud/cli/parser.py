@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import calfin_cloud
 from calfin_cloud.cli import domains, mapping, planning, results, training
 from calfin_cloud.cli.searching import FEW_SCENES
 
@@ -18,8 +18,10 @@ VARIANTS = (*TRACED, "once")
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all verbs."""
-    parser = argparse.ArgumentParser(prog="calfin", description="Calving fronts from satellite scenes.")
-    parser.add_argument("--version", action="version", version=f"calfin {version('calfin-cloud')}")
+    parser = argparse.ArgumentParser(
+        prog="calfin", description="Map the calving fronts of glaciers in satellite scenes."
+    )
+    parser.add_argument("--version", action="version", version=f"calfin {calfin_cloud.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (run, add_flags, *examples) in VERBS.items():
         text = (run.__doc__ or "").strip()
@@ -57,7 +59,9 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write the catalogue, scenes and truth into")
     parser.add_argument("--real", action="store_true", help="a real Landsat scene of Harald Moltke Brae instead")
     parser.add_argument("--scenes", type=int, default=12, metavar="N", help="number of scenes (default 12)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed is another glacier (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="another seed makes another glacier (default 0)"
+    )
     parser.add_argument(
         "--features", action="store_true", help="paint icebergs, sea ice, melange and plumes too, with their truth"
     )
@@ -82,22 +86,22 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
     parser.set_defaults(images=None)
     if images:
         _many(source, "--images", "GeoTIFFs in place of a catalogue", metavar="GEOTIFF")
-        _many(parser, "--datetime", "when the images were taken, one for all or one each", metavar="DATE")
-        parser.add_argument("--platform", default="unknown", help="satellite of the images (default unknown)")
+        _many(parser, "--datetime", "when the images were taken: one date for all, or one each", metavar="DATE")
+        parser.add_argument("--platform", default="unknown", help="satellite that took the images (default unknown)")
     parser.add_argument("--domains", required=required, metavar="FILE", help="domain file, see `calfin domains`")
-    _many(parser, "--domain", "only the domains of these names", metavar="NAME")
+    _many(parser, "--domain", "only the domains with these names", metavar="NAME")
     parser.add_argument(
         "--period",
         metavar="A/B",
-        help="days, months or years, e.g. 2019-06/2019-09; last-30-days; newest-30-days, from so long before the "
-        "newest scene of the store on",
+        help="days, months or years, e.g. 2019-06/2019-09; last-30-days; newest-30-days counts back from the newest "
+        "scene of the store",
     )
     _many(parser, "--collections", "only these collections", metavar="ID")
     parser.add_argument(
         "--max-scene-cloud",
         type=float,
         metavar="PERCENT",
-        help="skip items whose eo:cloud_cover is above (default: none)",
+        help="skip scenes of which the catalogue says that more is cloudy (eo:cloud_cover; default: skip none)",
     )
 
 
@@ -109,12 +113,12 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recompute",
         action="store_true",
-        help="first map scenes again whose item has changed since, or all if model or settings have",
+        help="first map scenes again: those whose item has changed since, or all if model or settings have changed",
     )
     parser.add_argument(
         "--retry",
         action="store_true",
-        help="first try failed scenes again that are due: three times, ever further apart",
+        help="first try failed scenes again that are due: three times, at growing intervals",
     )
     parser.add_argument(
         "--fail-above",
@@ -130,7 +134,7 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         help="map the Kth of N shares of the glaciers, into STORE/shards/K-of-N; `calfin merge STORE` makes them one",
     )
     parser.add_argument(
-        "--reference", metavar="FILE", help="hand-drawn fronts: their distances go into table and report"
+        "--reference", metavar="FILE", help="hand-drawn fronts: distances to them go into the table and the report"
     )
 
 
@@ -147,18 +151,28 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=("auto", "keras", "keras-bfloat16", "openvino"),
         help="what runs the network (default auto: openvino where there is no GPU, if the weights come with a file for "
-        "it); the fronts are the same; bfloat16 is quicker on a GPU, and moves fronts by little",
+        "it); the fronts are the same; bfloat16 is faster on a GPU and moves fronts slightly",
     )
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Add what decides the results of a run, and their batches."""
     _add_network(parser)
-    parser.add_argument("--batch-size", type=int, default=32, help="scenes that are written together (default 32)")
     parser.add_argument(
-        "--max-cloud", type=float, default=0.15, help="cloudy above this part of the domain (default 0.15)"
+        "--batch-size", type=int, default=32, help="number of scenes that are written together (default 32)"
     )
-    parser.add_argument("--max-nodata", type=float, default=0.25, help="nodata above this part (default 0.25)")
+    parser.add_argument(
+        "--max-cloud",
+        type=float,
+        default=0.15,
+        help="leave out scenes with more of the domain under cloud (default 0.15)",
+    )
+    parser.add_argument(
+        "--max-nodata",
+        type=float,
+        default=0.25,
+        help="leave out scenes with more of the domain without data (default 0.25)",
+    )
     _many(
         parser,
         "--features",
@@ -171,7 +185,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=True)
-    parser.add_argument("--store", metavar="URI", help="store of the run, whose scenes are left out")
+    parser.add_argument("--store", metavar="URI", help="store of the run: scenes that it has already are left out")
     _add_settings(parser)
     _add_cluster(parser)
     parser.add_argument(
@@ -179,16 +193,16 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=12,
         metavar="N",
-        help="scenes to map as a trial, and four times as many to read (default 12)",
+        help="number of scenes to map as a trial; four times as many are read (default 12)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed tries others (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed tries other scenes (default 0)")
     for name, of in planning.PRICES.items():
         parser.add_argument(f"--price-{name}", type=float, default=0.0, metavar="X", help=f"price of {of} (default 0)")
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=False, required=False)
-    parser.add_argument("--store", metavar="URI", help="check that it can be written, or gone on with")
+    parser.add_argument("--store", metavar="URI", help="check that it can be written, or continued")
     _add_settings(parser)
     _add_cluster(parser)
 
@@ -264,7 +278,7 @@ def _add_retrace(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
     parser.add_argument("--variant", choices=TRACED, help="settings of the tracing (default: as mapped)")
-    parser.add_argument("--all", action="store_true", help="all scenes, also where nothing has changed")
+    parser.add_argument("--all", action="store_true", help="trace all scenes, even where nothing has changed")
     parser.add_argument("--back", action="store_true", help="undo a `calfin retrace` that was stopped half way")
     _add_cluster(parser)
 
@@ -287,7 +301,11 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
 def _add_compact(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument(
-        "--scenes", type=int, default=4096, metavar="N", help="merge files until one has so many scenes (default 4096)"
+        "--scenes",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="merge files into ones of up to this many scenes (default 4096)",
     )
 
 
@@ -295,7 +313,9 @@ def _add_fjords(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domains", required=True, metavar="FILE", help="domain file, see `calfin domains`")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
     parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
-    parser.add_argument("--store", metavar="URI", help="derive the others from the scenes of this store")
+    parser.add_argument(
+        "--store", metavar="URI", help="derive the fjord boundaries of the other domains from the scenes of this store"
+    )
     parser.add_argument(
         "--ice-mask", metavar="FILE", help="polygons of all glacier ice: fronts lie near it, land beside it is wall"
     )
@@ -312,7 +332,7 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
         "--sensor",
         default="unknown",
         choices=("optical", "sar", "unknown"),
-        help="what took the images, which decides how fronts along coasts are doubted (default unknown)",
+        help="kind of sensor that took the images; it decides how fronts along coasts are doubted (default unknown)",
     )
     _add_network(parser)
 
@@ -333,28 +353,30 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
     )
-    parser.add_argument("--name", default="calfin", help="of the weights (default calfin)")
+    parser.add_argument("--name", default="calfin", help="name of the weights (default calfin)")
     parser.add_argument(
         "--recipe",
         default="default",
         choices=("default", "calfin"),
-        help="where the other flags say nothing: ours (default), or that of CALFIN's release",
+        help="settings where the other flags say nothing: ours (default), or those of CALFIN's release",
     )
     parser.add_argument(
         "--architecture",
         choices=("calfin", "efficient", "unet", "unet-4"),
         help="CALFIN-NN, a U-Net on EfficientNet-Lite0, or the U-Net of Mohajerani with two or four levels",
     )
-    parser.add_argument("--width", type=float, help="part of the network's filters")
-    parser.add_argument("--steps", type=int, help="end after so many batches")
-    parser.add_argument("--minutes", type=float, help="end after so many minutes")
-    parser.add_argument("--painted", type=int, metavar="N", help="painted scenes to train on too")
+    parser.add_argument("--width", type=float, help="factor on the number of the network's filters")
+    parser.add_argument("--steps", type=int, help="stop after this many batches")
+    parser.add_argument("--minutes", type=float, help="stop after this many minutes")
+    parser.add_argument("--painted", type=int, metavar="N", help="number of synthetic scenes to train on as well")
     parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
     parser.add_argument("--learning-rate", type=float, help="highest learning rate")
     parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
-    parser.add_argument("--rock", action="store_true", help="learn a mask of rock too, which helps with fjord walls")
+    parser.add_argument(
+        "--rock", action="store_true", help="learn a mask of rock as well, which helps with fjord walls"
+    )
     parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
-    parser.add_argument("--seed", type=int, help="of weights and patches")
+    parser.add_argument("--seed", type=int, help="seed of weights and patches")
     _many(parser, "--leave-out", "validate on these glaciers in place of Kangerlussuaq and Crane", metavar="NAME")
 
 

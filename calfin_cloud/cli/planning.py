@@ -27,7 +27,7 @@ PRICES = {
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Tell scenes, bytes, tasks, minutes and cost of a run before it, from a few scenes that are tried."""
+    """Predict scenes, bytes, tasks, minutes and cost of a run from a few scenes that are tried."""
     import psutil
 
     from calfin_cloud.cli.mapping import connected, finder, settings_of

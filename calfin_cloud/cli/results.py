@@ -158,7 +158,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def review(options: argparse.Namespace) -> int:
-    """Keep what people said of fronts, beside the automatic ones; write pairs to train on of those they vouch for."""
+    """Keep what people said of fronts beside the automatic ones; write training pairs from those they vouch for."""
     from calfin_cloud.results import (
         apply_verdicts,
         orphaned_verdicts,
@@ -212,7 +212,7 @@ def reconcile(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print where the fronts of one scene are from: file, checksum, network, settings, verdicts; save its picture."""
+    """Print where the fronts of one scene come from: file, checksum, network, settings, verdicts; save its picture."""
     from calfin_cloud.results import lineage_of
     from calfin_cloud.storage import read_picture
 
@@ -313,17 +313,17 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
         action="extend",
         required=True,
         choices=("calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "calfin-ts", "stac"),
-        help="one or more of these",
+        help="formats to write, one or more",
     )
     parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")
     parser.add_argument("--names", metavar="CSV", help="columns domain, GrnlndcN, OfficialN, AltName, RefName")
-    parser.add_argument("--version", default="1.0", help="of the data, in file names (default 1.0)")
+    parser.add_argument("--version", default="1.0", help="version of the data, in file names (default 1.0)")
     parser.add_argument(
         "--carry",
         type=int,
         default=0,
         metavar="MONTHS",
-        help="icemask: months without a scene take the ice of up to so many months before (default 0: they stay empty)",
+        help="icemask: months without a scene take the ice of up to this many months before (default 0: none)",
     )
     parser.add_argument(
         "--mesh",
@@ -339,16 +339,24 @@ def add_report(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin report`."""
     parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
-    parser.add_argument("--title", default="", help="of the page")
-    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help="most pictures (default 2000)")
-    parser.add_argument("--reference", metavar="FILE", help="fronts drawn by hand: a layer of their own")
+    parser.add_argument("--title", default="", help="title of the page (default: the names of the glaciers)")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="most pictures to include, of the latest scenes (default 2000)",
+    )
+    parser.add_argument("--reference", metavar="FILE", help="hand-drawn fronts, shown as a layer of their own")
 
 
 def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin review`."""
     parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
     parser.add_argument("--apply", type=Path, metavar="FILE", help="verdicts, as the report saves them")
-    parser.add_argument("--training", type=Path, metavar="DIR", help="write these scenes for `calfin train`")
+    parser.add_argument(
+        "--training", type=Path, metavar="DIR", help="write reviewed scenes for `calfin train` into this folder"
+    )
 
 
 def add_reconcile(parser: Any) -> None:  # noqa: ANN401 - argparse's own types

@@ -14,7 +14,7 @@ TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a network on labelled image sets; run again after an interruption, it resumes."""
+    """Train a network on labelled image sets; the same call resumes a training that was interrupted."""
     from calfin_cloud.training import RECIPES, fit
 
     changes = {name: getattr(options, name) for name in TRAINING_FLAGS if getattr(options, name) is not None}

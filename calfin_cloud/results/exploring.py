@@ -129,11 +129,11 @@ def _script(folder: Path, name: str) -> str:
 
 def _glacier(folder: Path, name: str) -> str:
     """Address that holds the data of a glacier, its pictures within; it ends with the name, by which the page goes."""
-    text = re.sub(
-        r'"(pictures/[^"]+\.webp)"',
-        lambda m: json.dumps(_address("image/webp", (folder / m[1]).read_bytes())),
-        _text(folder / name),
-    )
+    before, _, rest = _text(folder / name).partition(", ")
+    data = json.loads(rest.removesuffix(");\n"))
+    shown = folder / "pictures" / f"{data['number']:05}"
+    data["embedded"] = {n: _address("image/avif", (shown / f"{n:05}.avif").read_bytes()) for n in data["pictures"]}
+    text = f"{before}, {json.dumps(data, separators=(',', ':'))});"
     return f"{_address('text/javascript', text.encode())}#{Path(name).name}"
 
 

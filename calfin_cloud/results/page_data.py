@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import geopandas as gpd
@@ -14,7 +14,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.land import packed
 from calfin_cloud.results.series import Series
 
-SIMPLIFY_PX = 0.3
+SIMPLIFY_PX = 0.5
 FACTS = ("score", "flags", "flag_details", "sigma_m", "length_m", "quality_flag", "verdict", "score_reasons")
 POINT = ("key", "datetime", "change_m", "sigma_m")
 MOST_SPARKS = 40  # points of the small line in the list of glaciers
@@ -82,25 +82,42 @@ def glacier_line(domain: Domain, tables: Shown, number: int) -> dict[str, Any]:
     }
 
 
+def scenes_of(tables: Shown) -> pd.DataFrame:
+    """Scenes of a domain by time: `key` and `scene_id`; the page calls each by its place among them."""
+    return tables.fronts.drop_duplicates("key").sort_values(["datetime", "key"])[["key", "scene_id"]]
+
+
 def glacier_data(
     domain: Domain,
     tables: Shown,
-    pictures: Mapping[str, str],
+    pictures: Sequence[int],
     number: int,
     features: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Gather all that the page shows of one domain; lines are those of `packed`, in m of the store's CRS.
 
+    Scenes, which have long names, are called by their place in `scenes`, those with a picture in `pictures` too.
     `features` are those of `seaward.page_features`, where the store has any.
     """
     found = tables.fronts[tables.fronts["state"] == "front"].sort_values(["datetime", "front"])
     without = tables.fronts[tables.fronts["state"] != "front"].sort_values("datetime")
     tolerance = SIMPLIFY_PX * domain.resolution_m
+    scenes = scenes_of(tables)
+    places = {key: place for place, key in enumerate(scenes["key"])}
     return {
         "number": number,
-        "fronts": [_front_data(row, tolerance) for row in found.to_dict("records")],
+        "domain": domain.name,
+        "scenes": scenes["scene_id"].tolist(),
+        "fronts": [_front_data(row, places, tolerance) for row in found.to_dict("records")],
         "candidates": [
-            [row.key, f"{row.datetime:%Y-%m-%d}", row.reason, row.filter, row.detail, _line(row.geometry, tolerance)]
+            [
+                places[row.key],
+                f"{row.datetime:%Y-%m-%d}",
+                row.reason,
+                row.filter,
+                row.detail,
+                _line(row.geometry, tolerance),
+            ]
             for row in tables.rejected.itertuples()
         ],
         "references": [
@@ -109,12 +126,12 @@ def glacier_data(
             for part in shapely.get_parts(row.geometry)
         ],
         "without": [
-            [row.scene_id, f"{row.datetime:%Y-%m-%d}", row.platform, row.state, row.reason, row.detail]
+            [places[row.key], f"{row.datetime:%Y-%m-%d}", row.platform, row.state, row.reason, row.detail]
             for row in without.itertuples()
         ],
-        "positions": _positions(tables.positions),
+        "positions": _positions(tables.positions, places),
         "seasonal": _seasonal(tables.seasonal),
-        "pictures": dict(pictures),
+        "pictures": list(pictures),
         **({"features": dict(features)} if features else {}),
     }
 
@@ -127,11 +144,10 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
     return value
 
 
-def _front_data(row: Mapping[Any, Any], tolerance: float) -> dict[str, Any]:
+def _front_data(row: Mapping[Any, Any], places: Mapping[str, int], tolerance: float) -> dict[str, Any]:
     facts = {name: plain(row[name]) for name in FACTS if name in row and plain(row[name]) not in (None, "")}
     return {
-        "key": row["key"],
-        "scene": row["scene_id"],
+        "scene": places[row["key"]],
         "front": int(row["front"]),
         "date": f"{row['datetime']:%Y-%m-%d}",
         "time": f"{row['datetime']:%H:%M}",
@@ -145,13 +161,13 @@ def _line(line: Any, tolerance: float) -> list[int]:  # noqa: ANN401 - a shapely
     return packed(shapely.get_coordinates(line.simplify(tolerance)))
 
 
-def _positions(positions: pd.DataFrame) -> list[dict[str, Any]]:
-    """Positions by branch: key, date, advance since the start and its uncertainty, in m."""
+def _positions(positions: pd.DataFrame, places: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Positions by branch: scene, date, advance since the start and its uncertainty, in m."""
     return [
         {
             "branch": str(branch),
             "points": [
-                [key, f"{when:%Y-%m-%d}", plain(change), plain(sigma)]
+                [places[key], f"{when:%Y-%m-%d}", plain(change), plain(sigma)]
                 for key, when, change, sigma in zip(*(part.sort_values("datetime")[c] for c in POINT), strict=True)
             ],
         }

@@ -24,7 +24,15 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_REASONS
 from calfin_cloud.land import land_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
-from calfin_cloud.results.page_data import Shown, glacier_data, glacier_line, shown_tables, tables_of
+from calfin_cloud.results.page_data import (
+    SIMPLIFY_PX,
+    Shown,
+    glacier_data,
+    glacier_line,
+    scenes_of,
+    shown_tables,
+    tables_of,
+)
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.results.seaward import Features, features_of, flat, page_features, write_features
 from calfin_cloud.results.series import Series, measure_series, store_product
@@ -41,11 +49,14 @@ from calfin_cloud.storage import (
 from calfin_cloud.timeseries import flag_fronts
 
 MOST_PICTURES = 2000
-PICTURE_PX = 640  # longest side; WebP of it is some 30 kB
-PICTURE_QUALITY = 72
+PICTURE_PX = 640  # longest side, as the page shows it; AVIF of it is some 13 kB, half of WebP that looks alike
+PICTURE_QUALITY, PICTURE_SPEED = 40, 9
 FLAGGED = ("score", "flags", "flag_details")
 NAMES_IN_TITLE = 5
-LONLAT_PLACES = 6  # decimals of a degree: a tenth of a metre
+LONLAT_PLACES = 5  # decimals of a degree: a metre
+DOWNLOADED = ("key", "front", "glacier_id", "datetime", "platform", "quality_flag", "length_m", "confidence", "sigma_m")
+DOWNLOADED += ("half95_m", "score", "score_reasons", "traced_by", "ends", "verdict", "reviewer", *FLAGGED[1:])
+"""Columns of `fronts.geojson`; all others are in `scenes.csv`, by key and front."""
 
 
 def write_report(
@@ -62,7 +73,8 @@ def write_report(
     one; two dates side by side; the positions and the mean year with their uncertainty; doubtful fronts, rejected
     candidates, scenes without a front and why; what made it all, and downloads. It opens from disk without a network,
     and can be copied to any web server or bucket. In the page a person accepts, rejects and redraws fronts and saves
-    the verdicts for `calfin review --apply`.
+    the verdicts for `calfin review --apply`. Its lines, those of `fronts.geojson` too, are simplified by half a
+    pixel; the store has every vertex.
 
     Parameters
     ----------
@@ -169,29 +181,26 @@ def _references(given: str | Path | gpd.GeoDataFrame | None, crs: str) -> gpd.Ge
     return table.to_crs(crs)
 
 
-def _write_pictures(store: str, domain: Domain, tables: Shown, wanted: set[str], folder: Path) -> dict[str, str]:
-    """Write the 8-bit pictures of a domain's scenes; return the path of each in the report by key."""
-    places = read_places(store, domain.name)
-    names = {}
-    scenes = tables.fronts.drop_duplicates("key").sort_values("datetime")
-    for number, (key, scene) in enumerate(zip(scenes["key"], scenes["scene_id"], strict=True)):
-        if key not in wanted or scene not in places:
-            continue
-        grey = read_scene_grey(store, domain.name, places[scene])
+def _write_pictures(store: str, domain: Domain, tables: Shown, wanted: set[str], folder: Path) -> list[int]:
+    """Write the 8-bit pictures of a domain's scenes, each named by its place among them; return these places."""
+    places, written = read_places(store, domain.name), []
+    for number, (key, scene) in enumerate(scenes_of(tables).itertuples(index=False)):
+        grey = read_scene_grey(store, domain.name, places[scene]) if key in wanted and scene in places else None
         if grey is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{number:05}.webp").write_bytes(_webp(grey))
-            names[key] = f"pictures/{folder.name}/{number:05}.webp"
-    return names
+            (folder / f"{number:05}.avif").write_bytes(_avif(grey))
+            written.append(number)
+    return written
 
 
-def _webp(grey: NDArray[np.uint8]) -> bytes:
+def _avif(grey: NDArray[np.uint8]) -> bytes:
     """Picture of a scene, (y, x) uint8, at most `PICTURE_PX` on its longer side."""
     ratio = PICTURE_PX / max(grey.shape)
     size = [max(1, round(side * ratio)) for side in grey.shape[::-1]]
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if ratio < 1 else grey
     out = io.BytesIO()
-    Image.fromarray(small).convert("RGB").save(out, "WEBP", quality=PICTURE_QUALITY, method=4)
+    picture = Image.fromarray(small).convert("RGB")
+    picture.save(out, "AVIF", quality=PICTURE_QUALITY, speed=PICTURE_SPEED, subsampling="4:0:0")
     return out.getvalue()
 
 
@@ -213,13 +222,16 @@ def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Pa
     write_csv(plain.drop(columns="geometry"), folder / "scenes.csv")
     (folder / "fronts.geojson").unlink(missing_ok=True)
     if len(found):
+        found = found[[*(c for c in DOWNLOADED if c in found), "geometry"]].round({"length_m": 1, "confidence": 3})
+        found.geometry = found.simplify(SIMPLIFY_PX * plain.loc[found.index, "resolution_m"].to_numpy())
         found.to_file(folder / "fronts.geojson", driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
+        _squeeze(folder / "fronts.geojson")
     else:
         (folder / "fronts.geojson").write_text('{"type": "FeatureCollection", "features": []}\n')
     if series is None:
         return ["fronts.geojson", "scenes.csv"]
     for name in ("positions", "rates", "yearly", "seasonal"):
-        write_csv(getattr(series, name), folder / f"{name}.csv")
+        write_csv(getattr(series, name).round(3), folder / f"{name}.csv")
     doubtful = plain[plain["flags"] != ""]
     write_csv(doubtful[["key", "front", *FLAGGED]], folder / "flags.csv")
     return ["fronts.geojson", "scenes.csv", "positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv"]
@@ -239,3 +251,11 @@ def _write_features(features: Features, folder: Path) -> list[str]:
             seen.to_file(path, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
             names.append(path.name)
     return ["features.csv", *names]
+
+
+def _squeeze(path: Path) -> None:
+    """Write GeoJSON again without spaces and empty properties, a third of what GDAL writes."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for feature in content["features"]:
+        feature["properties"] = {k: v for k, v in feature["properties"].items() if v not in (None, "")}
+    path.write_text(json.dumps(content, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")

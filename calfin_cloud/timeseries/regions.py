@@ -121,8 +121,8 @@ def _region(steps: Steps, members: NDArray[np.bool_]) -> pd.DataFrame:
             "area_sigma_m2": np.sqrt((of_area**2).sum(axis=0)),
         }
     )
-    first, last = np.flatnonzero(n.to_numpy())[[0, -1]]
-    made = table.iloc[first : last + 1].rename_axis("month").reset_index()
+    seen_in = np.flatnonzero(n.to_numpy())  # none where each glacier has one front
+    made = table.iloc[seen_in.min(initial=len(n)) : seen_in.max(initial=-1) + 1].rename_axis("month").reset_index()
     return made.assign(month=made["month"].dt.tz_localize("UTC"))
 
 

@@ -13,8 +13,8 @@ from dask_gateway_server.options import Bool, Float, Integer, Mapping, Options, 
 c = get_config()  # noqa: F821 - traitlets gives it to the files it loads
 
 # The image of the JupyterHub, the drivers and the workers must hold the same versions: change these together.
-IMAGE = os.environ.get("CALFIN_IMAGE", "registry.example.org/calfin-cloud:0.1.0")
-GPU_IMAGE = os.environ.get("CALFIN_GPU_IMAGE", "registry.example.org/calfin-cloud-gpu:0.1.0")
+IMAGE = os.environ.get("CALFIN_IMAGE", "registry.example.org/calfin-cloud:0.2.0")
+GPU_IMAGE = os.environ.get("CALFIN_GPU_IMAGE", "registry.example.org/calfin-cloud-gpu:0.2.0")
 
 c.ClusterConfig.scheduler_cmd = [
     "dask",

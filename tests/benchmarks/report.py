@@ -33,7 +33,7 @@ from calfin_cloud import storage
 from calfin_cloud.domains import Domain, domains_from_termini
 from calfin_cloud.land import read_land
 from calfin_cloud.results import write_report
-from calfin_cloud.schema import NO_FRONT
+from calfin_cloud.schema import FRONT_SCHEMA, NO_FRONT, POLYGON_SCHEMA
 
 DOMAINS, FRONTS = 290, 10_000
 PICTURES = 7  # a domain: some 2,000 in all, as many as a report takes unless told otherwise
@@ -93,7 +93,8 @@ def write_domain(
     storage.keep_domain(store, domain)
     rows = [
         {
-            **dict.fromkeys(("confidence", "cloud_fraction", "slc_off_fraction", "half95_m"), np.nan),
+            **NO_FRONT,
+            **dict.fromkeys(("cloud_fraction", "slc_off_fraction"), np.nan),
             "key": f"{domain.name}/scene-{n:04}",
             "domain": domain.name,
             "scene_id": f"scene-{n:04}",
@@ -121,16 +122,10 @@ def write_domain(
         for n, (when, line) in enumerate(fronts)
     ]
     rows[0] |= {"state": "no_front", "reason": "cloudy", "detail": "31 % of it", **NO_FRONT}
-    names = [*storage.tables.FRONT_SCHEMA.names, "geometry"]
+    names = [*FRONT_SCHEMA.names, "geometry"]
     table = gpd.GeoDataFrame(rows, geometry="geometry", crs=CRS)[names]
     rejected = made_rejected(table)
     polygons = made_polygon(table, domain, ice)
-    storage.write_batch(
-        store,
-        storage.Tables(table, rejected, polygons),
-        {key: {"id": key} for key in table["key"]},
-        recipe={"masks": "a"},
-    )
     scenes = {row["scene_id"]: np.datetime64(row["datetime"].tz_localize(None)) for row in rows}
     places = storage.add_scenes(store, domain, scenes)
     ground = rng.normal(0, 1, (domain.shape[0] // 6 + 2, domain.shape[1] // 6 + 2)).astype("float32")
@@ -141,6 +136,12 @@ def write_domain(
         grain = rng.normal(0, 9, domain.shape)
         grey = np.clip(60 + 110 * land + 22 * ground + grain, 1, 255).astype(np.uint8)
         storage.write_masks(store, domain.name, places[row["scene_id"]], empty, grey=grey)
+    storage.write_batch(
+        store,
+        storage.Tables(table, rejected, polygons),
+        {key: {"id": key} for key in table["key"]},
+        recipe={"masks": "a"},
+    )
 
 
 def made_rejected(fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
@@ -170,7 +171,7 @@ def made_polygon(fronts: gpd.GeoDataFrame, domain: Domain, ice: BaseGeometry) ->
     row |= {"kind": "ice", "fjord": "scene", "reason": "" if parts else "no_ice", "detail": ""}
     row |= {"area_m2": ice.area if parts else np.nan, "geometry": MultiPolygon(parts) if parts else None}
     table = gpd.GeoDataFrame([row], geometry="geometry", crs=CRS)
-    return table[[*storage.tables.POLYGON_SCHEMA.names, "geometry"]]
+    return table[[*POLYGON_SCHEMA.names, "geometry"]]
 
 
 def open_page(page: Path, folder: Path) -> dict[str, float]:

@@ -52,7 +52,7 @@ def test_the_operator_makes_a_run_with_gpu_workers_and_takes_it_away(kubernetes)
             assert env["DASK_SCHEDULER_ADDRESS"] == f"tls://{run}-scheduler:8786"  # the operator would say tcp
             assert env["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "true"
             assert ("DASK_WORKER_NAME" in env) == (role in ("worker", "gpu"))
-            assert container["image"].endswith("-gpu:0.1.0") == (role == "gpu")
+            assert container["image"].endswith("-gpu:0.2.0") == (role == "gpu")
             assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (role == "gpu")
             capacity = "spot" if role == "worker" else "on-demand" if role in ("scheduler", "driver") else None
             assert pod.get("nodeSelector", {}).get("karpenter.sh/capacity-type") == capacity

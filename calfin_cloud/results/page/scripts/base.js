@@ -40,18 +40,28 @@ const atlas = {
     return loaded.get(glacier);
   };
 
+  // Scenes come as their places in a list of names.
   function unpack(data) {
+    const key = (place) => `${data.domain}/${data.scenes[place]}`;
+    const picture = (place) => data.embedded?.[place] ?? `pictures/${padded(data.number)}/${padded(place)}.avif`;
+    data.pictures = Object.fromEntries(data.pictures.map((place) => [key(place), picture(place)]));
+    data.positions.forEach((branch) => branch.points.forEach((point) => { point[0] = key(point[0]); }));
+    data.without.forEach((row) => { row[0] = data.scenes[row[0]]; });
     data.fronts.forEach((front, i) => {
       front.index = i;
+      front.key = key(front.scene);
+      front.scene = data.scenes[front.scene];
       front.day = atlas.day(front.date);
       front.line = atlas.points(front.line);
     });
-    data.candidates.forEach((row) => { row[5] = atlas.points(row[5]); });
+    data.candidates.forEach((row) => { row[0] = key(row[0]); row[5] = atlas.points(row[5]); });
     data.references.forEach((row) => { row[2] = atlas.points(row[2]); });
     for (const rows of Object.values(data.features ?? {})) rows.forEach((row) => { row.day = atlas.day(row.date); row.outlines = row.outlines.map(atlas.points); });
     data.byKey = d3.group(data.fronts, (f) => f.key);
     return data;
   }
+
+  const padded = (number) => String(number).padStart(5, "0");
 
   // Lines are stored as steps in whole metres.
   atlas.points = (steps) => {

@@ -1,0 +1,122 @@
+"""Draw the pictures of the documentation: `python docs/pictures.py --scene CROP.tif --lines FRONTS.parquet`.
+
+A real Landsat 8 crop of Harald Moltke Bræ (`--scene`, with the lines that another network drew) and the synthetic
+glacier of `make demo` are mapped, drawn with the figures of the package, and shown in the report in a browser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from PIL import Image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from servers.browser import browser
+
+import calfin_cloud as cc
+from calfin_cloud.cli import main as calfin
+from calfin_cloud.figures.pictures import contact_sheet, scene_png
+from calfin_cloud.fronts import pixels_of
+from calfin_cloud.storage import read_places, read_scene_grey, read_scene_masks
+
+DATE = "2021-09-27"
+SHOWN = 6  # scenes of the synthetic glacier
+COLOURS = 200
+
+
+def main() -> None:
+    """Map both glaciers into a folder, and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="GeoTIFF of Harald Moltke Bræ")
+    parser.add_argument("--lines", required=True, help="fronts of it with dates")
+    parser.add_argument("--folder", type=Path, help="keep the stores here (default: a temporary folder)")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp())
+    (HERE / "images").mkdir(exist_ok=True)
+    map_both(folder, options.scene)
+    keep("steps.png", steps_sheet(str(folder / "hm"), gpd.read_parquet(options.lines)))
+    keep("demo_sheet.png", demo_sheet(str(folder / "store")))
+    show_report(folder)
+
+
+def map_both(folder: Path, scene: str) -> None:
+    """Make both stores, where they are not there yet."""
+    samples, harald = folder / "scenes", folder / "hm.geojson"
+    cc.write_sample(samples, scenes=14)
+    where = ["--domains", str(samples / "domains.geojson"), "--period", "1984/2024", "--cluster", "none"]
+    calfin(["map", "--catalog", str(samples / "catalog.json"), *where, "--store", str(folder / "store")])
+    calfin(["domains", "--glacier", "Harald Moltke", "--out", str(harald)])
+    images = ["--images", scene, "--datetime", DATE, "--platform", "landsat-8", "--cluster", "none"]
+    calfin(["map", *images, "--domains", str(harald), "--store", str(folder / "hm")])
+
+
+def steps_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
+    """Show the way of a scene: what the network sees, what it returns, what is traced."""
+    (domain,) = cc.open_store(store).domains.values()
+    row = cc.read_fronts(store).iloc[0]
+    place = read_places(store, domain.name)[row["scene_id"]]
+    grey, masks = read_scene_grey(store, domain.name, place), read_scene_masks(store, domain.name, place)
+    front, ice = (np.nan_to_num(mask * 255).astype(np.uint8) for mask in masks)
+    traced = [pixels_of(row.geometry, domain.grid.transform)]
+    known = [pixels_of(part, domain.grid.transform) for t in domain.termini for part in shapely.get_parts(t.line)]
+    rejected = [pixels_of(line, domain.grid.transform) for line in cc.read_rejected(store).geometry]
+    theirs = lines[lines["date"].astype(str).str.startswith(DATE)].to_crs(domain.crs).geometry
+    return contact_sheet(
+        [
+            ("1. The scene, cut to the domain", scene_png(grey, [])),
+            ("2. Probability that it is ice", scene_png(ice, [])),
+            ("3. Probability that it is front", scene_png(front, [])),
+            ("4. Known termini, 2005 to 2013", scene_png(grey, [], reference=known)),
+            ("5. The traced front", scene_png(grey, traced, rejected=rejected)),
+            (
+                "6. The front, and the one of Loebel et al. (2024)",
+                scene_png(grey, traced, reference=[pixels_of(g, domain.grid.transform) for g in theirs]),
+            ),
+        ],
+        columns=3,
+    )
+
+
+def demo_sheet(store: str) -> bytes:
+    """Show some scenes of the synthetic glacier with their fronts."""
+    (domain,) = cc.open_store(store).domains.values()
+    places = read_places(store, domain.name)
+    fronts = cc.read_fronts(store).query("state == 'front'").sort_values("datetime")
+    shown = []
+    for row in fronts.iloc[np.linspace(0, len(fronts) - 1, SHOWN).astype(int)].itertuples():
+        grey = read_scene_grey(store, domain.name, places[row.scene_id])
+        line = pixels_of(row.geometry, domain.grid.transform)
+        shown.append((f"{row.datetime:%Y-%m-%d}, {row.platform}", scene_png(grey, [line])))
+    return contact_sheet(shown, columns=3)
+
+
+def show_report(folder: Path) -> None:
+    """Take pictures of the report of the synthetic glacier, on a desktop and on a phone."""
+    page = cc.write_report(str(folder / "store"), folder / "report", title="A synthetic glacier, 1992 to 2022")
+    opened = "atlas.openGlacier(atlas.received.about.glaciers[0]).then(arguments[0])"
+    settled = "atlas.map.map.once('rendercomplete', () => arguments[0]()); atlas.map.map.render()"
+    for name, width, height, phone in (("report.png", 1400, 880, False), ("phone.png", 390, 844, True)):
+        with browser(folder, width=width, height=height, phone=phone) as shown:
+            shown.get(page.as_uri())
+            for script in (opened, settled):
+                shown.execute_async_script(script)
+            keep(name, shown.get_screenshot_as_png())
+
+
+def keep(name: str, png: bytes) -> None:
+    """Write a picture with few colours, since it lies in the repository."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(HERE / "images" / name, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
