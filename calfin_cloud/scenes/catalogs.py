@@ -92,7 +92,8 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     catalog, frozen = shown(address), is_frozen(address)
     with _telling(address):
         if frozen:
-            found = ((feature, address) for feature in read_frozen(address, wanted.area.bounds, wanted.period))
+            frozen_items = read_frozen(address, wanted.area.bounds, wanted.period)
+            found: Iterator[tuple[Feature, str]] = ((feature, address) for feature in frozen_items)
         else:
             root, is_api = _read_root(address, reader)
             found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
