@@ -18,7 +18,7 @@ from calfin_cloud import sensors
 from calfin_cloud.datasets import Sample
 from calfin_cloud.sample import paint_scene
 
-IMPORTS_KERAS = ("calfin_network", "load_network")  # which takes seconds
+SLOW = ("calfin_network", "load_network", "write_store_report")  # Keras takes seconds, and so does a second report
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -62,7 +62,7 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in IMPORTS_KERAS else []) for n in sorted(cc.__all__)]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in sorted(cc.__all__)]
 )
 def test_the_example_of_a_public_name_runs(name, place):
     found = getattr(cc, name)
