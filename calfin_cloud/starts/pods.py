@@ -99,7 +99,11 @@ def _pod(
         "securityContext": ALIKE["containerSecurity"],
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
-    pod: dict[str, Any] = ALIKE["pod"] | {"securityContext": ALIKE["podSecurity"], "containers": [whole], "volumes": [TMP]}
+    pod: dict[str, Any] = ALIKE["pod"] | {
+        "securityContext": ALIKE["podSecurity"],
+        "containers": [whole],
+        "volumes": [TMP],
+    }
     if identity.service_account:
         pod["serviceAccountName"] = identity.service_account
     if node_selector:
