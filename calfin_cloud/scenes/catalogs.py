@@ -81,7 +81,9 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     n_items, is_api = 0, False
     try:
         if is_frozen(address):
-            found = ((feature, address) for feature in read_frozen(address, wanted.area.bounds, wanted.period))
+            found: Iterator[tuple[Feature, str]] = (
+                (feature, address) for feature in read_frozen(address, wanted.area.bounds, wanted.period)
+            )
         else:
             root = reader.read_json(address)
             if not isinstance(root, dict):
