@@ -361,5 +361,7 @@ def _newest_scene(store: str | None) -> datetime | None:
     """Time of the newest scene of a store, None where there is none."""
     from calfin_cloud.storage import is_store, read_fronts
 
-    fronts = read_fronts(store) if store and is_store(store) else ()
-    return fronts["datetime"].max().to_pydatetime() if len(fronts) else None
+    if not store or not is_store(store) or (fronts := read_fronts(store)).empty:
+        return None
+    newest: datetime = fronts["datetime"].max().to_pydatetime()
+    return newest

@@ -128,8 +128,11 @@ def test_the_networks_library_has_the_threads_of_its_worker(monkeypatch):
     assert threads_here() is None
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert threads_here() == 1
-    with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster:
-        assert cluster.get_client().submit(threads_here).result() == 3
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster,
+        cluster.get_client(set_as_default=False) as client,
+    ):
+        assert client.submit(threads_here).result() == 3
 
 
 @pytest.mark.parametrize("n_workers", [0, (2, 1), (0, 3), -1])
