@@ -98,9 +98,9 @@ def uummannaq(data: Path, path: Path) -> None:
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
-    """Save a picture in 64 colours, which a repository can hold."""
+    """Save a picture in 256 colours, which makes it small."""
     figure.savefig(path, dpi=80)
-    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def _overlay(ax: plt.Axes, sea: Sea, bright: np.ndarray) -> None:
