@@ -133,6 +133,7 @@ def test_a_retry_reads_the_bands_that_are_gone(store, tmp_path):
         assert read_features(str(again), name).equals(read_features(str(store), name))
 
 
+@pytest.mark.slow  # maps all scenes again
 def test_recomputing_with_features_comes_to_a_store_that_had_them_from_the_start(painted, plain, store, tmp_path):
     again = Path(shutil.copytree(plain, tmp_path / "again"))
     recompute_changed(str(again), read_domains(painted / "domains.geojson"), find(painted), settings=ALL)

@@ -163,7 +163,7 @@ def plan_run(
     """
     if sample < 2:
         raise ValueError(f"the probe needs two scenes or more to tell a range, got sample={sample}")
-    settings = replace(settings or MapSettings(), features=())  # a hundredth of a scene's work
+    settings = replace(settings or MapSettings(), features=())  # not in the plan, see docs/features.md
     slots = slots_of(client)
     n_mapped = max(sample, slots.on_one_host)
     n_read = LOOKS_A_SCENE * n_mapped

@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 import shapely
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.features import Bands, CfarSettings, Sea, bright_pixels, measure_features, sea_of, sun_zenith_deg
@@ -59,7 +60,7 @@ def harald_moltke(folder: Path, path: Path) -> None:
     axes[1].imshow(nir >= 0.12, cmap="gray", vmin=0, vmax=1)
     axes[1].set_title(f"0.12 or more (white); the sun {zenith:.0f} deg from the zenith: refused", fontsize=9)
     _draw(axes, front, transform)
-    figure.savefig(path, dpi=80)
+    _save(figure, path)
 
 
 def uummannaq(data: Path, path: Path) -> None:
@@ -93,7 +94,13 @@ def uummannaq(data: Path, path: Path) -> None:
     axes[1].set_title("sea by the coast map (blue), bright objects (yellow)", fontsize=9)
     for line in near.geometry:
         _draw(axes, line, grid.transform)
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    """Save a picture in 256 colours, which makes it small."""
     figure.savefig(path, dpi=80)
+    Image.open(path).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def _overlay(ax: plt.Axes, sea: Sea, bright: np.ndarray) -> None:
