@@ -35,6 +35,7 @@ STYLE = {
     **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "pdf.fonttype": 42, "figure.dpi": DPI},
 }
 LAND, ICE, SEA = "#d9d4c7", "#f7f7f5", "#e6eef3"
+LEAST_REACH_M = 120_000.0  # around glaciers, so that one sees where they lie
 LARGEST_DOT = 160.0  # points squared
 SIZES_KM2 = (1, 10, 100, 1000)
 FEW = 6  # fronts in a year that have a colour each
@@ -60,13 +61,14 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
     span
         The time of the change, in words.
     """
-    with _page(width, 1.45 if width == "single" else 0.9) as figure:
+    reach = max(0.08 * max(np.ptp(glaciers["x"]), np.ptp(glaciers["y"])), LEAST_REACH_M)
+    window = (
+        *(glaciers["x"].min() - reach, glaciers["y"].min() - reach),
+        *(glaciers["x"].max() + reach, glaciers["y"].max() + reach),
+    )
+    height = 0.95 * (window[3] - window[1]) / (window[2] - window[0])
+    with _page(width, 0.17 + float(np.clip(height, 0.4, 1.3 if width == "single" else 0.75))) as figure:
         axes = figure.subplots()
-        reach = 0.08 * max(np.ptp(glaciers["x"]), np.ptp(glaciers["y"]), 40_000.0)
-        window = (
-            *(glaciers["x"].min() - reach, glaciers["y"].min() - reach),
-            *(glaciers["x"].max() + reach, glaciers["y"].max() + reach),
-        )
         _draw_land(axes, window, crs)
         _draw_graticule(axes, window, crs)
         shown = glaciers.sort_values("area_change_m2", key=np.abs, ascending=False)  # small ones lie above
@@ -146,7 +148,7 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             axes.axhline(0, color="0.7", lw=0.5, zorder=0)
             axes.margins(x=0.01, y=0.12)
             last = f"{change.iloc[-1]:+.0f} ± {sigma.iloc[-1]:.0f} km²".replace("-", "−")
-            axes.set_title(f"{name} ({part['n'].max()} glaciers): {last}", color=colour, loc="right", pad=2)
+            axes.set_title(f"{name} (glaciers: {part['n'].max()}): {last}", color=colour, loc="right", pad=2)
             axes.spines[["top", "right"]].set_visible(False)
             axes.locator_params(axis="y", nbins=4)
         locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
@@ -173,7 +175,7 @@ def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str =
         axes.set_ylabel(f"{names[1]}: position in the box [km]")
         apart = pairs["b_m"] - pairs["a_m"]
         told = (
-            f"{len(pairs)} pairs of {pairs['glacier_id'].nunique()} glaciers\n"
+            f"{len(pairs)} pairs, glaciers: {pairs['glacier_id'].nunique()}\n"
             f"mean difference {apart.mean():+.0f} m\nmedian of sizes {apart.abs().median():.0f} m"
         )
         axes.text(0.04, 0.96, told.replace("-", "−"), transform=axes.transAxes, va="top")
