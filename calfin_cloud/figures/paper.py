@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ WIDTHS_MM = {"single": 83.0, "double": 177.0}
 MM = 1 / 25.4
 DPI = 300
 KM, SQUARE_KM = 1e3, 1e6
-STYLE = {
+STYLE: dict[Any, Any] = {
     **{"font.size": 7.0, "axes.labelsize": 7.0, "axes.titlesize": 7.5, "legend.fontsize": 6.5},
     **{"xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "axes.linewidth": 0.6, "lines.linewidth": 1.0},
     **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "pdf.fonttype": 42, "figure.dpi": DPI},
@@ -104,7 +105,9 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
     """
     by_year = counts.groupby(["glacier_id", "year"])["fronts"].sum().reset_index()
     by_year = by_year.pivot_table(index="glacier_id", columns="year", values="fronts", fill_value=0)
-    by_year = by_year.reindex(columns=range(by_year.columns.min(), by_year.columns.max() + 1), fill_value=0)
+    known = by_year.columns.to_numpy(dtype=int)
+    years = np.arange(known.min(), known.max() + 1)
+    by_year = by_year.reindex(columns=years, fill_value=0)
     regions = pd.Series([region_of.get(str(glacier), "") for glacier in by_year.index], index=by_year.index)
     order = pd.DataFrame({"region": regions, "total": -by_year.sum(axis=1)}).sort_values(["region", "total"]).index
     grid = by_year.loc[order].to_numpy(dtype=float)
@@ -113,7 +116,7 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
         axes = figure.subplots()
         most = max(grid.max(), 2.0)
         drawn = axes.pcolormesh(
-            np.arange(grid.shape[1] + 1) + by_year.columns[0], np.arange(len(order) + 1),
+            np.arange(years[0], years[-1] + 2), np.arange(len(order) + 1),
             np.where(grid > 0, grid, np.nan), cmap="cividis_r", rasterized=len(order) > 400,
             norm=BoundaryNorm(np.arange(0.5, most + 1), 256) if most <= FEW else LogNorm(1, most),
         )  # fmt: skip
@@ -121,8 +124,7 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
         _label_groups(axes, regions[order].tolist())
         axes.set_xlabel("year")
         every = int(np.ceil(grid.shape[1] / (6 if width == "single" else 14)))
-        years = list(by_year.columns[::every])
-        axes.set_xticks([year + 0.5 for year in years], [str(year) for year in years])
+        axes.set_xticks(years[::every] + 0.5, [str(year) for year in years[::every]])
         bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02, label="fronts in a year")
         numbers = range(1, FEW + 1) if most <= FEW else (1, 2, 5, 10, 20, 50, 100, 200, 500)
         ticks = [tick for tick in numbers if tick <= most]
@@ -217,7 +219,8 @@ def _draw_graticule(axes: Axes, window: tuple[float, float, float, float], crs: 
     step = 5.0 if top - bottom > 1_200_000 else 2.0 if top - bottom > 400_000 else 0.5
     box = shapely.box(*window)
     edge = shapely.segmentize(box, (right - left) / 20)
-    _, lat = to_map.transform(*shapely.get_coordinates(edge).T, direction="INVERSE")
+    x, y = shapely.get_coordinates(edge).T
+    _, lat = to_map.transform(x, y, direction="INVERSE")
     lats = np.arange(np.ceil(lat.min() / step) * step, min(lat.max(), 89), step)
     lons = np.arange(-180, 180, 4 * step if abs(lat).max() > 70 else 2 * step)
     curves = [(f"{abs(v):g}°{'N' if v >= 0 else 'S'}", np.linspace(-180, 180, 721), np.full(721, v), 0) for v in lats]
@@ -234,7 +237,7 @@ def _draw_graticule(axes: Axes, window: tuple[float, float, float, float], crs: 
             axes.plot(*points.T, color="0.75", lw=0.3, zorder=2)
             start = points[np.argmin(points[:, side])]
             if start[side] - window[side] < 1e-6 * (right - left):
-                place = {"ha": "right", "va": "center"} if side == 0 else {"ha": "center", "va": "top"}
+                place: dict[str, Any] = {"ha": "right", "va": "center"} if side == 0 else {"ha": "center", "va": "top"}
                 axes.annotate(
                     name,
                     start,

@@ -82,7 +82,7 @@ def write_composite(
     folder.mkdir(parents=True, exist_ok=True)
     boxes = gates_table(list(measured.values()), fronts.crs)
     boxes.to_file(folder / "gates.geojson", driver="GeoJSON")
-    grid = box_grid(shapely.total_bounds([c.gate.box for c in courses.values()]), crs, size)
+    grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
     _write_cube(folder / "composite.zarr", grid, days, courses, base)
     positions = pd.concat([table for _, _, table in known.values()], ignore_index=True).dropna(subset="position_m")
     write_csv(_monthly(positions, courses, days), folder / "positions.csv")
