@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,12 +30,13 @@ WIDTHS_MM = {"single": 83.0, "double": 177.0}
 MM = 1 / 25.4
 DPI = 300
 KM, SQUARE_KM = 1e3, 1e6
-STYLE = {
+STYLE: dict[Any, Any] = {
     **{"font.size": 7.0, "axes.labelsize": 7.0, "axes.titlesize": 7.5, "legend.fontsize": 6.5},
     **{"xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "axes.linewidth": 0.6, "lines.linewidth": 1.0},
     **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "pdf.fonttype": 42, "figure.dpi": DPI},
 }
 LAND, ICE, SEA = "#d9d4c7", "#f7f7f5", "#e6eef3"
+LEAST_REACH_M = 120_000.0  # around glaciers, so that one sees where they lie
 LARGEST_DOT = 160.0  # points squared
 SIZES_KM2 = (1, 10, 100, 1000)
 FEW = 6  # fronts in a year that have a colour each
@@ -60,13 +62,14 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
     span
         The time of the change, in words.
     """
-    with _page(width, 1.45 if width == "single" else 0.9) as figure:
+    reach = max(0.08 * max(np.ptp(glaciers["x"]), np.ptp(glaciers["y"])), LEAST_REACH_M)
+    window = (
+        *(glaciers["x"].min() - reach, glaciers["y"].min() - reach),
+        *(glaciers["x"].max() + reach, glaciers["y"].max() + reach),
+    )
+    height = 0.95 * (window[3] - window[1]) / (window[2] - window[0])
+    with _page(width, 0.17 + float(np.clip(height, 0.4, 1.3 if width == "single" else 0.75))) as figure:
         axes = figure.subplots()
-        reach = 0.08 * max(np.ptp(glaciers["x"]), np.ptp(glaciers["y"]), 40_000.0)
-        window = (
-            *(glaciers["x"].min() - reach, glaciers["y"].min() - reach),
-            *(glaciers["x"].max() + reach, glaciers["y"].max() + reach),
-        )
         _draw_land(axes, window, crs)
         _draw_graticule(axes, window, crs)
         shown = glaciers.sort_values("area_change_m2", key=np.abs, ascending=False)  # small ones lie above
@@ -102,7 +105,9 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
     """
     by_year = counts.groupby(["glacier_id", "year"])["fronts"].sum().reset_index()
     by_year = by_year.pivot_table(index="glacier_id", columns="year", values="fronts", fill_value=0)
-    by_year = by_year.reindex(columns=range(by_year.columns.min(), by_year.columns.max() + 1), fill_value=0)
+    known = by_year.columns.to_numpy(dtype=int)
+    years = np.arange(known.min(), known.max() + 1)
+    by_year = by_year.reindex(columns=years, fill_value=0)
     regions = pd.Series([region_of.get(str(glacier), "") for glacier in by_year.index], index=by_year.index)
     order = pd.DataFrame({"region": regions, "total": -by_year.sum(axis=1)}).sort_values(["region", "total"]).index
     grid = by_year.loc[order].to_numpy(dtype=float)
@@ -111,7 +116,7 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
         axes = figure.subplots()
         most = max(grid.max(), 2.0)
         drawn = axes.pcolormesh(
-            np.arange(grid.shape[1] + 1) + by_year.columns[0], np.arange(len(order) + 1),
+            np.arange(years[0], years[-1] + 2), np.arange(len(order) + 1),
             np.where(grid > 0, grid, np.nan), cmap="cividis_r", rasterized=len(order) > 400,
             norm=BoundaryNorm(np.arange(0.5, most + 1), 256) if most <= FEW else LogNorm(1, most),
         )  # fmt: skip
@@ -119,8 +124,7 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
         _label_groups(axes, regions[order].tolist())
         axes.set_xlabel("year")
         every = int(np.ceil(grid.shape[1] / (6 if width == "single" else 14)))
-        years = list(by_year.columns[::every])
-        axes.set_xticks([year + 0.5 for year in years], [str(year) for year in years])
+        axes.set_xticks(years[::every] + 0.5, [str(year) for year in years[::every]])
         bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02, label="fronts in a year")
         numbers = range(1, FEW + 1) if most <= FEW else (1, 2, 5, 10, 20, 50, 100, 200, 500)
         ticks = [tick for tick in numbers if tick <= most]
@@ -146,7 +150,7 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             axes.axhline(0, color="0.7", lw=0.5, zorder=0)
             axes.margins(x=0.01, y=0.12)
             last = f"{change.iloc[-1]:+.0f} ± {sigma.iloc[-1]:.0f} km²".replace("-", "−")
-            axes.set_title(f"{name} ({part['n'].max()} glaciers): {last}", color=colour, loc="right", pad=2)
+            axes.set_title(f"{name} (glaciers: {part['n'].max()}): {last}", color=colour, loc="right", pad=2)
             axes.spines[["top", "right"]].set_visible(False)
             axes.locator_params(axis="y", nbins=4)
         locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
@@ -173,7 +177,7 @@ def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str =
         axes.set_ylabel(f"{names[1]}: position in the box [km]")
         apart = pairs["b_m"] - pairs["a_m"]
         told = (
-            f"{len(pairs)} pairs of {pairs['glacier_id'].nunique()} glaciers\n"
+            f"{len(pairs)} pairs, glaciers: {pairs['glacier_id'].nunique()}\n"
             f"mean difference {apart.mean():+.0f} m\nmedian of sizes {apart.abs().median():.0f} m"
         )
         axes.text(0.04, 0.96, told.replace("-", "−"), transform=axes.transAxes, va="top")
@@ -215,7 +219,8 @@ def _draw_graticule(axes: Axes, window: tuple[float, float, float, float], crs: 
     step = 5.0 if top - bottom > 1_200_000 else 2.0 if top - bottom > 400_000 else 0.5
     box = shapely.box(*window)
     edge = shapely.segmentize(box, (right - left) / 20)
-    _, lat = to_map.transform(*shapely.get_coordinates(edge).T, direction="INVERSE")
+    x, y = shapely.get_coordinates(edge).T
+    _, lat = to_map.transform(x, y, direction="INVERSE")
     lats = np.arange(np.ceil(lat.min() / step) * step, min(lat.max(), 89), step)
     lons = np.arange(-180, 180, 4 * step if abs(lat).max() > 70 else 2 * step)
     curves = [(f"{abs(v):g}°{'N' if v >= 0 else 'S'}", np.linspace(-180, 180, 721), np.full(721, v), 0) for v in lats]
@@ -232,7 +237,7 @@ def _draw_graticule(axes: Axes, window: tuple[float, float, float, float], crs: 
             axes.plot(*points.T, color="0.75", lw=0.3, zorder=2)
             start = points[np.argmin(points[:, side])]
             if start[side] - window[side] < 1e-6 * (right - left):
-                place = {"ha": "right", "va": "center"} if side == 0 else {"ha": "center", "va": "top"}
+                place: dict[str, Any] = {"ha": "right", "va": "center"} if side == 0 else {"ha": "center", "va": "top"}
                 axes.annotate(
                     name,
                     start,

@@ -18,7 +18,7 @@ from calfin_cloud.domains import box_grid
 from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
 from calfin_cloud.results.series import Lines, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.spreadsheets import write_csv
-from calfin_cloud.timeseries import ORIGINS, Course, course_of, measure_positions, monthly_follow, regional_change
+from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
 
 GRID_M = {"EPSG:3031": 240.0}
 OTHERS_GRID_M = 120.0
@@ -69,31 +69,36 @@ def write_composite(
     if size <= 0:
         raise ValueError(f"cells must have a side above 0 m, got {size:g}")
     days = _days(fronts, period)
-    folder.mkdir(parents=True, exist_ok=True)
-    courses, tables, gates = {}, [], []
-    for glacier, part in fronts.groupby("glacier_id", sort=True):
-        gate = glacier_gate(part, lines)[0]
-        if gate is None:
-            continue
-        table = measure_positions(part, None, gate)
-        gates.append((gate, part, table))
-        known = table.dropna(subset="position_m")
-        if len(known):
-            tables.append(known)
-            courses[str(glacier)] = course_of(part, list(known["key"]), gate, days, size / ROWS_A_CELL)
-    if not courses:
+    measured = _measure(fronts, lines)
+    known = {glacier: one for glacier, one in measured.items() if one[2]["position_m"].notna().any()}
+    if not known:
         raise ValueError(
             "no glacier has a box with a front across it: give --ice, which tells where the sea lies, or --boxes"
         )
-    boxes = gates_table(gates, fronts.crs)
+    courses = {
+        glacier: course_of(part, list(table.dropna(subset="position_m")["key"]), gate, days, size / ROWS_A_CELL)
+        for glacier, (gate, part, table) in known.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    boxes = gates_table(list(measured.values()), fronts.crs)
     boxes.to_file(folder / "gates.geojson", driver="GeoJSON")
-    grid = box_grid(shapely.total_bounds([c.gate.box for c in courses.values()]), crs, size)
+    grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
     _write_cube(folder / "composite.zarr", grid, days, courses, base)
-    positions = pd.concat(tables, ignore_index=True)
+    positions = pd.concat([table for _, _, table in known.values()], ignore_index=True).dropna(subset="position_m")
     write_csv(_monthly(positions, courses, days), folder / "positions.csv")
     areas = _areas(positions, regions_of(boxes, regions))
     write_csv(areas, folder / "areas.csv")
     return areas
+
+
+def _measure(fronts: gpd.GeoDataFrame, lines: Lines) -> dict[str, tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]]:
+    """Box, fronts and positions in it of each glacier that has a box."""
+    measured = {}
+    for glacier, part in fronts.groupby("glacier_id", sort=True):
+        gate = glacier_gate(part, lines)[0]
+        if gate is not None:
+            measured[str(glacier)] = (gate, part, measure_positions(part, None, gate))
+    return measured
 
 
 def _days(fronts: gpd.GeoDataFrame, period: str | None) -> pd.DatetimeIndex:

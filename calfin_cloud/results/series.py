@@ -180,7 +180,7 @@ def read_lines(
             shapes[glacier] = row["geometry"]
             axes.pop(glacier, None)
             if isinstance(line := row.get("centerline"), str) and line:
-                axes[glacier] = LineString(shapely.from_wkt(line))
+                axes[glacier] = LineString(shapely.get_coordinates(shapely.from_wkt(line)))
     if ice:
         table = gpd.read_file(ice).to_crs(fronts.crs)
         for glacier, part in glaciers.items():

@@ -58,7 +58,7 @@ def bend(shape: BaseGeometry, axis: LineString) -> BaseGeometry:
 
 def _along(points: Floats, axis: LineString) -> Floats:
     """Distance along the axis (n,) and to its left of points (n, 2)."""
-    along = shapely.line_locate_point(axis, shapely.points(points))
+    along = np.asarray(shapely.line_locate_point(axis, shapely.points(points)))
     feet, normals = _feet(along, axis)
     return np.column_stack([along, ((points - feet) * normals).sum(axis=1)])
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from calfin_cloud.timeseries.bridging import DAYS_A_YEAR, SERIES, history_of
@@ -74,7 +75,7 @@ def breaks_of(history: History) -> list[dict[str, object]]:
     if len(history.years) < LEAST_FRONTS:
         return []
     places, fixed = _places(history), design(history, history.years)
-    found: list[tuple[int, float, Floats]] = []
+    found: list[tuple[int, float, NDArray[np.intp]]] = []
     for _ in range(MOST_BREAKS):
         fit = _fit(history, fixed, places.columns)
         p_values = _p_values(fit, places, fixed.shape)
@@ -157,12 +158,13 @@ def _coefficients(history: History, fixed: Floats) -> tuple[Floats, Floats]:
     return values[best], np.sqrt(variance * np.diag(np.linalg.inv(precision[best])))
 
 
-def _row(places: Places, found: tuple[int, float, Floats], value: float, sigma: float) -> dict[str, object]:
+def _row(places: Places, found: tuple[int, float, NDArray[np.intp]], value: float, sigma: float) -> dict[str, object]:
     best, p_value, near = found
     names = ("step_m", "step_sigma_m") if places.kind[best] == "step" else ("bend_m_a", "bend_sigma_m_a")
     dates = {"date": places.middle[best], "earliest": places.earliest[near].min(), "latest": places.latest[near].max()}
-    told = {name: _date(float(year)) for name, year in dates.items()}
-    return {"kind": places.kind[best]} | told | dict(zip(names, (value, sigma), strict=True)) | {"p_value": p_value}
+    row: dict[str, object] = {"kind": places.kind[best]}
+    row |= {name: _date(float(year)) for name, year in dates.items()}
+    return row | dict(zip(names, (value, sigma), strict=True)) | {"p_value": p_value}
 
 
 def _date(year: float) -> pd.Timestamp:

@@ -59,10 +59,10 @@ class Gate:
         return _turned([shape], self.seaward, back=True)[0] if self.axis is None else bend(shape, self.axis)
 
     @cached_property
-    def flow_box(self) -> Polygon:
+    def flow_box(self) -> BaseGeometry:
         """The box in coordinates of the flow."""
         flat = self.to_flow(self.box)
-        return Polygon(flat if self.axis is None else shapely.box(*flat.bounds))
+        return flat if self.axis is None else shapely.box(*flat.bounds)
 
     @cached_property
     def centerline(self) -> LineString:
@@ -119,7 +119,7 @@ def gate_along(fronts: Sequence[BaseGeometry], centerline: LineString, seaward: 
     near = axis.buffer(2 * width, cap_style="flat")
     clipped = [line for front in fronts if not (line := front.intersection(near)).is_empty]
     flat = derive_gate([straighten(line, axis) for line in clipped], (1.0, 0.0))
-    return Gate(Polygon(bend(flat.box, axis)), seaward, flat.width_m, axis)
+    return Gate(Polygon(shapely.get_coordinates(bend(flat.box, axis))), seaward, flat.width_m, axis)
 
 
 def gate_of(box: Polygon, axis: LineString, seaward: tuple[float, float]) -> Gate:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from shapely.geometry import LineString, Polygon
+from shapely.geometry import LineString
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize
 
@@ -47,7 +47,7 @@ class Measured(NamedTuple):
 class IceInBox(NamedTuple):
     """Parts of a box that are ice, in coordinates of the flow; how many fronts lie in it, and why nothing is told."""
 
-    ice: Sequence[Polygon]
+    ice: Sequence[BaseGeometry]
     fronts: int
     reason: str
 
@@ -163,14 +163,14 @@ def _sine_between(front: BaseGeometry, centerline: LineString, place: float) -> 
     return float(abs(flow[0] * along[1] - flow[1] * along[0]) / size) if size else 1.0
 
 
-def _to_sides(line: LineString, box: Polygon, width_m: float) -> LineString:
+def _to_sides(line: LineString, box: BaseGeometry, width_m: float) -> LineString:
     """Draw both ends of a line that lie in the box on to its nearer side, straight across the flow, if that is near."""
     coordinates = [tuple(c) for c in line.coords]
     first, last = (_beyond_side(np.asarray(coordinates[end]), box, width_m) for end in (0, -1))
     return LineString([*first, *coordinates, *last])
 
 
-def _beyond_side(end: NDArray[np.float64], box: Polygon, width_m: float) -> list[tuple[float, ...]]:
+def _beyond_side(end: NDArray[np.float64], box: BaseGeometry, width_m: float) -> list[tuple[float, ...]]:
     """Place a little beyond the nearer side of the box across the flow from an end; none if it is far or outside."""
     if not box.covers(shapely.Point(end)):
         return []
@@ -187,14 +187,14 @@ def _beyond_side(end: NDArray[np.float64], box: Polygon, width_m: float) -> list
     return [min(found)[1]] if found else []
 
 
-def _fronts_behind(piece: BaseGeometry, fronts: BaseGeometry, box: Polygon) -> int:
+def _fronts_behind(piece: BaseGeometry, fronts: BaseGeometry, box: BaseGeometry) -> int:
     """Fronts between a piece of the box and its upstream end."""
     (x, y), *_ = piece.representative_point().coords
     path = LineString([(x, y), (box.bounds[0] - 1.0, y)]).intersection(box)
     return len(shapely.get_coordinates(fronts.intersection(path)))
 
 
-def _ends_of(box: Polygon) -> tuple[BaseGeometry, BaseGeometry]:
+def _ends_of(box: BaseGeometry) -> tuple[BaseGeometry, BaseGeometry]:
     """Places in the middle of the upstream and the seaward end of a box in coordinates of the flow."""
     left, bottom, right, top = box.bounds
     reach = 1e-6 * (top - bottom)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import rioxarray  # noqa: F401 - brings the accessor .rio
-import shapely
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
@@ -61,7 +60,7 @@ def stream_line(
     at = RegularGridInterpolator((part["y"].to_numpy(), part["x"].to_numpy()), vectors, bounds_error=False)
     step = float(np.abs(np.diff(part["x"].to_numpy())).min())
     down, up = (_follow(at, start, np.array(seaward), side, step, int(reach_m / step)) for side in (1, -1))
-    return LineString(shapely.points(np.concatenate([up[::-1], start[None], down])))
+    return LineString(np.concatenate([up[::-1], start[None], down]))
 
 
 def _follow(
