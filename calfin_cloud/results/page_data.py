@@ -84,7 +84,8 @@ def glacier_line(domain: Domain, tables: Shown, number: int) -> dict[str, Any]:
 
 def scenes_of(tables: Shown) -> pd.DataFrame:
     """Scenes of a domain by time: `key` and `scene_id`; the page calls each by its place among them."""
-    return tables.fronts.drop_duplicates("key").sort_values(["datetime", "key"])[["key", "scene_id"]]
+    scenes: pd.DataFrame = tables.fronts.drop_duplicates("key").sort_values(["datetime", "key"])[["key", "scene_id"]]
+    return scenes
 
 
 def glacier_data(

@@ -54,8 +54,10 @@ PICTURE_QUALITY, PICTURE_SPEED = 40, 9
 FLAGGED = ("score", "flags", "flag_details")
 NAMES_IN_TITLE = 5
 LONLAT_PLACES = 5  # decimals of a degree: a metre
-DOWNLOADED = ("key", "front", "glacier_id", "datetime", "platform", "quality_flag", "length_m", "confidence", "sigma_m")
-DOWNLOADED += ("half95_m", "score", "score_reasons", "traced_by", "ends", "verdict", "reviewer", *FLAGGED[1:])
+DOWNLOADED = (
+    *("key", "front", "glacier_id", "datetime", "platform", "quality_flag", "length_m", "confidence", "sigma_m"),
+    *("half95_m", "score", "score_reasons", "traced_by", "ends", "verdict", "reviewer", "flags", "flag_details"),
+)
 """Columns of `fronts.geojson`; all others are in `scenes.csv`, by key and front."""
 
 
