@@ -85,7 +85,8 @@ def calibrate(options: argparse.Namespace) -> int:
     from calfin_cloud.network import DEFAULT_NETWORK, network_id, weights_path
 
     network = options.network or DEFAULT_NETWORK
-    cases = make_cases(tqdm(_samples(options.data), desc="scenes traced", unit="scene", disable=None), network)
+    samples = [s for s in _samples(options.data) if not options.glaciers or s.glacier in options.glaciers]
+    cases = make_cases(tqdm(samples, desc="scenes traced", unit="scene", disable=None), network)
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)

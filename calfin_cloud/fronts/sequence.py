@@ -102,9 +102,9 @@ class Candidate:
         return cKDTree(self.points)
 
     def apart_px(self, other: Candidate) -> float:
-        """Symmetric mean distance to another candidate in px."""
+        """Mean distance in px to another candidate, of the one of both that lies nearer: a piece lies at its whole."""
         there, back = self.tree.query(other.points)[0], other.tree.query(self.points)[0]
-        return float(there.mean() + back.mean()) / 2
+        return float(min(there.mean(), back.mean()))
 
     @cached_property
     def normals(self) -> Floats:
