@@ -110,7 +110,7 @@ class Candidate:
     def normals(self) -> Floats:
         """Unit vectors (n, 2) across the line at its points, to the right of it as seen in an image."""
         x, y = np.gradient(self.points, axis=0).T
-        return np.column_stack([-y, x]) / np.maximum(np.hypot(x, y), 1e-9)[:, None]
+        return np.asarray(np.column_stack([-y, x]) / np.maximum(np.hypot(x, y), 1e-9)[:, None])
 
     def ahead_px(self, other: Candidate) -> float:
         """Mean distance in px by which another candidate lies seaward of this one, negative: landward; 0: unknown."""
