@@ -209,7 +209,7 @@ def test_a_damaged_file_of_weights_is_told(tmp_path):
 
 def test_a_calibration_of_other_weights_is_told(tmp_path):
     weights = shutil.copy(weights_path("calfin-small-2"), tmp_path / "my.weights.h5")
-    shutil.copy(calibration_beside(weights_path("calfin-small-2")), calibration_beside(weights))
+    shutil.copy(calibration_beside(weights_path("calfin-efficient")), calibration_beside(weights))
     says(doctor.check_network(str(weights)), "problem", "must be made for my@", "calibrate")
 
 

@@ -146,7 +146,7 @@ def test_another_calibration_is_told_and_states_half_widths_without_the_network(
     settings = MapSettings(network=str(weights))
     store = mapped(find, domains, tmp_path / "store", settings=settings)
     uncalibrated = storage.read_fronts(store).query("state == 'front'")
-    made = json.loads(calibration_beside(weights_path("calfin-small-2")).read_text())
+    made = json.loads(calibration_beside(weights_path("calfin-efficient")).read_text())
     calibration_beside(weights).write_text(json.dumps(made | {"network": network_id(weights)}))
     with pytest.raises(ValueError, match=r"calibration.*--recompute"):
         mapped(find, domains, store, settings=settings)

@@ -384,6 +384,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write (default: beside the weights)")
+    _many(parser, "--glaciers", "calibrate on these glaciers in place of all", metavar="NAME")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -88,7 +88,8 @@ def calibrate(options: argparse.Namespace) -> int:
     from calfin_cloud.network import DEFAULT_NETWORK, network_id, weights_path
 
     network = options.network or DEFAULT_NETWORK
-    cases = make_cases(bar(options, "scenes traced", "scene", _samples(options.data)), network)
+    samples = [s for s in _samples(options.data) if not options.glaciers or s.glacier in options.glaciers]
+    cases = make_cases(bar(options, "scenes traced", "scene", samples), network)
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)

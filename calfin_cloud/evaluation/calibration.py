@@ -261,10 +261,16 @@ def _half_widths(doubt: Floats, distances: Floats, share: Floats, n_bins: int) -
     bins = np.split(order, np.searchsorted(passed, np.arange(1, n_bins) / n_bins * passed[-1]))
     bins = [part for part in bins if len(part)]
     quantiles = [
-        [np.quantile(distances[p], level, weights=share[p], method="inverted_cdf") for p in bins] for level in LEVELS
+        [np.quantile(distances[p], _of_new(level, len(p)), weights=share[p], method="inverted_cdf") for p in bins]
+        for level in LEVELS
     ]
     rising = [np.exp(isotonic_regression(np.log(np.maximum(q, 1e-3))).x) for q in quantiles]
     return np.array([np.average(doubt[p], weights=share[p]) for p in bins]), rising
+
+
+def _of_new(level: float, n_cases: int) -> float:
+    """Quantile of n cases that holds a new one with probability `level` (split conformal, Papadopoulos et al. 2002)."""
+    return min(level * (n_cases + 1) / n_cases, 1.0)
 
 
 def _fit_score(doubt: Floats, truths: Truths) -> tuple[float, float]:

@@ -104,6 +104,7 @@ def reconcile_scenes(
     dates = [_candidates(scene, masks, n) for n, scene in enumerate(scenes)]
     scale = masks.scale
     guided: dict[Node, tuple[Front, str]] = {}
+    near_px = 2 * settings.noise_px * scale
     sequences = best_sequences(dates, days, metres, scale, settings)
     for n, scene in enumerate(scenes):
         passed_by = [sequence for sequence in sequences if n not in dict(sequence)]
@@ -111,10 +112,11 @@ def reconcile_scenes(
             near = [(scenes[m].when, dates[m][k]) for m, k in _beside(sequence, n)]
             if made := _retraced(masks(n), scene.when, near, metres, trace):
                 again = _candidate(made[0].line, "retraced", masks(n))
-                dates[n].append(replace(again, support=made[0].confidence))
-                guided[n, len(dates[n]) - 1] = made
+                if not any(again.lies_at(mapped, near_px) for mapped in dates[n][: len(scene.fronts)]):
+                    dates[n].append(replace(again, support=made[0].confidence))
+                    guided[n, len(dates[n]) - 1] = made
     sequences = best_sequences(dates, days, metres, scale, settings)
-    found = _Found(scenes, dates, sequences, guided, metres, 2 * settings.noise_px * scale)
+    found = _Found(scenes, dates, sequences, guided, metres, near_px)
     return [_chosen(n, found) for n in range(len(scenes))]
 
 
@@ -159,7 +161,7 @@ def _at(mask: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.f
 
 def _beside(sequence: Sequence[Node], number: int) -> list[Node]:
     """Nodes of a sequence just before and just after a date that it passes by."""
-    before, after = ([node for node in sequence if (node[0] < number) == side] for side in (True, False))
+    before, after = [node for node in sequence if node[0] < number], [node for node in sequence if node[0] > number]
     return [*before[-1:], *after[:1]]
 
 
@@ -222,19 +224,28 @@ def _chosen(number: int, found: _Found) -> list[Chosen]:
 
 
 def _kept_or_dropped(number: int, n: int, found: _Found) -> Chosen:
-    """Keep a further piece of a front, which lies where the dates before or after have it; drop any other line."""
+    """Drop a mapped front that no sequence has, unless a date before or after has a front where it lies.
+
+    It may be a piece of that, or more of it, since a front is traced in one piece on some dates and in two on others.
+    """
     candidate, scenes = found.dates[number][n], found.scenes
-    own = [found.dates[m][k] for m, k in chain.from_iterable(found.sequences) if m == number]
+    for other in _dates_beside(number, scenes):
+        for front in found.dates[other][: len(scenes[other].fronts)]:
+            if candidate.lies_at(front, found.near_px) or front.lies_at(candidate, found.near_px):
+                return _kept(scenes[number], n, f"it lies at a front of {scenes[other].when}")
     told: list[tuple[float, date]] = []
     for sequence in found.sequences:
         beside = [(scenes[m].when, found.dates[m][k]) for m, k in _beside(sequence, number)]
-        for when, front in beside:
-            if candidate.lies_at(front, found.near_px) and not any(candidate.lies_at(o, found.near_px) for o in own):
-                return _kept(scenes[number], n, f"it is a piece of the front, as on {when}")
         apart = [(candidate.apart_px(front) * found.metres, when) for when, front in beside]
         told = min(told, apart, key=_nearest) if told else apart
     why = " and ".join(f"{away:.0f} m from the front of {when}" for away, when in told)
     return Chosen("dropped", n, None, f"it lies {why}" if why else "no other date has a front there")
+
+
+def _dates_beside(number: int, scenes: Sequence[Dated]) -> list[int]:
+    """Places of the last scene before and the first one after a scene that have a front."""
+    with_front = [n for n, scene in enumerate(scenes) if scene.fronts]
+    return [*[n for n in with_front if n < number][-1:], *[n for n in with_front if n > number][:1]]
 
 
 def _nearest(apart: Sequence[tuple[float, date]]) -> float:

@@ -102,15 +102,15 @@ class Candidate:
         return cKDTree(self.points)
 
     def apart_px(self, other: Candidate) -> float:
-        """Symmetric mean distance to another candidate in px."""
+        """Mean distance in px to another candidate, of the one of both that lies nearer: a piece lies at its whole."""
         there, back = self.tree.query(other.points)[0], other.tree.query(self.points)[0]
-        return float(there.mean() + back.mean()) / 2
+        return float(min(there.mean(), back.mean()))
 
     @cached_property
     def normals(self) -> Floats:
         """Unit vectors (n, 2) across the line at its points, to the right of it as seen in an image."""
         x, y = np.gradient(self.points, axis=0).T
-        return np.column_stack([-y, x]) / np.maximum(np.hypot(x, y), 1e-9)[:, None]
+        return np.asarray(np.column_stack([-y, x]) / np.maximum(np.hypot(x, y), 1e-9)[:, None])
 
     def ahead_px(self, other: Candidate) -> float:
         """Mean distance in px by which another candidate lies seaward of this one, negative: landward; 0: unknown."""
