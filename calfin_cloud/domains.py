@@ -355,7 +355,7 @@ def domains_from_termini(
     for glacier_id, lines in termini.groupby(column, sort=True):
         glacier = id_text(glacier_id)
         named = _as_name(lines[name_column].iloc[0]) if name_column else ""
-        if named in taken:
+        if named and named in taken:
             named = f"{named}-{_as_name(glacier)}"
         taken.add(named)
         grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
