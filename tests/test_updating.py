@@ -324,6 +324,21 @@ def test_a_recompute_of_no_store_does_nothing(find, domains, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_prints_the_scenes_that_it_has_written_and_no_others(world, tmp_path, capsys):
+    store = str(tmp_path / "store")
+    call = ["map", "--catalog", str(world / "catalog.json"), "--domains", str(world / "domains.geojson")]
+    call += ["--period", "1984/2030", "--store", store, "--cluster", "none", "--batch-size", "2"]
+    assert main(call) == 0
+    first = capsys.readouterr().out
+    scenes = storage.read_fronts(store)["scene_id"].unique()
+    assert all(scene in first for scene in scenes)
+    assert f"{N_SCENES} found" in first
+    assert main(call) == 0
+    again = capsys.readouterr().out
+    assert not any(scene in again for scene in scenes)
+    assert f"{N_SCENES} known" in again
+
+
 # --- status ----------------------------------------------------------------------------------------------------------
 
 
