@@ -394,7 +394,7 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
         raise ValueError(
             f"cannot read the domain file {path}: {error}; expected GeoJSON or another vector file"
         ) from error
-    domains = [_read_domain(row, table.crs) for row in table.to_dict("records")]
+    domains = [_read_told(row, table.crs, path) for row in table.to_dict("records")]
     found = [d.name for d in domains]
     if not domains or len(set(found)) != len(found):
         raise ValueError(f"{path} must hold at least one domain and each name once, got {found}")
@@ -512,7 +512,7 @@ def domains_from_termini(
     for glacier_id, lines in termini.groupby(column, sort=True):
         glacier = id_text(glacier_id)
         named = _as_name(lines[name_column].iloc[0]) if name_column else ""
-        if named in taken:
+        if named and named in taken:
             named = f"{named}-{_as_name(glacier)}"
         taken.add(named)
         grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
@@ -539,6 +539,20 @@ def id_text(value: Any) -> str:  # noqa: ANN401 - a value of a table
     if pd.isna(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _read_told(row: dict[str, Any], file_crs: object, path: object) -> Domain:
+    """Read a domain; what libraries raise becomes a `ValueError` that names it."""
+    try:
+        return _read_domain(row, file_crs)
+    except Exception as error:
+        if type(error) is ValueError:
+            raise
+        name = row.get("name") or row.get("Name")
+        raise ValueError(
+            f"{path}: cannot read the domain {name!r}: {type(error).__name__} {str(error)[:200]}; expected a polygon, "
+            "and if given an EPSG code as crs, four numbers as bounds, metres as resolution_m, shapes as WKT"
+        ) from error
 
 
 def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:

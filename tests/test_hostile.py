@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,7 +19,7 @@ from test_storage import PNG
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
-from calfin_cloud.domains import Domain, best_crs, box_grid, domains_from_termini
+from calfin_cloud.domains import Domain, best_crs, box_grid, domains_from_termini, domains_json, read_domains
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.tables import scene_rows, tables_of
 from calfin_cloud.scenes import period_bounds, search_scenes
@@ -237,6 +238,46 @@ def test_a_fjord_boundary_that_is_empty_or_elsewhere_is_refused(boundary):
     grid = box_grid((100_000, 0, 103_000, 2400), 3413, 30.0)
     with pytest.raises(ValueError, match="its fjord boundary is empty or lies outside its box"):
         Domain("a", grid, fjord_boundary=boundary)
+
+
+ODD_PROPERTIES = (
+    None,
+    5,
+    -1.5,
+    True,
+    "",
+    "x",
+    [],
+    ["x"],
+    {},
+    "POLYGON ((0 0",
+    "nan",
+    1e300,
+    "EPSG:999999",
+    [1, 2, 3, 4],
+)
+PROPERTIES = ("name", "glacier_id", "crs", "resolution_m", "bounds", "fjord_boundary", "fjord_source", "centerline")
+
+
+def test_a_domain_file_with_an_odd_value_is_read_or_told(tmp_path):
+    plain = json.loads(domains_json([DOMAIN]))
+    path, told, traces = tmp_path / "domains.geojson", [], []
+    changes = [("properties", name, value) for name in (*PROPERTIES, "termini", "ice") for value in ODD_PROPERTIES]
+    changes += [(None, "geometry", value) for value in (None, {"type": "Point", "coordinates": [0, 0]})]
+    for within, name, value in changes:
+        odd = deepcopy(plain)
+        (feature,) = odd["features"]
+        (feature[within] if within else feature)[name] = value
+        path.write_text(json.dumps(odd))
+        try:
+            read_domains(path)
+        except ValueError as error:
+            told.append(str(error))
+        except Exception as error:
+            traces.append((name, value, repr(error)))
+    assert traces == []
+    assert len(told) > 30
+    assert all(len(words) > 20 for words in told)
 
 
 @pytest.mark.parametrize("crs", [2926, 2264])

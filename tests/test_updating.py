@@ -306,11 +306,13 @@ def fail_first(store, stored):
 
 
 def test_a_file_that_cannot_be_opened_fails_its_scenes_and_a_retrace_comes_to_its_end(store, tmp_path, undisturbed):
+    n_masks = len(chunks_in(store))
     (chunk,) = (tmp_path / "store/masks").glob("*/masks/c/*/0/0/0")
     chunk.unlink()
     chunk.mkdir()  # reading it is an OSError
     counts = retrace_fronts(store, everything=True)
-    assert (counts["failed"], sum(counts.values())) == (N_SCENES, N_SCENES)
+    assert 1 < n_masks <= N_SCENES
+    assert (counts["failed"], sum(counts.values())) == (n_masks, N_SCENES)
     assert "unfinished" not in storage.read_store(store)
     chunk.rmdir()
     assert retry_failed(store)["failed"] == 0
@@ -320,6 +322,21 @@ def test_a_file_that_cannot_be_opened_fails_its_scenes_and_a_retrace_comes_to_it
 def test_a_recompute_of_no_store_does_nothing(find, domains, tmp_path):
     assert sum(recompute_changed(str(tmp_path / "store"), domains, find).values()) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_prints_the_scenes_that_it_has_written_and_no_others(world, tmp_path, capsys):
+    store = str(tmp_path / "store")
+    call = ["map", "--catalog", str(world / "catalog.json"), "--domains", str(world / "domains.geojson")]
+    call += ["--period", "1984/2030", "--store", store, "--cluster", "none", "--batch-size", "2"]
+    assert main(call) == 0
+    first = capsys.readouterr().out
+    scenes = storage.read_fronts(store)["scene_id"].unique()
+    assert all(scene in first for scene in scenes)
+    assert f"{N_SCENES} found" in first
+    assert main(call) == 0
+    again = capsys.readouterr().out
+    assert not any(scene in again for scene in scenes)
+    assert f"{N_SCENES} known" in again
 
 
 # --- status ----------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def unpack_shard(data: bytes, length: int) -> dict[int, bytes]:
 
 
 def _with_checksum(data: bytes) -> bytes:
-    return data + google_crc32c.value(data).to_bytes(4, "little")
+    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
 def _checked(data: bytes) -> bytes:
