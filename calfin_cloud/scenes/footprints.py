@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import shapely
-from shapely.geometry import shape
+from shapely.geometry import Polygon, shape
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import shifted, unwrapped
@@ -31,10 +31,10 @@ def footprint_touches(
 
 def _shape(geometry: dict[str, Any]) -> BaseGeometry:
     """Geometry of GeoJSON; of a polygon with one ring, as nearly all are, in half of shapely's time."""
-    rings = geometry["coordinates"] if geometry.get("type") == "Polygon" else ()
+    rings: list[Any] = geometry["coordinates"] if geometry.get("type") == "Polygon" else []
     if len(rings) != 1:
         return shape(geometry)
-    return shapely.polygons(np.array([point[:2] for point in rings[0]], dtype=float))
+    return Polygon(np.array([point[:2] for point in rings[0]], dtype=np.float64))
 
 
 def _footprint(item_id: str, geometry: dict[str, Any] | None, bbox: Sequence[float] | None) -> BaseGeometry | None:
