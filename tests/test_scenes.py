@@ -21,15 +21,7 @@ from shapely.geometry import mapping
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, write_domains
-from calfin_cloud.scenes import (
-    CATALOGS,
-    catalogs,
-    footprints,
-    images_of,
-    items_from_images,
-    period_bounds,
-    search_scenes,
-)
+from calfin_cloud.scenes import CATALOGS, catalogs, images_of, items_from_images, period_bounds, search_scenes
 from calfin_cloud.sensors import CATALOG_FIELD
 
 
@@ -491,13 +483,6 @@ def test_real_items_of_all_versions_are_read(shared, tmp_path):
     found = search_scenes(old, ice, "2015-07-10")
     assert ids(found) == ["LC08_L2SP_005009_20150710_20200908_02_T2"]
     assert found[0].datetime.tzinfo is not None
-
-
-@given(st.lists(st.tuples(st.floats(-180, 180), st.floats(-90, 90)), min_size=3, max_size=9), st.booleans())
-def test_a_footprint_of_one_ring_is_what_shapely_makes_of_it(corners, has_heights):
-    ring = [[*corner, 5.0] if has_heights else list(corner) for corner in [*corners, corners[0]]]
-    geometry = {"type": "Polygon", "coordinates": [ring]}
-    assert shapely.equals_exact(footprints._shape(geometry), shapely.force_2d(shapely.geometry.shape(geometry)))
 
 
 @pytest.mark.parametrize(
