@@ -1,6 +1,7 @@
 """Batches of scenes: written whole, replaced in one moment, merged, and the same after any kill."""
 
 import contextlib
+import io
 
 import geopandas as gpd
 import pyarrow.parquet as pq
@@ -28,6 +29,7 @@ from storing import (
 from calfin_cloud import storage
 from calfin_cloud.schema import FRONT_SCHEMA, POLYGON_SCHEMA, REJECTED_SCHEMA
 from calfin_cloud.storage import files, leases
+from calfin_cloud.storage.parquet import to_parquet
 
 
 @pytest.fixture
@@ -131,6 +133,18 @@ def test_a_file_of_fronts_from_elsewhere_is_refused(store):
         storage.finished_keys(store)
     with pytest.raises(ValueError, match="no header"):
         storage.read_fronts(store)
+
+
+@pytest.mark.parametrize("table", [rows("a", "b"), polygon_rows("a"), polygon_rows()])
+def test_a_table_says_of_its_geometry_what_geopandas_says(table, tmp_path):
+    schema = FRONT_SCHEMA if "state" in table else POLYGON_SCHEMA
+    table.to_parquet(tmp_path / "theirs", index=False, schema_version="1.1.0", write_covering_bbox=True)
+    ours, theirs = pq.read_schema(io.BytesIO(to_parquet(table, schema))), pq.read_schema(tmp_path / "theirs")
+    assert ours.metadata == {b"geo": theirs.metadata[b"geo"]}
+    for name in ("geometry", "bbox"):
+        assert ours.field(name).equals(theirs.field(name), check_metadata=True)
+    read = gpd.read_parquet(io.BytesIO(to_parquet(table, schema)))
+    assert read.geometry.geom_equals(table.geometry).all() | table.geometry.isna().all()
 
 
 def test_rows_of_scenes_outside_the_batch_are_not_written(store):

@@ -25,9 +25,10 @@ from calfin_cloud.fronts import (
     trace_fronts,
     window_around,
 )
-from calfin_cloud.fronts.lines import best_path, spanning_tree
+from calfin_cloud.fronts.lines import best_path, skeleton_pixels, spanning_tree
 from calfin_cloud.fronts.settings import IsolationSettings, WindowSettings
 from calfin_cloud.metrics import pixel_distances
+from calfin_cloud.resampling import distance_inside
 from calfin_cloud.schema import REASONS
 
 # --- parity with the original -----------------------------------------------------------------------------------------
@@ -420,3 +421,20 @@ def test_window_lies_in_the_scene_around_its_box_and_is_large_enough(shape, corn
 def test_line_is_georeferenced_at_pixel_centres_with_all_its_vertices():
     line = georeference(np.array([[0, 0], [1, 0], [1, 2]]), Affine(30, 0, 500_000, 0, -30, 8_000_000))
     assert list(line.coords) == [(500_015, 7_999_985), (500_045, 7_999_985), (500_045, 7_999_925)]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 4), st.tuples(*[st.integers(0, 9)] * 4))
+def test_a_skeleton_is_that_of_the_edge_whatever_lies_around_it(seed, blur_px, margins):
+    edge = gaussian_filter(np.random.default_rng(seed).random((24, 31)), blur_px)
+    edge = (edge - edge.min()) / np.ptp(edge)
+    top, bottom, left, right = margins
+    wide = np.pad(edge, ((top, bottom), (left, right)), constant_values=np.nan)
+    how = replace(DEFAULT.line, max_width_px=None)  # whose meaning goes with the size of the image
+    assert (skeleton_pixels(wide, how) == skeleton_pixels(edge, how) + np.array([top, left])).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.98), st.tuples(st.integers(1, 40), st.integers(1, 40)))
+def test_distances_to_the_outside_of_a_mask_are_those_of_scipy(seed, share, shape):
+    mask = np.random.default_rng(seed).random(shape) < share
+    mask[0, 0] = False
+    np.testing.assert_allclose(distance_inside(mask), distance_transform_edt(mask), rtol=1e-6)

@@ -483,3 +483,10 @@ def test_real_items_of_all_versions_are_read(shared, tmp_path):
     found = search_scenes(old, ice, "2015-07-10")
     assert ids(found) == ["LC08_L2SP_005009_20150710_20200908_02_T2"]
     assert found[0].datetime.tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    "time", ["2020-07-01T12:00:00Z", "2020-07-01T14:00:00+02:00", "2020-07-01T12:00", "20200701T12Z"]
+)
+def test_a_time_is_read_however_it_is_written(time):
+    assert catalogs._datetime({"id": "a", "properties": {"datetime": time}}) == "2020-07-01T12:00:00Z"

@@ -45,7 +45,8 @@ def skeleton_pixels(edge: NDArray[np.floating], settings: LineSettings) -> NDArr
         core = distance_inside(np.pad(mask, 1))[1:-1, 1:-1] > radius
         if core.any():
             mask = mask & (distance_inside(~core) > radius + 1)
-    return np.argwhere(skeletonize(mask)) + np.array([rows[0], columns[0]])
+    first = np.array([rows[0], columns[0]], dtype=np.intp)
+    return np.asarray(np.argwhere(skeletonize(mask)) + first, dtype=np.intp)
 
 
 def edge_mask(edge: NDArray[np.floating], settings: LineSettings) -> NDArray[np.bool_]:

@@ -286,7 +286,7 @@ def _candidates(frame: _Frame, settings: TraceSettings) -> list[_Candidate]:
     return sorted(candidates, key=lambda c: -c.measured.length_px)
 
 
-def _edge_pixels(frame: _Frame, settings: TraceSettings) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _edge_pixels(frame: _Frame, settings: TraceSettings) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
     """Skeleton pixels (n, 2) of the edge away from the border, and everybody's distance (y, x) to it in frame px."""
     inside = distance_inside(np.pad(frame.valid, 1))[1:-1, 1:-1] / scale_of(frame.edge.shape)
     pixels = skeleton_pixels(frame.edge, settings.line)

@@ -117,7 +117,8 @@ def read_each(scenes: xr.DataArray, *, at_once: int = READ_AT_ONCE) -> Iterator[
 
     def read(task: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32] | Exception:
         try:
-            return task()[0]
+            scene: NDArray[np.float32] = task()[0]
+            return scene
         except Exception as error:
             return error
 

@@ -359,6 +359,7 @@ class _Tasks:
         masks = da.map_blocks(
             partial(predict_block, network=self.settings.network, settings=self.settings.inference),
             da.concatenate(blocks, allow_unknown_chunksizes=True),
+            token="predict_pictures",
             chunks=((np.nan,) * len(blocks), *((n,) for n in side), (VERIFIED + 1,)),
             meta=np.empty((0, 0, 0, 0), dtype=np.uint8),
         )

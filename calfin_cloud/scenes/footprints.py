@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
@@ -29,18 +28,10 @@ def footprint_touches(
     )
 
 
-def _shape(geometry: dict[str, Any]) -> BaseGeometry:
-    """Geometry of GeoJSON; of a polygon with one ring, as nearly all are, in half of shapely's time."""
-    rings = geometry["coordinates"] if geometry.get("type") == "Polygon" else ()
-    if len(rings) != 1:
-        return shape(geometry)
-    return shapely.polygons(np.array([point[:2] for point in rings[0]], dtype=float))
-
-
 def _footprint(item_id: str, geometry: dict[str, Any] | None, bbox: Sequence[float] | None) -> BaseGeometry | None:
     """Geometry of an item in longitude and latitude, else its box; None where it has neither that can be read."""
     try:
-        footprint = _shape(geometry) if geometry else None
+        footprint = shape(geometry) if geometry else None
         if footprint is not None:
             footprint = unwrapped(footprint if footprint.is_valid else shapely.make_valid(footprint))
         if footprint is not None and not footprint.is_empty:
