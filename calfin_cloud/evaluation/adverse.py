@@ -20,5 +20,12 @@ def adverse_samples(n: int) -> Iterator[Sample]:
         sensor: Sensor = "sar" if case.endswith("sar") else "optical"
         for number in range(n):
             scene = paint_adverse(case, number)
-            truth = {"signal": scene.signal, "front": scene.front, "ice": scene.ice, "fjord": scene.fjord}
-            yield synthetic_sample(f"{case}-{number}", case, sensor, **truth)
+            yield synthetic_sample(
+                f"{case}-{number}",
+                case,
+                sensor,
+                signal=scene.signal,
+                front=scene.front,
+                ice=scene.ice,
+                fjord=scene.fjord,
+            )
