@@ -18,6 +18,8 @@ from calfin_cloud.evaluation import (
     make_methods,
     network_method,
     score,
+    score_persistence,
+    score_sequences,
     summarise_scores,
     write_scores,
 )
@@ -288,3 +290,35 @@ def test_the_shipped_network_finds_the_front_of_a_real_glacier_that_it_never_saw
 
 def test_settings_that_trace_windows_work_on_masks_alone():
     assert row_of(score([scene()], {"m": oracle}, trace=CALFIN))["mean"] < 2
+
+
+def test_persistence_is_the_front_drawn_for_the_nearest_other_date():
+    days = {"a": (DAY(2010, 1, 1), 100), "b": (DAY(2010, 2, 1), 104), "c": (DAY(2012, 1, 1), 140)}
+    scenes = [scene(name, row, datetime=when, pixel_size_m=50.0) for name, (when, row) in days.items()]
+    scores = score_persistence([*scenes, scene("alone", 90, glacier="Jorge", datetime=DAY(2010, 1, 1))])
+    assert [row_of(scores, "persistence", name)["mean"] for name in "abc"] == pytest.approx([4, 4, 36])
+    assert np.isnan(row_of(scores, "persistence", "alone")["mean"])
+    assert row_of(scores, "persistence", "alone")["reason"] == "no_other_date"
+
+
+def test_precision_and_recall_are_shares_of_lengths_and_a_missed_front_has_found_nothing():
+    scenes = [scene("a", pixel_size_m=50.0), scene("b", pixel_size_m=50.0), scene("c")]  # the scale of c is lost
+    missed = score([scenes[1]], {"m": blind})
+    scores = join_scores([score([scenes[0], scenes[2]], {"m": partial(oracle, shift=4)}), missed])
+    summary = summarise_scores(scores).iloc[0]  # 200 m off, on half of the known length
+    assert (summary["precision_150"], summary["recall_150"], summary["f_150"]) == (0, 0, 0)
+    assert summary["precision_300"] == pytest.approx(1, abs=0.05)
+    assert summary["recall_300"] == pytest.approx(0.5, abs=0.05)
+    assert summary["f_300"] == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_a_sequence_is_scored_without_the_date_whose_front_all_others_speak_against():
+    dates = [DAY(2010, month, 1) for month in range(1, 8)]
+    scenes = [scene(f"s{n}", 100, datetime=when) for n, when in enumerate(dates)]
+    wrong = lambda s: oracle(s, shift=90 if s.name == "s3" else 0)  # noqa: E731
+    alone, asked = score(scenes, {"m": wrong}), score_sequences(scenes, "m", wrong, trained_on=())
+    assert row_of(alone, name="s3")["mean"] > 80
+    assert row_of(asked, name="s3")["reason"] == "out_of_sequence"
+    assert asked.table["n_false"].sum() == 0
+    with pytest.raises(ValueError, match="no image has a date"):
+        score_sequences([scene()], "m", wrong)

@@ -245,7 +245,8 @@ def _lengths(
 
 def _shares(part: pd.DataFrame) -> dict[str, float]:
     """Precision, recall and F within each of `WITHIN_M`, pooled over the scenes whose scale is known."""
-    scaled, shares = part[part["drawn"].notna()], {}
+    scaled = part[part["drawn"].notna()]
+    shares: dict[str, float] = {}
     for within in WITHIN_M:
         sums = {name: float(scaled[name].sum()) for name in ("drawn", "known")}
         sums |= {name: float(scaled[f"{name}_{within:.0f}"].sum()) for name in ("drawn_near", "known_near")}

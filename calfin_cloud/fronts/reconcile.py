@@ -156,7 +156,7 @@ def _candidate(line: NDArray[np.float64], source: Source, masks: NDArray[np.floa
 def _at(mask: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values of a mask (y, x) at points (n, 2) x, y."""
     at = np.clip(np.rint(points[:, ::-1]), 0, np.array(mask.shape) - 1).astype(np.intp)
-    return np.nan_to_num(mask[tuple(at.T)])
+    return np.asarray(np.nan_to_num(mask[tuple(at.T)]), dtype=np.float64)
 
 
 def _beside(sequence: Sequence[Node], number: int) -> list[Node]:

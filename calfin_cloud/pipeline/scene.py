@@ -266,7 +266,7 @@ def _uncertainty(
 ) -> dict[str, Any]:
     """Uncertainty of one of the fronts of a scene in metres on the ground, and its score."""
     others = [front.line for front in fronts if front is not found]
-    sure = uncertainty_of(found.line, *masks, calibration_of(settings.network), others=others)
+    sure = uncertainty_of(found.line, masks[0], masks[1], calibration_of(settings.network), others=others)
     metres = domain.resolution_m / length_scale(domain.crs, domain.polygon)
     return {
         "sigma_m": sure.sigma_px * metres,

@@ -109,10 +109,10 @@ def _domains(store: str) -> Iterator[_Domain]:
     fronts, rejected, shown = read_fronts(store), read_rejected(store), reviewed_fronts(store, flagged=False)
     verdicts, before = read_reviews(store), read_choices(store)
     for domain in read_store_domains(store):
-        tables = [table[table["domain"] == domain.name] for table in (fronts, rejected, shown)]
-        keys = set(tables[0]["key"])
+        mine, no, now = (table[table["domain"] == domain.name] for table in (fronts, rejected, shown))
+        keys = set(mine["key"])
         said = [verdict for verdict in verdicts if verdict["key"] in keys]
-        yield _Domain(store, domain, *tables, said, before.get(domain.name, {}))
+        yield _Domain(store, domain, mine, no, now, said, before.get(domain.name, {}))
 
 
 def _made_of(found: _Domain, settings: SequenceSettings, calibration: Calibration | None) -> str:
@@ -203,7 +203,7 @@ def _columns(
     front, scale = made.front, length_scale(domain.crs, domain.polygon)
     assert front is not None
     others = [other for other in lines if other is not front.line]
-    sure = uncertainty_of(front.line, *masks, calibration, others=others)
+    sure = uncertainty_of(front.line, masks[0], masks[1], calibration, others=others)
     metres = domain.resolution_m / scale
     columns: dict[str, Any] = {
         "length_m": line.length / scale,
