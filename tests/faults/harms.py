@@ -420,6 +420,7 @@ def compacted_while_read(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
             row.injected["read"] += 1
         row.ended[compacting.wait()] += 1
         row.look(stage, copy, finished=True)
+        row.hit |= unfinished(stage, "")
         shutil.rmtree(copy)
     yield stage
 
