@@ -152,3 +152,17 @@ def test_without_an_operator_or_a_right_it_says_so(tmp_path, rules, manifest):
     with run_kubernetes(tmp_path / "strict", no_rights, operator=False) as strict:
         assert start(strict, manifest, "barred").wait(60) != 0
         assert "the starter may not create daskjobs" in said(strict, "barred")
+
+
+def test_each_pod_of_an_indexed_job_starts_the_run_of_its_shard(kubernetes, tmp_path):
+    found = render(["aws", "gpu"], "workers.cpu.replicas=1", "workers.gpu.replicas=1", "runs.full.shards=8")
+    (texts,) = (r["data"] for r in found if r["kind"] == "ConfigMap" and "start.py" in r["data"])
+    (tmp_path / "full.yaml").write_text(texts["full.yaml"])
+    starter = start(kubernetes, tmp_path / "full.yaml", "wide", JOB_COMPLETION_INDEX="2")
+    await_run(kubernetes, "wide-2")
+    (driver,) = kubernetes.get("DaskJob")["wide-2"]["spec"]["job"]["spec"]["containers"]
+    assert driver["args"][driver["args"].index("--shard") + 1] == "3/8"
+    kubernetes.end_driver("wide-2", 0)
+    assert await_exit(kubernetes, starter) == 0
+    kubernetes.delete("Job", "wide")
+    wait_until(lambda: kubernetes.collect_garbage() or not any(map(kubernetes.get, PATHS)))
