@@ -89,10 +89,11 @@ def test_a_value_that_the_server_refuses_ends_the_call_with_its_reason(address):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root to make a mount namespace")
 def test_a_store_and_scenes_that_workers_in_another_mount_namespace_do_not_see_are_refused(world, tmp_path):
     """Workers of a hub's gateway have disks of their own: here an empty one where this process has its files."""
-    apart = f'mount -t tmpfs none {world.folder.parent} && mount -t tmpfs none {tmp_path / "home"} && exec "$@"'
+    apart = f'mount -t tmpfs none {world.folder} && mount -t tmpfs none {tmp_path / "home"} && exec "$@"'
     (tmp_path / "home").mkdir()
     (tmp_path / "gateway").mkdir()
     with (
