@@ -157,7 +157,7 @@ def make_store(store):
         grey = np.where(masks[1] > 0, 200, 50).astype(np.uint8)
         storage.write_masks(store, domain.name, places[item.id], masks, grey=grey)
         stored = storage.read_scene_masks(store, domain.name, places[item.id])
-        target = Target(store, domain, places[item.id], item.id, day.date())
+        target = Target(store, domain, places[item.id], item.id, day.to_pydatetime())
         results.append(trace_scene(stored, storage.NO_BOXES, grey, target, made))
     tables = tables_of(scene_rows(items, domain, made), results, domain)
     content = {f"Store/{item.id}": item.to_dict() for item in items}

@@ -68,7 +68,7 @@ REMEDIES = (
         "the server refuses: credentials are missing, have expired, or may not do this; renew them, or ask for access",
     ),
     (
-        r"NoSuchKey|HTTP status 4(04|10)|HTTP response code: 404|404|does not exist|No such file|FileNotFound",
+        r"NoSuchKey|HTTP status 4(04|10)|\b404\b|does not exist|No such file|FileNotFound",
         "it is not there: check the address and the endpoint; a catalogue may be older than its files",
     ),
     (

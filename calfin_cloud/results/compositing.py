@@ -29,7 +29,7 @@ AREA_COLUMNS = ("by", "name", "month", "n", "area_change_m2", "area_sigma_m2")
 def write_composite(
     fronts: gpd.GeoDataFrame,
     lines: Lines,
-    folder: Path,
+    folder: str | Path,
     *,
     grid_m: float | None = None,
     period: str | None = None,
@@ -46,6 +46,8 @@ def write_composite(
     ----------
     fronts, lines, regions
         As of `measure_series`.
+    folder
+        Is made where it is not there.
     grid_m
         Side of a cell; 240 m in EPSG:3031, else 120 m.
     period
@@ -59,7 +61,20 @@ def write_composite(
         The table `areas.csv`: change since the first front by glacier and region (`by`), of `regional_change`. Beside
         it lie `composite.zarr`, `positions.csv` (of each glacier on the first of every month, with `origin` and
         `age_days`) and `gates.geojson`.
+
+    Raises
+    ------
+    ValueError
+        The fronts are in degrees, no glacier has a box with a front across it, or the period has no month.
+
+    Examples
+    --------
+    >>> fronts, (mapped, lines) = cc.read_product("real/reference.parquet"), cc.store_product("fronts")
+    >>> areas = write_composite(fronts[::20], lines, "composite")
+    >>> bool(areas["area_change_m2"].iloc[-1] < 0)
+    True
     """
+    folder = Path(folder)
     if not fronts.crs or not fronts.crs.is_projected:
         raise ValueError(
             f"a composite needs fronts in a projected CRS in metres, got {fronts.crs}: use --crs EPSG:3413"

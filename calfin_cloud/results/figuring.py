@@ -16,8 +16,28 @@ from calfin_cloud.timeseries import BOX
 LEAST_PAIRS = 2
 
 
-def write_figures(figures: dict[str, Figure], folder: Path) -> list[Path]:
-    """Save figures by name, each as PDF and PNG."""
+def write_figures(figures: dict[str, Figure], folder: str | Path) -> list[Path]:
+    """Save figures by name, each as PDF and PNG.
+
+    Parameters
+    ----------
+    figures
+        Those of `paper_figures`.
+    folder
+        Is made where it is not there.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> [path.name for path in write_figures({"map": Figure()}, "figures")]
+    ['map.pdf', 'map.png']
+    """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return [path for name, figure in figures.items() for path in save_figure(figure, folder, name)]
 
@@ -41,10 +61,30 @@ def paper_figures(
         As of `measure_series`.
     against
         Fronts of another product: pairs within so many `days`, in the boxes of the first.
+    names
+        What the two products are called.
+    days
+        Between the two fronts of a pair, at most.
     width
         `single` (83 mm) or `double` (177 mm).
     series
         What `measure_series` made of them, so that it is not measured again.
+
+    Returns
+    -------
+    dict of Figure
+        Figures of matplotlib by name, for `write_figures`.
+
+    Raises
+    ------
+    ValueError
+        No glacier has a box, or the products have too few pairs.
+
+    Examples
+    --------
+    >>> fronts, (mapped, lines) = cc.read_product("real/reference.parquet"), cc.store_product("fronts")
+    >>> sorted(paper_figures(fronts[::20], lines))
+    ['coverage', 'regions', 'retreat_map']
     """
     series = measure_series(fronts, lines, regions) if series is None else series
     if series.gates.empty:

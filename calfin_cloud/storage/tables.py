@@ -233,6 +233,30 @@ def read_features(store: str, feature: str, *, domain: str = "") -> gpd.GeoDataF
     """Read what is known of a feature (of `FEATURES`), a row a scene, sorted by domain, datetime and scene.
 
     No row of scenes that were mapped without it.
+
+    Parameters
+    ----------
+    store
+        Folder or object prefix that `calfin map` made.
+    feature
+        `icebergs`, `melange` or `plumes`.
+    domain
+        Name of the only domain that is read; without it, all are.
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns of `feature_schema.FEATURE_SCHEMAS` and `geometry`, outlines in the CRS of the store.
+
+    Raises
+    ------
+    ValueError
+        For another feature, or where there is no store.
+
+    Examples
+    --------
+    >>> len(read_features("fronts", "icebergs"))  # mapped without `--features`
+    0
     """
     if feature not in FEATURES:
         raise ValueError(f"got the unknown feature {feature!r}, expected one of {list(FEATURES)}")

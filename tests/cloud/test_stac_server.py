@@ -10,7 +10,7 @@ from shapely.geometry import mapping
 
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.scenes import search_scenes
-from calfin_cloud.sensors import READ_ASSETS, band_of
+from calfin_cloud.sensors import band_of, listed_assets
 
 PERIOD = "1984/2030"
 N_MANY = 233
@@ -54,7 +54,7 @@ def test_all_scenes_of_a_domain_come_sorted_by_time_and_as_they_were_published(a
     for item in found:
         record = published[item.id]
         assert {key: asset.href for key, asset in item.assets.items()} == {
-            key: asset["href"] for key, asset in record["assets"].items() if key in READ_ASSETS
+            key: asset["href"] for key, asset in record["assets"].items() if key in listed_assets()
         }
         assert item.properties.items() >= {k: v for k, v in record["properties"].items() if k != "datetime"}.items()
 
