@@ -190,23 +190,22 @@ def review(options: argparse.Namespace) -> int:
 
 def reconcile(options: argparse.Namespace) -> int:
     """Choose the fronts that all dates of a domain together support; nothing mapped changes, no network is needed."""
-    from collections import Counter
-
     from calfin_cloud.fronts import SequenceSettings
     from calfin_cloud.results import reconcile_store
     from calfin_cloud.results.choosing import chosen_fronts
 
     settings = SequenceSettings() if options.rate is None else SequenceSettings(rate_m_a_day=options.rate)
-    by_domain: dict[str, Counter[str]] = {}
-    for domain, counts in reconcile_store(options.store, settings=settings):
-        by_domain[domain] = counts
-        note(f"{domain}: {', '.join(f'{n} {choice}' for choice, n in sorted(counts.items()))}")
+    by_domain = dict(reconcile_store(options.store, settings=settings))
     if not any(counts.total() for counts in by_domain.values()):
         tell(options, [], "nothing has changed since the fronts were last reconciled, or no domain has one")
         return 0
     fronts = chosen_fronts(options.store)
     changed = fronts.loc[~fronts["choice"].isin(["", "kept"]), ["choice", "key", "choice_why"]]
-    lines = [f"{row.choice}: {row.key}: {row.choice_why}" for row in changed.head(MOST_LINES).itertuples()]
+    lines = [
+        f"{domain}: {', '.join(f'{n} {choice}' for choice, n in sorted(counts.items()))}"
+        for domain, counts in by_domain.items()
+    ]
+    lines += [f"{row.choice}: {row.key}: {row.choice_why}" for row in changed.head(MOST_LINES).itertuples()]
     tell(options, records(changed), *lines)
     return 0
 

@@ -130,7 +130,12 @@ def test_the_networks_library_has_the_threads_of_its_worker(monkeypatch):
     assert threads_here() == 1
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=3, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+            n_workers=1,
+            threads_per_worker=3,
+            processes=False,
+            protocol="tcp",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         cluster.get_client(set_as_default=False) as client,
     ):
