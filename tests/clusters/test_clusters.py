@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dask
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from calfin_cloud import clusters, sensors
 from calfin_cloud.cli.parser import make_parser
@@ -137,7 +137,7 @@ def test_the_networks_library_has_the_threads_of_its_worker(monkeypatch):
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
         ) as cluster,
-        cluster.get_client(set_as_default=False) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         assert client.submit(threads_here).result() == 3
 
