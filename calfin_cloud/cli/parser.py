@@ -212,7 +212,7 @@ def _add_variant(parser: argparse.ArgumentParser) -> None:
         "--variant",
         default="default",
         choices=VARIANTS,
-        help="settings of all steps: ours (default); ours with each picture shown to the network once, a fifth of its "
+        help="settings of all steps: ours (default); ours with each picture shown to the network once, half its "
         "price (once); or those of CALFIN's release for one of its sets of scenes",
     )
 

@@ -67,7 +67,7 @@ class InferenceSettings:
 CALFIN = InferenceSettings(stride=16, transposed=False)
 
 ONCE = InferenceSettings(stride=None, transposed=False)
-"""The picture as a whole, once: a fifth of the price, fronts about as near (model card of calfin-efficient)."""
+"""The picture as a whole, once: half the price in optical scenes, fronts about as near (model card)."""
 
 
 class Cut(NamedTuple):
