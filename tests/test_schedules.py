@@ -15,7 +15,7 @@ from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.exporter import StoreMetrics
 from calfin_cloud.pipeline import MapSettings, made_by, of_shard, retry_failed
 from calfin_cloud.sample import write_sample
-from calfin_cloud.scenes import absolute_period, freeze_scenes, period_bounds, search_scenes
+from calfin_cloud.scenes import absolute_period, describe_catalog, freeze_scenes, period_bounds, search_scenes
 from calfin_cloud.storage import (
     count_scenes,
     due_keys,
@@ -185,6 +185,11 @@ def test_a_frozen_catalogue_finds_the_scenes_of_the_one_it_was_made_of(painted, 
         assert [i["assets"] for i in here] == [i["assets"] for i in there]
     elsewhere = Domain("far", box_grid((9e5, -9e5, 9.03e5, -8.97e5), 3413, 30.0))
     assert search_scenes(frozen, elsewhere, "1984/2030") == []
+
+
+def test_a_frozen_catalogue_that_is_not_there_is_told_when_it_is_asked_for_its_title(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read the catalogue .*gone\.parquet"):
+        describe_catalog(tmp_path / "gone.parquet")
 
 
 def test_a_file_that_is_no_frozen_catalogue_is_refused(painted, tmp_path):

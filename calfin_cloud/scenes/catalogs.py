@@ -37,6 +37,7 @@ from calfin_cloud.sensors import CATALOG_FIELD, listed_assets
 
 log = logging.getLogger(__name__)
 
+EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 T = TypeVar("T")
 Feature = dict[str, Any]
 """A STAC item as its JSON values."""
@@ -112,9 +113,10 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
 
 def read_title(address: str) -> str:
     """Ask a catalogue for its first document alone; say what it is. Raises as `read_features` does."""
-    if is_frozen(address):
-        return "frozen items"
     with _telling(address):
+        if is_frozen(address):
+            next(read_frozen(address, EVERYWHERE, (None, None)), None)  # a file that is not there is told here
+            return "frozen items"
         root, is_api = _read_root(address, _Reader())
         kind = "STAC API" if is_api else root["type"]
         return f"{kind} {root.get('title') or root.get('id') or ''}".strip()

@@ -45,6 +45,11 @@ def read_frozen(
 def freeze_scenes(items: Iterable[pystac.Item], path: str | Path) -> int:
     """Write items as stac-geoparquet, sorted by time and id, each id once; return their number.
 
+    Raises
+    ------
+    ValueError
+        The name of the file ends otherwise, or there is no item.
+
     Examples
     --------
     >>> freeze_scenes(stream_scenes("earth-search", domain, "2019"), "2019.parquet")               # doctest: +SKIP
