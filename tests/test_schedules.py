@@ -25,6 +25,7 @@ from calfin_cloud.storage import (
     merge_stores,
     note_tries,
     open_store,
+    read_features,
     read_fronts,
     read_masks,
     shard_places,
@@ -140,7 +141,7 @@ def test_shards_are_mapped_side_by_side_and_merged_into_one_store(painted, tmp_p
     (domain,) = read_domains(painted / "domains.geojson")
     for k in (1, 2):
         with hold_lease(f"{store}/shards/9-of-9", "map"):  # another run
-            assert main(call(painted, store, "--shard", f"{k}/2")) == 0
+            assert main(call(painted, store, "--features", "icebergs", "--shard", f"{k}/2")) == 0
     assert "has no domain" in capsys.readouterr().err
     (shard,) = shard_places(store)
     assert main(["merge", store]) == 0
@@ -148,8 +149,10 @@ def test_shards_are_mapped_side_by_side_and_merged_into_one_store(painted, tmp_p
     assert "0 new domains of 1 shards" in capsys.readouterr().out
     assert count_scenes(store)["wrong"] == []
     assert read_fronts(store).equals(read_fronts(shard))
+    assert read_features(store, "icebergs").equals(read_features(shard, "icebergs"))
+    assert len(read_features(store, "icebergs")) == 2
     assert read_masks(store, domain.name).equals(read_masks(shard, domain.name))
-    assert main(call(painted, store)) == 0  # and goes on as any store
+    assert main(call(painted, store, "--features", "icebergs")) == 0  # and goes on as any store
     assert "2 found, 2 known" in capsys.readouterr().out
 
 
