@@ -76,7 +76,12 @@ def trace_image(
         channels = prepare_scene(np.stack([grey, np.full_like(grey, np.nan)]), PLAIN_RESOLUTION_M, kind)
         (front, ice), boxes = predict_scene(channels, network=network, settings=settings, trace=trace)
         traced = trace_fronts(front, ice, boxes=boxes, settings=trace)
-        sure = [uncertainty_of(f.line, front, ice, calibration_of(network)) for f in traced.fronts]
+        lines = [f.line for f in traced.fronts]
+        others = [[*lines[:n], *lines[n + 1 :]] for n in range(len(lines))]  # an edge that they follow is not missing
+        sure = [
+            uncertainty_of(line, front, ice, calibration_of(network), others=of)
+            for line, of in zip(lines, others, strict=True)
+        ]
     except SceneError as error:
         traced = Trace((), error.reason, error.message)
     state = "front" if traced.fronts else "no_front" if traced.reason not in FAILURES else "failed"
