@@ -1,8 +1,11 @@
 """Synthetic scenes of conditions that are hard for a network: the same for ever, with their true fronts."""
 
+import json
+
 import numpy as np
 import pytest
 
+from calfin_cloud.cli import main
 from calfin_cloud.evaluation import adverse_samples
 from calfin_cloud.sample import ADVERSE_CASES, paint_adverse
 
@@ -26,3 +29,16 @@ def test_adverse_samples_are_scored_by_case():
     assert [sample.glacier for sample in samples] == list(ADVERSE_CASES)
     assert {sample.sensor for sample in samples} == {"optical", "sar"}
     assert all(sample.front.any() for sample in samples)
+
+
+@pytest.mark.slow  # edges are traced in 33 scenes
+def test_adverse_scenes_have_a_table_of_their_own(shared, tmp_path, capsys):
+    data = str(shared / "data" / "mohajerani2019")
+    words = ["evaluate", "--data", data, "--glaciers", "Kangerlussuaq", "--network", "sobel", "--adverse", "1"]
+    assert main([*words, "--json", "--out", str(tmp_path)]) == 0
+    real, synthetic = json.loads(capsys.readouterr().out)
+    scenes = [{(row["method"], row["value"]): row["n_scenes"] for row in part["summary"]} for part in (real, synthetic)]
+    assert scenes[0]["sobel", "Kangerlussuaq"] == scenes[0]["persistence", "Kangerlussuaq"] == 23
+    assert {scenes[1]["sobel", case] for case in ADVERSE_CASES} == {1}
+    assert (tmp_path / "scores.md").is_file()
+    assert (tmp_path / "adverse" / "scores.md").is_file()

@@ -409,7 +409,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="score N synthetic scenes of each adverse case too: melange, winter, shadow, coarse radar images, ...",
+        help="score N synthetic scenes of each adverse case too, into DIR/adverse: melange, winter, shadow, ...",
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from calfin_cloud.domains import Domain
 
 FEW_SCENES = 100
-"""Below, `--cluster auto` starts no workers: to start them takes longer than they save."""
+"""Below, `--cluster auto` starts no workers."""
 
 Find = Callable[["Domain"], Iterable[Any]]
 

@@ -33,9 +33,25 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Score methods on labelled image sets: by default on the validation glaciers Kangerlussuaq and Crane."""
     from calfin_cloud.datasets import VALIDATION_GLACIERS
+    from calfin_cloud.evaluation import adverse_samples
+
+    glaciers = set(options.glaciers or VALIDATION_GLACIERS)
+    parts = {options.out: [s for s in _samples(options.data) if s.glacier in glaciers]}
+    if options.adverse:  # synthetic scenes have a table of their own: no mean joins them with real ones
+        parts[options.out / "adverse"] = list(adverse_samples(options.adverse))
+    results, lines = [], []
+    for out, samples in parts.items():
+        path, summary = _score(options, samples, out)
+        results.append({"scores": path, "summary": records(summary)})
+        lines += [summary.query("group in ['all', 'glacier']").round(3).T.to_string(), f"scores: {path}"]
+    tell(options, results if options.adverse else results[0], *lines)
+    return 0
+
+
+def _score(options: argparse.Namespace, samples: list[Any], out: Path) -> tuple[Path, Any]:
+    """Score the methods of a call on samples, write the tables into a folder, and return their path and summary."""
     from calfin_cloud.evaluation import (
         PERSISTENCE,
-        adverse_samples,
         describe_methods,
         join_scores,
         make_methods,
@@ -49,8 +65,6 @@ def evaluate(options: argparse.Namespace) -> int:
     from calfin_cloud.pipeline import VARIANTS
 
     variant = VARIANTS[options.variant]
-    glaciers = set(options.glaciers or VALIDATION_GLACIERS)
-    samples = [s for s in _samples(options.data) if s.glacier in glaciers] + list(adverse_samples(options.adverse))
     names = [options.network or DEFAULT_NETWORK, *(options.against or [])]
     about = describe_methods(names)
     trained_on = {name: of["trained_on"] for name, of in about.items() if of["trained_on"] is not None}
@@ -59,18 +73,17 @@ def evaluate(options: argparse.Namespace) -> int:
         score(bar(options, name, "scene", samples), {name: method}, trace=variant.trace, trained_on=trained_on)
         for name, method in methods.items()
     ]
-    if options.sequences:
-        first, method = next(iter(methods.items()))
-        label = f"{first} reconciled"
-        about[label] = about[first]
-        of_methods.append(score_sequences(samples, label, method, trained_on=trained_on.get(first)))
-    scores = join_scores([*of_methods, score_persistence(samples)])
-    about[PERSISTENCE] = {"weights": None, "trained_on": []}
-    path = write_scores(scores, samples, options.out, about=about)
-    summary = summarise_scores(scores)
-    table = summary.query("group in ['all', 'glacier']").round(3).T.to_string()
-    tell(options, {"scores": path, "summary": records(summary)}, table, f"scores: {path}")
-    return 0
+    if any(sample.datetime for sample in samples):
+        if options.sequences:
+            first, method = next(iter(methods.items()))
+            label = f"{first} reconciled"
+            about[label] = about[first]
+            seen = trained_on.get(first)
+            of_methods.append(score_sequences(samples, label, method, trace=variant.trace, trained_on=seen))
+        of_methods.append(score_persistence(samples))
+        about[PERSISTENCE] = {"weights": None, "trained_on": []}
+    scores = join_scores(of_methods)
+    return write_scores(scores, samples, out, about=about), summarise_scores(scores)
 
 
 def calibrate(options: argparse.Namespace) -> int:
