@@ -87,23 +87,6 @@ def feature_tables(
     }
 
 
-def with_new_features(
-    old: Mapping[str, gpd.GeoDataFrame],
-    parts: Sequence[Mapping[str, gpd.GeoDataFrame]],
-    keys: Sequence[str],
-    wanted: Sequence[str],
-) -> dict[str, gpd.GeoDataFrame]:
-    """Replace the rows of the scenes in `parts`; the scenes keep the order of `keys`, which names the batch."""
-    order, merged = {key: place for place, key in enumerate(keys)}, {}
-    for name in wanted:
-        new = [part[name] for part in parts if name in part]
-        fresh = {key for table in new for key in table["key"]}
-        kept = [old[name][~old[name]["key"].isin(fresh)]] if name in old else []
-        table = pd.concat([t for t in (*kept, *new) if len(t)], ignore_index=True)
-        merged[name] = table.sort_values("key", key=lambda k: k.map(order), kind="stable", ignore_index=True)
-    return merged
-
-
 def _own_band(signal: NDArray[np.float32], band: Band) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the band that shows ice, if its numbers have a unit; else say why not."""
     name = "co" if band.kind == "sar" else "nir"

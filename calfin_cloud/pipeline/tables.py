@@ -58,13 +58,32 @@ def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) 
 
 def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
     """Replace the rows of the scenes in `new`; the scenes keep the order of `keys`, which names the batch."""
-    fresh, order = set(new.fronts["key"]), {key: place for place, key in enumerate(keys)}
-    merged = []
-    for before, after in zip(old, new, strict=True):
-        parts = [before[~before["key"].isin(fresh)], after]
-        table = pd.concat([part for part in parts if len(part)] or [after], ignore_index=True)
-        merged.append(table.sort_values("key", key=lambda k: k.map(order), kind="stable", ignore_index=True))
-    return Tables(*merged)
+    fresh = set(new.fronts["key"])
+    return Tables(*(_replaced(before, [after], fresh, keys) for before, after in zip(old, new, strict=True)))
+
+
+def with_new_features(
+    old: Mapping[str, gpd.GeoDataFrame],
+    parts: Sequence[Mapping[str, gpd.GeoDataFrame]],
+    keys: Sequence[str],
+    wanted: Sequence[str],
+) -> dict[str, gpd.GeoDataFrame]:
+    """Replace the rows of the scenes in `parts`, in which each scene has one; the order is that of `keys`."""
+    merged = {}
+    for name in wanted:
+        new = [part[name] for part in parts if name in part]
+        merged[name] = _replaced(old.get(name), new, {key for table in new for key in table["key"]}, keys)
+    return merged
+
+
+def _replaced(
+    before: gpd.GeoDataFrame | None, after: Sequence[gpd.GeoDataFrame], fresh: set[str], keys: Sequence[str]
+) -> gpd.GeoDataFrame:
+    """Take rows of the scenes `fresh` from the tables `after`, all others from that of before, in the order of keys."""
+    order = {key: place for place, key in enumerate(keys)}
+    kept = [] if before is None else [before[~before["key"].isin(fresh)]]
+    table = pd.concat([part for part in (*kept, *after) if len(part)] or after[:1], ignore_index=True)
+    return table.sort_values("key", key=lambda k: k.map(order), kind="stable", ignore_index=True)
 
 
 def scene_rows(items: Sequence[pystac.Item], domain: Domain, settings: MapSettings) -> list[Row]:

@@ -22,12 +22,11 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import Batch, FindScenes
-from calfin_cloud.pipeline.features import with_new_features
 from calfin_cloud.pipeline.mapping import tables_of_batches
 from calfin_cloud.pipeline.runners import check_network, in_order, run_each
 from calfin_cloud.pipeline.scene import Group, Result, calibration_of, retrace
 from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of, saved, settings_from
-from calfin_cloud.pipeline.tables import Made, made_of, with_new_rows
+from calfin_cloud.pipeline.tables import Made, made_of, with_new_features, with_new_rows
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     Stored,
