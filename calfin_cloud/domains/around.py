@@ -1,0 +1,103 @@
+"""Domains around the termini of a table, one a glacier."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+from odc.geo.geobox import GeoBox
+
+from calfin_cloud.domains.domain import MIN_SIDE_PX, Domain
+from calfin_cloud.domains.files import id_text
+from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid
+from calfin_cloud.termini import termini_of
+
+LONGEST_NAME = 100  # bytes of a name that is made of a table's
+ID_COLUMNS = ("glacier_id", "GlacierID", "Glacier_ID", "GLACIER_ID", "ID")
+NAME_COLUMNS = ("name", "RefName", "GlacierName", "Official_N", "OfficialN")
+
+
+def domains_from_termini(
+    termini: gpd.GeoDataFrame,
+    *,
+    id_column: str | None = None,
+    resolution_m: float = DEFAULT_RESOLUTION_M,
+    margin: float = 0.75,
+    min_side_m: float = 6000.0,
+    crs: str | None = None,
+) -> list[Domain]:
+    """Make one square domain around all termini of each glacier id, which it keeps with their dates and sources.
+
+    The side is the longer side of the termini's box plus `margin` times that side on either end, at least `min_side_m`
+    (CALFIN's re-crop is 2.5 times the front, `calfin-method` 6.4).
+
+    Parameters
+    ----------
+    termini
+        Lines in any CRS, with an id column (one of glacier_id, GlacierID, Glacier_ID, ... or `id_column`).
+    id_column
+        Column with the glacier id, where it has another name.
+    resolution_m
+        Pixel side of the grids.
+    margin
+        Room on either side of the termini, in lengths of their box.
+    min_side_m
+        Least side of a domain in metres.
+    crs
+        CRS of the grids; by place where not given.
+
+    Returns
+    -------
+    list
+        A domain for each glacier id, sorted by id.
+
+    Raises
+    ------
+    ValueError
+        The table has no CRS, no column of ids, or no line.
+
+    Examples
+    --------
+    >>> termini = gpd.read_parquet("real/reference.parquet")
+    >>> (domain,) = cc.domains_from_termini(termini)
+    >>> domain.name, len(domain.termini)
+    ('glacier-75', 159)
+    """
+    if termini.crs is None:
+        raise ValueError("the termini have no CRS: assign one to the file, e.g. EPSG:3413")
+    column = id_column or next((c for c in ID_COLUMNS if c in termini.columns), None)
+    if column is None or column not in termini.columns:
+        raise ValueError(
+            f"no column with glacier ids: got {list(termini.columns)}, expected one of {ID_COLUMNS}; name it"
+        )
+    termini = termini[termini.geometry.notna() & ~termini.geometry.is_empty]
+    if termini.empty:
+        raise ValueError("the file holds no termini")
+    name_column = next((c for c in NAME_COLUMNS if c in termini.columns), None)
+    domains = []
+    taken: set[str] = set()
+    for glacier_id, lines in termini.groupby(column, sort=True):
+        glacier = id_text(glacier_id)
+        named = _as_name(lines[name_column].iloc[0]) if name_column else ""
+        if named and named in taken:
+            named = f"{named}-{_as_name(glacier)}"
+        taken.add(named)
+        grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
+        known = termini_of(lines, str(grid.crs))
+        domains.append(Domain(named or f"glacier-{_as_name(glacier)}", grid, glacier, termini=known))
+    return domains
+
+
+def _as_name(text: Any) -> str:  # noqa: ANN401 - a value of a table
+    """Make a name of a domain of whatever a table has in its place; empty where it has none."""
+    words = re.sub(r"[^\w\-]+", "-", "" if pd.isna(text) else id_text(text)).strip("-_")
+    return words.encode()[:LONGEST_NAME].decode(errors="ignore")
+
+
+def _square_around(lines: gpd.GeoSeries, crs: str, resolution_m: float, margin: float, min_side_m: float) -> GeoBox:
+    left, bottom, right, top = lines.to_crs(crs).total_bounds
+    half = max((1 + 2 * margin) * max(right - left, top - bottom), min_side_m, MIN_SIDE_PX * resolution_m) / 2
+    x, y = (left + right) / 2, (bottom + top) / 2
+    return box_grid((x - half, y - half, x + half, y + half), crs, resolution_m)

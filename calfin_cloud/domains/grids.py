@@ -1,0 +1,93 @@
+"""Grids of pixels, the CRS of a place, and shapes in longitude and latitude at the antimeridian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
+from pyproj import CRS
+from shapely.geometry.base import BaseGeometry
+
+DEFAULT_RESOLUTION_M = 30.0
+
+
+def cut_at_antimeridian(lonlat: BaseGeometry) -> BaseGeometry:
+    """Cut a polygon or line in longitude and latitude in two where it crosses the antimeridian, as GeoJSON wants it."""
+    whole = unwrapped(lonlat)
+    east, beyond = (whole.intersection(shapely.box(left, -90, left + 360, 90)) for left in (-180, 180))
+    return whole if beyond.is_empty else shapely.union_all([east, shapely.transform(beyond, shifted(-360))])
+
+
+def unwrapped(lonlat: BaseGeometry) -> BaseGeometry:
+    """Take longitudes 0 to 360 where one part spans half the globe but not all of it: it crosses the antimeridian."""
+    left, _, right, _ = lonlat.bounds
+    if lonlat.geom_type not in ("Polygon", "LineString") or right - left <= 180 or right - left >= 360:
+        return lonlat
+    return shapely.transform(lonlat, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+
+
+def shifted(degrees: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Give what moves longitudes and latitudes (n, 2) to the east, for `shapely.transform`."""
+    return lambda lonlat: lonlat + np.array([degrees, 0.0])
+
+
+def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float = DEFAULT_RESOLUTION_M) -> GeoBox:
+    """Grid of square pixels around `bounds` (left, bottom, right, top in `crs`), edges on multiples of the pixel.
+
+    Parameters
+    ----------
+    bounds
+        Left, bottom, right, top in `crs`, in metres.
+    crs
+        Projected CRS in metres, by name, number or as a `pyproj.CRS`.
+    resolution_m
+        Side of a pixel in metres.
+
+    Returns
+    -------
+    GeoBox
+        North up, rows from the top; it covers the bounds with less than a pixel to spare.
+
+    Raises
+    ------
+    ValueError
+        `crs` is in degrees: pixels of 30 degrees would be meant.
+
+    Examples
+    --------
+    >>> cc.box_grid((100, 100, 6_000, 6_000), "EPSG:3413", 30.0).shape
+    Shape2d(x=197, y=197)
+    """
+    if CRS.from_user_input(crs).is_geographic:
+        raise ValueError(f"a grid needs a projected CRS in metres, got {crs}: use EPSG:3413, EPSG:3031 or UTM")
+    left, bottom = (math.floor(v / resolution_m + 1e-6) * resolution_m for v in bounds[:2])
+    right, top = (math.ceil(v / resolution_m - 1e-6) * resolution_m for v in bounds[2:])
+    return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs=crs), resolution=resolution_m, tight=True)
+
+
+def best_crs(geometries: gpd.GeoSeries) -> str:
+    """EPSG:3413 for Greenland and around the pole, EPSG:3031 for Antarctica, the UTM zone of the centre elsewhere."""
+    left, bottom, right, top = geometries.to_crs(4326).total_bounds
+    if right - left > 180:  # over the antimeridian
+        east = geometries.to_crs(4326).get_coordinates()["x"] % 360
+        left, right = east.min(), east.max()
+    lon, lat = ((left + right) / 2 + 180) % 360 - 180, (bottom + top) / 2
+    if lat < -60:
+        return "EPSG:3031"
+    if (lat > 59 and -75 < lon < -10) or lat >= 84:  # where UTM ends
+        return "EPSG:3413"
+    return str(gpd.GeoSeries.from_xy([lon], [lat], crs=4326).estimate_utm_crs())
+
+
+@lru_cache(maxsize=64)
+def other_unit(epsg: int) -> str:
+    """Name of the unit of a CRS that is not in metres; empty for metres."""
+    (axis, *_) = CRS.from_epsg(epsg).axis_info
+    return "" if math.isclose(axis.unit_conversion_factor, 1.0) else axis.unit_name
