@@ -13,6 +13,7 @@ import shapely
 
 from calfin_cloud.feature_schema import FEATURE_SCHEMAS, FEATURES
 from calfin_cloud.land import packed
+from calfin_cloud.results.page_data import plain
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import read_features
 
@@ -79,12 +80,12 @@ def told_features(features: Features, key: str) -> dict[str, dict[str, Any]]:
     told = {}
     for name, table in features.items():
         for row in table[table["key"] == key].to_dict("records"):
-            told[name] = {c: _plain(row[c]) for c in ("state", "reason", "detail", *SERIES[name])}
+            told[name] = {c: plain(row[c]) for c in ("state", "reason", "detail", *SERIES[name])}
     return told
 
 
 def _shown(row: Mapping[Any, Any], columns: tuple[str, ...], resolution_m: float) -> dict[str, Any]:
-    facts = {c: value for c in columns if (value := _plain(row[c])) is not None}
+    facts = {c: value for c in columns if (value := plain(row[c])) is not None}
     about = {"key": row["key"], "date": f"{row['datetime']:%Y-%m-%d}", "state": row["state"], "reason": row["reason"]}
     return about | facts | {"outlines": _outlines(row["geometry"], resolution_m)}
 
@@ -95,10 +96,3 @@ def _outlines(shape: Any, resolution_m: float) -> list[list[int]]:  # noqa: ANN4
     largest = parts[np.argsort(-shapely.area(parts), kind="stable")][:MOST_PARTS]
     simple = shapely.simplify(shapely.get_exterior_ring(largest), SIMPLIFY_PX * resolution_m)
     return [packed(points) for ring in simple if len(points := shapely.get_coordinates(ring)) >= LEAST_CORNERS]
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float):
-        return round(value, 3) if np.isfinite(value) else None
-    return value
