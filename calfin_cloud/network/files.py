@@ -79,9 +79,20 @@ def fingerprint(name_or_path: str | Path) -> tuple[int, int]:
 
 
 def verifier_of(name_or_path: str | Path) -> str | None:
-    """Name of the weights that must see the fronts of these in optical scenes too; None where none must."""
-    shipped = SHIPPED.get(str(name_or_path))
-    return shipped.verifier if shipped else None
+    """Name of the weights that must see the fronts of these in optical scenes too; None where none must.
+
+    Raises
+    ------
+    ValueError
+        A file names a verifier that does not come with the package.
+    """
+    if shipped := SHIPPED.get(str(name_or_path)):
+        return shipped.verifier
+    path, _ = _resolve(str(name_or_path))
+    verifier = noted(path).verifier if path.suffix == ".h5" else None
+    if verifier and verifier not in SHIPPED:
+        raise ValueError(f"{path} must name a verifier of {sorted(SHIPPED)}, got {verifier!r}: train with one of these")
+    return verifier
 
 
 def network_id(name_or_path: str | Path) -> str:
@@ -190,6 +201,7 @@ class Note(NamedTuple):
     architecture: str
     width: float
     rock: bool
+    verifier: str | None
 
 
 def noted(path: Path) -> Note:
@@ -204,7 +216,8 @@ def noted(path: Path) -> Note:
         with h5py.File(path, "r") as file:
             numbered = numbered_layers(file.get("model_weights", file))
             architecture = file.attrs.get("architecture", PUBLISHED_UNET if numbered else "calfin")
-            return Note(str(architecture), float(file.attrs.get("width", 1.0)), "rock" in file)
+            width, verifier = float(file.attrs.get("width", 1.0)), file.attrs.get("verifier")
+            return Note(str(architecture), width, "rock" in file, str(verifier) if verifier else None)
     except OSError as error:
         raise ValueError(f"{path} is no HDF5 file ({error}): fetch the weights again") from error
 

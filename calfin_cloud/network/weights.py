@@ -113,10 +113,11 @@ def count_gpus() -> int:
         return 0
 
 
-def save_weights(network: keras.Model, path: Path | str, *, width: float) -> None:
+def save_weights(network: keras.Model, path: Path | str, *, width: float, verifier: str | None = None) -> None:
     """Write the weights by layer name in the original's layout, with architecture and width; kernels as float16.
 
-    Half precision halves the file. The architecture is the name of the network.
+    Half precision halves the file. The architecture is the name of the network. A `verifier`, by the name of shipped
+    weights, is noted too (`verifier_of`).
 
     Raises
     ------
@@ -131,6 +132,8 @@ def save_weights(network: keras.Model, path: Path | str, *, width: float) -> Non
     with h5py.File(path, "w") as file:
         file.attrs["architecture"] = network.name
         file.attrs["width"] = width
+        if verifier:
+            file.attrs["verifier"] = verifier
         for layer, arrays in _arrays(network).items():
             for name, variable in arrays.items():
                 values = np.asarray(variable)

@@ -221,7 +221,7 @@ class _Run:
         row = {"step": self.step, "minutes": round(self.elapsed_s / 60, 2), "learning_rate": float(f"{rate:.4g}")}
         with averaged_weights(self.network):
             scores = validate(self.network, self.validation)
-            save_weights(self.network, self.out, width=self.settings.width)
+            save_weights(self.network, self.out, width=self.settings.width, verifier=self.settings.verifier)
         row |= {name: round(value, 4) for name, value in {"loss": loss, **scores}.items()}
         self.losses = []
         self._write_settings()

@@ -67,6 +67,8 @@ class TrainingSettings:
         Number of painted scenes that are added to the samples.
     start
         Name or path of weights to start from; None starts from random ones.
+    verifier
+        Name of shipped weights that must see a front in optical scenes too, noted in the file that is written.
     checkpoint_minutes
         Time between checkpoints; each also writes the curves and the weights so far.
 
@@ -101,6 +103,7 @@ class TrainingSettings:
     rock: bool = False
     painted: int = 0
     start: str | None = None
+    verifier: str | None = None
     checkpoint_minutes: float = 6.0
 
     def __post_init__(self) -> None:

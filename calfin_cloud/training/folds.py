@@ -1,0 +1,90 @@
+"""One recipe, trained once without each glacier: networks by which every labelled glacier is measured unseen."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from calfin_cloud.datasets import Sample
+from calfin_cloud.network import network_id
+from calfin_cloud.schema import check_name
+from calfin_cloud.training.fitting import fit
+from calfin_cloud.training.settings import TrainingSettings
+
+log = logging.getLogger(__name__)
+
+
+def fit_folds(
+    samples: Iterable[Sample], folder: Path | str, settings: TrainingSettings, *, glaciers: Iterable[str] | None = None
+) -> dict[str, Path]:
+    """Train a network without each glacier in turn, each glacier's in a file of its own below `folder`.
+
+    What an earlier call finished with the same settings is not trained again, and what it began is continued, so the
+    schedule can be stopped at any time.
+
+    Parameters
+    ----------
+    samples
+        Labelled scenes of at least two glaciers; those of all glaciers but one train a network.
+    folder
+        Gets `<glacier>.weights.h5` and what `fit` writes beside it.
+    settings
+        What makes each run again; `leave_out` is replaced by the glacier.
+    glaciers
+        Those to leave out, in this order; all that the samples show where None.
+
+    Returns
+    -------
+    dict
+        Path of the weights by the glacier that they have not seen.
+
+    Raises
+    ------
+    ValueError
+        The samples show one glacier only, or none of a glacier that is named, or a glacier's name cannot be that of a
+        file.
+
+    Examples
+    --------
+    >>> from calfin_cloud.datasets import read_samples
+    >>> from calfin_cloud.training import TrainingSettings, fit_folds
+    >>> settings = TrainingSettings(steps=1200, architecture="efficient", start="efficientnet-lite0")
+    >>> fit_folds(read_samples("caffe256"), "weights/folds", settings)["JAC"]  # doctest: +SKIP
+    PosixPath('weights/folds/JAC.weights.h5')
+    """
+    samples = list(samples)
+    shown = sorted({sample.glacier for sample in samples})
+    wanted = shown if glaciers is None else list(dict.fromkeys(glaciers))
+    if len(shown) < 2 or not set(wanted) <= set(shown):
+        raise ValueError(
+            f"samples of two or more glaciers, among them {wanted}, are needed, got {shown}: give more image sets, or "
+            "correct the names"
+        )
+    paths = {glacier: fold_path(folder, glacier) for glacier in wanted}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for glacier, path in paths.items():
+        fold = replace(settings, leave_out=(glacier,))
+        if is_finished(path, fold):
+            log.info("%s is trained already", path)
+        else:
+            fit(samples, path, fold)
+    return paths
+
+
+def fold_path(folder: Path | str, glacier: str) -> Path:
+    """Path of the weights in a folder of `fit_folds` that have not seen a glacier."""
+    return Path(folder) / f"{check_name(glacier, what='glacier')}.weights.h5"
+
+
+def is_finished(path: Path, settings: TrainingSettings) -> bool:
+    """Whether a training of these settings has come to its end and left these weights."""
+    note = path.with_name(f"{path.name.removesuffix('.weights.h5')}.json")
+    checkpoint = path.with_name(f"{path.name.removesuffix('.weights.h5')}.checkpoint.npz")
+    if not path.is_file() or not note.is_file() or checkpoint.is_file():
+        return False
+    start = network_id(settings.start) if settings.start else None
+    wanted = json.loads(json.dumps(asdict(settings) | {"start": start}))
+    return bool(json.loads(note.read_text(encoding="utf-8"))["settings"] == wanted)
