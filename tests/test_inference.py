@@ -98,27 +98,27 @@ def blind_on_the_right(tmp_path, monkeypatch) -> None:
 def test_in_optical_scenes_a_front_counts_only_near_what_the_verifier_sees(brightness_network):
     scene = scene_with_a_bright_line(side=256, row=200)
     scene[0, 196:205] = 1.0
-    alone, verifierd, by_radar = (
+    alone, verified, by_radar = (
         overview_of(prepare_scene(scene, 30.0, kind), brightness_network) for kind in ("unknown", "optical", "sar")
     )
     np.testing.assert_array_equal(by_radar, alone)
-    np.testing.assert_array_equal(verifierd[..., 1], alone[..., 1])
+    np.testing.assert_array_equal(verified[..., 1], alone[..., 1])
     assert alone[200, :, 0].min() > 0.9
-    np.testing.assert_array_equal(verifierd[:, :140, 0], alone[:, :140, 0])
-    assert (verifierd[200, 170:, 0] == 0).all()
+    np.testing.assert_array_equal(verified[:, :140, 0], alone[:, :140, 0])
+    assert (verified[200, 170:, 0] == 0).all()
 
 
 @pytest.mark.usefixtures("blind_on_the_right")
-@pytest.mark.parametrize(("side", "is_verifierd"), [(128, True), (129, False)])
+@pytest.mark.parametrize(("side", "is_verified"), [(128, True), (129, False)])
 def test_a_picture_that_is_magnified_twice_goes_to_the_verifier_whatever_its_sensor(
-    brightness_network, side, is_verifierd
+    brightness_network, side, is_verified
 ):
     scene = scene_with_a_bright_line(side=side, row=100)
     scene[0, 98:103] = 1.0
     light, radar = (overview_of(prepare_scene(scene, 100.0, kind), brightness_network) for kind in ("optical", "sar"))
     assert radar[200, :80, 0].min() > 0.9
-    assert (radar[200, 170:, 0].max() == 0) == is_verifierd
-    assert (light == radar).all() == is_verifierd
+    assert (radar[200, 170:, 0].max() == 0) == is_verified
+    assert (light == radar).all() == is_verified
 
 
 def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_verifier_alone_says_so(tmp_path):

@@ -377,13 +377,28 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=int, help="seed of weights and patches")
-    _many(parser, "--leave-out", "validate on these glaciers in place of Kangerlussuaq and Crane", metavar="NAME")
+    parser.add_argument(
+        "--verifier", metavar="NAME", help="shipped network that must see a front in optical scenes too"
+    )
+    _many(
+        parser,
+        "--leave-out",
+        "validate on these glaciers in place of Kangerlussuaq and Crane; `each` trains a network without each glacier "
+        "in turn, into DIR/NAME, and goes on where an earlier call stopped",
+        metavar="NAME",
+    )
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write (default: beside the weights)")
+    parser.add_argument(
+        "--folds",
+        type=Path,
+        metavar="DIR",
+        help="networks of `calfin train --leave-out each`: they map the glaciers that the network was trained on",
+    )
     _many(parser, "--glaciers", "calibrate on these glaciers in place of all", metavar="NAME")
 
 

@@ -10,21 +10,26 @@ from typing import Any
 
 from calfin_cloud.cli.output import bar, records, tell
 
-TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "ema")
+TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "verifier", "ema")
+EACH = "each"  # of --leave-out: a network without each glacier in turn
 
 
 def train(options: argparse.Namespace) -> int:
     """Train a network on labelled image sets; the same call resumes a training that was interrupted."""
-    from calfin_cloud.training import RECIPES, fit
+    from calfin_cloud.training import RECIPES, fit, fit_folds
 
     changes = {name: getattr(options, name) for name in TRAINING_FLAGS if getattr(options, name) is not None}
     if options.steps or options.minutes:
         changes |= {"steps": options.steps, "minutes": options.minutes}
-    if options.leave_out:
+    if options.leave_out and options.leave_out != [EACH]:
         changes["leave_out"] = tuple(options.leave_out)
     switches = {"rock": options.rock, "mixed_precision": options.mixed_precision}
     settings = replace(RECIPES[options.recipe], **switches, **changes)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.leave_out == [EACH]:
+        folds = fit_folds(_samples(options.data), options.out / options.name, settings)
+        tell(options, {"weights": folds}, *(f"without {name}: {path}" for name, path in folds.items()))
+        return 0
     weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
     tell(options, {"weights": weights}, f"weights: {weights}")
     return 0
@@ -102,7 +107,7 @@ def calibrate(options: argparse.Namespace) -> int:
 
     network = options.network or DEFAULT_NETWORK
     samples = [s for s in _samples(options.data) if not options.glaciers or s.glacier in options.glaciers]
-    cases = make_cases(bar(options, "scenes traced", "scene", samples), network)
+    cases = make_cases(bar(options, "scenes traced", "scene", samples), network, folds=options.folds)
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
 from calfin_cloud.datasets import Sample
-from calfin_cloud.evaluation.methods import Method, network_method
+from calfin_cloud.evaluation.methods import Method, folds_method, network_method
 from calfin_cloud.evaluation.scores import trace_sample
 from calfin_cloud.fronts import DEFAULT, TraceSettings
 from calfin_cloud.fronts.lines import scale_of
@@ -57,16 +58,28 @@ class Case(NamedTuple):
     apart: float
 
 
-def make_cases(samples: Iterable[Sample], network: str, *, trace: TraceSettings = DEFAULT) -> list[Case]:
+def make_cases(
+    samples: Iterable[Sample], network: str, *, folds: Path | str | None = None, trace: TraceSettings = DEFAULT
+) -> list[Case]:
     """Map and trace labelled scenes with a network, given by name or path, and measure every front's vertices.
 
-    Fronts are traced as they are scored, without a fjord mask. Glaciers of an unknown training count as not seen.
+    Fronts are traced as they are scored, without a fjord mask. Glaciers of an unknown training count as not seen. With
+    `folds`, a folder of `training.fit_folds`, those that the network was trained on are mapped by the one of the same
+    recipe that has not seen them.
+
+    Raises
+    ------
+    ValueError
+        The folder has no network without such a glacier.
     """
     trained_on = training_glaciers(network) or frozenset()
-    method = network_method(network, trace=trace)
-    return [
-        case for sample in samples for case in cases_of(sample, method, seen=sample.glacier in trained_on, trace=trace)
-    ]
+    own, other = network_method(network, trace=trace), folds and folds_method(folds, trace=trace)
+    cases: list[Case] = []
+    for sample in samples:
+        is_known = sample.glacier in trained_on
+        method = other if other and is_known else own
+        cases += cases_of(sample, method, seen=is_known and not other, trace=trace)
+    return cases
 
 
 def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings = DEFAULT) -> Iterator[Case]:

@@ -24,6 +24,7 @@ Method = Callable[[Sample], tuple[NDArray[np.float32], NDArray[np.float32]]]
 UNKNOWN_ICE = 0.5
 EDGE_FILTER = "sobel"
 STRONG_EDGES = 95  # percentile of the gradient that counts as a sure edge
+WEIGHTS = ".weights.h5"
 RESOLUTION_M = 30.0  # taken for SLC-off stripes, whose width in px is lost with the scale of the labelled sets
 
 
@@ -33,7 +34,8 @@ def make_methods(
     """Make methods by name: `sobel`, a shipped network, or a weights file; `label=name` gives one another label.
 
     Files published by Mohajerani et al. (2019) get the preprocessing of their paper, other weights CALFIN's, and are
-    shown pictures as `settings` say.
+    shown pictures as `settings` say. A folder is that of `training.fit_folds`: each sample is mapped by the network
+    that has not seen its glacier.
 
     Raises
     ------
@@ -59,6 +61,9 @@ def describe_methods(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         if name == EDGE_FILTER:
             about[label] = {"weights": None, "trained_on": []}
             continue
+        if Path(name).is_dir():
+            about[label] = {"weights": sorted(map(network_id, _folds(name).values())), "trained_on": []}
+            continue
         glaciers = training_glaciers(name)
         about[label] = {"weights": network_id(name), "trained_on": None if glaciers is None else sorted(glaciers)}
     return about
@@ -78,6 +83,31 @@ def network_method(
     def predict(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         masks, _ = predict_scene(_prepared(sample), network=network, settings=settings, trace=trace)
         return masks[0], masks[1]
+
+    return predict
+
+
+def folds_method(
+    folder: str | Path, *, trace: TraceSettings = DEFAULT, settings: InferenceSettings | None = None
+) -> Method:
+    """Map a sample by the network of a folder of `training.fit_folds` that has not seen its glacier.
+
+    Raises
+    ------
+    ValueError
+        When the method is made, the folder holds no network of folds; when it is called, none without that glacier.
+    """
+    methods = {
+        glacier: network_method(str(path), trace=trace, settings=settings) for glacier, path in _folds(folder).items()
+    }
+
+    def predict(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if sample.glacier not in methods:
+            raise ValueError(
+                f"{folder} must hold a network without {sample.glacier}, got those without {sorted(methods)}: train it "
+                "with `calfin train --leave-out each`, or leave the glacier out"
+            )
+        return methods[sample.glacier](sample)
 
     return predict
 
@@ -107,10 +137,26 @@ def eight_bit(image: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _weights_method(name: str, trace: TraceSettings, settings: InferenceSettings | None) -> Method:
+    if Path(name).is_dir():
+        return folds_method(name, trace=trace, settings=settings)
     path = weights_path(name)
     is_h5 = path.suffix == ".h5"  # which says what it holds; other files must be loaded for that
     one_channel = noted(path).architecture == PUBLISHED_UNET if is_h5 else _channels_of(name) == 1
     return unet_method(name) if one_channel else network_method(name, trace=trace, settings=settings)
+
+
+def _folds(folder: str | Path) -> dict[str, Path]:
+    """Finished weights of a folder of folds, by the glacier that they have not seen."""
+    named = {path.name.removesuffix(WEIGHTS): path for path in sorted(Path(folder).glob(f"*{WEIGHTS}"))}
+    paths = {name: path for name, path in named.items() if not (path.parent / f"{name}.checkpoint.npz").is_file()}
+    if leaky := [glacier for glacier, path in paths.items() if glacier in (training_glaciers(path) or {glacier})]:
+        raise ValueError(
+            f"the weights in {folder} must not have seen the glacier they are named after, got {leaky}, which have or "
+            "do not say so: give the folder of `calfin train --leave-out each`"
+        )
+    if not paths:
+        raise ValueError(f"{folder} must hold <glacier>{WEIGHTS} of `calfin train --leave-out each`, got none")
+    return paths
 
 
 def _channels_of(name: str) -> int:
