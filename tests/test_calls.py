@@ -104,6 +104,17 @@ def test_a_result_in_json_is_all_there_is_on_stdout_and_every_note_a_line_with_i
     assert note["time"].endswith("+00:00")
 
 
+def test_all_lines_of_a_run_have_its_name_which_the_environment_may_give(find, capsys, monkeypatch):
+    runs = []
+    for given in ("", "", "weekly-7"):
+        monkeypatch.setenv("CALFIN_RUN", given)
+        assert main(["search", *find, "--log-format", "json", "--verbose"]) == 0
+        (run,) = {json.loads(line)["run"] for line in capsys.readouterr().err.splitlines()}
+        runs.append(run)
+    assert runs[0] != runs[1]
+    assert runs[2] == "weekly-7"
+
+
 def test_a_mistake_is_a_line_of_json_where_the_log_is(find, capsys):
     assert main(["map", *find[:-1], "20x", "--store", "s", "--log-format", "json"]) == 2
     note = json.loads(capsys.readouterr().err)

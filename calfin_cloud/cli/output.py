@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
+import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +21,20 @@ notes = logging.getLogger("calfin")
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one line of JSON with its time in UTC."""
+    """A log record as one line of JSON with its time in UTC, and the run it belongs to.
+
+    The run is called as the environment says in `CALFIN_RUN`, as the chart's pods do, else by a random name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = os.environ.get("CALFIN_RUN") or secrets.token_hex(4)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record: `time` (ISO 8601), `level`, `logger`, `message`, and `error` where there was one."""
+        """Format a record: `time` (ISO 8601), `run`, `level`, `logger`, `message`, and `error` where there was one."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"time": when, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        line = {"time": when, "run": self.run, "level": record.levelname, "logger": record.name}
+        line["message"] = record.getMessage()
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -33,12 +43,13 @@ class JsonLines(logging.Formatter):
 def set_up_log(options: argparse.Namespace) -> None:
     """Send the log to stderr as the call asks: in words, or as lines of JSON; notes are plain words otherwise."""
     is_json = options.log_format == "json"
+    lines = JsonLines() if is_json else None
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if is_json else logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(lines or logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, handlers=[handler])
     logging.captureWarnings(is_json)
     told = logging.StreamHandler(sys.stderr)
-    told.setFormatter(JsonLines() if is_json else logging.Formatter("%(message)s"))
+    told.setFormatter(lines or logging.Formatter("%(message)s"))
     notes.handlers, notes.propagate = [told], False
     notes.setLevel(logging.INFO)
 

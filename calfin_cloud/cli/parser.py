@@ -43,7 +43,10 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the result as JSON")
     verb.add_argument("--verbose", action="store_true", help="log a line for every batch")
     verb.add_argument(
-        "--log-format", default="text", choices=("text", "json"), help="notes and log as lines of JSON with times"
+        "--log-format",
+        default="text",
+        choices=("text", "json"),
+        help="notes and log as lines of JSON with time and run",
     )
     verb.add_argument(
         "--config", type=Path, metavar="TOML", help="file with options by name, e.g. max-cloud = 0.3; the call wins"

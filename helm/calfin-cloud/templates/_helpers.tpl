@@ -95,6 +95,7 @@ karpenter.sh/do-not-disrupt: "true"
 {{/* Environment of scheduler, driver and workers; call with (dict "root" . "run" NAME "more" MAP). */}}
 {{- define "calfin.env" -}}
 {{- $tls := .root.Values.tls.secretName }}
+- {name: CALFIN_RUN, value: {{ .run | quote }}}
 - name: DASK_SCHEDULER_ADDRESS
   value: {{ if $tls }}tls{{ else }}tcp{{ end }}://{{ .run }}-scheduler:8786
 {{- if $tls }}
