@@ -38,7 +38,7 @@ class InferenceSettings:
     """How a picture of 256 px is cut for the network, and what runs that.
 
     The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles of the picture and four of its transpose cost as
-    much and gave better fronts on the validation glaciers Kangerlussuaq and Crane (model card of calfin-small).
+    much and gave better fronts on the validation glaciers Kangerlussuaq and Crane (docs/attempts.md).
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class InferenceSettings:
 CALFIN = InferenceSettings(stride=16, transposed=False)
 
 ONCE = InferenceSettings(stride=None, transposed=False)
-"""The picture as a whole, once: half the price in optical scenes, fronts about as near (model card)."""
+"""The picture as a whole, once: half the price in optical scenes, fronts about as near (docs/attempts.md)."""
 
 
 class Cut(NamedTuple):
