@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression, minimize, nnls
+from scipy.optimize import brentq, minimize, nnls
 from scipy.spatial import cKDTree
+from scipy.stats import norm
 from skimage.morphology import skeletonize
 
 from calfin_cloud.datasets import Sample
@@ -27,18 +28,26 @@ GOOD_PX = 2.5
 
 NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the truth is not known better
 SHRINK = 0.02  # of the ridge that lets correlated features share an effect, instead of one taking it all
-N_VERTEX_BINS, N_FRONT_BINS, N_CURVE_BINS, N_FOLDS = 12, 4, 10, 5
+LEAST_FRONTS, N_POINTS, N_CURVE_BINS, N_FOLDS = 4, 12, 10, 5
+SMALLEST = 1e-3  # px, or a logarithm: what is less counts as this much
+LARGEST_LEVEL = 0.999  # a quantile that few cases can still be asked for
 WORST = 0.2  # share of the fronts that are dropped by their score
 
 Floats = NDArray[np.float64]
 
 
 class Truths(NamedTuple):
-    """Of vertices or fronts: features (n, feature), distances (n,) in px of a 256 px frame, weights (n,)."""
+    """Of vertices or fronts: features (n, feature), distances (n,) in px of a 256 px frame, names of glaciers (n,)."""
 
     features: Floats
     distances: Floats
-    weights: Floats
+    glaciers: NDArray[np.str_]
+
+    @property
+    def weights(self) -> Floats:
+        """Weights (n,), those of a glacier adding up to 1: the next case will be of a glacier, not of an image."""
+        _, which, n = np.unique(self.glaciers, return_inverse=True, return_counts=True)
+        return np.asarray(1 / n[which])
 
 
 class Case(NamedTuple):
@@ -109,8 +118,9 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     """Fit doubt and half-widths to traced fronts.
 
     The weights of the features come from all cases. How far a doubt reaches comes from glaciers that the network was
-    not trained on, if there are any: on other glaciers the network errs less than it will elsewhere. In both each
-    glacier counts alike, however many images it has, for the next one will be a glacier, not an image.
+    not trained on, if there are any: on other glaciers the network errs less than it will elsewhere. How much glaciers
+    differ from each other comes from all of them, and widens what is stated of a new one. In all of this each glacier
+    counts alike, however many images it has.
 
     Parameters
     ----------
@@ -123,11 +133,10 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
         There are too few traced fronts.
     """
     unseen = unseen_of(cases)
-    if len(unseen) < N_FRONT_BINS:
-        raise ValueError(f"at least {N_FRONT_BINS} traced fronts are needed, got {len(unseen)}: give more scenes")
-    truths = _fronts(unseen)
-    vertex = _fit_level(_vertices(cases), _vertices(unseen), N_VERTEX_BINS)
-    front = _fit_level(_fronts(cases), truths, N_FRONT_BINS)
+    if len(unseen) < LEAST_FRONTS:
+        raise ValueError(f"at least {LEAST_FRONTS} traced fronts are needed, got {len(unseen)}: give more scenes")
+    truths, names = _fronts(unseen), {case.glacier for case in unseen}
+    vertex, front = (_fit_level(truths_of(cases), names) for truths_of in (_vertices, _fronts))
     slope, offset = _fit_score(front.doubt(truths.features), truths)
     about = {"weights_from": _counted(cases), "half_widths_from": _counted(unseen)}
     return Calibration(network_id(network) if network else "", vertex, front, GOOD_PX, slope, offset, about)
@@ -156,7 +165,7 @@ def check_left_out(cases: Sequence[Case], *, by: Literal["glacier", "scene"] = "
     parts = []
     for fold in filter(None, folds):
         others = [case for case in cases if getattr(case, by) not in fold]
-        if len(unseen_of(others)) >= N_FRONT_BINS:
+        if len(unseen_of(others)) >= LEAST_FRONTS:
             held_out = [case for case in unseen if getattr(case, by) in fold]
             parts.append(_stated(held_out, fit_calibration(others)))
     return _table(parts)
@@ -232,28 +241,21 @@ def _bins(stated: pd.DataFrame, n_bins: int) -> list[pd.DataFrame]:
 
 
 def _vertices(cases: Sequence[Case]) -> Truths:
-    """Features, distances and weights of all vertices."""
+    """Features and distances of all vertices."""
     glaciers = np.repeat([case.glacier for case in cases], [len(case.distances) for case in cases])
     features = np.concatenate([case.features for case in cases])
-    return Truths(features, np.concatenate([case.distances for case in cases]), _glaciers_alike(glaciers))
+    return Truths(features, np.concatenate([case.distances for case in cases]), glaciers)
 
 
 def _fronts(cases: Sequence[Case]) -> Truths:
-    """Features, symmetric mean distances and weights of fronts."""
-    features = np.array([case.whole for case in cases])
-    distances = np.array([case.apart for case in cases])
-    return Truths(features, distances, _glaciers_alike([case.glacier for case in cases]))
+    """Features and symmetric mean distances of fronts."""
+    features, distances = np.array([case.whole for case in cases]), np.array([case.apart for case in cases])
+    return Truths(features, distances, np.array([case.glacier for case in cases]))
 
 
-def _glaciers_alike(glaciers: Sequence[str] | NDArray[np.str_]) -> Floats:
-    """Weights of vertices or fronts of `glaciers`, those of a glacier weighing 1 together."""
-    _, which, n = np.unique(np.asarray(glaciers), return_inverse=True, return_counts=True)
-    return np.asarray(1 / n[which])
-
-
-def _fit_level(every: Truths, unseen: Truths, n_bins: int) -> Level:
+def _fit_level(truths: Truths, unseen: set[str]) -> Level:
     """Fit the logarithm of distances by features with weights of no negative one, then the half-widths by doubt."""
-    features, distances, share = every.features, every.distances, every.weights / every.weights.sum()
+    features, distances, share = truths.features, truths.distances, truths.weights / truths.weights.sum()
     mean, target = share @ features, np.log(distances + NEAR_PX)
     spread = np.sqrt(share @ (features - mean) ** 2) + 1e-9
     constant = float(share @ target)
@@ -263,27 +265,47 @@ def _fit_level(every: Truths, unseen: Truths, n_bins: int) -> Level:
     constant -= float(weights @ mean)
     is_good = distances < GOOD_PX
     good = np.average(features[is_good], axis=0, weights=share[is_good]) if is_good.any() else mean
-    doubts, halves = _half_widths(unseen.features @ weights + constant, unseen.distances, unseen.weights, n_bins)
+    doubts, halves = _half_widths(features @ weights + constant, truths, unseen)
     return Level(_numbers(weights), _numbers(good), round(constant, 6), _numbers(doubts), *map(_numbers, halves))
 
 
-def _half_widths(doubt: Floats, distances: Floats, share: Floats, n_bins: int) -> tuple[Floats, list[Floats]]:
-    """Mean doubt of bins of equal weight, and the quantile of their distances at each level, made to rise with it."""
-    order = np.argsort(doubt, kind="stable")
-    passed = np.cumsum(share[order])
-    bins = np.split(order, np.searchsorted(passed, np.arange(1, n_bins) / n_bins * passed[-1]))
-    bins = [part for part in bins if len(part)]
-    quantiles = [
-        [np.quantile(distances[p], _of_new(level, len(p)), weights=share[p], method="inverted_cdf") for p in bins]
-        for level in LEVELS
-    ]
-    rising = [np.exp(isotonic_regression(np.log(np.maximum(q, 1e-3))).x) for q in quantiles]
-    return np.array([np.average(doubt[p], weights=share[p]) for p in bins]), rising
+def _half_widths(doubt: Floats, truths: Truths, unseen: set[str]) -> tuple[Floats, list[Floats]]:
+    """Doubts (n,) over the range of all cases, and the half-width at each level for each of them.
+
+    What a doubt leaves open, as a logarithm, is that of a glacier and that of a case within it: the first is normal,
+    the second as the unseen glaciers show it. A half-width is the quantile of both together.
+    """
+    left = np.log(truths.distances + NEAR_PX) - doubt
+    names, which, n = np.unique(truths.glaciers, return_inverse=True, return_counts=True)
+    means, is_unseen = np.bincount(which, left) / n, np.isin(names, list(unseen))
+    rows = is_unseen[which]
+    within, share = (left - means[which])[rows], truths.weights[rows] / truths.weights[rows].sum()
+    between = max(_between(means, is_unseen), SMALLEST)
+
+    def quantile(level: float) -> float:
+        wanted = _of_new(level, len(within))
+        reach = np.abs(within).max() + 10 * between
+        return float(brentq(lambda x: share @ norm.cdf((x - within) / between) - wanted, -reach, reach))
+
+    doubts = np.linspace(doubt.min(), doubt.max(), N_POINTS)
+    usual = doubts + means[is_unseen].mean()
+    return doubts, [np.maximum(np.exp(usual + quantile(level)) - NEAR_PX, SMALLEST) for level in LEVELS]
+
+
+def _between(means: Floats, is_unseen: NDArray[np.bool_]) -> float:
+    """Deviation of a new glacier's mean from that of the unseen ones; glaciers trained on vary about their own mean.
+
+    0 where there are too few glaciers to tell.
+    """
+    groups = [group for group in (means[is_unseen], means[~is_unseen]) if len(group)]
+    freedom = len(means) - len(groups)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return float(np.sqrt(squares / freedom * (1 + 1 / is_unseen.sum()))) if freedom else 0.0
 
 
 def _of_new(level: float, n_cases: int) -> float:
     """Quantile of n cases that holds a new one with probability `level` (split conformal, Papadopoulos et al. 2002)."""
-    return min(level * (n_cases + 1) / n_cases, 1.0)
+    return min(level * (n_cases + 1) / n_cases, LARGEST_LEVEL)
 
 
 def _fit_score(doubt: Floats, truths: Truths) -> tuple[float, float]:
