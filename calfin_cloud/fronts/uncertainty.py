@@ -16,6 +16,7 @@ from scipy.special import expit
 
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
 from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.resampling import distance_inside
 
 FEATURES = {
     "faint": "the edge is faint",
@@ -174,15 +175,20 @@ def front_features(
     of the line, as a share of its length, as log(1 + share).
     """
     scale = scale_of(front.shape)
-    followed = np.ones(front.shape, dtype=np.uint8)
-    for drawn in (line, *others):
-        cv2.polylines(followed, [np.rint(drawn).astype(np.int32)], isClosed=False, color=0)
-    length, own = max(float(np.hypot(*np.diff(line, axis=0).T).sum()), 1.0), np.ones_like(followed)
-    cv2.polylines(own, [np.rint(line).astype(np.int32)], isClosed=False, color=0)
-    apart, from_line = (cv2.distanceTransform(m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for m in (followed, own))
+    length = max(float(np.hypot(*np.diff(line, axis=0).T).sum()), 1.0)
+    apart = from_line = distance_inside(undrawn([line, *others], front.shape))
+    if others:
+        from_line = distance_inside(undrawn([line], front.shape))
     is_left = (apart > FOLLOWED_PX * scale) & (from_line < REACH * length)
     unseen = float(np.nan_to_num(front)[is_left].sum()) / (EDGE_PX * scale)
     return np.append(of_vertices.mean(axis=0), np.log1p(unseen / length))
+
+
+def undrawn(lines: Sequence[NDArray[np.floating]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels (y, x) that none of the lines (n, 2) x, y runs through."""
+    free = np.ones(shape, dtype=np.uint8)
+    cv2.polylines(free, [np.rint(line).astype(np.int32) for line in lines], isClosed=False, color=0)
+    return free.view(np.bool_)
 
 
 def vertex_features(
