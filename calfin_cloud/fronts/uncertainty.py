@@ -180,7 +180,7 @@ def front_features(
     if others:
         from_line = distance_inside(undrawn([line], front.shape))
     is_left = (apart > FOLLOWED_PX * scale) & (from_line < REACH * length)
-    unseen = float(np.nan_to_num(front)[is_left].sum()) / (EDGE_PX * scale)
+    unseen = float(np.nan_to_num(front[is_left]).sum()) / (EDGE_PX * scale)
     return np.append(of_vertices.mean(axis=0), np.log1p(unseen / length))
 
 
@@ -281,7 +281,8 @@ def _course(points: NDArray[np.float64], even: NDArray[np.float64]) -> dict[str,
 
 def _flat(points: NDArray[np.float64], ice: NDArray[np.floating], scale: float) -> NDArray[np.float64]:
     """How much the ice mask's step across the line falls short of one from 1 to 0."""
-    step = (step_at(ice_step(ice, STEP_PX), points * scale) * _normals(points)).sum(axis=1)
+    places = points * scale
+    step = (step_at(ice_step(ice, STEP_PX, around=places), places) * _normals(points)).sum(axis=1)
     return np.asarray(1 - np.minimum(np.abs(step), 1))
 
 
