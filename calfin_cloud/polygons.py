@@ -188,11 +188,11 @@ def mean_evidence(parts: NDArray[np.object_], ice: NDArray[np.floating]) -> NDAr
     if len(parts) == 0:
         return np.empty(0)
     numbers = burn(parts, np.arange(1, len(parts) + 1), ice.shape)
-    of_pixel, n = numbers.ravel(), len(parts) + 1
+    of_pixel, n = numbers.ravel().astype(np.intp), len(parts) + 1
     n_pixels = np.bincount(of_pixel, minlength=n)[1:]
     missing = np.isnan(ice).ravel()
     counts = n_pixels - np.bincount(of_pixel[missing], minlength=n)[1:]
-    sums = np.bincount(of_pixel, weights=np.nan_to_num(ice).ravel(), minlength=n)[1:]
+    sums = np.bincount(of_pixel, weights=np.where(missing, 0, ice.ravel()), minlength=n)[1:]
     inside = shapely.get_coordinates(shapely.point_on_surface(parts)).astype(int)[:, ::-1]
     nearest = ice[tuple(np.minimum(inside, np.array(ice.shape) - 1).T)]
     mean = np.divide(sums, counts, out=np.full(len(parts), np.nan), where=counts > 0)

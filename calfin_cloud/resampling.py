@@ -94,7 +94,7 @@ def touched_parts(mask: NDArray[np.bool_], by: NDArray[np.bool_]) -> NDArray[np.
     is_touched = np.zeros(n, dtype=bool)
     is_touched[numbers[by]] = True
     is_touched[0] = False
-    return np.asarray(is_touched[numbers])
+    return is_touched.take(numbers)
 
 
 def burn(polygons: ArrayLike, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int32]:
@@ -114,7 +114,9 @@ def burn(polygons: ArrayLike, values: ArrayLike, shape: tuple[int, ...]) -> NDAr
     vertices, of_ring = shapely.get_coordinates(rings, return_index=True)
     is_edge = of_ring[1:] == of_ring[:-1]
     start, end = vertices[:-1][is_edge], vertices[1:][is_edge]
-    value = np.asarray(values)[of_polygon[of_part[of_ring[:-1][is_edge]]]] * np.sign(start[:, 1] - end[:, 1])
+    value = np.asarray(values, dtype=np.int32)[of_polygon[of_part[of_ring[:-1][is_edge]]]] * np.sign(
+        start[:, 1] - end[:, 1]
+    ).astype(np.int32)
     # Going round with the inside on one side, a row enters a polygon at edges that go up, and leaves it at others.
     is_up = (start[:, 1] > end[:, 1])[:, None]
     low, high = np.where(is_up, end, start), np.where(is_up, start, end)
@@ -124,8 +126,9 @@ def burn(polygons: ArrayLike, values: ArrayLike, shape: tuple[int, ...]) -> NDAr
     row = np.arange(len(edge)) + np.repeat(first - np.cumsum(n_rows) + n_rows, n_rows)
     (x, y), (dx, dy) = low[edge].T, (high - low)[edge].T
     column = np.clip(np.floor((row + 0.5 - y) * dx / dy + x + 0.5), 0, width).astype(np.intp)
-    steps = np.bincount(row * (width + 1) + column, weights=value[edge], minlength=height * (width + 1))
-    return steps.astype(np.int32).reshape(height, width + 1).cumsum(axis=1, dtype=np.int32)[:, :width]
+    steps = np.zeros((height, width + 1), dtype=np.int32)
+    np.add.at(steps, (row, column), value[edge])
+    return steps.cumsum(axis=1, dtype=np.int32)[:, :width]
 
 
 def _blurred(image: NDArray[Any], factors: tuple[float, ...]) -> NDArray[Any]:

@@ -257,7 +257,7 @@ def _across(points: NDArray[np.float64], front: NDArray[np.floating], scale: flo
     """Measure the edge probability across a line: points (m, 2) row, column, 1 px of a 256 px frame apart."""
     offsets = np.arange(-HAZE_PX, HAZE_PX + 1)
     places = (points[:, None] + offsets[:, None] * _normals(points)[:, None]) * scale
-    edge = map_coordinates(np.nan_to_num(front), np.moveaxis(places, -1, 0), order=1, mode="constant")
+    edge = map_coordinates(np.where(np.isnan(front), 0, front), np.moveaxis(places, -1, 0), order=1, mode="constant")
     near = np.abs(offsets) <= WIDTH_PX
     mass = edge[:, near] + LEAST
     return {
