@@ -47,10 +47,12 @@ def cut_batches(
     `check` raises where this run must not write any more.
     """
     size = batch_length(domain, batch_size)
-    waiting = iter(items)
+    waiting, is_kept = iter(items), False
     while group := list(islice(waiting, size * max(1, PLACED_AT_ONCE // size))):
         check()
-        keep_domain(store, domain)
+        if not is_kept:
+            keep_domain(store, domain)
+            is_kept = True
         places = add_scenes(store, domain, {item.id: np.datetime64(acquired(item).tz_localize(None)) for item in group})
         for start in range(0, len(group), size):
             part = group[start : start + size]
