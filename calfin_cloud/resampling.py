@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
+from shapely.geometry.base import BaseGeometry
 
 TRUNCATE = 4.0  # standard deviations at which the Gaussian of `smooth` ends, as in scikit-image
 
@@ -94,10 +96,12 @@ def touched_parts(mask: NDArray[np.bool_], by: NDArray[np.bool_]) -> NDArray[np.
     is_touched = np.zeros(n, dtype=bool)
     is_touched[numbers[by]] = True
     is_touched[0] = False
-    return is_touched.take(numbers)
+    return np.asarray(is_touched.take(numbers))
 
 
-def burn(polygons: ArrayLike, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int32]:
+def burn(
+    polygons: Sequence[BaseGeometry] | NDArray[np.object_], values: ArrayLike, shape: tuple[int, ...]
+) -> NDArray[np.int32]:
     """Sum of the values (n,) of those polygons (n,) in pixels that hold the centre of each pixel, (y, x) int32.
 
     The first pixel reaches from 0 to 1. GDAL's pixels but for borders that run along centres, which are those of one
@@ -109,7 +113,7 @@ def burn(polygons: ArrayLike, values: ArrayLike, shape: tuple[int, ...]) -> NDAr
     [[1, 3, 2]]
     """
     height, width = shape[:2]
-    parts, of_polygon = shapely.get_parts(np.atleast_1d(np.asarray(polygons, dtype=object)), return_index=True)
+    parts, of_polygon = shapely.get_parts(np.asarray(polygons, dtype=object), return_index=True)
     rings, of_part = shapely.get_rings(shapely.orient_polygons(parts), return_index=True)
     vertices, of_ring = shapely.get_coordinates(rings, return_index=True)
     is_edge = of_ring[1:] == of_ring[:-1]

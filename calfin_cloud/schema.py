@@ -169,7 +169,7 @@ def to_levels(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """
     levels = np.clip(probability, 0, 1) * LEVELS
     np.copyto(np.rint(levels, out=levels), MISSING, where=np.isnan(levels))
-    return levels.astype(np.uint8)
+    return np.asarray(levels, dtype=np.uint8)
 
 
 def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
