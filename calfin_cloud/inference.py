@@ -285,11 +285,15 @@ def lay_windows(
         shape = channels.shape[:2]
         masks = resize(overview, shape)
         for window in windows:
-            part = believed(next(predicted), window.cut(channels), settings)
-            weight = 1.0 if trace.window.one_front else _taper(window, shape)[..., None]
-            window.cut(masks)[:] = (1 - weight) * window.cut(masks) + weight * resize(part, window.shape)
-        levels = np.where(channels[..., 3:] > NOT_SEEN, to_levels(masks), np.uint8(MISSING))
-        laid.append(SceneMasks(np.ascontiguousarray(np.moveaxis(levels, -1, 0)), boxes))
+            part = resize(believed(next(predicted), window.cut(channels), settings), window.shape)
+            weight = np.float32(1) if trace.window.one_front else _taper(window, shape)[..., None]
+            below = window.cut(masks)
+            below *= 1 - weight
+            part *= weight
+            below += part
+        levels = np.ascontiguousarray(np.moveaxis(to_levels(masks), -1, 0))
+        levels[:, channels[..., 3] == NOT_SEEN] = MISSING
+        laid.append(SceneMasks(levels, boxes))
     return laid
 
 

@@ -12,13 +12,14 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import rasterize
 from scipy.ndimage import binary_fill_holes
 from scipy.signal import savgol_filter
 from shapely.affinity import affine_transform
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 from skimage.measure import find_contours
+
+from calfin_cloud.resampling import burn
 
 GRID_PX = 1e-4  # lines are cut at each other on this grid, so that an end on a wall meets it in spite of rounding
 
@@ -186,15 +187,16 @@ def mean_evidence(parts: NDArray[np.object_], ice: NDArray[np.floating]) -> NDAr
     """
     if len(parts) == 0:
         return np.empty(0)
-    numbers = rasterize(zip(parts, range(1, len(parts) + 1), strict=True), out_shape=ice.shape, dtype="int32")
-    of_pixel, n = numbers.ravel(), len(parts) + 1
-    counts = np.bincount(of_pixel, weights=~np.isnan(ice).ravel(), minlength=n)[1:]
-    sums = np.bincount(of_pixel, weights=np.nan_to_num(ice).ravel(), minlength=n)[1:]
+    numbers = burn(parts, np.arange(1, len(parts) + 1), ice.shape)
+    of_pixel, n = numbers.ravel().astype(np.intp), len(parts) + 1
+    n_pixels = np.bincount(of_pixel, minlength=n)[1:]
+    missing = np.isnan(ice).ravel()
+    counts = n_pixels - np.bincount(of_pixel[missing], minlength=n)[1:]
+    sums = np.bincount(of_pixel, weights=np.where(missing, 0, ice.ravel()), minlength=n)[1:]
     inside = shapely.get_coordinates(shapely.point_on_surface(parts)).astype(int)[:, ::-1]
     nearest = ice[tuple(np.minimum(inside, np.array(ice.shape) - 1).T)]
-    has_pixel = np.bincount(of_pixel, minlength=n)[1:] > 0
     mean = np.divide(sums, counts, out=np.full(len(parts), np.nan), where=counts > 0)
-    return np.asarray(np.where(has_pixel, mean, nearest), dtype=np.float64)
+    return np.asarray(np.where(n_pixels > 0, mean, nearest), dtype=np.float64)
 
 
 def _find_banks(fjord: BaseGeometry, shape: tuple[int, ...], *, has_walls: bool) -> _Banks:

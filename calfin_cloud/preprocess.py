@@ -46,8 +46,10 @@ def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile
     valid = np.isfinite(signal)
     if not valid.any():
         raise SceneError("nodata", f"none of the {signal.size} pixels has data")
-    grey = _stretch_percentiles if stretch == "percentile" else _stretch_as_original
-    return np.asarray(np.where(valid, grey(np.asarray(signal, dtype=np.float64), valid), 0), dtype=np.uint8)
+    stretched = _stretch_percentiles if stretch == "percentile" else _stretch_as_original
+    grey = stretched(np.asarray(signal, dtype=np.float64), valid).astype(np.uint8)
+    grey[~valid] = 0
+    return grey
 
 
 def eight_bit_channels(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -69,10 +71,16 @@ def lift_shadows(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     # The highlight correction has amount 0: its tone curve is the identity on whole levels, so it only rounds down.
     highlight = np.where(luminance > tone, 1 - (255 - luminance) / tone, 0)
     weight = cv2.blur(cv2.LUT(grey, shadow), (SHADOW_RADIUS_PX, SHADOW_RADIUS_PX)) / 255
-    corrected = (1 - weight) * cv2.LUT(grey, luminance) + weight * cv2.LUT(grey, lifted)
+    corrected = cv2.LUT(grey, lifted)
+    corrected *= weight
+    corrected += np.multiply(np.subtract(1, weight, out=weight), cv2.LUT(grey, luminance), out=weight)
     rounded_down = cv2.LUT(grey, highlight)
-    corrected = (1 - rounded_down) * corrected + rounded_down * np.floor(corrected)
-    return np.asarray(np.minimum(corrected + 0.5, 255), dtype=np.uint8)
+    whole = np.floor(corrected)
+    whole *= rounded_down
+    corrected *= np.subtract(1, rounded_down, out=rounded_down)
+    corrected += whole
+    corrected += 0.5
+    return np.asarray(np.minimum(corrected, 255, out=corrected), dtype=np.uint8)
 
 
 def resize_channels(

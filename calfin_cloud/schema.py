@@ -167,8 +167,9 @@ def to_levels(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     >>> to_levels(np.array([0.0, 0.5, 1.0, np.nan])).tolist()
     [0, 125, 250, 255]
     """
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isnan(probability), MISSING, np.rint(np.clip(probability, 0, 1) * LEVELS)).astype(np.uint8)
+    levels = np.clip(probability, 0, 1) * LEVELS
+    np.copyto(np.rint(levels, out=levels), MISSING, where=np.isnan(levels))
+    return np.asarray(levels, dtype=np.uint8)
 
 
 def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -179,7 +180,7 @@ def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     >>> from_levels(np.array([0, 125, 255], np.uint8)).tolist()
     [0.0, 0.5, nan]
     """
-    return PROBABILITIES[levels]
+    return PROBABILITIES.take(levels)
 
 
 def front_key(domain: str, scene_id: str) -> str:

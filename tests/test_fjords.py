@@ -13,7 +13,8 @@ from shapely.geometry import LineString, box
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
 from calfin_cloud.fronts import FEWEST_DATES
-from calfin_cloud.pipeline import derive_fjords, map_fronts
+from calfin_cloud.pipeline import map_fronts
+from calfin_cloud.results import derive_fjords
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.storage import Tables, read_batches, read_fronts, read_items, read_tables, write_batch

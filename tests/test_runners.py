@@ -12,16 +12,14 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.inference import Pictures
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.runners import (
+from calfin_cloud.pipeline.runners import _Tasks, _together, waves
+from calfin_cloud.pipeline.workers import (
     MOST_PIXELS,
     MOST_SCENES,
     PICTURES_A_TASK,
     Placement,
-    _Tasks,
-    _together,
     group_length,
     placement_of,
-    waves,
 )
 
 

@@ -126,7 +126,7 @@ def fjords(options: argparse.Namespace) -> int:
     import geopandas as gpd
 
     from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
-    from calfin_cloud.pipeline import derive_fjords
+    from calfin_cloud.results import derive_fjords
     from calfin_cloud.surroundings import with_maps, with_termini
 
     found = read_domains(options.domains)

@@ -150,8 +150,10 @@ def _draw_over(
         return
     halo, line = _coverage(index.shape, lines, halo_px), _coverage(index.shape, lines, width_px)
     # Every pixel darkens along its own ramp, which begins with black: greys at 0, lines drawn before at their shades.
-    black = np.where(index < N_GREYS, 0, index - (index.astype(int) - N_GREYS) % N_SHADES)
-    index[:] = black + (index - black) * (1 - halo / 255)
+    dark = halo > 0
+    shade = index[dark].astype(int)
+    black = np.where(shade < N_GREYS, 0, shade - (shade - N_GREYS) % N_SHADES)
+    index[dark] = black + (shade - black) * (1 - halo[dark] / 255)
     drawn = line > 0
     index[drawn] = first_shade + line[drawn].astype(int) * (N_SHADES - 1) // 255
 

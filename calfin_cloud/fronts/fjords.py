@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.features import rasterize
 from shapely.geometry import LineString
-from skimage.measure import label
 
 from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.resampling import burn, touched_parts
 
 REACH_PX = 24.0  # of a 256 px frame, up and down the fjord from a front
 MIN_SHARE = 0.1  # of the dates
@@ -50,18 +49,11 @@ def fjord_from_scenes(
     if glacier is not None:
         swept |= glacier
     fjord = swept | (open_water >= np.maximum(min_share * seen, 1))
-    parts = label(fjord, connectivity=1)
-    is_reached = np.zeros(parts.max() + 1, dtype=bool)
-    is_reached[parts[swept]] = True
-    is_reached[0] = False
-    return np.asarray(is_reached[parts])
+    return touched_parts(fjord, swept)
 
 
 def beside_fronts(lines: Sequence[NDArray[np.floating]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Pixels (y, x) straight up- or downstream of fronts (n, 2) x, y; nothing beyond their ends."""
     reach = REACH_PX * scale_of(shape)
     bands = [LineString(line + 0.5).buffer(reach, cap_style="flat") for line in lines if len(line) > 1]
-    burnt = (
-        rasterize([(band, 1) for band in bands], out_shape=shape[:2], dtype="uint8") if bands else np.zeros(shape[:2])
-    )
-    return np.asarray(burnt, dtype=bool)
+    return burn(bands, np.ones(len(bands)), shape) > 0

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, cKDTree
-from skimage.filters import apply_hysteresis_threshold
 from skimage.morphology import skeletonize
 
 from calfin_cloud.fronts.settings import FRAME, LineSettings
-from calfin_cloud.resampling import distance_inside
+from calfin_cloud.resampling import border_distance, distance_inside, touched_parts
 
 FEW = 0.02  # share of a scene in which no blob is large enough to slow the thinning
 RELEASE = LineSettings()
@@ -42,7 +41,7 @@ def skeleton_pixels(edge: NDArray[np.floating], settings: LineSettings) -> NDArr
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a sweep looks at all pixels, edge or not
     if settings.max_width_px is not None and is_more:
         radius = settings.max_width_px / 2 * scale_of(edge.shape)
-        core = distance_inside(np.pad(mask, 1))[1:-1, 1:-1] > radius
+        core = border_distance(mask) > radius
         if core.any():
             mask = mask & (distance_inside(~core) > radius + 1)
     first = np.array([rows[0], columns[0]], dtype=np.intp)
@@ -53,7 +52,8 @@ def edge_mask(edge: NDArray[np.floating], settings: LineSettings) -> NDArray[np.
     """Pixels (y, x) of the edge: those above the threshold, and fainter ones that touch them."""
     if settings.faint_threshold is None:
         return np.asarray(edge > settings.edge_threshold)
-    return np.asarray(apply_hysteresis_threshold(edge, settings.faint_threshold, settings.edge_threshold))
+    faint = min(settings.faint_threshold, settings.edge_threshold)
+    return touched_parts(edge > faint, edge > settings.edge_threshold)
 
 
 def linked(

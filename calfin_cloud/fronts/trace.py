@@ -17,7 +17,7 @@ from calfin_cloud.fronts.lines import best_path, fill_gaps, linked, scale_of, sk
 from calfin_cloud.fronts.settings import DEFAULT, FRAME, CandidateSettings, TraceSettings
 from calfin_cloud.fronts.vertices import vertices_of
 from calfin_cloud.fronts.windows import Window, box_of, whole_box, window_around
-from calfin_cloud.resampling import distance_inside, resize
+from calfin_cloud.resampling import border_distance, resize
 from calfin_cloud.schema import MOST_BOXES
 
 MOST_PIXELS = 100_000  # of a skeleton: noise at 2048 px has half as many, and takes 2 s
@@ -288,7 +288,7 @@ def _candidates(frame: _Frame, settings: TraceSettings) -> list[_Candidate]:
 
 def _edge_pixels(frame: _Frame, settings: TraceSettings) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
     """Skeleton pixels (n, 2) of the edge away from the border, and everybody's distance (y, x) to it in frame px."""
-    inside = distance_inside(np.pad(frame.valid, 1))[1:-1, 1:-1] / scale_of(frame.edge.shape)
+    inside = border_distance(frame.valid) / scale_of(frame.edge.shape)
     pixels = skeleton_pixels(frame.edge, settings.line)
     return pixels[inside[tuple(pixels.T)] > settings.line.border_px], inside
 

@@ -16,6 +16,7 @@ from scipy.special import expit
 
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
 from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.resampling import distance_inside
 
 FEATURES = {
     "faint": "the edge is faint",
@@ -174,15 +175,20 @@ def front_features(
     of the line, as a share of its length, as log(1 + share).
     """
     scale = scale_of(front.shape)
-    followed = np.ones(front.shape, dtype=np.uint8)
-    for drawn in (line, *others):
-        cv2.polylines(followed, [np.rint(drawn).astype(np.int32)], isClosed=False, color=0)
-    length, own = max(float(np.hypot(*np.diff(line, axis=0).T).sum()), 1.0), np.ones_like(followed)
-    cv2.polylines(own, [np.rint(line).astype(np.int32)], isClosed=False, color=0)
-    apart, from_line = (cv2.distanceTransform(m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for m in (followed, own))
+    length = max(float(np.hypot(*np.diff(line, axis=0).T).sum()), 1.0)
+    apart = from_line = distance_inside(undrawn([line, *others], front.shape))
+    if others:
+        from_line = distance_inside(undrawn([line], front.shape))
     is_left = (apart > FOLLOWED_PX * scale) & (from_line < REACH * length)
-    unseen = float(np.nan_to_num(front)[is_left].sum()) / (EDGE_PX * scale)
+    unseen = float(np.nan_to_num(front[is_left]).sum()) / (EDGE_PX * scale)
     return np.append(of_vertices.mean(axis=0), np.log1p(unseen / length))
+
+
+def undrawn(lines: Sequence[NDArray[np.floating]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels (y, x) that none of the lines (n, 2) x, y runs through."""
+    free = np.ones(shape, dtype=np.uint8)
+    cv2.polylines(free, [np.rint(line).astype(np.int32) for line in lines], isClosed=False, color=0)
+    return free.view(np.bool_)
 
 
 def vertex_features(
@@ -251,7 +257,7 @@ def _across(points: NDArray[np.float64], front: NDArray[np.floating], scale: flo
     """Measure the edge probability across a line: points (m, 2) row, column, 1 px of a 256 px frame apart."""
     offsets = np.arange(-HAZE_PX, HAZE_PX + 1)
     places = (points[:, None] + offsets[:, None] * _normals(points)[:, None]) * scale
-    edge = map_coordinates(np.nan_to_num(front), np.moveaxis(places, -1, 0), order=1, mode="constant")
+    edge = map_coordinates(np.where(np.isnan(front), 0, front), np.moveaxis(places, -1, 0), order=1, mode="constant")
     near = np.abs(offsets) <= WIDTH_PX
     mass = edge[:, near] + LEAST
     return {
@@ -275,7 +281,8 @@ def _course(points: NDArray[np.float64], even: NDArray[np.float64]) -> dict[str,
 
 def _flat(points: NDArray[np.float64], ice: NDArray[np.floating], scale: float) -> NDArray[np.float64]:
     """How much the ice mask's step across the line falls short of one from 1 to 0."""
-    step = (step_at(ice_step(ice, STEP_PX), points * scale) * _normals(points)).sum(axis=1)
+    places = points * scale
+    step = (step_at(ice_step(ice, STEP_PX, around=places), places) * _normals(points)).sum(axis=1)
     return np.asarray(1 - np.minimum(np.abs(step), 1))
 
 

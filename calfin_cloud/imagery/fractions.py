@@ -38,7 +38,7 @@ def scene_fractions(
     if slc_off_possible is not False and nodata.any():
         slc_off = float((nodata & ~wide_parts(nodata, STRIPE_WIDTH_M / 2 / (resolution_m or 30.0))).mean())
     return {
-        "cloud_fraction": float(cloud[known].mean()) if known.any() else float("nan"),
+        "cloud_fraction": float((cloud if known.all() else cloud[known]).mean()) if known.any() else float("nan"),
         "nodata_fraction": float(nodata.mean()),
         "slc_off_fraction": slc_off,
     }

@@ -1,12 +1,11 @@
 """The main job: domains and a search become masks, fronts and polygons in a store; resumable at any time."""
 
-from calfin_cloud.pipeline.fjords import derive_fjords
+from calfin_cloud.pipeline.batches import of_shard
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import check_wanted, map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
-from calfin_cloud.pipeline.reports import summarise_scenes
 from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by, settings_from
-from calfin_cloud.pipeline.shards import of_shard
+from calfin_cloud.pipeline.tables import summarise_scenes
 from calfin_cloud.pipeline.updating import recompute_changed, retrace_fronts, retry_failed
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "Plan",
     "Prices",
     "check_wanted",
-    "derive_fjords",
     "made_by",
     "map_fronts",
     "of_shard",

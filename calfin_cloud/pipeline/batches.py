@@ -1,4 +1,7 @@
-"""Scenes of domains in the order of a search, cut into batches that are written together."""
+"""Scenes of domains in the order of a search, cut into batches that are written together; domains cut into shards.
+
+A shard has a store, a lease and a cluster of its own, so that many can run at once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import pystac
 from calfin_cloud.domains import Domain
 from calfin_cloud.schema import front_key
 from calfin_cloud.sensors import acquired
-from calfin_cloud.storage import add_scenes, item_digest, keep_domain
+from calfin_cloud.storage import add_scenes, digest, item_digest, keep_domain
 
 BATCH_PIXELS = 16_000_000  # of a batch, on all workers together: 190 MB of channels and masks
 PLACED_AT_ONCE = 512  # scenes that get their places in the masks together, and are held for it: 40 MB of items
@@ -47,10 +50,12 @@ def cut_batches(
     `check` raises where this run must not write any more.
     """
     size = batch_length(domain, batch_size)
-    waiting = iter(items)
+    waiting, is_kept = iter(items), False
     while group := list(islice(waiting, size * max(1, PLACED_AT_ONCE // size))):
         check()
-        keep_domain(store, domain)
+        if not is_kept:
+            keep_domain(store, domain)
+            is_kept = True
         places = add_scenes(store, domain, {item.id: np.datetime64(acquired(item).tz_localize(None)) for item in group})
         for start in range(0, len(group), size):
             part = group[start : start + size]
@@ -88,3 +93,19 @@ def unknown_scenes(
         counts["known"] += 1
         if item_digest(item.to_dict(transform_hrefs=False)) != done[key]:
             counts["changed"] += 1
+
+
+def of_shard(domains: Sequence[Domain], store: str, k: int, n: int) -> tuple[list[Domain], str]:
+    """Domains of the Kth of N shards, and the address of its store.
+
+    The name of a domain alone decides, so that glaciers that are added move no others.
+
+    Parameters
+    ----------
+    store
+        Into which `calfin merge` makes the shards one.
+    k, n
+        1 <= k <= n.
+    """
+    own = [domain for domain in domains if int(digest(domain.name.encode()), 16) % n == k - 1]
+    return own, f"{store.rstrip('/')}/shards/{k}-of-{n}"

@@ -10,16 +10,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pystac
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.feature_schema import FEATURE_SCHEMAS
 from calfin_cloud.features import Bands, Sea, measure_features, not_seen, sea_of, sun_zenith_deg
 from calfin_cloud.imagery import read_further
 from calfin_cloud.schema import SceneError
@@ -34,9 +31,6 @@ NEEDED = {"icebergs": ("red", "green", "blue", "cross"), "melange": (), "plumes"
 """Bands beyond that which shows ice; only those of the wanted features are read."""
 
 NO_UNIT = "its numbers are digital ones: take a collection of reflectance (Landsat or Sentinel-2 level 2)"
-UNMAPPED = {"cloudy": "cloudy", "nodata": "nodata"}
-NOTHING: Row = {"icebergs": 0, "areas_m2": [], "fractions": [], "touches_front": False, "is_cut": False, "source": ""}
-"""What a row has in the columns that hold no floating-point numbers where nothing was measured."""
 
 
 def keep_bands(
@@ -75,16 +69,6 @@ def measured_features(
         reason = "unreadable" if isinstance(error, SceneError) else "error"
         found = {name: not_seen(reason, f"{type(error).__name__}: {error}") for name in wanted}
     return {name: about | columns for name, columns in found.items()}
-
-
-def feature_tables(
-    scenes: Sequence[Row], results: Sequence[Any], domain: Domain, wanted: Sequence[str]
-) -> dict[str, gpd.GeoDataFrame]:
-    """Make the tables of features of scenes, a row a scene; `scenes` and `results` are those of `tables.tables_of`."""
-    return {
-        name: _table([_row(row, result, name) for row, result in zip(scenes, results, strict=True)], name, domain)
-        for name in wanted
-    }
 
 
 def _own_band(signal: NDArray[np.float32], band: Band) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -132,24 +116,3 @@ def _pixel_m(domain: Domain) -> float:
 def _zenith(domain: Domain, when: datetime) -> float:
     middle = domain.area_lonlat.centroid
     return sun_zenith_deg(when, middle.x, middle.y)
-
-
-def _row(scene: Row, result: Any, feature: str) -> Row:  # noqa: ANN401 - what a scene came to, or its error
-    schema = FEATURE_SCHEMAS[feature]
-    row = {n: NOTHING.get(n, np.nan) for n in schema.names} | {"geometry": None, "sensor_kind": "unknown"}
-    row |= {n: scene[n] for n in schema.names if n in scene and n not in ("state", "reason", "detail")}
-    return row | _found(result, feature)
-
-
-def _found(result: Any, feature: str) -> Row:  # noqa: ANN401 - what a scene came to, or its error
-    if isinstance(result, Exception):
-        return not_seen("no_scene", "")
-    if "features" in result:
-        return dict(result["features"][feature])
-    reason = str(result.get("reason", ""))
-    return not_seen(UNMAPPED.get(reason, "no_scene"), str(result.get("detail", "")))
-
-
-def _table(rows: Sequence[Row], feature: str, domain: Domain) -> gpd.GeoDataFrame:
-    columns = [*FEATURE_SCHEMAS[feature].names, "geometry"]
-    return gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry="geometry", crs=domain.crs)

@@ -15,7 +15,7 @@ from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, Uncertainty, trac
 from calfin_cloud.imagery import read_image
 from calfin_cloud.inference import predict_scene, prepare_scene
 from calfin_cloud.network import DEFAULT_NETWORK, InferenceSettings
-from calfin_cloud.pipeline.scene import calibration_of
+from calfin_cloud.pipeline.settings import calibration_of
 from calfin_cloud.schema import FAILURES, SceneError
 from calfin_cloud.sensors import Kind
 

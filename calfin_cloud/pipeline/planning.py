@@ -22,8 +22,8 @@ from scipy.special import stdtrit  # Student's t; scipy.stats takes half a secon
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import FindScenes, batch_length
 from calfin_cloud.pipeline.probing import NetworkStatistics, Probe, Slots, probe_scenes, slots_of
-from calfin_cloud.pipeline.runners import group_length, placement_of
 from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.workers import group_length, placement_of
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import finished_keys, is_store
 
@@ -42,7 +42,6 @@ REQUESTS_A_BATCH = 42
 
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
-
 
 NO_PROBE = Probe([], 0.0, 0.0, {}, NetworkStatistics(0, 0), [], 0.0)
 

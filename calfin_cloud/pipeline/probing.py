@@ -23,9 +23,9 @@ from distributed import Client
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import SceneMasks, predict_scene, tracing_mask
-from calfin_cloud.pipeline.runners import placement_of, share_sensors
 from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, trace_predicted
 from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.workers import placement_of, share_sensors
 from calfin_cloud.schema import SceneError, to_levels
 from calfin_cloud.sensors import acquired, item_of
 from calfin_cloud.storage import add_scenes, keep_domain, open_store, write_scenes

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import distributed
@@ -20,21 +20,17 @@ from shapely.geometry import LineString
 from calfin_cloud.domains import Domain
 from calfin_cloud.figures import scene_png
 from calfin_cloud.fronts import (
-    Calibration,
     Front,
-    calibration_beside,
     fjord_from_scenes,
     georeference,
     place_of,
-    read_calibration,
     trace_placed,
     uncertainty_of,
 )
 from calfin_cloud.imagery import read_each, scene_fractions, stack_scenes
 from calfin_cloud.inference import Each, Predict, Prepared, SceneMasks, prepare_scene, tracing_mask, two_passes
-from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.pipeline.features import keep_bands, measured_features
-from calfin_cloud.pipeline.settings import MapSettings, calibration_id
+from calfin_cloud.pipeline.settings import MapSettings, calibration_of
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
@@ -232,16 +228,6 @@ def trace_scene(
     if settings.features and when:
         facts["features"] = measured_features(store, domain, scene_id, facts, when, settings.features)
     return facts
-
-
-def calibration_of(network: str) -> Calibration | None:
-    """Read the calibration beside weights given by name or path; None where there is none."""
-    return _calibration(network, calibration_id(network))
-
-
-@lru_cache(maxsize=4)
-def _calibration(network: str, _: str) -> Calibration | None:
-    return read_calibration(calibration_beside(weights_path(network)), network=network_id(network))
 
 
 def _trace_stored(masks: NDArray[np.float32], target: Target, settings: MapSettings) -> Facts:

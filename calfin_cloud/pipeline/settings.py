@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 from calfin_cloud import fronts
 from calfin_cloud.domains import Domain, domains_json
 from calfin_cloud.feature_schema import check_wanted
-from calfin_cloud.fronts import TraceSettings, calibration_beside
+from calfin_cloud.fronts import Calibration, TraceSettings, calibration_beside, read_calibration
 from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, ONCE, InferenceSettings, engine_of, network_id, weights_path
 from calfin_cloud.polygons import PolygonSettings
 from calfin_cloud.sensors import own_sensors
@@ -120,6 +120,16 @@ def calibration_id(network: str) -> str:
     """Digest of the calibration beside the weights of a network, given by name or path; `none` where there is none."""
     path = calibration_beside(weights_path(network))
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "none"
+
+
+def calibration_of(network: str) -> Calibration | None:
+    """Read the calibration beside weights given by name or path; None where there is none."""
+    return _calibration(network, calibration_id(network))
+
+
+@lru_cache(maxsize=4)
+def _calibration(network: str, _: str) -> Calibration | None:
+    return read_calibration(calibration_beside(weights_path(network)), network=network_id(network))
 
 
 def code_of(settings: MapSettings) -> str:

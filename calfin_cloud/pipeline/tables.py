@@ -1,4 +1,4 @@
-"""Results of the scenes of a batch become rows of the tables of fronts, rejected candidates and polygons."""
+"""Results of scenes become rows: of fronts, rejected candidates, polygons and features; fronts, a table for people."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pystac
 from distributed.scheduler import KilledWorker
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.feature_schema import FEATURE_SCHEMAS
+from calfin_cloud.features import not_seen
 from calfin_cloud.network import network_id
-from calfin_cloud.pipeline.features import feature_tables
 from calfin_cloud.pipeline.scene import Result
 from calfin_cloud.pipeline.settings import MapSettings, code_of
 from calfin_cloud.schema import (
@@ -32,6 +33,19 @@ from calfin_cloud.storage import Tables
 from calfin_cloud.timeseries import length_scale
 
 Row = dict[str, Any]
+
+MOST_YEARS = 4  # of references that have a column each
+
+UNMAPPED = {"cloudy": "cloudy", "nodata": "nodata"}
+NO_FEATURE: Row = {
+    "icebergs": 0,
+    "areas_m2": [],
+    "fractions": [],
+    "touches_front": False,
+    "is_cut": False,
+    "source": "",
+}
+"""What a row has in the columns that hold no floating-point numbers where nothing was measured."""
 
 
 class Made(NamedTuple):
@@ -54,6 +68,18 @@ def tables_of(scenes: Sequence[Row], results: Sequence[Result], domain: Domain) 
         _table([r for row, result in pairs for r in _rejected_rows(row, result)], REJECTED_SCHEMA, domain),
         _table([r for row, result in pairs for r in _polygon_rows(row, result, domain.crs)], POLYGON_SCHEMA, domain),
     )
+
+
+def feature_tables(
+    scenes: Sequence[Row], results: Sequence[Result], domain: Domain, wanted: Sequence[str]
+) -> dict[str, gpd.GeoDataFrame]:
+    """Make the tables of features of scenes, a row a scene; `scenes` and `results` are those of `tables_of`."""
+    return {
+        name: _feature_table(
+            [_feature_row(row, result, name) for row, result in zip(scenes, results, strict=True)], name, domain
+        )
+        for name in wanted
+    }
 
 
 def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:
@@ -157,3 +183,74 @@ def _reason_of(error: Exception) -> tuple[str, str]:
     reason = error.reason if isinstance(error, SceneError) else "error"
     text = str(error) if isinstance(error, SceneError) else f"{type(error).__name__}: {error}"
     return reason, " ".join(text.split())[:500]
+
+
+def _feature_row(scene: Row, result: Result, feature: str) -> Row:
+    schema = FEATURE_SCHEMAS[feature]
+    row = {n: NO_FEATURE.get(n, np.nan) for n in schema.names} | {"geometry": None, "sensor_kind": "unknown"}
+    row |= {n: scene[n] for n in schema.names if n in scene and n not in ("state", "reason", "detail")}
+    return row | _found_feature(result, feature)
+
+
+def _found_feature(result: Result, feature: str) -> Row:
+    if isinstance(result, Exception):
+        return not_seen("no_scene", "")
+    if "features" in result:
+        return dict(result["features"][feature])
+    reason = str(result.get("reason", ""))
+    return not_seen(UNMAPPED.get(reason, "no_scene"), str(result.get("detail", "")))
+
+
+def _feature_table(rows: Sequence[Row], feature: str, domain: Domain) -> gpd.GeoDataFrame:
+    columns = [*FEATURE_SCHEMAS[feature].names, "geometry"]
+    return gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry="geometry", crs=domain.crs)
+
+
+# For people
+
+
+def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Make the table for people, a row a scene: date, state, reason, fronts, length in m, distances to a reference.
+
+    `distances` is what `evaluation.compare_fronts` returns: `key`, `reference_date`, `distance_m`. Where a scene lies
+    between two references, those of each year have a column.
+
+    Parameters
+    ----------
+    fronts
+        Table of `read_fronts`.
+    distances
+        What `compare_fronts` returns; without it there is no column of distances.
+
+    Returns
+    -------
+    DataFrame
+        `domain, scene_id, datetime` (day), `platform, state, reason, n_fronts, length_m, confidence, sigma_m,
+        score`.
+
+    Examples
+    --------
+    >>> cc.summarise_scenes(cc.read_fronts("fronts"))[["datetime", "platform", "state", "n_fronts"]].values.tolist()
+    [['2021-09-27', 'landsat-8', 'front', 1]]
+    """
+    by_key = fronts.groupby("key", sort=False)
+    scenes = by_key[["domain", "scene_id", "datetime", "platform", "state", "reason"]].first()
+    scenes["n_fronts"] = by_key["front"].max() + 1
+    scenes["length_m"] = by_key["length_m"].sum(min_count=1).round()
+    scenes["confidence"] = by_key["confidence"].max().round(2)
+    scenes["sigma_m"] = by_key["sigma_m"].max().round()
+    scenes["score"] = by_key["score"].min().round(2)
+    scenes["datetime"] = pd.to_datetime(scenes["datetime"], utc=True).dt.strftime("%Y-%m-%d")
+    if distances is not None and not distances.empty:
+        scenes = scenes.join(_distance_columns(distances))
+    table: pd.DataFrame = scenes.reset_index(drop=True)
+    return table
+
+
+def _distance_columns(distances: pd.DataFrame) -> pd.DataFrame | pd.Series:
+    """Distances by key: one column, or one for each year of the references where scenes have several."""
+    years = distances["reference_date"].str[:4]
+    if not distances["key"].duplicated().any() or years.nunique() > MOST_YEARS:
+        return distances.groupby("key")["distance_m"].min().round(1)
+    by_year = distances.assign(year=years).pivot_table(index="key", columns="year", values="distance_m")
+    return by_year.round(1).add_prefix("m_to_")

@@ -8,25 +8,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
-import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
-from calfin_cloud.pipeline.batches import Batch, FindScenes
-from calfin_cloud.pipeline.mapping import tables_of_batches
-from calfin_cloud.pipeline.runners import check_network, in_order, run_each
-from calfin_cloud.pipeline.scene import Group, Result, calibration_of, retrace
-from calfin_cloud.pipeline.settings import MapSettings, made_by, recipe_of, saved, settings_from
-from calfin_cloud.pipeline.tables import Made, made_of, with_new_features, with_new_rows
+from calfin_cloud.pipeline.batches import FindScenes
+from calfin_cloud.pipeline.mapping import Job, OnBatch, run_jobs
+from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of, saved, settings_from
+from calfin_cloud.pipeline.workers import check_network
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     Stored,
@@ -42,41 +37,13 @@ from calfin_cloud.storage import (
     note_tries,
     open_store,
     read_batch_features,
-    read_items,
-    read_places,
     read_store,
     read_store_domains,
     read_tables,
     tidy,
-    write_batch,
 )
 
-OnBatch = Callable[[gpd.GeoDataFrame], None]
 RECOMPUTE, RETRACE = "map --recompute", "retrace"
-SCENES_AT_ONCE = 32  # of a batch, which compaction may have made large
-SCENES_A_TASK = 8  # that are traced anew
-
-
-@dataclass(frozen=True)
-class Job:
-    """A batch to be brought up to date with `recipe`.
-
-    Attributes
-    ----------
-    mapped
-        Keys of the scenes that start at the first step: they are read and predicted again.
-    traced
-        Keys of the scenes that start at the tracing, from their stored masks.
-    items
-        New items of scenes whose item is no longer the one that the store has kept.
-    """
-
-    stored: Stored
-    domain: Domain
-    recipe: Mapping[str, str]
-    mapped: Sequence[str] = ()
-    traced: Sequence[str] = ()
-    items: Mapping[str, Any] = field(default_factory=dict)
 
 
 def retry_failed(
@@ -125,7 +92,7 @@ def retry_failed(
             check_room(store, [job.stored for job in jobs])
         if only_due:
             note_tries(store, due, failed, now, check)  # before, so that a scene that ends the run is counted too
-        return _run(store, jobs, settings, client, on_batch, check)
+        return run_jobs(store, jobs, settings, client, on_batch, check)
 
 
 def retrace_fronts(
@@ -327,82 +294,7 @@ def _change(
     begin_change(store, verb, **made)
     for domain in new:
         keep_domain(store, domain, replace=True)
-    counts = _run(store, jobs, settings, client, on_batch, check)
+    counts = run_jobs(store, jobs, settings, client, on_batch, check)
     check()
     end_change(store)
     return counts
-
-
-def _run(
-    store: str,
-    jobs: Iterable[Job],
-    settings: MapSettings,
-    client: Client | None,
-    on_batch: OnBatch | None,
-    check: Callable[[], None],
-) -> Counter[str]:
-    """Run jobs, several at a time on a cluster; count the states of their scenes."""
-    counts: Counter[str] = Counter(front=0, no_front=0, failed=0)
-    run = partial(_redo, store=store, settings=settings, client=client, check=check)
-    for fronts in in_order(run, jobs, client):
-        counts.update(fronts.drop_duplicates("key")["state"].tolist())
-        if on_batch:
-            on_batch(fronts)
-    return counts
-
-
-def _redo(
-    job: Job, *, store: str, settings: MapSettings, client: Client | None, check: Callable[[], None]
-) -> gpd.GeoDataFrame:
-    """Put the new rows of a batch in place of the old ones, all at once; return the new fronts of its scenes."""
-    keys, new, old = list(job.stored.items), read_tables(store, job.stored), read_batch_features(store, job.stored)
-    items = {**read_items(store, job.stored), **job.items}
-    parts = [
-        _map_again(store, job.domain, {key: items[key] for key in part}, settings, client)
-        for part in _cut(job.mapped, SCENES_AT_ONCE)
-    ]
-    traced = new.fronts[new.fronts["key"].isin(job.traced)]
-    if len(traced):
-        parts.append(_trace_again(store, job.domain, traced, settings, client))
-    for part in parts:
-        new = with_new_rows(new, part.tables, keys)
-    features = with_new_features(old, [part.features for part in parts], keys, settings.features)
-    check()
-    write_batch(store, new, items, recipe=job.recipe, before=job.stored, features=features)
-    return new.fronts[new.fronts["key"].isin({*job.mapped, *job.traced})]
-
-
-def _map_again(
-    store: str, domain: Domain, items: Mapping[str, Any], settings: MapSettings, client: Client | None
-) -> Made:
-    """Start scenes at the first step."""
-    places = read_places(store, domain.name)
-    scenes = [pystac.Item.from_dict(item, preserve_dict=True) for item in items.values()]
-    batch = Batch(domain, scenes, [places[scene.id] for scene in scenes])
-    (made,) = tables_of_batches([batch], store, settings, client)
-    return made
-
-
-def _trace_again(
-    store: str, domain: Domain, fronts: gpd.GeoDataFrame, settings: MapSettings, client: Client | None
-) -> Made:
-    """Start the scenes of a fronts table at the tracing; nothing is written but pictures."""
-    places = read_places(store, domain.name)
-    scenes = [dict(row) for row in fronts.drop_duplicates("key").drop(columns="geometry").to_dict("records")]
-    groups, reasons = [], []
-    for part in _cut(scenes, SCENES_A_TASK):
-        items = [_as_item(row) for row in part]
-        groups.append(Group(store, domain, items, [places[row["scene_id"]] for row in part]))
-        reasons.append([(row["reason"], row["detail"]) for row in part])
-    traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
-    results: list[Result] = [result for of_group in traced for result in of_group]
-    return made_of(scenes, results, domain, settings.features)
-
-
-def _as_item(row: Mapping[str, Any]) -> dict[str, Any]:
-    """As much of an item as the tracing asks for: which scene, and when it was taken."""
-    return {"id": row["scene_id"], "properties": {"datetime": row["datetime"].isoformat()}, "assets": {}}
-
-
-def _cut(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -6,6 +6,7 @@ from calfin_cloud.results.deprecated import write_store_report
 from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.figuring import paper_figures, write_figures
+from calfin_cloud.results.fjords import derive_fjords
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reconciling import reconcile_store
@@ -39,6 +40,7 @@ __all__ = [
     "apply_verdicts",
     "compare_products",
     "cut_to_boxes",
+    "derive_fjords",
     "explore",
     "export_store",
     "feature_series",

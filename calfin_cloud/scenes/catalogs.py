@@ -10,7 +10,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
@@ -89,7 +89,7 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     """
     reader = _Reader()
     known: set[str] = set()
-    n_items, n_used, is_api = 0, 0, False
+    n_items, n_used, is_api, read = 0, 0, False, listed_assets()
     catalog, frozen = shown(address), is_frozen(address)
     with _telling(address):
         if frozen:
@@ -100,7 +100,9 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
             found = _api_items(root, address, reader, wanted) if is_api else _static_items(root, address, reader)
         for feature, base in found:
             n_items += 1
-            settled = unless_odd(partial(_settled, base=base, catalog=catalog, is_new=is_api or frozen), feature)
+            settled = unless_odd(
+                partial(_settled, base=base, catalog=catalog, read=read, is_new=is_api or frozen), feature
+            )
             if settled is not None:
                 n_used += 1
                 known.add(settled["collection"] or "")
@@ -298,10 +300,10 @@ def _place(href: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _settled(feature: Feature, *, base: str, catalog: str, is_new: bool) -> Feature:
+def _settled(feature: Feature, *, base: str, catalog: str, read: Set[str], is_new: bool) -> Feature:
     """Give an item absolute asset addresses, a datetime, and the mark of its catalogue, whatever it says itself.
 
-    Of its assets those stay that may be read, a fifth of what a Landsat item weighs; all of one that has none of them.
+    Of its assets those in `read` stay, a fifth of what a Landsat item weighs; all of one that has none of them.
     """
     if not isinstance(feature, dict) or not isinstance(feature.get("id"), str) or not feature["id"]:
         raise TypeError("it has no id")
@@ -310,7 +312,7 @@ def _settled(feature: Feature, *, base: str, catalog: str, is_new: bool) -> Feat
         raise TypeError("it is not of the type of a STAC item")
     feature["collection"] = None if feature.get("collection") is None else str(feature["collection"])
     base = _self_href(feature) or base
-    assets, read = feature.get("assets", {}), listed_assets()
+    assets = feature.get("assets", {})
     feature["assets"] = {key: asset for key, asset in assets.items() if key in read} or assets
     for asset in feature["assets"].values():
         if not isinstance(asset["href"], str):

@@ -35,7 +35,7 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import reader, stack
 from calfin_cloud.pipeline import MapSettings, map_fronts, scene
 from calfin_cloud.pipeline.batches import cut_batches, unknown_scenes
-from calfin_cloud.pipeline.runners import load
+from calfin_cloud.pipeline.workers import load
 from calfin_cloud.scenes import stream_scenes
 
 SIZES = (1_000, 10_000, 100_000)

@@ -17,7 +17,7 @@ from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
 from calfin_cloud.network.threads import threads_here
 from calfin_cloud.pipeline import MapSettings
-from calfin_cloud.pipeline.runners import check_network, share_sensors
+from calfin_cloud.pipeline.workers import check_network, share_sensors
 from calfin_cloud.sensors import Sensor, own_sensors, register_sensor
 from calfin_cloud.starts.here import _seeing_one_gpu
 from clusters.farm import farm
