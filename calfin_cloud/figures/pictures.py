@@ -103,11 +103,6 @@ def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) ->
     return _encode(sheet.quantize(palette=_palette_picture(), dither=Image.Dither.NONE))
 
 
-def hex_colour(colour: tuple[int, int, int]) -> str:
-    """Write a colour (red, green, blue), 0 to 255 each, as a page wants it."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
 def _shrink_grey(grey: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Scene resized to `side` px as indices of the greys, and its scale in x and y."""
     if grey.ndim != 2 or grey.dtype != np.uint8 or not grey.size:

@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from calfin_cloud.domains import box_grid
 from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
-from calfin_cloud.results.series import Lines, gates_table, glacier_gate, regions_of
+from calfin_cloud.results.boxes import Lines, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
 
