@@ -12,6 +12,7 @@ writes, `lease-*`.
 """
 
 from calfin_cloud.storage.bands import KeptBands, read_bands, write_bands
+from calfin_cloud.storage.batches import Stored, finished_keys, read_batches, read_items
 from calfin_cloud.storage.changes import before_change, begin_change, check_room, end_change
 from calfin_cloud.storage.choices import read_choices, write_choices
 from calfin_cloud.storage.commits import tidy, write_batch
@@ -51,15 +52,11 @@ from calfin_cloud.storage.stores import (
     write_picture,
 )
 from calfin_cloud.storage.tables import (
-    Stored,
     Tables,
-    finished_keys,
     read_all_tables,
     read_batch_features,
-    read_batches,
     read_features,
     read_fronts,
-    read_items,
     read_polygons,
     read_rejected,
     read_tables,

@@ -6,21 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from calfin_cloud.schema import check_name
-from calfin_cloud.storage.files import list_files, open_place, read_each, seal, unseal, write_whole
+from calfin_cloud.storage.files import open_place, read_sealed, seal, write_whole
 
-FOLDER = "choices"
 REMEDY = "delete it and run `calfin reconcile` on the store once more"
 
 
 def write_choices(store: str, domain: str, choices: Mapping[str, Any]) -> None:
     """Keep the choices of a domain (JSON values, see `results.choosing`) in place of earlier ones."""
     fs, root = open_place(store)
-    write_whole(fs, f"{root}/{FOLDER}/{check_name(domain)}.json", seal(choices))
+    write_whole(fs, f"{root}/choices/{check_name(domain)}.json", seal(choices))
 
 
 def read_choices(store: str) -> dict[str, dict[str, Any]]:
     """Read the choices of a store by domain; empty where `calfin reconcile` has not run."""
     fs, root = open_place(store)
-    paths = list_files(fs, f"{root}/{FOLDER}", ".json")
-    found = zip(paths, read_each(fs.cat_file, paths), strict=True)
-    return {path.rpartition("/")[2].removesuffix(".json"): unseal(data, path, REMEDY) for path, data in found}
+    return read_sealed(fs, f"{root}/choices", REMEDY)

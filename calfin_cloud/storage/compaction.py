@@ -10,11 +10,12 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
+from calfin_cloud.storage.batches import Stored, read_items
 from calfin_cloud.storage.commits import retire_files, tidy, write_batch
 from calfin_cloud.storage.files import delete_files, open_place, read_each
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished
-from calfin_cloud.storage.tables import Stored, Tables, read_batch_features, read_items, read_tables
+from calfin_cloud.storage.tables import Tables, read_batch_features, read_tables
 
 SCENES_A_FILE = 4096
 

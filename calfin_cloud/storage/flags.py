@@ -6,7 +6,7 @@ import geopandas as gpd
 import pandas as pd
 
 from calfin_cloud.schema import check_name
-from calfin_cloud.storage.files import digest, list_files, open_place, read_each, seal, unseal, write_whole
+from calfin_cloud.storage.files import digest, list_files, open_place, read_sealed, seal, write_whole
 
 FLAG_COLUMNS = ("key", "front", "branch", "flag", "detail")
 REMEDY = "run `calfin timeseries` on the store once more"
@@ -38,12 +38,7 @@ def write_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> li
 def read_flags(store: str, fronts: gpd.GeoDataFrame) -> pd.DataFrame:
     """Read the flags of these fronts: `FLAG_COLUMNS`; those of a line that has changed since are void."""
     fs, root = open_place(store)
-    paths = list_files(fs, f"{root}/flags", ".json")
-    kept = [
-        flag
-        for path, data in zip(paths, read_each(fs.cat_file, paths), strict=True)
-        for flag in unseal(data, path, REMEDY)["flags"]
-    ]
+    kept = [flag for content in read_sealed(fs, f"{root}/flags", REMEDY).values() for flag in content["flags"]]
     lines = {(row.key, row.front): row.geometry for row in fronts[fronts["state"] == "front"].itertuples()}
     valid = [f for f in kept if (line := lines.get((f["key"], f["front"]))) and digest(line.wkb) == f["line"]]
     return pd.DataFrame(valid, columns=list(FLAG_COLUMNS))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from calfin_cloud.storage.files import digest, list_files, open_place, seal, unseal, write_whole
+from calfin_cloud.storage.files import digest, open_place, read_sealed, seal, write_whole
 
 REMEDY = "apply the file of verdicts that it was made of once more"
 
@@ -24,11 +24,7 @@ def write_review(store: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
 def read_reviews(store: str) -> list[dict[str, Any]]:
     """Read all verdicts of a store, the oldest first by the instant they name, whatever its offset from UTC."""
     fs, root = open_place(store)
-    found = [
-        verdict
-        for path in list_files(fs, f"{root}/reviews", ".json")
-        for verdict in unseal(fs.cat_file(path), path, REMEDY)["verdicts"]
-    ]
+    found = [v for content in read_sealed(fs, f"{root}/reviews", REMEDY).values() for v in content["verdicts"]]
     return sorted(found, key=lambda verdict: (instant(verdict["time"]), json.dumps(verdict, sort_keys=True)))
 
 
