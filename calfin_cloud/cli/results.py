@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli.output import note, records, tell
+from calfin_cloud.cli.reading import read_fronts, read_shapes, with_files
 
 MOST_LINES = 40  # rates, and doubtful fronts, that are printed
 
@@ -16,12 +17,12 @@ def timeseries(options: argparse.Namespace) -> int:
     """Measure how fronts of a store or a file move: positions, rates, seasons, regions; flag doubtful ones."""
     from calfin_cloud.results import features_of, measure_series, read_lines, write_features, write_series
 
-    fronts, lines = _read_fronts(options.fronts, options)
+    fronts, lines = read_fronts(options.fronts, options)
     earlier = options.out / "gates.geojson"
     if earlier.is_file():  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
-    series = measure_series(fronts, _with_files(lines, fronts, options), _shapes(options.regions))
+    series = measure_series(fronts, with_files(lines, fronts, options), read_shapes(options.regions))
     write_series(series, fronts, options.out)
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
         write_features(features, options.out)
@@ -48,15 +49,15 @@ def composite(options: argparse.Namespace) -> int:
     """Write the ice of all glaciers of a store or file on one grid, month by month, and the area they changed."""
     from calfin_cloud.results import write_composite
 
-    fronts, lines = _read_fronts(options.fronts, options)
+    fronts, lines = read_fronts(options.fronts, options)
     areas = write_composite(
         fronts,
-        _with_files(lines, fronts, options),
+        with_files(lines, fronts, options),
         options.out,
         grid_m=options.grid_m,
         period=options.period,
-        regions=_shapes(options.regions),
-        base=_shapes(options.base),
+        regions=read_shapes(options.regions),
+        base=read_shapes(options.base),
     )
     last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
     square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
@@ -71,12 +72,12 @@ def figures(options: argparse.Namespace) -> int:
     """Draw the figures of a paper of a store or file: a map, coverage, regions, and it against another product."""
     from calfin_cloud.results import paper_figures, write_figures
 
-    fronts, lines = _read_fronts(options.fronts, options)
-    against = _read_fronts(options.against, options)[0] if options.against else None
+    fronts, lines = read_fronts(options.fronts, options)
+    against = read_fronts(options.against, options)[0] if options.against else None
     drawn = paper_figures(
         fronts,
-        _with_files(lines, fronts, options),
-        regions=_shapes(options.regions),
+        with_files(lines, fronts, options),
+        regions=read_shapes(options.regions),
         against=against,
         names=(Path(options.fronts).stem, Path(options.against or "").stem),
         days=options.days,
@@ -91,8 +92,8 @@ def compare(options: argparse.Namespace) -> int:
     """Compare two sets of fronts, or the authors of one: pairs by glacier and date, distances and bias."""
     from calfin_cloud.results import compare_products, read_lines, write_comparison
 
-    a, lines = _read_fronts(options.a, options)
-    b = _read_fronts(options.b, options)[0] if options.b else None
+    a, lines = read_fronts(options.a, options)
+    b = read_fronts(options.b, options)[0] if options.b else None
     lines = read_lines(lines, a, ice=options.ice)
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:
@@ -219,39 +220,6 @@ def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> list[st
     return [told if news else "the store has these flags already"]
 
 
-def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
-    """Fronts of a store, with the lines it knows, or of a vector file."""
-    from calfin_cloud.products import read_product
-    from calfin_cloud.results import cut_to_boxes, read_lines, store_product
-
-    if Path(source).is_file():
-        fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
-    else:
-        fronts, lines = store_product(source)
-    known = sorted(fronts["glacier_id"].unique())
-    if options.glaciers:
-        fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
-    if fronts.empty:
-        raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
-    fronts = fronts.to_crs(options.crs) if options.crs else fronts
-    return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
-
-
-def _with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # noqa: ANN401 - `Lines`, a table
-    """Add what the files of a call know of centrelines, boxes, ice and velocity."""
-    from calfin_cloud.results import read_lines
-
-    files = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
-    return read_lines(lines, fronts, **files)
-
-
-def _shapes(path: str | None) -> Any:  # noqa: ANN401 - a table
-    """Read a vector file, where one is named."""
-    import geopandas as gpd
-
-    return gpd.read_file(path) if path else None
-
-
 def add_timeseries(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin timeseries`."""
     told = "store of `calfin map`, which keeps the flags, or a vector file of fronts"
@@ -375,10 +343,3 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--glaciers", nargs="+", action="extend", metavar="ID", help="only these glaciers")
     told = "columns that are not recognised, e.g. datetime=when glacier_id=glacier"
     parser.add_argument("--columns", nargs="+", action="extend", metavar="OURS=THEIRS", help=told)
-
-
-def _pairs(texts: list[str] | None) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts or []]
-    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[2]]:
-        raise ValueError(f"--columns takes OURS=THEIRS, got {wrong}: for example datetime=when")
-    return {ours: theirs for ours, _, theirs in pairs}
