@@ -10,7 +10,15 @@ from calfin_cloud.domains.domain import (
     with_fjord_polygons,
 )
 from calfin_cloud.domains.files import domains_json, id_text, read_domains, write_domains
-from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid, cut_at_antimeridian, shifted, unwrapped
+from calfin_cloud.domains.grids import (
+    DEFAULT_RESOLUTION_M,
+    best_crs,
+    box_grid,
+    cut_at_antimeridian,
+    length_scale,
+    shifted,
+    unwrapped,
+)
 
 __all__ = [
     "DEFAULT_RESOLUTION_M",
@@ -23,6 +31,7 @@ __all__ = [
     "domains_from_termini",
     "domains_json",
     "id_text",
+    "length_scale",
     "part_inside",
     "read_domains",
     "shifted",

@@ -91,10 +91,8 @@ def _gpkg(stored: Stored, folder: Path) -> list[Path]:
     path = folder / "calfin_cloud.gpkg"
     path.unlink(missing_ok=True)
     layers = {"fronts": stored.fronts, "polygons": stored.polygons, "reviewed": stored.judged}
-    layers |= {name: flat(table) for name, table in features_of(stored.store).items()}
-    for layer, table in layers.items():
-        plain = table[[c for c in table.columns if c != "vertex_sigma_m"]]  # GeoPackage has no lists
-        plain.to_file(path, layer=layer, driver="GPKG")
+    for layer, table in (layers | features_of(stored.store)).items():
+        flat(table).to_file(path, layer=layer, driver="GPKG")
     return [path]
 
 

@@ -18,13 +18,7 @@ from calfin_cloud.domains import Domain, domains_json, read_domains
 from calfin_cloud.storage.batches import REPLACED, SIDES, Stored
 from calfin_cloud.storage.files import delete_files, on_disk, open_place, read_each, write_whole
 from calfin_cloud.storage.leases import commit_whole
-from calfin_cloud.storage.stores import (
-    check_finished,
-    read_store,
-    read_store_domains,
-    rewrite_store,
-    unfinished_change,
-)
+from calfin_cloud.storage.stores import check_finished, read_store, read_store_domains, rewrite_store, unfinished_change
 
 DOMAINS_BEFORE = f"{REPLACED}/domains.geojson"
 FOLDERS = ("fronts", *SIDES, REPLACED, "domains", "masks", "pictures")

@@ -1,5 +1,6 @@
 """Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
 
+from calfin_cloud.domains import length_scale
 from calfin_cloud.timeseries.breaks import break_points
 from calfin_cloud.timeseries.courses import ORIGINS, Course, course_of
 from calfin_cloud.timeseries.gates import (
@@ -9,7 +10,6 @@ from calfin_cloud.timeseries.gates import (
     gate_along,
     gate_around,
     gate_of,
-    length_scale,
     seaward_of,
     swept_m,
 )
