@@ -11,12 +11,10 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 import shapely
-from pyproj import CRS, Proj
 
-from calfin_cloud.domains import DEFAULT_RESOLUTION_M, Domain, best_crs, box_grid, domains_from_termini
+from calfin_cloud.domains import DEFAULT_RESOLUTION_M, Domain, best_crs, box_grid, domains_from_termini, length_scale
 from calfin_cloud.land import read_land
 
 DEFAULT_SIZE_KM = 20.0
@@ -196,8 +194,7 @@ def domain_from_point(
     crs = crs or best_crs(point)
     x, y = (round(v / resolution_m) * resolution_m for v in point.to_crs(crs).iloc[0].coords[0])
     half = size_km * 500
-    name = name or f"{abs(lat):.2f}{'S' if lat < 0 else 'N'}-{abs(lon):.2f}{'W' if lon < 0 else 'E'}"
-    return Domain(name, box_grid((x - half, y - half, x + half, y + half), crs, resolution_m))
+    return Domain(name or _name_of(lon, lat), box_grid((x - half, y - half, x + half, y + half), crs, resolution_m))
 
 
 def domain_from_box(
@@ -239,8 +236,7 @@ def domain_from_box(
     box = gpd.GeoSeries([outline], crs=4326)
     centre = gpd.GeoSeries([shapely.Point(_turn((west + east) / 2), (south + north) / 2)], crs=4326)
     crs = crs or best_crs(centre)
-    name = name or f"{abs(south):.2f}{'S' if south < 0 else 'N'}-{abs(west):.2f}{'W' if west < 0 else 'E'}"
-    return Domain(name, box_grid(box.to_crs(crs).total_bounds, crs, resolution_m))
+    return Domain(name or _name_of(west, south), box_grid(box.to_crs(crs).total_bounds, crs, resolution_m))
 
 
 def known_termini(domain: Domain) -> gpd.GeoDataFrame:
@@ -297,12 +293,10 @@ def _check_sea(domain: Domain) -> list[str]:
 
 
 def _check_crs(domain: Domain) -> list[str]:
-    middle = gpd.GeoSeries([domain.polygon.centroid], crs=domain.crs).to_crs(4326).iloc[0]
-    factors = Proj(CRS(domain.crs)).get_factors(middle.x, middle.y)
-    stretch = float(np.sqrt(factors.areal_scale)) - 1
+    stretch = length_scale(domain.crs, domain.polygon) - 1
     if abs(stretch) <= MOST_DISTORTION:
         return []
-    better = best_crs(gpd.GeoSeries([middle], crs=4326))
+    better = best_crs(gpd.GeoSeries([domain.polygon.centroid], crs=domain.crs))
     return [f"{domain.crs} stretches lengths by {stretch:+.0%} here: {better} is made for this place"]
 
 
@@ -326,6 +320,10 @@ def _plain(text: str) -> str:
     """Letters and digits alone, without accents, in small letters: `Kong-Oscar` as `kong oscar` is found."""
     apart = unicodedata.normalize("NFD", text.lower().replace("æ", "ae").replace("ø", "o"))
     return "".join(c for c in apart if c.isalnum())
+
+
+def _name_of(lon: float, lat: float) -> str:
+    return f"{abs(lat):.2f}{'S' if lat < 0 else 'N'}-{abs(lon):.2f}{'W' if lon < 0 else 'E'}"
 
 
 def _turn(lon: float) -> float:

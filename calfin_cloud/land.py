@@ -9,14 +9,14 @@ import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 from shapely.geometry import Polygon
 
 LEAST_REACH_M = 600_000.0  # around the domains: a map of one glacier shows where on earth it lies
 FINEST_M = 300.0  # the shipped shapes are no finer
 LONGEST_DEG = 1.0  # of a side in longitude and latitude
 POINTS_ACROSS = 6000  # detail of a large window
-LAYERS = {"land": ("land",), "ice": ("antarctica",)}
+LAYERS = {"land": "land", "ice": "antarctica"}
 
 Bounds = tuple[float, float, float, float]
 
@@ -47,9 +47,7 @@ def read_land(window: Bounds, crs: str) -> dict[str, list[Polygon]]:
     ['ice', 'land']
     """
     detail = max(FINEST_M, (window[2] - window[0]) / POINTS_ACROSS)
-    return {
-        kind: [p for n in names for p in _cut(n, shapely.box(*window), crs, detail)] for kind, names in LAYERS.items()
-    }
+    return {kind: _cut(name, shapely.box(*window), crs, detail) for kind, name in LAYERS.items()}
 
 
 def packed(points: NDArray[np.float64]) -> list[int]:
@@ -85,7 +83,7 @@ def _is_near(shapes: gpd.GeoSeries, window: Polygon, crs: str) -> NDArray[np.boo
     there = Transformer.from_crs(crs, 4326, always_xy=True)
     lon, lat = there.transform(window.centroid.x, window.centroid.y)
     reach = math.degrees(math.hypot(*(np.subtract(window.bounds[2:], window.bounds[:2]) / 2)) / 6.3e6)
-    lonlat = shapes.bounds.to_numpy() if shapes.crs == CRS(4326) else shapes.to_crs(4326).bounds.to_numpy()
+    lonlat = shapes.to_crs(4326).bounds.to_numpy()
     is_at_height = (lonlat[:, 1] <= lat + reach) & (lonlat[:, 3] >= lat - reach)
     if abs(lat) + reach > 75:  # around a pole all longitudes are near
         return np.asarray(is_at_height)

@@ -58,7 +58,7 @@ def place(tmp_path_factory):
         yield folder
     finally:
         os.chdir(before)
-        sensors._own.clear()
+        sensors.table._own.clear()
 
 
 @pytest.mark.parametrize(

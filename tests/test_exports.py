@@ -42,7 +42,7 @@ from calfin_cloud.exports import (
     write_collection,
 )
 from calfin_cloud.exports.tables import CALFIN_COLUMNS, TERMPICKS_COLUMNS, satellite_code
-from calfin_cloud.results.exporting import _netcdf
+from calfin_cloud.results.formats import _netcdf
 from calfin_cloud.results.training_scenes import write_domain_files
 from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts, read_store_domains

@@ -16,7 +16,6 @@ from calfin_cloud.figures.pictures import (
     FRONT_COLOUR,
     REFERENCE_COLOUR,
     REJECTED_COLOUR,
-    TITLE_PX,
 )
 
 
@@ -129,21 +128,14 @@ def test_a_picture_is_small_even_of_pure_noise_and_the_same_from_every_thread():
     grey, line = noise(1200, 1200), np.random.default_rng(1).uniform(0, 1200, (40, 2))
 
     def draw(_):
-        return scene_png(grey, [line], reference=[line + 30], title="Sermeq Kujalleq, 2021-09-27")
+        return scene_png(grey, [line], reference=[line + 30])
 
     with ThreadPoolExecutor(4) as pool:
         pictures = list(pool.map(draw, range(8)))
     assert set(pictures) == {draw(0)}
     assert len(pictures[0]) < 250_000
     opened = Image.open(io.BytesIO(pictures[0]))
-    assert (opened.format, opened.mode, opened.size) == ("PNG", "P", (480, 480 + TITLE_PX))
-
-
-def test_a_title_stands_above_the_scene_and_moves_nothing_in_it():
-    grey, line = noise(300, 480), np.array([[20.0, 30.0], [400.0, 200.0]])
-    titled = open_rgb(scene_png(grey, [line], title="x" * 500))
-    assert (titled[TITLE_PX:] == open_rgb(scene_png(grey, [line]))).all()
-    assert titled[:TITLE_PX].max() > 200
+    assert (opened.format, opened.mode, opened.size) == ("PNG", "P", (480, 480))
 
 
 @pytest.mark.parametrize("grey", [np.zeros((64, 64)), np.zeros((64, 64, 3), np.uint8), np.zeros((0, 64), np.uint8)])

@@ -246,7 +246,7 @@ def test_a_store_that_may_only_be_read_is_measured_all_the_same(request, tmp_pat
     def forbidden(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(storage.flags, "write_whole", forbidden)
+    monkeypatch.setattr(storage.beside, "write_whole", forbidden)
     assert main(["timeseries", store, "--out", str(tmp_path / "series")]) == 0
     assert "may not be written" in capsys.readouterr().err
     assert (tmp_path / "series" / "flags.csv").read_text().count("outlier") == 2

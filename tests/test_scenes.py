@@ -21,7 +21,15 @@ from shapely.geometry import mapping
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, write_domains
-from calfin_cloud.scenes import CATALOGS, catalogs, images_of, items_from_images, period_bounds, search_scenes
+from calfin_cloud.scenes import (
+    CATALOGS,
+    catalogs,
+    images_of,
+    items_from_images,
+    period_bounds,
+    reading,
+    search_scenes,
+)
 from calfin_cloud.sensors import CATALOG_FIELD
 
 
@@ -283,7 +291,7 @@ def test_catalogue_that_is_not_served_is_named(tmp_path, domain):
 @pytest.fixture
 def search_call(tmp_path, domain, monkeypatch):
     """Run `calfin search` on an address, with a single repeat of what a server refuses; return its exit code."""
-    monkeypatch.setattr(catalogs, "RETRY", catalogs.RETRY.new(total=1, backoff_factor=0, backoff_jitter=0))
+    monkeypatch.setattr(reading, "RETRY", reading.RETRY.new(total=1, backoff_factor=0, backoff_jitter=0))
     path = str(tmp_path / "domains.geojson")
     write_domains([domain], path)
     return lambda url: main(["search", "--catalog", url, "--domains", path, "--period", "2020"])

@@ -293,7 +293,7 @@ def test_an_item_made_of_its_values_is_the_one_that_pystac_makes(times):
 def aster():
     """A row for ASTER, which the table does not know; forgotten afterwards."""
     yield sensors.Sensor(("aster-l1t",), r"AST_L1T", ("VNIR_Band3N",))
-    sensors._own.clear()
+    sensors.table._own.clear()
 
 
 def test_an_own_sensor_is_read_once_it_is_registered_and_goes_before_the_table(aster):

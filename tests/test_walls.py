@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from calfin_cloud.fronts import draw_line
 from calfin_cloud.fronts.fjords import beside_fronts, fjord_from_scenes
-from calfin_cloud.sample.painting import draw_glacier, draw_look, paint
+from calfin_cloud.sample.drawing import draw_glacier, draw_look
+from calfin_cloud.sample.painting import paint
 
 SIZE, WALL = 128, 30
 REACH = 12  # of a front in a frame of 128 px

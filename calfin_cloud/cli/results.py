@@ -8,25 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli.output import note, records, tell
+from calfin_cloud.cli.reading import read_fronts, read_shapes, with_files
 
 MOST_LINES = 40  # rates, and doubtful fronts, that are printed
 
 
 def timeseries(options: argparse.Namespace) -> int:
     """Measure how fronts of a store or a file move: positions, rates, seasons, regions; flag doubtful ones."""
-    import geopandas as gpd
-
     from calfin_cloud.results import features_of, measure_series, read_lines, write_features, write_series
 
-    fronts, lines = _read_fronts(options.fronts, options)
+    fronts, lines = read_fronts(options.fronts, options)
     earlier = options.out / "gates.geojson"
     if earlier.is_file():  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
-    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
-    lines = read_lines(lines, fronts, **given)
-    regions = gpd.read_file(options.regions) if options.regions else None
-    series = measure_series(fronts, lines, regions)
+    series = measure_series(fronts, with_files(lines, fronts, options), read_shapes(options.regions))
     write_series(series, fronts, options.out)
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
         write_features(features, options.out)
@@ -51,20 +47,17 @@ def timeseries(options: argparse.Namespace) -> int:
 
 def composite(options: argparse.Namespace) -> int:
     """Write the ice of all glaciers of a store or file on one grid, month by month, and the area they changed."""
-    import geopandas as gpd
+    from calfin_cloud.results import write_composite
 
-    from calfin_cloud.results import read_lines, write_composite
-
-    fronts, lines = _read_fronts(options.fronts, options)
-    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    fronts, lines = read_fronts(options.fronts, options)
     areas = write_composite(
         fronts,
-        read_lines(lines, fronts, **given),
+        with_files(lines, fronts, options),
         options.out,
         grid_m=options.grid_m,
         period=options.period,
-        regions=gpd.read_file(options.regions) if options.regions else None,
-        base=gpd.read_file(options.base) if options.base else None,
+        regions=read_shapes(options.regions),
+        base=read_shapes(options.base),
     )
     last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
     square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
@@ -77,17 +70,14 @@ def composite(options: argparse.Namespace) -> int:
 
 def figures(options: argparse.Namespace) -> int:
     """Draw the figures of a paper of a store or file: a map, coverage, regions, and it against another product."""
-    import geopandas as gpd
+    from calfin_cloud.results import paper_figures, write_figures
 
-    from calfin_cloud.results import paper_figures, read_lines, write_figures
-
-    fronts, lines = _read_fronts(options.fronts, options)
-    given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
-    against = _read_fronts(options.against, options)[0] if options.against else None
+    fronts, lines = read_fronts(options.fronts, options)
+    against = read_fronts(options.against, options)[0] if options.against else None
     drawn = paper_figures(
         fronts,
-        read_lines(lines, fronts, **given),
-        regions=gpd.read_file(options.regions) if options.regions else None,
+        with_files(lines, fronts, options),
+        regions=read_shapes(options.regions),
         against=against,
         names=(Path(options.fronts).stem, Path(options.against or "").stem),
         days=options.days,
@@ -102,8 +92,8 @@ def compare(options: argparse.Namespace) -> int:
     """Compare two sets of fronts, or the authors of one: pairs by glacier and date, distances and bias."""
     from calfin_cloud.results import compare_products, read_lines, write_comparison
 
-    a, lines = _read_fronts(options.a, options)
-    b = _read_fronts(options.b, options)[0] if options.b else None
+    a, lines = read_fronts(options.a, options)
+    b = read_fronts(options.b, options)[0] if options.b else None
     lines = read_lines(lines, a, ice=options.ice)
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:
@@ -147,11 +137,7 @@ def report(options: argparse.Namespace) -> int:
     from calfin_cloud.results import write_report
 
     page = write_report(
-        options.store,
-        options.out,
-        title=options.title,
-        most_pictures=options.pictures,
-        references=options.reference,
+        options.store, options.out, title=options.title, most_pictures=options.pictures, references=options.reference
     )
     tell(options, {"page": page}, str(page))
     return 0
@@ -159,26 +145,20 @@ def report(options: argparse.Namespace) -> int:
 
 def review(options: argparse.Namespace) -> int:
     """Keep what people said of fronts beside the automatic ones; write training pairs from those they vouch for."""
-    from calfin_cloud.results import (
-        apply_verdicts,
-        orphaned_verdicts,
-        read_verdicts,
-        reviewed_fronts,
-        write_training_pairs,
-    )
+    from calfin_cloud import results
 
     result: dict[str, Any] = {}
     lines = []
     if options.apply:
-        result["applied"] = apply_verdicts(options.store, read_verdicts(options.apply))
+        result["applied"] = results.apply_verdicts(options.store, results.read_verdicts(options.apply))
         lines.append(", ".join(f"{n} {verdict}" for verdict, n in result["applied"].items()) or "no verdict")
     if options.training:
-        pairs = write_training_pairs(options.store, options.training)
+        pairs = results.write_training_pairs(options.store, options.training)
         result["training"] = pairs
         lines.append(f"{len(pairs) // 2} training pairs: {options.training}")
-    fronts = reviewed_fronts(options.store)
+    fronts = results.reviewed_fronts(options.store)
     looked_at = fronts[fronts["verdict"] != ""][["key", "front", "verdict", "reviewer", "reviewed_at", "note"]]
-    orphans = orphaned_verdicts(options.store)
+    orphans = results.orphaned_verdicts(options.store)
     lines.append(looked_at.to_string(index=False))
     lines.append(f"{len(looked_at)} of {(fronts['state'] == 'front').sum()} fronts have a verdict")
     for orphan in orphans:
@@ -240,38 +220,17 @@ def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> list[st
     return [told if news else "the store has these flags already"]
 
 
-def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
-    """Fronts of a store, with the lines it knows, or of a vector file."""
-    from calfin_cloud.products import read_product
-    from calfin_cloud.results import cut_to_boxes, read_lines, store_product
-
-    if Path(source).is_file():
-        fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
-    else:
-        fronts, lines = store_product(source)
-    known = sorted(fronts["glacier_id"].unique())
-    if options.glaciers:
-        fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
-    if fronts.empty:
-        raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
-    fronts = fronts.to_crs(options.crs) if options.crs else fronts
-    return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
-
-
-def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_timeseries(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin timeseries`."""
-    parser.add_argument(
-        "fronts",
-        metavar="STORE_OR_FILE",
-        help="store of `calfin map`, which keeps the flags, or a vector file of fronts",
-    )
+    told = "store of `calfin map`, which keeps the flags, or a vector file of fronts"
+    parser.add_argument("fronts", metavar="STORE_OR_FILE", help=told)
     _add_common(parser)
     _add_lines(parser)
 
 
-def add_composite(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_composite(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin composite`."""
-    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or a vector file of fronts")
+    _add_fronts(parser)
     parser.add_argument("--grid-m", type=float, metavar="M", help="side of a cell (default 120, in EPSG:3031 240)")
     parser.add_argument("--period", metavar="FIRST/LAST", help="months, as 1985-01/2021-12 (default: all with fronts)")
     parser.add_argument("--base", metavar="FILE", help="polygons of ice: what is ice outside of all boxes")
@@ -279,9 +238,9 @@ def add_composite(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     _add_lines(parser)
 
 
-def add_figures(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_figures(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin figures`."""
-    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or a vector file of fronts")
+    _add_fronts(parser)
     parser.add_argument("--against", metavar="STORE_OR_FILE", help="another product, measured in the same boxes")
     parser.add_argument("--days", type=float, default=30.0, help="longest time between fronts of a pair (default 30)")
     parser.add_argument(
@@ -291,7 +250,7 @@ def add_figures(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     _add_lines(parser)
 
 
-def add_compare(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin compare`."""
     parser.add_argument("a", metavar="A", help="store of `calfin map`, or any vector file of fronts")
     parser.add_argument("b", nargs="?", metavar="B", help="the other one (default: authors of A against each other)")
@@ -302,10 +261,9 @@ def add_compare(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     _add_common(parser)
 
 
-def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin export`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
+    _add_store(parser, out=True)
     parser.add_argument(
         "--format",
         nargs="+",
@@ -317,66 +275,57 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")
     parser.add_argument("--names", metavar="CSV", help="columns domain, GrnlndcN, OfficialN, AltName, RefName")
     parser.add_argument("--version", default="1.0", help="version of the data, in file names (default 1.0)")
-    parser.add_argument(
-        "--carry",
-        type=int,
-        default=0,
-        metavar="MONTHS",
-        help="icemask: months without a scene take the ice of up to this many months before (default 0: none)",
-    )
-    parser.add_argument(
-        "--mesh",
-        type=Path,
-        metavar="FILE",
-        help="levelset: one file of all domains at its x and y, not one each on grids (NetCDF as of ISSM, or a table)",
-    )
+    told = "icemask: months without a scene take the ice of up to this many months before (default 0: none)"
+    parser.add_argument("--carry", type=int, default=0, metavar="MONTHS", help=told)
+    told = "levelset: one file of all domains at its x and y, not one each on grids (NetCDF as of ISSM, or a table)"
+    parser.add_argument("--mesh", type=Path, metavar="FILE", help=told)
     parser.add_argument("--base", type=Path, metavar="FILE", help="levelset on a mesh: ice outside of all domains")
     parser.add_argument("--mesh-crs", metavar="CRS", help="CRS of the mesh (default that of the store)")
 
 
-def add_report(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin report`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
+    _add_store(parser, out=True)
     parser.add_argument("--title", default="", help="title of the page (default: the names of the glaciers)")
-    parser.add_argument(
-        "--pictures",
-        type=int,
-        default=2000,
-        metavar="N",
-        help="most pictures to include, of the latest scenes (default 2000)",
-    )
+    told = "most pictures to include, of the latest scenes (default 2000)"
+    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help=told)
     parser.add_argument("--reference", metavar="FILE", help="hand-drawn fronts, shown as a layer of their own")
 
 
-def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_review(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin review`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    _add_store(parser)
     parser.add_argument("--apply", type=Path, metavar="FILE", help="verdicts, as the report saves them")
     parser.add_argument(
         "--training", type=Path, metavar="DIR", help="write reviewed scenes for `calfin train` into this folder"
     )
 
 
-def add_reconcile(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_reconcile(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin reconcile`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
-    parser.add_argument(
-        "--rate",
-        type=float,
-        metavar="M",
-        help="metres a day that a front moves at most, but for calving (default 50: no glacier is faster)",
-    )
+    _add_store(parser)
+    told = "metres a day that a front moves at most, but for calving (default 50: no glacier is faster)"
+    parser.add_argument("--rate", type=float, metavar="M", help=told)
 
 
-def add_show(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def add_show(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin show`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    _add_store(parser)
     parser.add_argument("scene", metavar="SCENE", help="scene id, or DOMAIN/SCENE")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="save the picture of the scene with its fronts")
 
 
-def _add_lines(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def _add_store(parser: argparse.ArgumentParser, *, out: bool = False) -> None:
+    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    if out:
+        parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
+
+
+def _add_fronts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fronts", metavar="STORE_OR_FILE", help="store of `calfin map`, or a vector file of fronts")
+
+
+def _add_lines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
     parser.add_argument(
         "--boxes", metavar="FILE", help="boxes across the glaciers, as in gates.geojson; one without an id serves all"
@@ -387,22 +336,10 @@ def _add_lines(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     parser.add_argument("--regions", metavar="FILE", help="polygons with a column `region`")
 
 
-def _add_common(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
+def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
     parser.add_argument("--ice", metavar="FILE", help="polygons of ice or basins: they tell where the sea lies")
     parser.add_argument("--crs", metavar="CRS", help="projected CRS to measure in, e.g. EPSG:3413")
     parser.add_argument("--glaciers", nargs="+", action="extend", metavar="ID", help="only these glaciers")
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        action="extend",
-        metavar="OURS=THEIRS",
-        help="columns that are not recognised, e.g. datetime=when glacier_id=glacier",
-    )
-
-
-def _pairs(texts: list[str] | None) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts or []]
-    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[2]]:
-        raise ValueError(f"--columns takes OURS=THEIRS, got {wrong}: for example datetime=when")
-    return {ours: theirs for ours, _, theirs in pairs}
+    told = "columns that are not recognised, e.g. datetime=when glacier_id=glacier"
+    parser.add_argument("--columns", nargs="+", action="extend", metavar="OURS=THEIRS", help=told)

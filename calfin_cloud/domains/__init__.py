@@ -1,9 +1,24 @@
 """A domain is one terminus on a map grid; domain files, and domains around known termini."""
 
 from calfin_cloud.domains.around import ID_COLUMNS, domains_from_termini
-from calfin_cloud.domains.domain import FJORD_SOURCES, Domain, part_inside, with_fjord_mask, with_fjord_polygons
+from calfin_cloud.domains.domain import (
+    FJORD_SOURCES,
+    Domain,
+    part_inside,
+    svg_path,
+    with_fjord_mask,
+    with_fjord_polygons,
+)
 from calfin_cloud.domains.files import domains_json, id_text, read_domains, write_domains
-from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid, cut_at_antimeridian, shifted, unwrapped
+from calfin_cloud.domains.grids import (
+    DEFAULT_RESOLUTION_M,
+    best_crs,
+    box_grid,
+    cut_at_antimeridian,
+    length_scale,
+    shifted,
+    unwrapped,
+)
 
 __all__ = [
     "DEFAULT_RESOLUTION_M",
@@ -16,9 +31,11 @@ __all__ = [
     "domains_from_termini",
     "domains_json",
     "id_text",
+    "length_scale",
     "part_inside",
     "read_domains",
     "shifted",
+    "svg_path",
     "unwrapped",
     "with_fjord_mask",
     "with_fjord_polygons",

@@ -166,7 +166,7 @@ class Domain:
         ]
         side = (right - left) / 90
         drawn = [
-            f'<path d="{_svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width * side:g}"/>'
+            f'<path d="{svg_path(shape, left, top)}" fill="{fill}" stroke="{ink}" stroke-width="{width * side:g}"/>'
             for shape, fill, ink, width in shapes
             if shape is not None
         ]
@@ -200,7 +200,7 @@ def _mixed(first: str, last: str, share: float) -> str:
     return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(*ends, strict=True))
 
 
-def _svg_path(shape: BaseGeometry, left: float, top: float) -> str:
+def svg_path(shape: BaseGeometry, left: float, top: float) -> str:
     """Path of a polygon or line from its upper left corner, y down."""
     lines = [
         r for p in shapely.get_parts(shape) for r in ((p.exterior, *p.interiors) if "Poly" in p.geom_type else (p,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -12,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
-from pyproj import CRS
+from pyproj import CRS, Proj
 from shapely.geometry.base import BaseGeometry
 
 DEFAULT_RESOLUTION_M = 30.0
@@ -91,3 +92,23 @@ def other_unit(epsg: int) -> str:
     """Name of the unit of a CRS that is not in metres; empty for metres."""
     (axis, *_) = CRS.from_epsg(epsg).axis_info
     return "" if math.isclose(axis.unit_conversion_factor, 1.0) else axis.unit_name
+
+
+def length_scale(crs: Any, place: BaseGeometry) -> float:  # noqa: ANN401 - whatever pyproj reads as a CRS
+    """Find the factor by which the map of a projected CRS stretches lengths at a place; its square stretches areas.
+
+    Lengths of the map over this factor are lengths on the ground, which is what every column in `_m` or `_m2` means.
+
+    Examples
+    --------
+    >>> round(length_scale("EPSG:3413", Point(0, -3_300_000)), 3)  # at 60 degrees north
+    1.038
+    """
+    projection = _projection(str(crs))
+    lonlat = projection(place.centroid.x, place.centroid.y, inverse=True)
+    return float(np.sqrt(projection.get_factors(*lonlat).areal_scale))
+
+
+@lru_cache(maxsize=16)
+def _projection(crs: str) -> Proj:
+    return Proj(crs)  # takes longer than all that is asked of it

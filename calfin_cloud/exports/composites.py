@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.exports.cubes import SOURCE, TIME, axis_of, with_crs
+from calfin_cloud.exports.cubes import SOURCE, TIME, coords_of, with_crs
 
 TILE = 128  # cells on a side
 BLOCK = 16 * TILE  # of the base mask
@@ -46,16 +46,11 @@ def create_composite(
 
     A chunk is all days of a tile of 128 x 128 cells; chunks that nobody writes do not exist, and read as unknown.
     """
-    y, x = (grid.coordinates[name].values for name in ("y", "x"))
+    number = {"long_name": "id of a glacier by its number"}
     coords = {
         "time": ("time", days.tz_localize(None).to_numpy(), TIME),
-        "y": ("y", y, axis_of("y") | {"axis": "Y"}),
-        "x": ("x", x, axis_of("x") | {"axis": "X"}),
-        "glacier_id": (
-            "glacier_number",
-            np.array(glaciers, dtype=object),
-            {"long_name": "id of a glacier by its number"},
-        ),
+        **coords_of(grid),
+        "glacier_id": ("glacier_number", np.array(glaciers, dtype=object), number),
     }
     attrs = {"Conventions": "CF-1.11", "title": TITLE, "source": SOURCE, "history": "calfin composite"}
     with_crs(xr.Dataset(coords=coords, attrs=attrs), str(grid.crs)).to_zarr(path, mode="w", consolidated=False)

@@ -126,10 +126,8 @@ def scenes_of(polygons: gpd.GeoDataFrame) -> pd.DataFrame:
     if "ocean" not in shapes:
         raise ValueError("no scene of the domain has an ocean polygon: its fronts were not closed, see their reasons")
     scenes = known[known["kind"] == "ocean"][["key", "scene_id", "datetime"]].sort_values(["datetime", "key"])
-    ice = shapes.get("ice", gpd.GeoSeries([], crs=known.crs))
-    by_key = ice.to_dict()
-    scenes["ocean"] = scenes["key"].map(shapes["ocean"].to_dict())
-    scenes["ice"] = [by_key.get(key) for key in scenes["key"]]
+    for kind in ("ocean", "ice"):
+        scenes[kind] = [shapes.get(kind, {}).get(key) for key in scenes["key"]]
     return pd.DataFrame(scenes.reset_index(drop=True))
 
 
@@ -161,13 +159,14 @@ def _signed_distance(ocean: object, grid: GeoBox) -> NDArray[np.float64]:
 
 
 def _on_grid(data: dict[str, Any], time: NDArray[np.datetime64], grid: GeoBox) -> xr.Dataset:
-    coords = {
-        "time": ("time", time.astype("datetime64[ns]"), TIME),
-        "y": ("y", grid.coordinates["y"].values, axis_of("y") | {"axis": "Y"}),
-        "x": ("x", grid.coordinates["x"].values, axis_of("x") | {"axis": "X"}),
-    }
+    coords = {"time": ("time", time.astype("datetime64[ns]"), TIME), **coords_of(grid)}
     attrs = {"Conventions": "CF-1.11", "source": SOURCE, "history": "calfin export"}
     return with_crs(xr.Dataset(data, coords=coords, attrs=attrs), str(grid.crs))
+
+
+def coords_of(grid: GeoBox) -> dict[str, Any]:
+    """Coordinates y and x of a grid, at the centres of its pixels."""
+    return {name: (name, grid.coordinates[name].values, axis_of(name) | {"axis": name.upper()}) for name in ("y", "x")}
 
 
 def axis_of(name: str) -> dict[str, str]:

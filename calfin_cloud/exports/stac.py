@@ -134,11 +134,13 @@ def _feature_fields(key: str, features: Mapping[str, gpd.GeoDataFrame]) -> dict[
         row = table.loc[key]
         fields |= {f"calfin:{name}_state": row["state"], f"calfin:{name}_reason": row["reason"]}
         if row["state"] == "measured":
-            fields |= {f"calfin:{name}_{column}": _json(row[column]) for column in FEATURE_FIELDS[name]}
+            fields |= {f"calfin:{name}_{column}": json_value(row[column]) for column in FEATURE_FIELDS[name]}
     return fields
 
 
-def _json(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
-    """Value as JSON has it; NaN as None."""
+def json_value(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
+    """Value as JSON has it: times in ISO 8601, NaN as None."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -9,6 +9,8 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
+from calfin_cloud.exports.cubes import decimal_years
+
 TOLERANCE_M = 0.5  # the original simplifies by Douglas and Peucker to this
 CALFIN_NAMES = ("GrnlndcN", "OfficialN", "AltName", "RefName")
 CALFIN_COLUMNS = (
@@ -52,8 +54,7 @@ def calfin_lines(
     GeoDataFrame
         `CALFIN_COLUMNS` and a LineString. A glacier id that is no number becomes 0, as the format has integers.
     """
-    found = fronts[fronts["state"] == "front"]
-    return _calfin_table(found, author, names, crs)
+    return _calfin_table(fronts[fronts["state"] == "front"], author, names, crs)
 
 
 def calfin_polygons(
@@ -78,8 +79,7 @@ def termpicks_lines(fronts: gpd.GeoDataFrame, *, author: str, crs: str = "EPSG:3
     """Bring the fronts of a store to the columns of TermPicks (Goliber et al. 2022, doi:10.5194/tc-16-3215-2022)."""
     table = calfin_lines(fronts, author=author, crs=crs)
     when = pd.to_datetime(table["Date"])
-    days = (when.dt.dayofyear - 0.5) / when.dt.is_leap_year.map({True: 366, False: 365})
-    table = table.assign(Year=when.dt.year, Month=when.dt.month, Day=when.dt.day, DecDate=when.dt.year + days)
+    table = table.assign(Year=when.dt.year, Month=when.dt.month, Day=when.dt.day, DecDate=decimal_years(when))
     made: gpd.GeoDataFrame = table[[*TERMPICKS_COLUMNS, "geometry"]]
     return made
 

@@ -15,7 +15,7 @@ from calfin_cloud.features.sea import Bools, Floats
 
 @dataclass(frozen=True)
 class CfarSettings:
-    """Windows and rate, chosen on painted scenes (`tests/benchmarks/features.py --choose`).
+    """Windows and rate, chosen on synthetic scenes (`tests/benchmarks/features.py --choose`).
 
     Attributes
     ----------

@@ -85,11 +85,8 @@ def sea_of(
     if water.sum() < LEAST_SEA_PX:
         return None
     line = _burnt(fronts, shape, transform, touched=True)
-    # Land and ice grow by the shore; the border of the image is none.
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * SHORE_PX + 1,) * 2)
-    shore = cv2.dilate((~water).astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE) > 0
     away = cv2.distanceTransform((~line).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    return Sea(water, water & ~shore, (away * pixel_m).astype(np.float32), pixel_m, transform)
+    return Sea(water, water & ~grown(~water, SHORE_PX), (away * pixel_m).astype(np.float32), pixel_m, transform)
 
 
 def outlines(mask: Bools, transform: Affine) -> MultiPolygon | None:
@@ -110,7 +107,7 @@ def labelled(mask: Bools) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 
 def grown(mask: Bools, pixels: int) -> Bools:
-    """Widen a mask (y, x) by so many pixels."""
+    """Widen a mask (y, x) by so many pixels; beyond the border there is nothing of it."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2)
     return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from calfin_cloud.figures.series import COLOURS
+from calfin_cloud.figures.charts import COLOURS, open_frame, png_of
 
 MOST_GROUPS = 12
 WIDER = 1.2  # the axis reaches so far beyond the smallest and largest distance
@@ -28,7 +25,6 @@ def comparison_png(pairs: pd.DataFrame, *, title: str = "") -> bytes:
         Columns `common_m`, `advance_m` (NaN where unknown) and `sensor`.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _draw_distances(left, pairs["common_m"].dropna().to_numpy())
     known = pairs.dropna(subset="advance_m")
@@ -39,12 +35,8 @@ def comparison_png(pairs: pd.DataFrame, *, title: str = "") -> bytes:
         right.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False)
     right.axvline(0, color="black", lw=0.8)
     right.set_xlabel("first lies further out by [m]")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
-    out = io.BytesIO()
-    figure.savefig(out, dpi=110)
-    return out.getvalue()
+    open_frame(left, right, has_grid=False)
+    return png_of(figure, title=title)
 
 
 def _draw_distances(axes: Axes, distances: NDArray[np.float64]) -> None:

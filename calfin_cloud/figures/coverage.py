@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+
+from calfin_cloud.figures.charts import mark_counts, png_of
 
 SEASONS = ("winter", "spring", "summer", "autumn")
 MOST_GLACIERS = 60
@@ -30,7 +29,6 @@ def coverage_png(counts: pd.DataFrame, *, title: str = "") -> bytes:
         grid[shown.index(row.glacier_id), 4 * (row.year - years[0]) + SEASONS.index(row.season)] = row.fronts
     height = 1.6 + 0.16 * len(shown)
     figure = Figure(figsize=(10, height), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     most = max(float(np.nanmax(grid)), 2.0)
     drawn = axes.imshow(grid, aspect="auto", interpolation="none", cmap="cividis_r", norm=LogNorm(1, most))
@@ -40,10 +38,5 @@ def coverage_png(counts: pd.DataFrame, *, title: str = "") -> bytes:
     axes.set_ylabel(f"glacier ({len(shown)} of {len(totals)})" if len(shown) < len(totals) else "glacier")
     axes.set_xlabel("season (winter to autumn) of each year")
     bar = figure.colorbar(drawn, ax=axes, label="fronts", fraction=0.03, pad=0.01)
-    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500) if tick <= most]
-    bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
-    bar.ax.minorticks_off()
-    figure.suptitle(title)
-    out = io.BytesIO()
-    figure.savefig(out, dpi=110)
-    return out.getvalue()
+    mark_counts(bar, most)
+    return png_of(figure, title=title)

@@ -13,17 +13,15 @@ import pandas as pd
 import shapely
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import BoundaryNorm, LogNorm, SymLogNorm
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from pyproj import Transformer
 
-from calfin_cloud.figures.series import COLOURS
+from calfin_cloud.figures.charts import COLOURS, COUNTS, mark_counts, mark_dates, open_frame
 from calfin_cloud.land import read_land
 
 WIDTHS_MM = {"single": 83.0, "double": 177.0}
@@ -126,10 +124,7 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
         every = int(np.ceil(grid.shape[1] / (6 if width == "single" else 14)))
         axes.set_xticks(years[::every] + 0.5, [str(year) for year in years[::every]])
         bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02, label="fronts in a year")
-        numbers = range(1, FEW + 1) if most <= FEW else (1, 2, 5, 10, 20, 50, 100, 200, 500)
-        ticks = [tick for tick in numbers if tick <= most]
-        bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
-        bar.ax.minorticks_off()
+        mark_counts(bar, most, range(1, FEW + 1) if most <= FEW else COUNTS)
         return figure
 
 
@@ -151,11 +146,9 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             axes.margins(x=0.01, y=0.12)
             last = f"{change.iloc[-1]:+.0f} ± {sigma.iloc[-1]:.0f} km²".replace("-", "−")
             axes.set_title(f"{name} (glaciers: {part['n'].max()}): {last}", color=colour, loc="right", pad=2)
-            axes.spines[["top", "right"]].set_visible(False)
+            open_frame(axes, has_grid=False)
             axes.locator_params(axis="y", nbins=4)
-        locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
-        panels[-1].xaxis.set_major_locator(locator)
-        panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
+        mark_dates(panels[-1], most=8, has_offset=False)
         figure.supylabel("change of area since the first front [km²]", fontsize=7)
         return figure
 
@@ -181,7 +174,7 @@ def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str =
             f"mean difference {apart.mean():+.0f} m\nmedian of sizes {apart.abs().median():.0f} m"
         )
         axes.text(0.04, 0.96, told.replace("-", "−"), transform=axes.transAxes, va="top")
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes, has_grid=False)
         axes.locator_params(nbins=6)
         return figure
 
@@ -193,9 +186,7 @@ def _page(width: str, height: float) -> Iterator[Figure]:
         raise ValueError(f"a figure is {' or '.join(WIDTHS_MM)} in width, got {width!r}")
     with rc_context(STYLE):
         inches = WIDTHS_MM[width] * MM
-        figure = Figure(figsize=(inches, height * inches), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
+        yield Figure(figsize=(inches, height * inches), layout="constrained")
 
 
 def _draw_land(axes: Axes, window: tuple[float, float, float, float], crs: str) -> None:

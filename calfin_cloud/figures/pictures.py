@@ -27,10 +27,9 @@ HALO_PX, FRONT_PX, REFERENCE_PX = 5, 2, 2
 REJECTED_HALO_PX, REJECTED_PX = 4, 2
 DASH_PX, GAP_PX = 9, 9  # round ends take 2 px of each gap
 REJECTED_DASH_PX, REJECTED_GAP_PX = 4, 8
-TITLE_PX = 22
 MAX_PICTURES = 300
 CELL_PX = 240
-CAPTION_LINES = 3
+CAPTION_LINES, FONT_PX = 3, 11
 N_GREYS, N_SHADES = 128, 42  # and three ramps of shades: 254 colours
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
 
@@ -43,7 +42,6 @@ def scene_png(
     *,
     rejected: Sequence[ArrayLike] = (),
     reference: Sequence[ArrayLike] = (),
-    title: str = "",
     side: int = 480,
 ) -> bytes:
     """Draw a scene as a small palette PNG: fronts amber, rejected candidates magenta dots, references blue dashes.
@@ -54,8 +52,6 @@ def scene_png(
         Scene, (y, x) uint8.
     lines, rejected, reference
         Polylines, (n, 2) of x = column, y = row in pixels of `grey`, pixel centres at integers.
-    title
-        Text in a strip above the scene; without it the picture is the scene alone.
     side
         Longest side of the drawn scene in px.
     """
@@ -68,8 +64,6 @@ def scene_png(
         scaled = [_scale_line(line, scale) for line in group]
         drawn = [part for line in scaled for part in _cut_dashes(line, *dash)] if dash else scaled
         _draw_over(index, drawn, halo_px, width_px, first_shade=N_GREYS + ramp * N_SHADES)
-    if title:
-        index = np.vstack([_title_strip(title, index.shape[1]), index])
     picture = Image.fromarray(index)
     picture.putpalette(_palette())  # turns it into mode P
     return _encode(picture)
@@ -93,7 +87,7 @@ def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) ->
     foot = _legend(columns * step_x + pad, f"and {left_over} more pictures" if left_over else "")
     sheet = Image.new("RGB", (foot.width, n_rows * step_y + pad + foot.height), "white")
     sheet.paste(foot, (0, sheet.height - foot.height))
-    draw, font = ImageDraw.Draw(sheet), _font(11)
+    draw, font = ImageDraw.Draw(sheet), _font()
     for place, (caption, png) in enumerate(shown):
         x, y = pad + place % columns * step_x, pad + place // columns * step_y
         picture = open_picture(png, caption)
@@ -101,11 +95,6 @@ def contact_sheet(pictures: Sequence[tuple[str, bytes]], *, columns: int = 4) ->
         sheet.paste(picture, (x, y))
         draw.multiline_text((x, y + picture.height + 3), _wrap(caption, font), fill="#222", font=font, spacing=2)
     return _encode(sheet.quantize(palette=_palette_picture(), dither=Image.Dither.NONE))
-
-
-def hex_colour(colour: tuple[int, int, int]) -> str:
-    """Write a colour (red, green, blue), 0 to 255 each, as a page wants it."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _shrink_grey(grey: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -184,7 +173,7 @@ def _legend(width: int, note: str) -> Image.Image:
     texts = [*LINE_WORDS.values(), *([note] if note else [])]
     row_px, sea, sample = 18, np.full((14, 60), 96, dtype=np.uint8), [[[4, 6.5], [55, 6.5]]]
     foot = Image.new("RGB", (width, len(texts) * row_px + 8), "white")
-    draw, font = ImageDraw.Draw(foot), _font(11)
+    draw, font = ImageDraw.Draw(foot), _font()
     for row, text in enumerate(texts):
         draw.text((8 if text == note else 76, row * row_px), text, fill="#222", font=font)
     for row, name in enumerate(LINE_WORDS):
@@ -194,21 +183,12 @@ def _legend(width: int, note: str) -> Image.Image:
     return foot
 
 
-def _title_strip(title: str, width: int) -> NDArray[np.uint8]:
-    strip = Image.new("L", (width, TITLE_PX), 16)
-    font = _font(13)
-    while len(title) > 1 and font.getlength(title) > width - 10:
-        title = title.removesuffix("…")[:-1] + "…"
-    ImageDraw.Draw(strip).text((5, 3), title, fill=255, font=font)
-    return np.asarray(strip) // (256 // N_GREYS)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font() -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib ships it: the same on every machine; a new one each time, since threads share none."""
     import matplotlib  # a second, which tracing need not wait for
 
     path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(path), FONT_PX, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _wrap(caption: str, font: ImageFont.FreeTypeFont) -> str:

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import geopandas as gpd
 import matplotlib
-import shapely
 from shapely.geometry import Polygon
-from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.domains import Domain
+from calfin_cloud.domains import Domain, svg_path
 
 AROUND = 0.35  # of the side of the box is shown beyond it
 SIDE_PX = 720
@@ -89,7 +87,7 @@ def _svg(
     box = domain.grid.boundingbox
     colours = _colours(termini)
     shapes = [
-        f'<path d="{_path(shape, window)}" fill="{fill}" stroke="#a9b7c0" stroke-width="{unit}"/>'
+        f'<path d="{svg_path(shape, left, top)}" fill="{fill}" stroke="#a9b7c0" stroke-width="{unit}"/>'
         for kind, fill in (("land", "#e3ddd0"), ("ice", "#fbfdfe"))
         for shape in land[kind]
     ]
@@ -99,24 +97,13 @@ def _svg(
         shapes.append(f'<image {place} preserveAspectRatio="none" href="data:image/png;base64,{data}"/>')
     shapes.append(f'<rect {place} fill="none" stroke="#d6336c" stroke-width="{2 * unit}"/>')
     lines = [
-        f'<path d="{_path(line, window)}" fill="none" stroke="{colour}" stroke-width="{width * unit}"/>'
+        f'<path d="{svg_path(line, left, top)}" fill="none" stroke="{colour}" stroke-width="{width * unit}"/>'
         for line, ink in zip(termini.geometry, colours, strict=True)
         for colour, width in (("#000", 4), (ink, 2.2))
     ]
     return (
         f'<svg viewBox="0 0 {right - left} {top - bottom}" role="img" aria-label="Map of the box and known termini" '
         f'style="background:#cfdee8">{"".join(shapes + lines)}{_scale_bar(right - left, top - bottom, unit)}</svg>'
-    )
-
-
-def _path(shape: BaseGeometry, window: tuple[float, float, float, float]) -> str:
-    """Path of a polygon or line, y down."""
-    parts = [
-        r for p in shapely.get_parts(shape) for r in ((p.exterior, *p.interiors) if p.geom_type == "Polygon" else (p,))
-    ]
-    return "".join(
-        "M" + "L".join(f"{x - window[0]:.0f} {window[3] - y:.0f}" for x, y in shapely.get_coordinates(part))
-        for part in parts
     )
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
-
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from calfin_cloud.figures.pictures import FRONT_COLOUR, REFERENCE_COLOUR, hex_colour
+from calfin_cloud.figures.charts import open_frame, png_of
+from calfin_cloud.figures.pictures import FRONT_COLOUR, REFERENCE_COLOUR
 
-MARKS = {"68": ("o", hex_colour(FRONT_COLOUR)), "95": ("s", hex_colour(REFERENCE_COLOUR))}
+MARKS = {"68": ("o", FRONT_COLOUR), "95": ("s", REFERENCE_COLOUR)}
 ROOM = 1.25  # factor left around the outermost points
+GOOD_PX = 2.5  # mean distance of a front below which it is good: what the score is the probability of
 
 
-def reliability_png(curve: pd.DataFrame, *, title: str = "", good_px: float = 2.5) -> bytes:
+def reliability_png(curve: pd.DataFrame, *, title: str = "") -> bytes:
     """Draw the half-widths and the score that were stated against those observed; on the diagonal they agree.
 
     Parameters
@@ -24,23 +23,15 @@ def reliability_png(curve: pd.DataFrame, *, title: str = "", good_px: float = 2.
     curve
         Columns `kind` (`68` and `95`: half-widths in px of a 256 px frame; `score`: 0 to 1), `stated`, `observed` and
         `n`, the number of cases behind a point.
-    good_px
-        Mean distance of a front below which it is good: what the score is the probability of.
     """
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     widths, score = figure.subplots(1, 2)
     _draw_widths(widths, curve[curve["kind"].isin(list(MARKS))])
-    _draw_score(score, curve[curve["kind"] == "score"], good_px)
+    _draw_score(score, curve[curve["kind"] == "score"])
     for axes in (widths, score):
         axes.set_aspect("equal")
-        axes.set_axisbelow(True)
-        axes.grid(color="0.92")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
-    return out.getvalue()
+    open_frame(widths, score)
+    return png_of(figure, title=title, dpi=160)
 
 
 def _draw_widths(axes: Axes, curve: pd.DataFrame) -> None:
@@ -50,7 +41,8 @@ def _draw_widths(axes: Axes, curve: pd.DataFrame) -> None:
     for kind, part in curve.groupby("kind"):
         mark, colour = MARKS[str(kind)]
         words = f"{kind} %, {part['n'].median():.0f} vertices a point"
-        axes.plot(part["stated"], part["observed"], mark, color=colour, markeredgecolor="0.2", label=words)
+        shade = [level / 255 for level in colour]
+        axes.plot(part["stated"], part["observed"], mark, color=shade, markeredgecolor="0.2", label=words)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -60,10 +52,10 @@ def _draw_widths(axes: Axes, curve: pd.DataFrame) -> None:
     axes.legend(loc="upper left", frameon=False)
 
 
-def _draw_score(axes: Axes, curve: pd.DataFrame, good_px: float) -> None:
+def _draw_score(axes: Axes, curve: pd.DataFrame) -> None:
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     words = f"{curve['n'].median():.0f} fronts a point"
     axes.plot(curve["stated"], curve["observed"], "D", color="0.35", markeredgecolor="0.2", label=words)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="score of fronts")
-    axes.set_ylabel(f"share with a mean distance below {good_px:g} px")
+    axes.set_ylabel(f"share with a mean distance below {GOOD_PX:g} px")
     axes.legend(loc="upper left", frameon=False)

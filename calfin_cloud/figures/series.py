@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
+from itertools import cycle
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a00")
-"""Those of Okabe and Ito, which the colour-blind tell apart; black is for all together."""
+from calfin_cloud.figures.charts import COLOURS, mark_dates, open_frame, png_of
 
 MONTHS = "JFMAMJJASOND"
 KILOMETRE = 1000.0
@@ -30,10 +27,9 @@ def series_png(
         Words under the title, such as the rate.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     # A series that leaves a season unseen has no mean year, and its curve gets the room.
     series, season = figure.subplots(1, 2, width_ratios=(3, 1)) if len(seasonal) else (figure.subplots(), None)
-    for colour, (branch, part) in zip(_colours(), positions.groupby("branch"), strict=False):
+    for colour, (branch, part) in zip(cycle(COLOURS), positions.groupby("branch"), strict=False):
         _draw_branch(series, part.dropna(subset="change_m"), str(branch), colour)
         if season is not None:
             _draw_season(season, seasonal[seasonal["branch"] == branch], colour)
@@ -46,9 +42,7 @@ def series_png(
             odd["datetime"], odd["change_m"] / KILOMETRE, "o", ms=9, mfc="none", mec="#d55e00", label="doubtful"
         )
     series.set_ylabel("advance since the start [km]")
-    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-    series.xaxis.set_major_locator(locator)
-    series.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    mark_dates(series)
     series.legend(frameon=False)
     if season is not None:
         season.set_ylabel("deviation from the year around [km]")
@@ -58,12 +52,11 @@ def series_png(
     return _png(figure, panels, f"{title}\n{rate}" if rate else title)
 
 
-def regions_png(regions: pd.DataFrame, *, title: str = "") -> bytes:
+def regions_png(regions: pd.DataFrame) -> bytes:
     """Draw the mean change of each region with twice its standard deviation, of `timeseries.regional_change`."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for colour, (region, part) in zip(_colours(), regions.groupby("region"), strict=False):
+    for colour, (region, part) in zip(cycle(COLOURS), regions.groupby("region"), strict=False):
         is_all = region == "all"
         colour = "black" if is_all else colour  # noqa: PLW2901
         label = f"{region} ({part['n'].max()})"
@@ -72,7 +65,7 @@ def regions_png(regions: pd.DataFrame, *, title: str = "") -> bytes:
         axes.fill_between(part["month"], low, high, color=colour, alpha=0.12, lw=0)
     axes.set_ylabel("mean advance since the start [km]")
     axes.legend(frameon=False, ncols=2, title="region (most glaciers)")
-    return _png(figure, (axes,), title)
+    return _png(figure, (axes,))
 
 
 def _draw_branch(axes: Axes, part: pd.DataFrame, branch: str, colour: str) -> None:
@@ -88,17 +81,8 @@ def _draw_season(axes: Axes, part: pd.DataFrame, colour: str) -> None:
     axes.errorbar(part["month"], part["deviation_m"] / KILOMETRE, error, color=colour, fmt="o-", ms=4, lw=1)
 
 
-def _colours() -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(100)]
-
-
-def _png(figure: Figure, panels: tuple[Axes, ...], title: str) -> bytes:
+def _png(figure: Figure, panels: tuple[Axes, ...], title: str = "") -> bytes:
+    open_frame(*panels)
     for axes in panels:
-        axes.set_axisbelow(True)
-        axes.grid(color="0.92")
-        axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
-    figure.suptitle(title)
-    out = io.BytesIO()
-    figure.savefig(out, dpi=110)
-    return out.getvalue()
+    return png_of(figure, title=title)

@@ -9,11 +9,9 @@ import pystac
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from calfin_cloud.imagery.access import address_of
-from calfin_cloud.imagery.addresses import check_address
-from calfin_cloud.imagery.reader import Layer, read_layer
+from calfin_cloud.imagery.reader import layer_of, read_layer
 from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import CATALOG_FIELD, Band, further_bands_of
+from calfin_cloud.sensors import further_bands_of
 
 Floats = NDArray[np.float32]
 
@@ -36,16 +34,9 @@ def read_further(
         if name not in names:
             continue
         try:
-            bands[name] = _read(item, band, grid)
+            bands[name] = band.signal(read_layer(layer_of(item, band.asset, nodata=band.nodata), grid))
         except SceneError as error:
             missing[name] = ("unreadable", f"band {name}: {error.message}")
         except Exception as error:  # whatever else is wrong with one band takes no front with it
             missing[name] = ("error", f"band {name}: {type(error).__name__}: {error}")
     return bands, missing
-
-
-def _read(item: pystac.Item, band: Band, grid: GeoBox) -> Floats:
-    catalog = str(item.extra_fields.get(CATALOG_FIELD, ""))
-    href = address_of(item.assets[band.asset], catalog)
-    check_address(href, catalog)
-    return band.signal(read_layer(Layer(item.id, href, catalog, nodata=band.nodata), grid))

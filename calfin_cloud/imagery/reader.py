@@ -9,6 +9,7 @@ from typing import Any
 
 import distributed
 import numpy as np
+import pystac
 import rasterio
 import rasterio.warp
 from affine import Affine
@@ -23,9 +24,11 @@ from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
 from calfin_cloud.imagery import retries
-from calfin_cloud.imagery.access import locate
+from calfin_cloud.imagery.access import address_of, locate
+from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.imagery.files import opened
 from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import CATALOG_FIELD
 
 MOST_BLOCK_BYTES = 2**27
 """A block is decoded whole, whatever part of it is wanted: 128 MiB is four times the largest block of real scenes."""
@@ -64,6 +67,14 @@ class Layer:
     nodata: float | None = None
     is_quality: bool = False
     failure: tuple[str, str] | None = None
+
+
+def layer_of(item: pystac.Item, asset: str, **more: Any) -> Layer:  # noqa: ANN401 - of `Layer`
+    """Make the layer of an asset; raise `SceneError("refused_address")` where it may not be opened."""
+    catalog = str(item.extra_fields.get(CATALOG_FIELD, ""))
+    href = address_of(item.assets[asset], catalog)
+    check_address(href, catalog)
+    return Layer(item.id, href, catalog, **more)
 
 
 class SceneReader:

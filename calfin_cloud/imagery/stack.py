@@ -23,11 +23,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery.access import address_of
-from calfin_cloud.imagery.addresses import check_address
-from calfin_cloud.imagery.reader import Layer, SceneReader
+from calfin_cloud.imagery.reader import Layer, SceneReader, layer_of
 from calfin_cloud.schema import BANDS, SCENE_DIMS, SceneError, check_scenes
-from calfin_cloud.sensors import CATALOG_FIELD, Band, acquired, band_of
+from calfin_cloud.sensors import Band, acquired, band_of
 
 READ_AT_ONCE = 4
 """Scenes read at once: of a scene's time on a distant server, most is waiting."""
@@ -128,24 +126,17 @@ def read_each(scenes: xr.DataArray, *, at_once: int = READ_AT_ONCE) -> Iterator[
 
 def source_of(item: pystac.Item) -> Source:
     """Find what is read of an item and check its addresses; nothing is opened, and what is wrong is told on reading."""
-    catalog = str(item.extra_fields.get(CATALOG_FIELD, ""))
     try:
         band = band_of(item)
-        signal = _layer(item, band.asset, catalog, nodata=band.nodata)
-        cloud = _layer(item, band.quality_asset, catalog, is_quality=True) if band.quality_asset else None
+        signal = layer_of(item, band.asset, nodata=band.nodata)
+        cloud = layer_of(item, band.quality_asset, is_quality=True) if band.quality_asset else None
     except SceneError as error:
         failure = (error.reason, error.message)
     except Exception as error:  # whatever else is wrong with one item of a catalogue fails that item alone
         failure = ("error", f"{item.id}: {type(error).__name__}: {error}")
     else:
         return Source(band, (signal, cloud))
-    return Source(None, (Layer(item.id, "", catalog, failure=failure), None))
-
-
-def _layer(item: pystac.Item, asset: str, catalog: str, **more: Any) -> Layer:  # noqa: ANN401 - of `Layer`
-    href = address_of(item.assets[asset], catalog)
-    check_address(href, catalog)
-    return Layer(item.id, href, catalog, **more)
+    return Source(None, (Layer(item.id, "", "", failure=failure), None))
 
 
 def item_on_grid(item: pystac.Item, source: Source, grid: GeoBox) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """From stored fronts, or those of any product, to science: series in time, comparisons, exports, reviews, lineage."""
 
+from calfin_cloud.results.boxes import Lines, cut_to_boxes, read_lines
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
 from calfin_cloud.results.compositing import write_composite
 from calfin_cloud.results.deprecated import write_store_report
 from calfin_cloud.results.exploring import Explorer, explore
-from calfin_cloud.results.exporting import FORMATS, export_store
+from calfin_cloud.results.exporting import export_store
 from calfin_cloud.results.figuring import paper_figures, write_figures
 from calfin_cloud.results.fjords import derive_fjords
+from calfin_cloud.results.formats import FORMATS
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reconciling import reconcile_store
@@ -20,16 +22,7 @@ from calfin_cloud.results.reviewing import (
     write_training_pairs,
 )
 from calfin_cloud.results.seaward import feature_series, features_of, write_features
-from calfin_cloud.results.series import (
-    Lines,
-    Series,
-    cut_to_boxes,
-    keep_flags,
-    measure_series,
-    read_lines,
-    store_product,
-    write_series,
-)
+from calfin_cloud.results.series import Series, keep_flags, measure_series, store_product, write_series
 
 __all__ = [
     "FORMATS",

@@ -9,16 +9,15 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.figures.comparison import comparison_png
 from calfin_cloud.figures.coverage import coverage_png
 from calfin_cloud.metrics import common_distances, line_distances
+from calfin_cloud.results.boxes import Lines, seaward_near
 from calfin_cloud.results.clusters import clustered_mean, line_groups
-from calfin_cloud.results.series import REACH_M, Lines
 from calfin_cloud.results.spreadsheets import write_csv
-from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of, seaward_of
+from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of
 
 PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair keeps
 PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", "season", *(f"{name}_{side}" for name in PAIRED for side in "ab"))
@@ -216,8 +215,7 @@ def _pair(a: Any, b: Any, crs: Any, lines: Lines | None) -> dict[str, Any]:  # n
 
 def _advance(a: BaseGeometry, b: BaseGeometry, ice: BaseGeometry | None) -> float:
     """Map metres by which front `a` lies seaward of `b`, across what both share; NaN where it cannot be told."""
-    near = shapely.box(*shapely.union(a, b).bounds).buffer(REACH_M)
-    seaward = seaward_of([a, b], None if ice is None else ice.intersection(near))
+    seaward = seaward_near([a, b], ice)
     if seaward is None:
         return float("nan")
     try:

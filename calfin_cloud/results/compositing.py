@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from calfin_cloud.domains import box_grid
 from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
-from calfin_cloud.results.series import Lines, gates_table, glacier_gate, regions_of
+from calfin_cloud.results.boxes import Lines, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
 
@@ -167,10 +167,10 @@ def _write_tile(
 def _monthly(positions: pd.DataFrame, courses: dict[str, Course], days: pd.DatetimeIndex) -> pd.DataFrame:
     """Position of every glacier on the first of every month, with where it is from."""
     table = monthly_follow(positions, days)
-    ages = {glacier: (course.origin, course.age_days) for glacier, course in courses.items()}
+    names = np.array(ORIGINS)
     told = [
-        pd.DataFrame({"glacier_id": g, "month": days, "origin": np.array(ORIGINS)[o], "age_days": a.round(1)})
-        for g, (o, a) in ages.items()
+        pd.DataFrame({"glacier_id": g, "month": days, "origin": names[c.origin], "age_days": c.age_days.round(1)})
+        for g, c in courses.items()
     ]
     merged = table.merge(pd.concat(told), on=["glacier_id", "month"])
     merged["sigma_m"] = merged["sigma_m"].where(merged["origin"] != "extrapolated")

@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from calfin_cloud.figures.paper import coverage_map, product_scatter, region_curves, retreat_map, save_figure
+from calfin_cloud.results.boxes import Lines, regions_of
 from calfin_cloud.results.comparison import count_fronts
-from calfin_cloud.results.series import Lines, Series, measure_series, regions_of
+from calfin_cloud.results.series import Series, measure_series
 from calfin_cloud.timeseries import BOX
 
 LEAST_PAIRS = 2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pystac
 
+from calfin_cloud.exports import json_value
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.seaward import features_of, told_features
 from calfin_cloud.schema import SceneError
@@ -56,8 +56,8 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
     code, _, engine = first["code"].partition(" ")
     return {
         "key": keys[0],
-        **{name: _plain(first[name]) for name in SHOWN},
-        "fronts": [{n: _plain(row[n]) for n in (*SHOWN_FRONT, *SHOWN_LATER)} for _, row in found.iterrows()],
+        **{name: json_value(first[name]) for name in SHOWN},
+        "fronts": [{n: json_value(row[n]) for n in (*SHOWN_FRONT, *SHOWN_LATER)} for _, row in found.iterrows()],
         **({"features": told} if (told := told_features(features_of(store), keys[0])) else {}),
         "read": _read_from(_item_of(store, keys[0])),
         "made_by": {
@@ -94,11 +94,3 @@ def _file(key: str, asset: pystac.Asset) -> dict[str, Any]:
     given = asset.extra_fields
     checksum = given.get("file:checksum") or given.get("checksum:multihash") or UNKNOWN
     return {"asset": key, "address": asset.href, "checksum": checksum, "size": given.get("file:size", UNKNOWN)}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
-    """Value as JSON has it; NaN as None."""
-    value = value.item() if hasattr(value, "item") else value
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,6 +11,7 @@ import pandas as pd
 import shapely
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.exports import json_value
 from calfin_cloud.land import packed
 from calfin_cloud.results.series import Series
 
@@ -139,10 +140,8 @@ def glacier_data(
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
     """Value as JSON has it, three places after the point; None for NaN and infinity."""
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float):
-        return round(value, 3) if np.isfinite(value) else None
-    return value
+    value = json_value(value)
+    return (round(value, 3) if np.isfinite(value) else None) if isinstance(value, float) else value
 
 
 def _front_data(row: Mapping[Any, Any], places: Mapping[str, int], tolerance: float) -> dict[str, Any]:

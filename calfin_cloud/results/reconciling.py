@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.exports import json_value
 from calfin_cloud.fronts import (
     Calibration,
     Chosen,
@@ -48,8 +48,6 @@ from calfin_cloud.storage import (
     write_choices,
 )
 from calfin_cloud.timeseries import length_scale
-
-LEAST_VERTICES = 4
 
 
 @dataclass(frozen=True)
@@ -216,6 +214,6 @@ def _columns(
         "half95_m": sure.half95_px * metres,
         "score": sure.score,
     }
-    columns = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in columns.items()}
+    columns = {name: json_value(value) for name, value in columns.items()}
     vertices = [] if np.isnan(sure.sigma_px) else (sure.vertex_sigma_px * metres).astype("float32").tolist()
     return columns | {"vertex_sigma_m": vertices, "score_reasons": sure.reasons, "isolation": "none"}

@@ -219,15 +219,13 @@ def _proj4(crs: str) -> str:
 
 
 def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Path) -> list[str]:
-    plain = fronts[[c for c in fronts.columns if c != "vertex_sigma_m"]]
+    plain = flat(fronts)
     found = plain[plain["state"] == "front"]
     write_csv(plain.drop(columns="geometry"), folder / "scenes.csv")
-    (folder / "fronts.geojson").unlink(missing_ok=True)
     if len(found):
         found = found[[*(c for c in DOWNLOADED if c in found), "geometry"]].round({"length_m": 1, "confidence": 3})
         found.geometry = found.simplify(SIMPLIFY_PX * plain.loc[found.index, "resolution_m"].to_numpy())
-        found.to_file(folder / "fronts.geojson", driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
-        _squeeze(folder / "fronts.geojson")
+        _squeeze(_write_geojson(found, folder / "fronts.geojson"))
     else:
         (folder / "fronts.geojson").write_text('{"type": "FeatureCollection", "features": []}\n')
     if series is None:
@@ -248,11 +246,14 @@ def _write_features(features: Features, folder: Path) -> list[str]:
     for name, table in features.items():
         seen = flat(table[table.geometry.notna()])
         if len(seen):
-            path = folder / f"{name}.geojson"
-            path.unlink(missing_ok=True)
-            seen.to_file(path, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
-            names.append(path.name)
+            names.append(_write_geojson(seen, folder / f"{name}.geojson").name)
     return ["features.csv", *names]
+
+
+def _write_geojson(table: gpd.GeoDataFrame, path: Path) -> Path:
+    path.unlink(missing_ok=True)
+    table.to_file(path, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
+    return path
 
 
 def _squeeze(path: Path) -> None:

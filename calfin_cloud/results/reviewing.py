@@ -17,13 +17,7 @@ from shapely.geometry import shape
 from calfin_cloud.results.choosing import chosen_fronts
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.results.training_scenes import write_training_scenes
-from calfin_cloud.storage import (
-    instant,
-    read_flags,
-    read_reviews,
-    read_store_domains,
-    write_review,
-)
+from calfin_cloud.storage import instant, read_flags, read_reviews, read_store_domains, write_review
 from calfin_cloud.timeseries import flag_fronts, length_scale
 
 VERDICTS = ("accept", "reject", "redraw")

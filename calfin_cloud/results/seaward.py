@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from calfin_cloud.feature_schema import FEATURE_SCHEMAS, FEATURES
+from calfin_cloud.feature_schema import FEATURES
 from calfin_cloud.land import packed
 from calfin_cloud.results.page_data import plain
 from calfin_cloud.results.spreadsheets import write_csv
@@ -27,7 +27,7 @@ SERIES = {
 """Columns of the series of each feature, and what the page shows of a scene."""
 
 SCENE_COLUMNS = ("key", "glacier_id", "domain", "datetime", "platform")
-LISTS = [name for schema in FEATURE_SCHEMAS.values() for name in schema.names if name in ("areas_m2", "fractions")]
+LISTS = ["areas_m2", "fractions", "vertex_sigma_m"]
 SIMPLIFY_PX, LEAST_CORNERS = 0.7, 4
 MOST_PARTS = 400  # of a layer, of a scene: the largest
 
@@ -60,8 +60,8 @@ def write_features(features: Features, folder: Path) -> Path:
 
 
 def flat(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Return a table of features without its lists, which GeoPackage, GeoJSON and CSV do not have."""
-    return table.drop(columns=[name for name in LISTS if name in table.columns])
+    """Return a table of fronts or features without its lists, which GeoPackage, GeoJSON and CSV do not have."""
+    return table.drop(columns=LISTS, errors="ignore")
 
 
 def page_features(features: Features, domain: str, resolution_m: float) -> dict[str, list[dict[str, Any]]]:

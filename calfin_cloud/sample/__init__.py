@@ -1,7 +1,7 @@
-"""Glaciers to try things on: painted ones with an exactly known front, and a real scene, as COGs in a STAC catalogue.
+"""Glaciers to try things on: synthetic ones with an exactly known front, and a real scene, as COGs in a STAC catalogue.
 
-Painted glaciers are random, and a picture is the same on every grid: texture and front are functions of map
-coordinates. Training paints them alone, without a catalogue.
+Synthetic glaciers are random, and a picture is the same on every grid: texture and front are functions of map
+coordinates. Training makes scenes of its own, without a catalogue.
 """
 
 from calfin_cloud.sample.adverse import ADVERSE_CASES, paint_adverse

@@ -7,17 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calfin_cloud.sample.painting import (
-    Glacier,
-    Kind,
-    Look,
-    PaintedScene,
-    Points,
-    draw_glacier,
-    draw_look,
-    paint,
-    with_clouds,
-)
+from calfin_cloud.sample.drawing import Glacier, Kind, Look, draw_glacier, draw_look
+from calfin_cloud.sample.painting import PaintedScene, paint, pixel_grid, with_clouds
 
 ADVERSE_SEED = 2024
 """First part of the seed of every scene: the sets are the same for ever, and no training draws from it."""
@@ -127,7 +118,7 @@ def paint_adverse(case: str, number: int) -> PaintedScene:
     of = _CASES[case]
     rng = np.random.default_rng((ADVERSE_SEED, ADVERSE_CASES.index(case), number))
     pixel_m = float(rng.uniform(*of.pixel_m))
-    x, y = _grid(pixel_m)
+    x, y = pixel_grid(SHAPE, pixel_m)
     extent = min(SHAPE) * pixel_m
     glacier = draw_glacier(rng, (float(x.mean()), float(y.mean())), extent * rng.uniform(0.09, 0.22))
     look = replace(draw_look(rng, of.kind, glacier.half_width_m), position_m=extent * rng.uniform(-0.15, 0.15))
@@ -136,9 +127,3 @@ def paint_adverse(case: str, number: int) -> PaintedScene:
         look = with_clouds(look, x, y, rng.uniform(*of.cover))
     scene = paint(glacier, look, x, y, rng)
     return replace(scene, front=scene.front * (1 / pixel_m, -1 / pixel_m))
-
-
-def _grid(pixel_m: float) -> tuple[Points, Points]:
-    """Map coordinates x and y (y, x) in metres of the pixels of a scene."""
-    x, y = np.meshgrid(np.arange(SHAPE[1]) * pixel_m, np.arange(SHAPE[0]) * -pixel_m)
-    return x, y

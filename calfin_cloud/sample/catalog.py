@@ -1,4 +1,4 @@
-"""A seed in; the scenes of one painted glacier out, as COGs in a static STAC catalogue, with their true fronts."""
+"""A seed in; the scenes of one synthetic glacier out, as COGs in a static STAC catalogue, with their true fronts."""
 
 from __future__ import annotations
 
@@ -19,20 +19,10 @@ from pyproj import Transformer
 from shapely.geometry import LineString, mapping
 
 from calfin_cloud.domains import Domain, box_grid, write_domains
-from calfin_cloud.sample.painting import (
-    Floats,
-    Glacier,
-    Kind,
-    Look,
-    PaintedScene,
-    Points,
-    draw_glacier,
-    draw_look,
-    paint,
-    to_map,
-    with_clouds,
-)
+from calfin_cloud.sample.drawing import Glacier, Kind, Look, draw_glacier, draw_look
+from calfin_cloud.sample.painting import PaintedScene, paint, to_map, with_clouds
 from calfin_cloud.sample.seascape import PaintedSea, paint_sea
+from calfin_cloud.sample.textures import Floats, Points
 from calfin_cloud.sample.truth import sea_truth
 
 CENTRE = (-279_990.0, -1_800_000.0)
@@ -83,7 +73,7 @@ MISSIONS = (
 
 
 def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0, features: bool = False) -> Path:
-    """Paint one glacier whose front advances and retreats; write it as a static STAC catalogue, return its path.
+    """Write scenes of a synthetic glacier whose front advances and retreats, as a static STAC catalogue; return it.
 
     Beside `catalog.json`, its collections, items and COGs (Landsat, Sentinel-2, Sentinel-1, each on its own grid) lie
     `domains.geojson` with the domain and `truth.parquet` with the true fronts (`scene_id, datetime, glacier_id,
@@ -99,7 +89,7 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0, feature
     seed
         Another seed is another glacier.
     features
-        Paint icebergs, floes, melange and plumes on the sea, in all bands that features need, and write their truth
+        Add icebergs, floes, melange and plumes to the sea, in all bands that features need, and write their truth
         too: `truth_icebergs.parquet` (a row an iceberg), `truth_melange.parquet` and `truth_plumes.parquet` (a row a
         scene).
 
@@ -115,8 +105,8 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0, feature
 
     Examples
     --------
-    >>> catalog = cc.write_sample("painted", scenes=1)
-    >>> cc.read_domains("painted/domains.geojson")[0].name
+    >>> catalog = cc.write_sample("synthetic", scenes=1)
+    >>> cc.read_domains("synthetic/domains.geojson")[0].name
     'Painted-Glacier'
     """
     if not 1 <= scenes <= MOST_SCENES:
@@ -309,11 +299,11 @@ def _scene_id(mission: _Mission, moment: datetime) -> str:
 
 
 def _write_catalog(folder: Path, items: list[pystac.Item]) -> Path:
-    catalog = pystac.Catalog("calfin-sample", "Painted scenes of one painted glacier, with exactly known fronts")
+    catalog = pystac.Catalog("calfin-sample", "Synthetic scenes of one synthetic glacier, with exactly known fronts")
     for name in sorted({str(item.collection_id) for item in items}):
         members = sorted((i for i in items if i.collection_id == name), key=lambda i: i.id)
         collection = pystac.Collection(
-            name, f"Painted scenes in the form of {name}", pystac.Extent.from_items(members), license="CC0-1.0"
+            name, f"Synthetic scenes in the form of {name}", pystac.Extent.from_items(members), license="CC0-1.0"
         )
         catalog.add_child(collection)
         collection.add_items(members)

@@ -1,24 +1,16 @@
-"""A random state, or a glacier and the conditions of a day, in; one painted scene with its exact front out."""
+"""A random state, or a glacier and the conditions of a day, in; one synthetic scene with its exact front out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
-from scipy.spatial import cKDTree
 
-Floats = NDArray[np.float32]
+from calfin_cloud.sample.drawing import Glacier, Kind, Look, draw_glacier, draw_look, with_bare_coast
+from calfin_cloud.sample.textures import Floats, Points, curve, cut_from, floes, texture, texture_at
+
 Bools = NDArray[np.bool_]
-Points = NDArray[Any]  # floats; scipy gives float32, coordinates are float64
-Kind = Literal["optical", "sar"]
-
-TEXTURE_PX = 1024
-ROUGHNESS = {"smooth": 2.2, "cloud": 1.6, "rough": 1.0, "fine": 0.4}
-"""Textures by the exponent of their amplitude spectrum, 1 / frequency ** exponent."""
 
 SLC_PERIOD_M = 990.0
 """Distance of the stripes without data along the track of Landsat 7: 33 pixels of 30 m."""
@@ -26,7 +18,7 @@ SLC_PERIOD_M = 990.0
 
 @dataclass(frozen=True)
 class PaintedScene:
-    """A painted scene and its truth, all (y, x) but the front.
+    """A synthetic scene and its truth, all (y, x) but the front.
 
     `signal` float32 is reflectance 0 to 1 or dB, NaN where missing; `front` float64 (n, 2) holds x (column) and y (row)
     in pixels, pixel centres at integers, and may leave the image; `ice` is land or ice, `fjord` where a front may lie.
@@ -37,52 +29,6 @@ class PaintedScene:
     ice: Bools
     fjord: Bools
     cloud: Bools
-
-
-@dataclass(frozen=True)
-class Glacier:
-    """What stays from scene to scene: the fjord, in map coordinates (m), and where its textures are cut out.
-
-    The fjord has coordinates of its own: `s` along the flow, seaward, and `t` across, to the left of the flow.
-    """
-
-    centre: tuple[float, float]
-    angle: float  # direction of the flow, radians against the x axis
-    half_width_m: float
-    bend: float  # sideways shift of the centreline, in half widths, over one wavelength
-    bend_phase: float
-    opening: float  # widening of the fjord seaward, in half widths
-    roughness: float  # of the walls
-    offset: float  # where the textures are cut out, in texture pixels
-    land_ice: float  # level of terrain above which land carries ice
-    moraines: tuple[float, ...]  # across the flow, in half widths
-
-
-@dataclass(frozen=True)
-class Look:
-    """What changes from scene to scene: front, light, season, sea and clouds."""
-
-    kind: Kind
-    position_m: float  # of the front, along the flow
-    bow: float  # of the front, in half widths, positive if its middle is ahead
-    embayment: float  # amplitude of the front's fractal part, in half widths
-    offset: float
-    sun: float  # direction towards the sun, or the radar, radians
-    relief: float  # strength of the shading
-    ice: float  # mean of glacier, snow, rock, water: reflectance or dB
-    snow: float
-    rock: float
-    water: float
-    snow_cover: float  # 0 to 1
-    crevasses: float
-    cliff: float  # contrast of the ice cliff
-    sea_ice: float  # reflectance or dB of melange and floes
-    melange_m: float  # how far the melange reaches from the front
-    bergs: float  # share of the open water with icebergs and floes
-    cloud_above: float  # level of the cloud texture; above is cloud
-    slc_off: bool
-    noise: float
-    mottle: float = 0.35  # contrast of bare land
 
 
 def paint_scene(
@@ -121,9 +67,8 @@ def paint_scene(
     if min(shape) < 32:
         raise ValueError(f"a scene needs at least 32 pixels a side to show a glacier, got {shape}")
     extent = min(shape) * pixel_m
-    columns, rows = np.arange(shape[1]) * pixel_m, np.arange(shape[0]) * -pixel_m
-    x, y = np.meshgrid(columns, rows)
-    glacier = draw_glacier(rng, (float(columns.mean()), float(rows.mean())), extent * rng.uniform(0.09, 0.26))
+    x, y = pixel_grid(shape, pixel_m)
+    glacier = draw_glacier(rng, (float(x[0].mean()), float(y[:, 0].mean())), extent * rng.uniform(0.09, 0.26))
     look = replace(
         draw_look(rng, kind, glacier.half_width_m),
         position_m=extent * rng.uniform(-0.2, 0.2),
@@ -137,77 +82,15 @@ def paint_scene(
     return replace(scene, front=scene.front * (1 / pixel_m, -1 / pixel_m))
 
 
-# Drawing what to paint
+def pixel_grid(shape: tuple[int, int], pixel_m: float) -> tuple[Points, Points]:
+    """Map coordinates x and y (y, x) in metres of the pixels of a scene, from its upper left one."""
+    x, y = np.meshgrid(np.arange(shape[1]) * pixel_m, np.arange(shape[0]) * -pixel_m)
+    return x, y
 
 
-def draw_glacier(rng: np.random.Generator, centre: tuple[float, float], half_width_m: float) -> Glacier:
-    """Draw a random fjord with its glacier around `centre`."""
-    return Glacier(
-        centre=centre,
-        angle=rng.uniform(0, 2 * np.pi),
-        half_width_m=half_width_m,
-        bend=rng.uniform(0, 0.9),
-        bend_phase=rng.uniform(0, 2 * np.pi),
-        opening=rng.choice([0.0, rng.uniform(0, 1.5)]),
-        roughness=rng.uniform(0.08, 0.35),
-        offset=rng.uniform(0, TEXTURE_PX),
-        land_ice=rng.uniform(-0.3, 2.0),
-        moraines=tuple(rng.uniform(-0.8, 0.8, rng.integers(0, 4))),
-    )
-
-
-def draw_look(rng: np.random.Generator, kind: Kind, half_width_m: float) -> Look:
-    """Draw random conditions without clouds or stripes, the front at the glacier's centre."""
-    sea = rng.choice(["open", "bergs", "melange", "frozen"], p=[0.3, 0.25, 0.3, 0.15])
-    look = Look(
-        kind=kind,
-        position_m=0.0,
-        bow=rng.uniform(-0.45, 0.35),
-        embayment=rng.uniform(0.03, 0.16),
-        offset=rng.uniform(0, TEXTURE_PX),
-        sun=rng.uniform(0, 2 * np.pi),
-        relief=rng.uniform(0.5, 1.3),
-        ice=rng.uniform(0.3, 0.75),
-        snow=rng.uniform(0.55, 0.95),
-        rock=rng.uniform(0.04, 0.25),
-        water=rng.uniform(0.005, 0.08),
-        snow_cover=rng.choice([rng.uniform(0, 0.4), rng.uniform(0.4, 0.95)], p=[0.7, 0.3]),
-        crevasses=rng.uniform(0.3, 1.2),
-        cliff=rng.uniform(0.0, 0.3),
-        sea_ice=rng.uniform(0.3, 0.8),
-        melange_m={"open": 0.0, "bergs": 0.0, "frozen": 1e6}.get(sea, half_width_m * rng.uniform(0.4, 4)),
-        bergs=0.0 if sea == "open" else rng.uniform(0.01, 0.3),
-        cloud_above=np.inf,
-        slc_off=False,
-        noise=rng.uniform(0.003, 0.02),
-    )
-    return look if kind == "optical" else _as_radar(look, rng)
-
-
-def with_bare_coast(glacier: Glacier, look: Look, rng: np.random.Generator) -> tuple[Glacier, Look]:
-    """Give a glacier a wide mouth and coasts that are as bright and as smooth as its ice, mostly beside open water."""
-    wide = replace(glacier, opening=rng.uniform(0, 3), land_ice=rng.uniform(0.5, 2.0))
-    bare = replace(look, snow_cover=rng.uniform(0, 0.3), mottle=rng.uniform(0.02, 0.35))
-    if rng.random() < 0.7:
-        bare = replace(bare, melange_m=0.0, bergs=rng.choice([0.0, rng.uniform(0, 0.1)]))
-    if look.kind == "sar":
-        return wide, replace(bare, rock=look.ice + rng.uniform(-4, 3), relief=rng.uniform(0.3, 3))
-    return wide, replace(bare, rock=look.ice * rng.uniform(0.5, 1.3), relief=rng.uniform(0.05, 0.8))
-
-
-def _as_radar(look: Look, rng: np.random.Generator) -> Look:
-    """Levels in dB; calm water is dark, rough water nearly as bright as ice."""
-    return replace(
-        look,
-        relief=rng.uniform(2, 5),
-        ice=rng.uniform(-14, -5),
-        snow=rng.uniform(-12, -4),
-        rock=rng.uniform(-16, -9),
-        water=rng.uniform(-26, -13),
-        sea_ice=rng.uniform(-15, -6),
-        cliff=rng.uniform(1, 8),
-        noise=rng.uniform(0.15, 0.5),
-    )
+def pixel_side(x: Points, y: Points) -> float:
+    """Side of the pixels of map coordinates (y, x), in metres."""
+    return float(np.hypot(x[0, 1] - x[0, 0], y[0, 1] - y[0, 0]))
 
 
 # Geometry: map coordinates and the fjord's own
@@ -239,7 +122,7 @@ def _walls(glacier: Glacier, s: Points) -> tuple[Points, Points]:
     w = glacier.half_width_m
     wide = 1 + glacier.opening / (1 + np.exp(-(s / w - 1.0) * 2))
     right, left = (
-        w * np.maximum(wide + glacier.roughness * _curve(s / w * 90 + glacier.offset, row), 0.35) for row in (11, 500)
+        w * np.maximum(wide + glacier.roughness * curve(s / w * 90 + glacier.offset, row), 0.35) for row in (11, 500)
     )
     return right, left
 
@@ -249,7 +132,7 @@ def _front(glacier: Glacier, look: Look) -> tuple[Points, Points]:
     w = glacier.half_width_m
     t = np.linspace(-4.5 * w, 4.5 * w, 4001)  # the walls are within
     u = t / w
-    bays = look.embayment * _curve(u * 130 + look.offset, 77)
+    bays = look.embayment * curve(u * 130 + look.offset, 77)
     s = look.position_m + w * (look.bow * (1 - np.minimum(u**2, 4)) + bays)
     right, left = _walls(glacier, s)
     room = np.minimum(t + right, left - t)  # negative in the walls
@@ -266,55 +149,12 @@ def _zero(values: Points, room: Points) -> float:
     return float(values[0] - room[0] * (values[1] - values[0]) / (room[1] - room[0]))
 
 
-# Textures: the same at the same map coordinates, whatever the grid
-
-
-@lru_cache(maxsize=8)
-def _texture(name: str) -> Floats:
-    """Periodic fractal noise of mean 0 and standard deviation 1, (TEXTURE_PX, TEXTURE_PX)."""
-    rng = np.random.default_rng(sorted(ROUGHNESS).index(name))
-    frequency = np.hypot(np.fft.fftfreq(TEXTURE_PX)[:, None], np.fft.rfftfreq(TEXTURE_PX))
-    frequency[0, 0] = np.inf
-    white = np.fft.rfft2(rng.standard_normal((TEXTURE_PX, TEXTURE_PX)))
-    noise = np.fft.irfft2(white / frequency ** ROUGHNESS[name])
-    return np.asarray(noise / noise.std(), dtype=np.float32)
-
-
-@lru_cache(maxsize=1)
-def _floes() -> tuple[Floats, Floats]:
-    """Periodic Voronoi cells: a random number 0 to 1 for each cell, and the distance to its border (texture pixels)."""
-    rng = np.random.default_rng(7)
-    points = rng.uniform(0, TEXTURE_PX, (6000, 2))
-    rows, columns = np.mgrid[:TEXTURE_PX, :TEXTURE_PX]
-    distance, cell = cKDTree(points, boxsize=TEXTURE_PX).query(np.column_stack([rows.ravel(), columns.ravel()]), k=2)
-    border = (distance[:, 1] - distance[:, 0]).reshape(rows.shape)
-    return rng.uniform(size=6000)[cell[:, 0]].reshape(rows.shape).astype(np.float32), border.astype(np.float32)
-
-
-def _cut(table: Floats, x: Points, y: Points, step: tuple[float, float], at: float, order: int = 1) -> Floats:
-    """Cut from a texture of which one pixel is `step` (x, y) metres, shifted by `at` pixels."""
-    places = [y / step[1] + 2.3 * at, x / step[0] + at]
-    return np.asarray(map_coordinates(table, places, order=order, mode="grid-wrap", output=np.float32))
-
-
-def texture_at(name: str, x: Points, y: Points, step_m: float, at: float) -> Floats:
-    """Fractal noise of mean 0 and standard deviation 1 at map coordinates; `name` is of `ROUGHNESS`."""
-    return _cut(_texture(name), x, y, (step_m, step_m), at)
-
-
-def _curve(at: Points, row: int) -> Points:
-    """Noise of rounded bays with ragged edges, along one row of the textures; standard deviation about 1."""
-    bays, ragged = (_texture(name)[row] for name in ("smooth", "cloud"))
-    values = (bays - bays.mean()) / bays.std() + 0.16 * ragged
-    return np.asarray(np.interp(at, np.arange(TEXTURE_PX), values, period=TEXTURE_PX))
-
-
 # Painting
 
 
 def paint(glacier: Glacier, look: Look, x: Points, y: Points, rng: np.random.Generator) -> PaintedScene:
     """Paint the pixels whose map coordinates are `x` and `y`, (y, x) in metres; the front is in map coordinates too."""
-    pixel_m = float(np.hypot(x[0, 1] - x[0, 0], y[0, 1] - y[0, 0]))
+    pixel_m = pixel_side(x, y)
     s, t = _to_fjord(glacier, x, y)
     front_s, front_t = _front(glacier, look)
     ahead, room = sea_room(glacier, look, x, y)
@@ -350,8 +190,8 @@ def _lit_terrain(glacier: Glacier, look: Look, x: Points, y: Points, t: Points, 
     """Rock, snow and ice on land, lit by the sun or the radar."""
     w, at = glacier.half_width_m, glacier.offset
     # The ramp follows the mean wall: its ragged edge would rule the slopes across the flow.
-    height = _cut(_texture("smooth"), x, y, (w / 90, w / 90), at) + 1.5 * np.tanh((np.abs(t) - w) / (0.4 * w))
-    rough, patchy = (_cut(_texture(name), x, y, (15, 15), at) for name in ("rough", "cloud"))
+    height = texture_at("smooth", x, y, w / 90, at) + 1.5 * np.tanh((np.abs(t) - w) / (0.4 * w))
+    rough, patchy = (texture_at(name, x, y, 15, at) for name in ("rough", "cloud"))
     # A slope of one height unit in half a fjord's width is steep.
     down, right = np.gradient((height + 0.02 * rough) * (w / 2 / pixel_m))
     shade = look.relief * 0.6 * (down * np.sin(look.sun) - right * np.cos(look.sun))
@@ -367,8 +207,8 @@ def _lit_terrain(glacier: Glacier, look: Look, x: Points, y: Points, t: Points, 
 def _paint_ice(glacier: Glacier, look: Look, s: Points, t: Points, ahead: Points, room: Points) -> Points:
     """Glacier with flow lines, moraines, crevasses that open towards the front, and the cliff there."""
     w, at = glacier.half_width_m, glacier.offset
-    flow = _cut(_texture("rough"), t, s, (12, 500), at) + _cut(_texture("cloud"), t, s, (w / 200, w / 20), at)
-    cracks = _cut(_texture("fine"), t, s, (90, 18), at + look.offset)
+    flow = cut_from(texture("rough"), t, s, (12, 500), at) + cut_from(texture("cloud"), t, s, (w / 200, w / 20), at)
+    cracks = cut_from(texture("fine"), t, s, (90, 18), at + look.offset)
     opened = look.crevasses * (0.35 + np.exp(np.clip(ahead, -9 * w, 0) / w))
     facing = max(0.3 + np.cos(look.sun - glacier.angle), 0)
     cliff = look.cliff * facing * np.exp(-(((ahead + 25) / 35) ** 2))
@@ -383,10 +223,10 @@ def _paint_ice(glacier: Glacier, look: Look, s: Points, t: Points, ahead: Points
 def _paint_sea(look: Look, x: Points, y: Points, ahead: Points) -> Points:
     """Water, melange that thins out seaward, floes and icebergs."""
     at = look.offset
-    swell = _cut(_texture("cloud"), x, y, (25, 25), at)
-    brash = _cut(_texture("fine"), x, y, (25, 25), at)
-    chance, border = (_cut(table, x, y, (7, 7), at, order=0) for table in _floes())
-    large, edge = (_cut(table, x, y, (26, 26), at, order=0) for table in _floes())
+    swell = texture_at("cloud", x, y, 25, at)
+    brash = texture_at("fine", x, y, 25, at)
+    chance, border = (cut_from(table, x, y, (7, 7), at, order=0) for table in floes())
+    large, edge = (cut_from(table, x, y, (26, 26), at, order=0) for table in floes())
     reach = look.melange_m * (1 + 0.25 * swell)
     packed = np.where(look.melange_m > 0, 1 / (1 + np.exp(np.clip((ahead - reach) / 250, -30, 30))), 0)
     share = np.clip(packed * 1.1 + look.bergs * np.exp(swell - 1), 0, 1)
@@ -409,7 +249,7 @@ def with_clouds(look: Look, x: Points, y: Points, cover: float) -> Look:
 
 
 def _cloud_density(look: Look, x: Points, y: Points) -> Floats:
-    return _cut(_texture("cloud"), x, y, (40, 40), 3.1 * look.offset)
+    return texture_at("cloud", x, y, 40, 3.1 * look.offset)
 
 
 def _add_clouds(signal: Points, look: Look, x: Points, y: Points) -> tuple[Points, Bools]:

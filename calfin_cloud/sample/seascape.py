@@ -1,4 +1,4 @@
-"""A painted glacier and a random state in; icebergs, sea ice, melange and a plume on its sea, and their truth, out."""
+"""A synthetic glacier and a random state in; icebergs, sea ice, melange, a plume on its sea, and their truth, out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from calfin_cloud.sample.painting import (
-    Bools,
-    Floats,
-    Glacier,
-    Look,
-    PaintedScene,
-    Points,
-    paint,
-    sea_room,
-    texture_at,
-)
+from calfin_cloud.sample.drawing import Glacier, Look
+from calfin_cloud.sample.painting import Bools, PaintedScene, paint, pixel_side, sea_room
+from calfin_cloud.sample.textures import Floats, Points, texture_at
 
 EXPONENT = 1.9
-"""Of the power law of painted icebergs' areas; those of Greenland's fjords are 1.6 to 2.2."""
+"""Of the power law of synthetic icebergs' areas; those of Greenland's fjords are 1.6 to 2.2."""
 
 AREAS_M2 = (400.0, 250_000.0)
 N_ICEBERGS = (60, 160)
@@ -114,13 +106,14 @@ def paint_sea(
     scene = paint(glacier, calm, x, y, rng)
     sea = draw_seascape(glacier, calm, rng, extent_m=extent_m)
     ahead, room = sea_room(glacier, calm, x, y)
-    pixel_m = float(np.hypot(x[0, 1] - x[0, 0], y[0, 1] - y[0, 0]))
-    share = np.clip(0.5 + np.minimum(room, ahead) / pixel_m, 0, 1)
-    packed = _melange(sea, calm, x, y, ahead)
+    pixel_m = pixel_side(x, y)
+    share = np.asarray(np.clip(0.5 + np.minimum(room, ahead) / pixel_m, 0, 1))
     turbidity = _turbidity(sea, glacier, calm, x, y, ahead)
+    floats = [part for kind in (sea.floes, sea.icebergs) for part in _covered(kind, x, y, pixel_m)]
+    cover = _Cover(share, turbidity, _melange(sea, calm, x, y, ahead), *floats)
     paint_bands = _radar_bands if look.kind == "sar" else _light_bands
-    water = _Water(np.asarray(share), packed, turbidity)
-    bands, ice = paint_bands(scene, sea, calm, (x, y, pixel_m), water, rng)
+    bands = paint_bands(scene, sea, calm, (x, y), cover, rng)
+    ice = np.maximum(np.maximum(cover.bergs, cover.floes), cover.packed)
     is_sea = (room > 0) & (ahead > 0)
     above = max(PLUME_TIMES * sea.ambient_fnu, sea.ambient_fnu + PLUME_ABOVE_FNU)
     plume = is_sea & (turbidity >= above) & (ice == 0)
@@ -246,29 +239,31 @@ def reflectance_of(turbidity: Floats, band: str) -> Floats:
     return np.asarray(turbidity / (a + turbidity / c))
 
 
-class _Water(NamedTuple):
-    """Share of each pixel that is sea, and of the sea that is packed with melange; its turbidity, all (y, x)."""
+class _Cover(NamedTuple):
+    """Share of each pixel that is sea, and its turbidity; of the sea the share that ice covers, and its brightness."""
 
     share: Points
-    packed: Floats
     turbidity: Floats
+    packed: Floats  # with melange
+    floes: Floats
+    dull: Floats  # floes
+    bergs: Floats
+    bright: Floats  # icebergs
 
 
 def _light_bands(
     scene: PaintedScene,
     sea: Seascape,
     look: Look,
-    where: tuple[Points, Points, float],
-    of: _Water,
+    where: tuple[Points, Points],
+    cover: _Cover,
     rng: np.random.Generator,
-) -> tuple[dict[str, Points], Floats]:
-    """Reflectance of each band, and the share of ice in each pixel of sea."""
-    share, packed, turbidity = of
-    bergs, bright = _covered(sea.icebergs, *where)
-    floes, dull = _covered(sea.floes, *where)
+) -> dict[str, Points]:
+    """Reflectance of each band."""
+    share, turbidity, packed, floes, dull, bergs, bright = cover
     red, nir = reflectance_of(turbidity, "red"), reflectance_of(turbidity, "nir")
     water = {"nir": nir, "red": red, "green": 0.02 + 0.9 * red, "blue": 0.03 + 0.4 * red}
-    ripples = 1 + 0.1 * texture_at("rough", *where[:2], 30, look.offset)
+    ripples = 1 + 0.1 * texture_at("rough", *where, 30, look.offset)
     bands: dict[str, Points] = {}
     for name in LIGHT:
         level = water[name]
@@ -281,22 +276,20 @@ def _light_bands(
         level = level + sea.noise * rng.standard_normal(level.shape, dtype=np.float32)
         land = scene.signal if name == "nir" else np.clip(1.1 * scene.signal, 0, 1)
         bands[name] = np.where(scene.cloud, scene.signal, (1 - share) * land + share * level)
-    return bands, np.maximum(np.maximum(bergs, floes), packed)
+    return bands
 
 
 def _radar_bands(
     scene: PaintedScene,
     sea: Seascape,
     look: Look,
-    where: tuple[Points, Points, float],
-    of: _Water,
+    where: tuple[Points, Points],
+    cover: _Cover,
     rng: np.random.Generator,
-) -> tuple[dict[str, Points], Floats]:
-    """Backscatter in dB, co- and cross-polarised, with speckle; and the share of ice in each pixel of sea."""
-    share, packed, _ = of
-    bergs, bright = _covered(sea.icebergs, *where)
-    floes, dull = _covered(sea.floes, *where)
-    swell = 0.5 * texture_at("cloud", *where[:2], 60, look.offset)
+) -> dict[str, Points]:
+    """Backscatter in dB, co- and cross-polarised, with speckle."""
+    share, _, packed, floes, dull, bergs, bright = cover
+    swell = 0.5 * texture_at("cloud", *where, 60, look.offset)
     looks = look.noise**-2
     bands = {}
     for name, lower, gain in (("co", 0.0, 1.0), ("cross", CROSS_BELOW_DB, 0.8)):
@@ -305,7 +298,7 @@ def _radar_bands(
         speckle = rng.standard_gamma(looks, size=share.shape, dtype=np.float32) / looks
         land = 10 ** ((scene.signal - lower) / 10)
         bands[name] = 10 * np.log10((1 - share) * land + share * water * above * np.maximum(speckle, 1e-6))
-    return bands, np.maximum(np.maximum(bergs, floes), packed)
+    return bands
 
 
 def _gain(decibel: Points | float) -> Points:

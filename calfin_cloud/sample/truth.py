@@ -1,4 +1,4 @@
-"""Painted seas in; tables of their true icebergs, melange and plumes out."""
+"""Synthetic seas in; tables of their true icebergs, melange and plumes out."""
 
 from __future__ import annotations
 

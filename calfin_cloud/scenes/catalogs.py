@@ -2,72 +2,32 @@
 
 from __future__ import annotations
 
-import gc
-import json
-import logging
 import os
-import random
 import re
-import ssl
-import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-import fsspec
 import pystac
-import requests
 from pystac.serialization import identify_stac_object, migrate_to_latest
 from pystac.utils import str_to_datetime
 from pystac_client import Client
-from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
-from urllib3 import Retry
 
 from calfin_cloud.scenes.frozen import is_frozen, read_frozen
 from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
+from calfin_cloud.scenes.reading import Feature, KnownError, Reader, shown, telling, unless_odd
 from calfin_cloud.sensors import CATALOG_FIELD, listed_assets
 
-log = logging.getLogger(__name__)
-
 EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
-T = TypeVar("T")
-Feature = dict[str, Any]
-"""A STAC item as its JSON values."""
-
-RETRY = Retry(
-    total=5, backoff_factor=0.5, backoff_jitter=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None
-)
-"""Busy and overloaded servers are asked again, searches by POST too: they change nothing."""
-
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:|/|<")  # how an address begins that needs no base; GDAL reads XML after <
-TRIES = 3  # where an answer breaks off in its middle, which RETRY does not see
-LARGEST_DOCUMENT = 128 * 2**20  # bytes of one page or file; 100 items of the largest kind are 10 MB
 PAGE_SIZE = 100  # items; what public APIs allow
 MOST_PAGES = 100_000  # a catalogue that never ends is told after ten million items
-
-PASSING = (
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.RetryError,
-    ConnectionError,
-    TimeoutError,
-)
-"""What may be over by the next call."""
-
-
-class CatalogUnreachableError(OSError):
-    """The server of a catalogue is silent, busy or broken."""
-
-    exit_code = 3  # of the command line: the same call may succeed later
 
 
 class Wanted(NamedTuple):
@@ -87,11 +47,11 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
     of its catalogue. Raises `ValueError` for what cannot be read, `CatalogUnreachableError` for what may be read later,
     at the page or file where that shows.
     """
-    reader = _Reader()
+    reader = Reader()
     known: set[str] = set()
     n_items, n_used, is_api, read = 0, 0, False, listed_assets()
     catalog, frozen = shown(address), is_frozen(address)
-    with _telling(address):
+    with telling(address):
         if frozen:
             frozen_items = read_frozen(address, wanted.area.bounds, wanted.period)
             found: Iterator[tuple[Feature, str]] = ((feature, address) for feature in frozen_items)
@@ -115,16 +75,16 @@ def read_features(address: str, wanted: Wanted) -> Iterator[Feature]:
 
 def read_title(address: str) -> str:
     """Ask a catalogue for its first document alone; say what it is. Raises as `read_features` does."""
-    with _telling(address):
+    with telling(address):
         if is_frozen(address):
             next(read_frozen(address, EVERYWHERE, (None, None)), None)  # a file that is not there is told here
             return "frozen items"
-        root, is_api = _read_root(address, _Reader())
+        root, is_api = _read_root(address, Reader())
         kind = "STAC API" if is_api else root["type"]
         return f"{kind} {root.get('title') or root.get('id') or ''}".strip()
 
 
-def _read_root(address: str, reader: _Reader) -> tuple[dict[str, Any], bool]:
+def _read_root(address: str, reader: Reader) -> tuple[dict[str, Any], bool]:
     """Read the first document of a catalogue, and say whether it is that of an API."""
     root = reader.read_json(address)
     if not isinstance(root, dict):
@@ -132,69 +92,10 @@ def _read_root(address: str, reader: _Reader) -> tuple[dict[str, Any], bool]:
     return root, "conformsTo" in root
 
 
-@contextmanager
-def _telling(address: str) -> Iterator[None]:
-    """Turn what goes wrong with a catalogue into an error that names it, and says whether it may pass."""
-    try:
-        yield
-    except _KnownError as error:
-        raise ValueError(str(error)) from error
-    except Exception as error:
-        said = f"cannot read the catalogue {shown(address)}: {_told(error)}"
-        if _may_pass(error):
-            raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
-        raise ValueError(
-            f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, "
-            "or the name of a public catalogue"
-        ) from error
-
-
-def unless_odd(use: Callable[[Feature], T], feature: Feature) -> T | None:
-    """Use an item; leave out one that cannot be used, with a warning that names it, so that its catalogue goes on."""
-    try:
-        return use(feature)
-    except Exception as error:
-        name = feature.get("id") if isinstance(feature, dict) else None
-        told = repr(name) if isinstance(name, str) else str(feature)[:100]
-        log.warning("left out the item %s: %s", told, _told(error))
-        return None
-
-
 def absolute(address: str) -> str:
     """Address with a scheme, or absolute path."""
     address = address.removeprefix("file://")
     return address if "://" in address else str(Path(address).expanduser().resolve())
-
-
-def shown(address: str) -> str:
-    """Address for messages and files: without query and user, where secrets are."""
-    return re.sub(r"(?<=://)[^/@]*@", "", address.partition("?")[0])
-
-
-class _KnownError(Exception):
-    """A mistake already told in the user's words."""
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether the server failed, or the way to it, and not what was asked; no certificate gets better by waiting."""
-    if status := getattr(error, "status_code", None):
-        return bool(status == 429 or status >= 500)
-    chain = list(_chain(error))  # pystac-client and s3fs raise errors of their own while they handle others
-    is_refused = any(isinstance(e, requests.exceptions.SSLError | ssl.SSLError) for e in chain)
-    return not is_refused and any(isinstance(e, PASSING) for e in chain)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _told(error: BaseException) -> str:
-    status = getattr(error, "status_code", None)
-    text = f"{type(error).__name__}{f' (HTTP status {status})' if status else ''} {error}".strip()
-    text = re.sub(r"\?\S*|(?<=://)[^/@\s]*@", "", text)[:300]
-    return text + (f", because of {_told(error.__cause__)}" if error.__cause__ else "")
 
 
 def _unknown_collections(address: str, unknown: set[str], known: set[str]) -> str:
@@ -204,13 +105,13 @@ def _unknown_collections(address: str, unknown: set[str], known: set[str]) -> st
 # The kinds of catalogues: each item comes with the address that its relative ones are meant from
 
 
-def _api_items(root: dict[str, Any], address: str, reader: _Reader, wanted: Wanted) -> Iterator[tuple[Feature, str]]:
+def _api_items(root: dict[str, Any], address: str, reader: Reader, wanted: Wanted) -> Iterator[tuple[Feature, str]]:
     client = Client.from_dict(root, href=address)
     client.set_self_href(address)
     client._stac_io = reader
     known = {collection.id for collection in client.get_collections()} if wanted.collections else set()
     if unknown := set(wanted.collections) - known:
-        raise _KnownError(_unknown_collections(address, unknown, known))
+        raise KnownError(_unknown_collections(address, unknown, known))
     # APIs refuse a range open at both ends.
     when = "/".join(rfc3339(t) for t in wanted.period) if any(wanted.period) else None
     area, collections = mapping(wanted.area), wanted.collections or None
@@ -230,10 +131,10 @@ def _api_items(root: dict[str, Any], address: str, reader: _Reader, wanted: Want
                 yield feature, address
             if following is None:
                 return
-    raise _KnownError(f"{shown(address)} lists more than {MOST_PAGES} pages: narrow the period or the collections")
+    raise KnownError(f"{shown(address)} lists more than {MOST_PAGES} pages: narrow the period or the collections")
 
 
-def _static_items(root: dict[str, Any], address: str, reader: _Reader) -> Iterator[tuple[Feature, str]]:
+def _static_items(root: dict[str, Any], address: str, reader: Reader) -> Iterator[tuple[Feature, str]]:
     if root.get("type") == "FeatureCollection":
         for feature in root["features"]:
             yield feature, address
@@ -244,7 +145,7 @@ def _static_items(root: dict[str, Any], address: str, reader: _Reader) -> Iterat
             yield _with_self_link(feature, href) if isinstance(feature, dict) else feature, href
 
 
-def _linked_items(root: dict[str, Any], address: str, reader: _Reader) -> Iterator[tuple[str, Feature]]:
+def _linked_items(root: dict[str, Any], address: str, reader: Reader) -> Iterator[tuple[str, Feature]]:
     """Follow the links of a static catalogue down to its items, catalogue by catalogue."""
     waiting, seen = [(address, root)], {address}
     while waiting:
@@ -264,10 +165,6 @@ def _linked_items(root: dict[str, Any], address: str, reader: _Reader) -> Iterat
             elif href not in seen:
                 seen.add(href)
                 waiting.append((href, reader.read_json(href)))
-
-
-def _migrated(feature: Feature) -> Feature:
-    return migrate_to_latest(feature, identify_stac_object(feature))
 
 
 def _self_href(feature: Feature) -> str | None:
@@ -307,7 +204,7 @@ def _settled(feature: Feature, *, base: str, catalog: str, read: Set[str], is_ne
     """
     if not isinstance(feature, dict) or not isinstance(feature.get("id"), str) or not feature["id"]:
         raise TypeError("it has no id")
-    feature = feature if is_new else _migrated(feature)
+    feature = feature if is_new else migrate_to_latest(feature, identify_stac_object(feature))
     if not pystac.Item.matches_object_type(feature):
         raise TypeError("it is not of the type of a STAC item")
     feature["collection"] = None if feature.get("collection") is None else str(feature["collection"])
@@ -342,68 +239,3 @@ def _moment(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:  # of the many ways to write a time pystac knows more, in forty times the time
         return str_to_datetime(text)
-
-
-# Reading JSON
-
-
-class _Reader(StacApiIO):
-    """Reads JSON of bounded size from http(s), folders and object stores; asks again where an answer breaks off."""
-
-    def __init__(self) -> None:
-        super().__init__(timeout=(10, 60), max_retries=RETRY)
-        self.session.hooks["response"].append(_read_bounded)
-
-    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (as in pystac)
-        """Text of a link, an address or a file."""
-        if isinstance(source, pystac.Link) or urlsplit(str(source)).scheme in ("http", "https"):
-            return super().read_text(source, *args, **kwargs)
-        with fsspec.open(str(source), "rb") as file:
-            content = file.read(LARGEST_DOCUMENT + 1)
-        _check_size(len(content))
-        return str(content, "utf-8")
-
-    def json_loads(self, txt: str, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 (as in pystac)
-        """Values of a JSON text."""
-        # The collector would look through all that is alive, again and again, while a page of 100,000 values is made:
-        # 0.33 ms an item instead of 0.09.
-        was_on = gc.isenabled()
-        gc.disable()
-        try:
-            try:
-                return super().json_loads(txt, *args, **kwargs)
-            except ValueError:  # orjson takes neither NaN nor half characters, which are in what some servers send
-                whole = json.dumps(json.loads(txt), ensure_ascii=False).encode("utf-8", "replace")
-                loaded: dict[str, Any] = json.loads(whole)
-                return loaded
-        finally:
-            if was_on:
-                gc.enable()
-
-    def request(self, href: str, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (as in pystac-client)
-        """Text of the answer to one request."""
-        for n_left in reversed(range(TRIES)):
-            try:
-                return super().request(href, *args, **kwargs)
-            except APIError as error:
-                if not n_left or not isinstance(error.__context__, requests.exceptions.ChunkedEncodingError):
-                    raise
-                time.sleep(random.uniform(0.2, 1.0))
-        raise AssertionError("the last try returns or raises")
-
-
-def _read_bounded(response: requests.Response, **_: object) -> None:
-    """Read an answer before requests would, and no more of it than `LARGEST_DOCUMENT`, unpacked."""
-    parts, size = [], 0
-    for part in response.iter_content(2**18):
-        size += len(part)
-        _check_size(size)
-        parts.append(part)
-    response._content = b"".join(parts)
-
-
-def _check_size(n_bytes: int) -> None:
-    if n_bytes > LARGEST_DOCUMENT:
-        raise ValueError(
-            f"a page or file has more than {LARGEST_DOCUMENT >> 20} MB: split the collection, or serve it as an API"
-        )

@@ -12,10 +12,11 @@ from pathlib import Path
 import pystac
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.scenes.catalogs import Feature, Wanted, absolute, read_features, read_title, shown, unless_odd
+from calfin_cloud.scenes.catalogs import Wanted, absolute, read_features, read_title
 from calfin_cloud.scenes.footprints import footprint_touches
 from calfin_cloud.scenes.listing import Counted, sort_unique
 from calfin_cloud.scenes.periods import period_bounds
+from calfin_cloud.scenes.reading import Feature, shown, unless_odd
 from calfin_cloud.sensors import item_of
 
 

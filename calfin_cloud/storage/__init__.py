@@ -12,12 +12,21 @@ writes, `lease-*`.
 """
 
 from calfin_cloud.storage.bands import KeptBands, read_bands, write_bands
+from calfin_cloud.storage.batches import Stored, finished_keys, read_batches, read_items
+from calfin_cloud.storage.beside import (
+    checked_domains,
+    instant,
+    read_choices,
+    read_flags,
+    read_reviews,
+    write_choices,
+    write_flags,
+    write_review,
+)
 from calfin_cloud.storage.changes import before_change, begin_change, check_room, end_change
-from calfin_cloud.storage.choices import read_choices, write_choices
 from calfin_cloud.storage.commits import tidy, write_batch
 from calfin_cloud.storage.compaction import compact_store
 from calfin_cloud.storage.files import DamagedFileError, digest
-from calfin_cloud.storage.flags import checked_domains, read_flags, write_flags
 from calfin_cloud.storage.items import item_digest, unsigned, unsigned_item
 from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder, told_holder
 from calfin_cloud.storage.ledger import count_scenes
@@ -35,7 +44,6 @@ from calfin_cloud.storage.masks import (
 )
 from calfin_cloud.storage.merging import merge_stores, shard_places
 from calfin_cloud.storage.places import EDGES, add_scenes, masks_url, read_places
-from calfin_cloud.storage.reviews import instant, read_reviews, write_review
 from calfin_cloud.storage.stores import (
     check_finished,
     check_made_alike,
@@ -51,15 +59,11 @@ from calfin_cloud.storage.stores import (
     write_picture,
 )
 from calfin_cloud.storage.tables import (
-    Stored,
     Tables,
-    finished_keys,
     read_all_tables,
     read_batch_features,
-    read_batches,
     read_features,
     read_fronts,
-    read_items,
     read_polygons,
     read_rejected,
     read_tables,

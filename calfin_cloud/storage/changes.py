@@ -8,24 +8,19 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
 
 from calfin_cloud.domains import Domain, domains_json, read_domains
+from calfin_cloud.storage.batches import REPLACED, SIDES, Stored
 from calfin_cloud.storage.files import delete_files, on_disk, open_place, read_each, write_whole
 from calfin_cloud.storage.leases import commit_whole
-from calfin_cloud.storage.stores import (
-    check_finished,
-    read_store,
-    read_store_domains,
-    rewrite_store,
-    unfinished_change,
-)
-from calfin_cloud.storage.tables import REPLACED, SIDES, Stored
+from calfin_cloud.storage.stores import check_finished, read_store, read_store_domains, rewrite_store, unfinished_change
 
+DOMAINS_BEFORE = f"{REPLACED}/domains.geojson"
 FOLDERS = ("fronts", *SIDES, REPLACED, "domains", "masks", "pictures")
 RESERVE = 64 * 2**20  # bytes that stay free: what is written again is seldom larger than that it replaces
 
@@ -57,11 +52,13 @@ def begin_change(store: str, verb: str, **changes: object) -> None:
     domains, are kept for the way back, those of the first of several stopped changes.
     """
     check_finished(store, verb=verb)
-    found, fs_root = read_store(store), open_place(store)
+    found = read_store(store)
+    fs, root = open_place(store)
     mark = unfinished_change(found)
     if mark is None or "before" not in mark:
         before = {name: value for name, value in found.items() if name != "unfinished"}
-        _keep_domains(*fs_root, read_store_domains(store))
+        domains = read_store_domains(store)
+        commit_whole(fs, root, f"{root}/{DOMAINS_BEFORE}", domains_json(domains).encode() if domains else b"")
     else:
         before = mark["before"]
     mark = {"verb": verb, "by": _me(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "before": before}
@@ -85,17 +82,9 @@ def before_change(store: str) -> tuple[dict[str, Any], list[Domain]]:
     if "before" not in mark:
         raise ValueError(f"{store} has no change that was stopped: there is nothing to go back to")
     fs, root = open_place(store)
-    path = _path(root)
+    path = f"{root}/{DOMAINS_BEFORE}"
     with fs.open(path, "rb") as file:
         return mark["before"], read_domains(file) if fs.info(path)["size"] else []
-
-
-def _keep_domains(fs: fsspec.AbstractFileSystem, root: str, domains: Sequence[Domain]) -> None:
-    commit_whole(fs, root, _path(root), domains_json(domains).encode() if domains else b"")
-
-
-def _path(root: str) -> str:
-    return f"{root}/{REPLACED}/domains.geojson"
 
 
 def _try_folder(fs: fsspec.AbstractFileSystem, folder: str) -> None:

@@ -25,6 +25,7 @@ from calfin_cloud.schema import (
     check_polygons,
     check_rejected,
 )
+from calfin_cloud.storage.batches import HEADER, REPLACED, SIDES, Stored, name_batch, read_batches
 from calfin_cloud.storage.files import (
     delete_files,
     digest,
@@ -40,7 +41,7 @@ from calfin_cloud.storage.files import (
 from calfin_cloud.storage.items import item_digest, unsigned_item
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.parquet import SCHEMAS, to_parquet
-from calfin_cloud.storage.tables import HEADER, REPLACED, SIDES, Stored, Tables, name_batch, read_batches
+from calfin_cloud.storage.tables import Tables
 
 SIDE_NAME = re.compile(r".+-[0-9a-f]{16}-[0-9a-f]{16}\.(parquet|json\.gz)")
 GRACE_S = 24 * 3600.0  # as long as anyone may read a store that others replace

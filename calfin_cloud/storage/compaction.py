@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
 
 import geopandas as gpd
 import pandas as pd
 
+from calfin_cloud.storage.batches import Stored, read_items
 from calfin_cloud.storage.commits import retire_files, tidy, write_batch
 from calfin_cloud.storage.files import delete_files, open_place, read_each
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished
-from calfin_cloud.storage.tables import Stored, Tables, read_batch_features, read_items, read_tables
+from calfin_cloud.storage.tables import Tables, read_batch_features, read_tables
 
 SCENES_A_FILE = 4096
 
@@ -31,11 +31,7 @@ def compact_store(store: str, *, scenes_a_file: int = SCENES_A_FILE) -> tuple[in
         batches = tidy(store)
         groups = _groups(batches, scenes_a_file)
         for group in groups:
-            tables = _merge(read_each(partial(read_tables, store), group))
-            items = {k: v for part in read_each(partial(read_items, store), group) for k, v in part.items()}
-            features = _merge_features(read_each(partial(read_batch_features, store), group))
-            check()
-            _replace(store, group, tables, items, features)
+            _merge(store, group, check)
     return len(batches), len(batches) - sum(len(group) - 1 for group in groups)
 
 
@@ -55,29 +51,20 @@ def _groups(batches: Sequence[Stored], scenes_a_file: int) -> list[list[Stored]]
     return [group for group in groups if len(group) > 1]
 
 
-def _merge(parts: Sequence[Tables]) -> Tables:
-    return Tables(*(_one_table(tables) for tables in zip(*parts, strict=True)))
-
-
-def _merge_features(parts: Sequence[Mapping[str, gpd.GeoDataFrame]]) -> dict[str, gpd.GeoDataFrame]:
-    """Merge tables of features; batches of one recipe have the same ones."""
-    return {name: _one_table([part[name] for part in parts]) for name in parts[0]}
-
-
-def _one_table(tables: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    full = [table for table in tables if len(table)] or list(tables[:1])
-    return pd.concat(full, ignore_index=True).sort_values(["datetime", "scene_id"], ignore_index=True)
-
-
-def _replace(
-    store: str,
-    group: Sequence[Stored],
-    tables: Tables,
-    items: Mapping[str, Mapping[str, Any]],
-    features: Mapping[str, gpd.GeoDataFrame],
-) -> None:
-    fs, root = open_place(store)
+def _merge(store: str, group: Sequence[Stored], check: Callable[[], None]) -> None:
+    """Write the batches of a group as one, then delete them; those of one recipe have the same features."""
+    tables = Tables(*map(_joined, zip(*read_each(partial(read_tables, store), group), strict=True)))
+    items = {k: v for part in read_each(partial(read_items, store), group) for k, v in part.items()}
+    parts = read_each(partial(read_batch_features, store), group)
+    features = {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    check()
     replaces = [stored.name for stored in group]
     write_batch(store, tables, items, recipe=group[0].recipe, replaces=replaces, features=features)
-    delete_files(fs, [f"{root}/fronts/{stored.name}" for stored in group])
+    fs, root = open_place(store)
+    delete_files(fs, [f"{root}/fronts/{name}" for name in replaces])
     retire_files(fs, root, [f"{folder}/{name}" for stored in group for folder, name in stored.files.items()])
+
+
+def _joined(tables: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    full = [table for table in tables if len(table)] or list(tables[:1])
+    return pd.concat(full, ignore_index=True).sort_values(["datetime", "scene_id"], ignore_index=True)

@@ -248,6 +248,13 @@ def unseal(data: bytes, path: str, remedy: str) -> dict[str, Any]:
     return content
 
 
+def read_sealed(fs: fsspec.AbstractFileSystem, folder: str, remedy: str) -> dict[str, dict[str, Any]]:
+    """Read all that `seal` has written into a folder, by name without ending, sorted; none where there is no folder."""
+    paths = list_files(fs, folder, ".json")
+    found = zip(paths, read_each(fs.cat_file, paths), strict=True)
+    return {path.rpartition("/")[2].removesuffix(".json"): unseal(data, path, remedy) for path, data in found}
+
+
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -103,7 +103,7 @@ def told_holder(holder: Mapping[str, Any]) -> str:
     >>> told_holder({"verb": "map", "host": "a", "process": 7, "free_from": "now"})
     '`calfin map` on a (process 7) was killed while it wrote: the store is free'
     """
-    who = f"`calfin {holder.get('verb', '?')}` on {holder.get('host', '?')} (process {holder.get('process', '?')})"
+    who = _named(holder)
     if holder.get("free_from") == "now":
         return f"{who} was killed while it wrote: the store is free"
     return f"{who} writes to it now; if it was killed, the store is free from {holder.get('free_from', '?')} on"
@@ -209,8 +209,8 @@ class _Lease:
     def _in_use(self, holder: dict[str, Any], until: datetime | None = None) -> StoreInUseError:
         killed = f"; if it was killed, the store is free from {_instant(until)} on" if until else ""
         return StoreInUseError(
-            f"{self.store} is being written by `calfin {holder.get('verb', '?')}` on {holder.get('host', '?')} "
-            f"(process {holder.get('process', '?')}) since {holder.get('since', '?')}: wait for its end{killed}"
+            f"{self.store} is being written by {_named(holder)} since {holder.get('since', '?')}: "
+            f"wait for its end{killed}"
         )
 
 
@@ -234,6 +234,10 @@ def _holder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, Any] | None:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _named(holder: Mapping[str, Any]) -> str:
+    return f"`calfin {holder.get('verb', '?')}` on {holder.get('host', '?')} (process {holder.get('process', '?')})"
 
 
 def _is_gone(holder: Mapping[str, Any]) -> bool:

@@ -35,6 +35,7 @@ def count_scenes(store: str) -> dict[str, Any]:
         f"{key} is in the tables of two batches: keep one of them in fronts/"
         for key in sorted(scenes["key"][scenes["key"].duplicated()])
     ] + [f"{key} has a state, but no search has listed it: its masks are lost" for key in sorted(done - found)]
+    holder = lease_holder(store)
     return {
         "found": len(found),
         "states": {state: states[state] for state in STATES},
@@ -42,9 +43,5 @@ def count_scenes(store: str) -> dict[str, Any]:
         "reasons": [{"state": state, "reason": reason, "scenes": n} for (state, reason), n in sorted(pairs.items())],
         "wrong": wrong,
         "unfinished": unfinished_change(made_by),
-        "written_by": _public(lease_holder(store)),
+        "written_by": holder and {name: holder.get(name) for name in ("verb", "host", "process", "since", "free_from")},
     }
-
-
-def _public(holder: dict[str, Any] | None) -> dict[str, Any] | None:
-    return holder and {name: holder.get(name) for name in ("verb", "host", "process", "since", "free_from")}

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from calfin_cloud.schema import MISSING, MOST_BOXES, check_masks, check_name, from_levels, to_levels
 from calfin_cloud.storage.files import DamagedFileError, delete_files, open_place, read_each
 from calfin_cloud.storage.leases import commit_whole
-from calfin_cloud.storage.places import EDGES, OF_SCENES, RESTORE, masks_url, naming
+from calfin_cloud.storage.places import EDGES, OF_SCENES, masks_url, naming
 from calfin_cloud.storage.shards import decode_chunk, encode_chunk, pack_shard, unpack_shard
+from calfin_cloud.storage.stores import RESTORE
 
 NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scenes once more"

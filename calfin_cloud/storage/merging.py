@@ -8,10 +8,10 @@ from contextlib import ExitStack
 
 import fsspec
 
+from calfin_cloud.storage.batches import SIDES
 from calfin_cloud.storage.files import open_place, read_each, write_whole
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished, open_store, read_store, read_store_domains
-from calfin_cloud.storage.tables import SIDES
 
 OF_A_DOMAIN = ("masks", "pictures", "bands", *SIDES, "reviews", "flags", "choices", "fronts", "domains")
 """Folders whose files are of one domain each, in the order of copying: a front comes when its masks are there."""

@@ -14,9 +14,10 @@ import zarr
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.schema import LEVELS, MASKS, MISSING, MOST_BOXES, SCENE_DIMS, check_name, front_key
+from calfin_cloud.storage.batches import read_batches
 from calfin_cloud.storage.files import DamagedFileError, store_address
 from calfin_cloud.storage.shards import CODECS
-from calfin_cloud.storage.tables import read_batches
+from calfin_cloud.storage.stores import RESTORE
 
 EDGES = ("first_row", "last_row", "first_column", "last_column")
 OF_SCENES = {"masks": MISSING, "candidates": -1, "grey": 0}
@@ -25,7 +26,6 @@ SHARD_SCENES, SHARD_PIXELS = 32, 16_000_000  # at most of a shard, as of a batch
 FIRST_TIME, LAST_TIME = (np.datetime64(day, "us") for day in ("1678-01-01", "2262-01-01"))  # of ns in 64 bits
 LACKING = (KeyError, TypeError, AttributeError)  # of a group without an array, or with odd metadata
 DAMAGE = (ValueError, RuntimeError, *LACKING)
-RESTORE = "restore it from a copy, or map into a new store"
 
 
 def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) -> dict[str, int]:
@@ -83,16 +83,13 @@ def _check_ledger(store: str, domain_name: str, ids: Sequence[str]) -> None:
 def _write_names(group: zarr.Group, new: Mapping[int, str], scenes: Mapping[str, np.datetime64], n: int) -> None:
     """Write time and id of new scenes (place -> id) onto the axis of length n, ids last."""
     first = min(new)
-    for name, value_of in (
-        ("time", lambda s: _microseconds(scenes[s])),
-        ("scene_id", str),
-    ):
+    ids = list(new.values())
+    for name, values in (("time", [_microseconds(scenes[scene_id]) for scene_id in ids]), ("scene_id", ids)):
         array = group[name]
         array.resize((n,))
-        values = array[first:]
-        for place, scene_id in new.items():
-            values[place - first] = value_of(scene_id)
-        array[first:] = values
+        rest = array[first:]
+        rest[[place - first for place in new]] = values
+        array[first:] = rest
 
 
 def _microseconds(time: np.datetime64) -> int:

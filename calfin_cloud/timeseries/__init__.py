@@ -1,5 +1,6 @@
 """Fronts -> positions along the flow, change, rates, seasons, regional trends, and fronts that time makes doubtful."""
 
+from calfin_cloud.domains import length_scale
 from calfin_cloud.timeseries.breaks import break_points
 from calfin_cloud.timeseries.courses import ORIGINS, Course, course_of
 from calfin_cloud.timeseries.gates import (
@@ -9,17 +10,10 @@ from calfin_cloud.timeseries.gates import (
     gate_along,
     gate_around,
     gate_of,
-    length_scale,
     seaward_of,
     swept_m,
 )
-from calfin_cloud.timeseries.plausibility import (
-    PLAUSIBILITY_REASONS,
-    PlausibilitySettings,
-    check_fjord,
-    check_series,
-    flag_fronts,
-)
+from calfin_cloud.timeseries.plausibility import check_fjord, check_series, flag_fronts
 from calfin_cloud.timeseries.positions import BOX, POSITION_COLUMNS, box_position, crossing, measure_positions
 from calfin_cloud.timeseries.regions import regional_change
 from calfin_cloud.timeseries.streams import read_velocity, stream_line
@@ -36,11 +30,9 @@ from calfin_cloud.timeseries.trends import (
 __all__ = [
     "BOX",
     "ORIGINS",
-    "PLAUSIBILITY_REASONS",
     "POSITION_COLUMNS",
     "Course",
     "Gate",
-    "PlausibilitySettings",
     "box_position",
     "break_points",
     "check_fjord",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-import pyproj
 import shapely
 from numpy.typing import NDArray
 from shapely.affinity import affine_transform
@@ -168,26 +166,6 @@ def swept_m(first: BaseGeometry, last: BaseGeometry, seaward: tuple[float, float
     x, y = np.concatenate([up, down[::-1], up[:1]]).T
     width = np.mean([np.ptp(way[:, 1]) for way in ways])
     return float(-np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2 / max(width, 1e-9))
-
-
-def length_scale(crs: Any, place: BaseGeometry) -> float:  # noqa: ANN401 - whatever pyproj reads as a CRS
-    """Find the factor by which the map of a projected CRS stretches lengths at a place; its square stretches areas.
-
-    Lengths of the map over this factor are lengths on the ground, which is what every column in `_m` or `_m2` means.
-
-    Examples
-    --------
-    >>> round(length_scale("EPSG:3413", Point(0, -3_300_000)), 3)  # at 60 degrees north
-    1.038
-    """
-    projection = _projection(str(crs))
-    lonlat = projection(place.centroid.x, place.centroid.y, inverse=True)
-    return float(np.sqrt(projection.get_factors(*lonlat).areal_scale))
-
-
-@lru_cache(maxsize=16)
-def _projection(crs: str) -> pyproj.Proj:
-    return pyproj.Proj(crs)  # takes longer than all that is asked of it
 
 
 def _in_order(front: BaseGeometry) -> BaseGeometry:

@@ -14,7 +14,8 @@ from shapely.geometry import LineString
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize
 
-from calfin_cloud.timeseries.gates import Gate, length_scale
+from calfin_cloud.domains import length_scale
+from calfin_cloud.timeseries.gates import Gate
 
 BOX = "box"
 STEEPEST = 0.34  # sine of 20 degrees: a front that runs along a centreline says little of where they cross

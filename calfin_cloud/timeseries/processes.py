@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from celerite2 import GaussianProcess, terms
 from numpy.typing import NDArray
-from scipy.special import gammainc, gammaln, stdtr, stdtrit
+from scipy.special import gammainc, gammaln, softmax, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -121,7 +121,7 @@ def _explain(years: bytes, values: bytes, sigmas: bytes, waves: int) -> Explanat
         return None
     memory, share = tried(history)
     evidence, variance = _evidence(history, memory, share)
-    probability = _normalised(evidence)
+    probability = softmax(evidence)
     likely = probability > UNLIKELY
     parts = (probability / probability[likely].sum(), memory, variance * (1 - share), variance * share)
     return Explanations(*(part[likely] for part in parts))
@@ -224,11 +224,6 @@ def _log_evidence(left: Floats, freedom: int, least: Floats) -> Floats:
     part = gammainc(half, left / (2 * least))
     tiny = part < 1e-200
     return np.asarray(np.where(tiny, -half * np.log(least) - np.log(half), whole + np.log(np.where(tiny, 1, part))))
-
-
-def _normalised(logs: Floats) -> Floats:
-    shares = np.exp(logs - logs.max())
-    return np.asarray(shares / shares.sum())
 
 
 def _mixture(probability: Floats, values: Floats, squares: Floats, freedom: int) -> Told:

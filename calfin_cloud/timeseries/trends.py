@@ -7,12 +7,20 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from calfin_cloud.timeseries.bridging import SERIES, change_error, explain_all, follow, history_of, years_of
+from calfin_cloud.timeseries.bridging import (
+    DAYS_A_YEAR,
+    SERIES,
+    change_error,
+    explain_all,
+    follow,
+    history_of,
+    years_of,
+)
 from calfin_cloud.timeseries.processes import Asked, Floats, History, Told, ask
 
 SEASONS = ("winter", "spring", "summer", "autumn")
-LONGEST_GAP = 122 / 365.25  # years: a third of a year that nobody has ever seen hides a season
-TWO_WAVES_GAP = 62 / 365.25  # and a sixth of a year hides the second wave
+LONGEST_GAP = 122 / DAYS_A_YEAR  # years: a third of a year that nobody has ever seen hides a season
+TWO_WAVES_GAP = 62 / DAYS_A_YEAR  # and a sixth of a year hides the second wave
 LEAST_FOR_WAVES = 12  # fronts of at least two years
 PARTS_A_YEAR = 24  # in which a year's mean is summed
 
@@ -135,7 +143,7 @@ def monthly_follow(positions: pd.DataFrame, days: pd.DatetimeIndex) -> pd.DataFr
     years, tables = years_of(days), []
     for (glacier, branch, _), history, explanations in zip(parts, histories, explain_all(histories), strict=True):
         position, sigma = follow(history, explanations, years)
-        apart = np.abs(years[:, None] - history.years).min(axis=1) * 365.25
+        apart = np.abs(years[:, None] - history.years).min(axis=1) * DAYS_A_YEAR
         values = {"month": days, "position_m": position, "sigma_m": sigma, "days": apart.round(1)}
         tables.append(pd.DataFrame({"glacier_id": glacier, "branch": branch} | values, columns=list(MONTH_COLUMNS)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MONTH_COLUMNS))

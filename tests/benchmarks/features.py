@@ -30,7 +30,7 @@ from calfin_cloud.features import (
     sea_of,
 )
 from calfin_cloud.sample.catalog import CENTRE, SIDE_M
-from calfin_cloud.sample.painting import draw_glacier, draw_look
+from calfin_cloud.sample.drawing import draw_glacier, draw_look
 from calfin_cloud.sample.seascape import PaintedSea, paint_sea
 from calfin_cloud.storage import open_store, read_bands, write_bands
 

@@ -32,8 +32,8 @@ from storing import DOMAIN, item, polygon_rows, rejected_rows, rows
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain
+from calfin_cloud.storage.batches import Stored, name_batch
 from calfin_cloud.storage.commits import _sealed
-from calfin_cloud.storage.tables import Stored, name_batch
 
 FIRST = pd.Timestamp("1985-01-01T12:00", tz="UTC")
 N_VERTICES = 150  # of a front

@@ -216,4 +216,4 @@ def test_own_sensors_are_known_to_workers_and_to_those_that_come_later():
             client.wait_for_workers(2)
             assert list(client.run(own_sensors).values()) == [(row,), (row,)]
     finally:
-        sensors._own.clear()
+        sensors.table._own.clear()

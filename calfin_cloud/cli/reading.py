@@ -1,0 +1,47 @@
+"""Fronts, lines and shapes that a call names: of stores and of vector files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Fronts of a store, with the lines it knows, or of a vector file."""
+    from calfin_cloud.products import read_product
+    from calfin_cloud.results import cut_to_boxes, read_lines, store_product
+
+    if Path(source).is_file():
+        fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
+    else:
+        fronts, lines = store_product(source)
+    known = sorted(fronts["glacier_id"].unique())
+    if options.glaciers:
+        fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
+    if fronts.empty:
+        raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
+    fronts = fronts.to_crs(options.crs) if options.crs else fronts
+    return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
+
+
+def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # noqa: ANN401 - `Lines`, a table
+    """Add what the files of a call know of centrelines, boxes, ice and velocity."""
+    from calfin_cloud.results import read_lines
+
+    files = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
+    return read_lines(lines, fronts, **files)
+
+
+def read_shapes(path: str | None) -> Any:  # noqa: ANN401 - a table
+    """Read a vector file, where one is named."""
+    import geopandas as gpd
+
+    return gpd.read_file(path) if path else None
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts or []]
+    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[2]]:
+        raise ValueError(f"--columns takes OURS=THEIRS, got {wrong}: for example datetime=when")
+    return {ours: theirs for ours, _, theirs in pairs}

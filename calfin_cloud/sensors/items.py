@@ -1,0 +1,77 @@
+"""STAC items: made of their JSON values, when they were taken, and what GDAL may open of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import pystac
+
+IMAGE_DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
+"""GDAL formats that are opened: no VRT, whatever its name. The metadata of a TIFF or JPEG 2000 can refer to other files
+all the same; `imagery` refuses such a file before it uses anything of it."""
+
+ONE_FILE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "GDAL_GEOREF_SOURCES": "INTERNAL"}
+"""GDAL's settings with which it looks for nothing beside a file: .aux.xml, .ovr, .msk, world files, IMD and RPC."""
+
+ITEM_FIELDS = frozenset(
+    ["type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "properties", "links", "assets", "collection"]
+)
+"""Fields that every STAC item may have; all others are extra ones."""
+
+CATALOG_FIELD = "calfin:catalog"
+"""Field of an item that names the catalogue it came from; `scenes` sets it, and it decides what `imagery` may open."""
+
+
+def item_of(record: Mapping[str, Any]) -> pystac.Item:
+    """Make an item of its JSON values; `pystac.Item.from_dict` copies all of them, in thrice the time.
+
+    Raises
+    ------
+    KeyError, ValueError, pystac.STACError
+        For values that are no item, or have no time.
+
+    Examples
+    --------
+    >>> record = {"id": "a", "properties": {"datetime": "2020-07-01T12:00:00Z"}, "assets": {}}
+    >>> item_of(record).datetime.year
+    2020
+    """
+    properties = record["properties"]
+    moment = properties.get("datetime")  # None where an item has the start and the end of an interval
+    item = pystac.Item(
+        record["id"],
+        record.get("geometry"),
+        record.get("bbox"),
+        datetime.fromisoformat(moment) if moment else None,
+        dict(properties),
+        stac_extensions=record.get("stac_extensions"),
+        collection=record.get("collection"),
+        extra_fields={key: value for key, value in record.items() if key not in ITEM_FIELDS},
+    )
+    for key, asset in record["assets"].items():
+        item.add_asset(key, pystac.Asset.from_dict(asset))
+    item.links = [pystac.Link.from_dict(link).set_owner(item) for link in record.get("links", ())]
+    return item
+
+
+def acquired(item: pystac.Item) -> pd.Timestamp:
+    """When a scene was taken, in UTC: the item's time, or the start of its interval.
+
+    Raises
+    ------
+    ValueError
+        The item has neither.
+    """
+    moment = item.datetime or item.common_metadata.start_datetime
+    if moment is None:
+        raise ValueError(f"item {item.id} has neither datetime nor start_datetime: take items from search_scenes")
+    return in_utc(moment)
+
+
+def in_utc(moment: datetime) -> pd.Timestamp:
+    """Time in UTC; a bare one is UTC."""
+    stamp = pd.Timestamp(moment)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
