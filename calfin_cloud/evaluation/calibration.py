@@ -28,7 +28,8 @@ GOOD_PX = 2.5
 
 NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the truth is not known better
 SHRINK = 0.02  # of the ridge that lets correlated features share an effect, instead of one taking it all
-LEAST_FRONTS, N_POINTS, N_CURVE_BINS, N_FOLDS = 4, 12, 10, 5
+N_VERTEX_BINS, N_FRONT_BINS = 12, 1  # of doubt, in which what it leaves open is told apart: vertices are many
+LEAST_FRONTS, N_POINTS, N_CURVE_BINS, N_FOLDS = 4, 24, 10, 5
 SMALLEST = 1e-3  # px, or a logarithm: what is less counts as this much
 LARGEST_LEVEL = 0.999  # a quantile that few cases can still be asked for
 WORST = 0.2  # share of the fronts that are dropped by their score
@@ -136,7 +137,8 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     if len(unseen) < LEAST_FRONTS:
         raise ValueError(f"at least {LEAST_FRONTS} traced fronts are needed, got {len(unseen)}: give more scenes")
     truths, names = _fronts(unseen), {case.glacier for case in unseen}
-    vertex, front = (_fit_level(truths_of(cases), names) for truths_of in (_vertices, _fronts))
+    vertex = _fit_level(_vertices(cases), names, N_VERTEX_BINS)
+    front = _fit_level(_fronts(cases), names, N_FRONT_BINS)
     slope, offset = _fit_score(front.doubt(truths.features), truths)
     about = {"weights_from": _counted(cases), "half_widths_from": _counted(unseen)}
     return Calibration(network_id(network) if network else "", vertex, front, GOOD_PX, slope, offset, about)
@@ -253,7 +255,7 @@ def _fronts(cases: Sequence[Case]) -> Truths:
     return Truths(features, distances, np.array([case.glacier for case in cases]))
 
 
-def _fit_level(truths: Truths, unseen: set[str]) -> Level:
+def _fit_level(truths: Truths, unseen: set[str], n_bins: int) -> Level:
     """Fit the logarithm of distances by features with weights of no negative one, then the half-widths by doubt."""
     features, distances, share = truths.features, truths.distances, truths.weights / truths.weights.sum()
     mean, target = share @ features, np.log(distances + NEAR_PX)
@@ -265,31 +267,44 @@ def _fit_level(truths: Truths, unseen: set[str]) -> Level:
     constant -= float(weights @ mean)
     is_good = distances < GOOD_PX
     good = np.average(features[is_good], axis=0, weights=share[is_good]) if is_good.any() else mean
-    doubts, halves = _half_widths(features @ weights + constant, truths, unseen)
+    doubts, halves = _half_widths(features @ weights + constant, truths, unseen, n_bins)
     return Level(_numbers(weights), _numbers(good), round(constant, 6), _numbers(doubts), *map(_numbers, halves))
 
 
-def _half_widths(doubt: Floats, truths: Truths, unseen: set[str]) -> tuple[Floats, list[Floats]]:
-    """Doubts (n,) over the range of all cases, and the half-width at each level for each of them.
+def _half_widths(doubt: Floats, truths: Truths, unseen: set[str], n_bins: int) -> tuple[Floats, list[Floats]]:
+    """Doubts (n,) over the range of all cases, and the half-width at each level for each of them, which rises with it.
 
     What a doubt leaves open, as a logarithm, is that of a glacier and that of a case within it: the first is normal,
-    the second as the unseen glaciers show it. A half-width is the quantile of both together.
+    the second as the unseen glaciers show it at such doubts. A half-width is the quantile of both together.
     """
     left = np.log(truths.distances + NEAR_PX) - doubt
     names, which, n = np.unique(truths.glaciers, return_inverse=True, return_counts=True)
     means, is_unseen = np.bincount(which, left) / n, np.isin(names, list(unseen))
-    rows = is_unseen[which]
-    within, share = (left - means[which])[rows], truths.weights[rows] / truths.weights[rows].sum()
-    between = max(_between(means, is_unseen), SMALLEST)
-
-    def quantile(level: float) -> float:
-        wanted = _of_new(level, len(within))
-        reach = np.abs(within).max() + 10 * between
-        return float(brentq(lambda x: share @ norm.cdf((x - within) / between) - wanted, -reach, reach))
-
+    rows = np.flatnonzero(is_unseen[which])
+    within, between = left - means[which], max(_between(means, is_unseen), SMALLEST)
+    bins = _alike(rows[np.argsort(doubt[rows], kind="stable")], truths.weights, n_bins)
+    middles = [np.average(doubt[part], weights=truths.weights[part]) for part in bins]
     doubts = np.linspace(doubt.min(), doubt.max(), N_POINTS)
-    usual = doubts + means[is_unseen].mean()
-    return doubts, [np.maximum(np.exp(usual + quantile(level)) - NEAR_PX, SMALLEST) for level in LEVELS]
+    usual, halves = doubts + means[is_unseen].mean(), []
+    for level in LEVELS:
+        of_bins = [_quantile(within[part], truths.weights[part], between, level) for part in bins]
+        half = np.exp(usual + np.interp(doubts, middles, of_bins)) - NEAR_PX
+        halves.append(np.maximum.accumulate(np.maximum(half, SMALLEST)))
+    return doubts, halves
+
+
+def _alike(order: NDArray[np.intp], weights: Floats, n_bins: int) -> list[NDArray[np.intp]]:
+    """Cut places in their order into parts of equal weight."""
+    passed = np.cumsum(weights[order])
+    parts = np.split(order, np.searchsorted(passed, np.arange(1, n_bins) / n_bins * passed[-1]))
+    return [part for part in parts if len(part)]
+
+
+def _quantile(within: Floats, weights: Floats, between: float, level: float) -> float:
+    """Quantile of a sum: one of the cases, by their weights, and a normal deviate of the glacier."""
+    wanted, share = _of_new(level, len(within)), weights / weights.sum()
+    reach = np.abs(within).max() + 10 * between
+    return float(brentq(lambda x: share @ norm.cdf((x - within) / between) - wanted, -reach, reach))
 
 
 def _between(means: Floats, is_unseen: NDArray[np.bool_]) -> float:
