@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -68,10 +68,9 @@ def acquired(item: pystac.Item) -> pd.Timestamp:
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         raise ValueError(f"item {item.id} has neither datetime nor start_datetime: take items from search_scenes")
-    return in_utc(moment)
+    return pd.Timestamp(in_utc(moment))
 
 
-def in_utc(moment: datetime) -> pd.Timestamp:
-    """Time in UTC; a bare one is UTC."""
-    stamp = pd.Timestamp(moment)
-    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+def in_utc(moment: datetime) -> datetime:
+    """Give a time its zone; a bare one is UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
