@@ -28,16 +28,7 @@ CATALOG_FIELD = "calfin:catalog"
 def item_of(record: Mapping[str, Any]) -> pystac.Item:
     """Make an item of its JSON values; `pystac.Item.from_dict` copies all of them, in thrice the time.
 
-    Raises
-    ------
-    KeyError, ValueError, pystac.STACError
-        For values that are no item, or have no time.
-
-    Examples
-    --------
-    >>> record = {"id": "a", "properties": {"datetime": "2020-07-01T12:00:00Z"}, "assets": {}}
-    >>> item_of(record).datetime.year
-    2020
+    Raises `KeyError`, `ValueError` or `pystac.STACError` for values that are no item, or have no time.
     """
     properties = record["properties"]
     moment = properties.get("datetime")  # None where an item has the start and the end of an interval
