@@ -10,10 +10,10 @@ from typing import Any
 def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """Fronts of a store, with the lines it knows, or of a vector file."""
     from calfin_cloud.products import read_product
-    from calfin_cloud.results import cut_to_boxes, read_lines, store_product
+    from calfin_cloud.results import Lines, cut_to_boxes, store_product
 
     if Path(source).is_file():
-        fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
+        fronts, lines = read_product(source, _pairs(options.columns)), Lines()
     else:
         fronts, lines = store_product(source)
     known = sorted(fronts["glacier_id"].unique())

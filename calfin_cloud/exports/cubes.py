@@ -147,15 +147,11 @@ def _percent(scenes: Iterable[NDArray[np.float64]], grid: GeoBox) -> NDArray[np.
 
 
 def _levels(oceans: NDArray[np.object_], grid: GeoBox) -> NDArray[np.float32]:
-    """Signed distances (1, y, x) in m of one scene."""
-    return (_signed_distance(oceans.item(), grid) * float(grid.transform.a)).astype(np.float32)[None]
-
-
-def _signed_distance(ocean: object, grid: GeoBox) -> NDArray[np.float64]:
-    """Distance in px from every pixel centre to the edge of the ocean, negative outside."""
-    is_ocean = rasterize([(ocean, 1)], out_shape=tuple(grid.shape), transform=grid.transform, dtype="uint8") > 0
+    """Distance (1, y, x) in m from every pixel centre to the edge of the ocean of one scene, negative outside."""
+    is_ocean = rasterize([(oceans.item(), 1)], out_shape=tuple(grid.shape), transform=grid.transform, dtype="uint8") > 0
     outside, inside = distance_transform_edt(~is_ocean), distance_transform_edt(is_ocean)
-    return np.asarray(np.where(is_ocean, inside - 0.5, 0.5 - outside))
+    levels = np.where(is_ocean, inside - 0.5, 0.5 - outside) * float(grid.transform.a)
+    return np.asarray(levels, dtype=np.float32)[None]
 
 
 def _on_grid(data: dict[str, Any], time: NDArray[np.datetime64], grid: GeoBox) -> xr.Dataset:

@@ -161,11 +161,8 @@ def _dataset(
     if dims == ("vertex",):
         rows = [np.vstack([part.T, years]) for part in (level, sigma)]
         data["spclevelset"] = (("row", "time"), rows[0], {"long_name": SPCLEVELSET})
-        data["spclevelset_sigma"] = (
-            ("row", "time"),
-            rows[1],
-            {"long_name": "standard deviations, rows as spclevelset"},
-        )
+        told = {"long_name": "standard deviations, rows as spclevelset"}
+        data["spclevelset_sigma"] = (("row", "time"), rows[1], told)
     coords: dict[str, Any] = {name: places[name].assign_attrs(axis_of(name)) for name in ("x", "y")}
     made = xr.Dataset(
         data, coords=coords | {"time": ("time", months.to_numpy(), {"axis": "T", "standard_name": "time"})}

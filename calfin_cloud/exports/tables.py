@@ -14,17 +14,8 @@ from calfin_cloud.exports.cubes import decimal_years
 TOLERANCE_M = 0.5  # the original simplifies by Douglas and Peucker to this
 CALFIN_NAMES = ("GrnlndcN", "OfficialN", "AltName", "RefName")
 CALFIN_COLUMNS = (
-    "GlacierID",
-    "Center_X",
-    "Center_Y",
-    "Latitude",
-    "Longitude",
-    "QualFlag",
-    "Satellite",
-    "Date",
-    "ImageID",
-    *CALFIN_NAMES,
-    "Author",
+    *("GlacierID", "Center_X", "Center_Y", "Latitude", "Longitude", "QualFlag", "Satellite", "Date", "ImageID"),
+    *(*CALFIN_NAMES, "Author"),
 )
 TERMPICKS_COLUMNS = (
     *("GlacierID", "Date", "Year", "Month", "Day", "DecDate"),

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from calfin_cloud.sensors import in_utc
+
 
 def sun_zenith_deg(when: datetime, longitude: float, latitude: float) -> float:
     """Angle between sun and zenith in degrees, without refraction; 90 is sunrise, more is night.
@@ -25,8 +27,7 @@ def sun_zenith_deg(when: datetime, longitude: float, latitude: float) -> float:
     >>> round(sun_zenith_deg(datetime(2020, 6, 20, 12, 0), 0.0, 23.44), 0)
     0.0
     """
-    moment = when if when.tzinfo else when.replace(tzinfo=UTC)
-    days = (moment - datetime(2000, 1, 1, 12, tzinfo=UTC)).total_seconds() / 86_400
+    days = (in_utc(when) - datetime(2000, 1, 1, 12, tzinfo=UTC)).total_seconds() / 86_400
     mean_longitude, anomaly = 280.460 + 0.9856474 * days, np.radians(357.528 + 0.9856003 * days)
     ecliptic = np.radians(mean_longitude + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly))
     tilt = np.radians(23.439 - 4e-7 * days)

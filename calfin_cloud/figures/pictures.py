@@ -207,13 +207,7 @@ def _encode(picture: Image.Image) -> bytes:
 
 
 def open_picture(png: bytes, what: str) -> Image.Image:
-    """Open a PNG in colour; `ValueError`, which names it `what`, if it is none.
-
-    Raises
-    ------
-    ValueError
-        The bytes are no picture.
-    """
+    """Open a PNG in colour; raise a `ValueError` that names it `what` if it is none."""
     try:
         return Image.open(io.BytesIO(png)).convert("RGB")
     except OSError as error:

@@ -58,8 +58,8 @@ class Lines(NamedTuple):
 
 
 def read_lines(
-    known: Lines | None = None,
-    fronts: gpd.GeoDataFrame | None = None,
+    known: Lines | None,
+    fronts: gpd.GeoDataFrame,
     *,
     centerlines: str | None = None,
     boxes: str | None = None,
@@ -74,8 +74,6 @@ def read_lines(
     these.
     """
     known = known or Lines()
-    if fronts is None:
-        return known
     glaciers = {str(g): part for g, part in fronts.groupby("glacier_id")}
     shapes, covers, axes = dict(known.boxes), dict(known.ice), dict(known.axes)
     drawn: dict[str, dict[str, LineString]] = {}

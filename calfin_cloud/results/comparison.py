@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def compare_products(
         candidates = _candidates(row, theirs, by_place)
         if of_authors:  # each pair of authors once
             candidates = candidates[candidates["author"] > row.author]
-        for other in _nearest_in_time(row, candidates, days, ("author",) if of_authors else ()):
+        for other in _nearest_in_time(row, candidates, days, of_each=of_authors):
             rows.append(_pair(row, other, a.crs, lines))
     return pd.DataFrame(rows, columns=[*PAIR_COLUMNS, *MEASURES])
 
@@ -187,18 +187,12 @@ def _candidates(row: Any, others: gpd.GeoDataFrame, by_place: bool) -> gpd.GeoDa
     return near.assign(apart=near.distance(row.geometry.centroid))
 
 
-def _nearest_in_time(
-    row: Any,  # noqa: ANN401 - a named tuple
-    candidates: gpd.GeoDataFrame,
-    days: float,
-    each: Sequence[str],
-) -> Iterator[Any]:
-    """Find the candidate nearest in time, in place where several are; one of each author where that is asked for."""
+def _nearest_in_time(row: Any, candidates: gpd.GeoDataFrame, days: float, *, of_each: bool) -> Iterator[Any]:  # noqa: ANN401 - a named tuple
+    """Find the candidate nearest in time, in place where several are; of each author one where that is asked for."""
     apart = (candidates["datetime"] - row.datetime).abs()
     close = candidates.assign(wait=apart)[apart <= pd.Timedelta(days=days)]
     order = close.sort_values(["wait", *(["apart"] if "apart" in close else []), "key"])
-    first = order.drop_duplicates(list(each)) if each else order.head(1)
-    yield from first.itertuples()
+    yield from (order.drop_duplicates("author") if of_each else order.head(1)).itertuples()
 
 
 def _pair(a: Any, b: Any, crs: Any, lines: Lines | None) -> dict[str, Any]:  # noqa: ANN401 - named tuples, a CRS

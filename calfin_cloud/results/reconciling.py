@@ -31,6 +31,7 @@ from calfin_cloud.fronts import (
 from calfin_cloud.network import network_id, weights_path
 from calfin_cloud.results.choosing import lines_of, valid_entry
 from calfin_cloud.results.reviewing import reviewed_fronts
+from calfin_cloud.results.settling import line_id
 from calfin_cloud.schema import UNSEEN
 from calfin_cloud.storage import (
     check_finished,
@@ -117,7 +118,7 @@ def _made_of(found: _Domain, settings: SequenceSettings, calibration: Calibratio
     """Digest of all that decides the choices of a domain."""
     masks = {key: stored.recipe.get("masks") for stored in read_batches(found.store, domain=found.domain.name)
              for key in stored.items}  # fmt: skip
-    lines = [[row.key, "" if row.geometry is None else digest(row.geometry.wkb)] for table in
+    lines = [[row.key, line_id(row.geometry)] for table in
              (found.fronts, found.rejected) for row in table.itertuples()]  # fmt: skip
     about = [asdict(settings), None if calibration is None else asdict(calibration), version("calfin-cloud")]
     return digest(json.dumps([about, masks, lines, list(found.verdicts)], sort_keys=True).encode())

@@ -8,12 +8,10 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
-from shapely.affinity import affine_transform
 from shapely.geometry import LineString
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.fronts import fjord_from_scenes
+from calfin_cloud.fronts import fjord_from_scenes, pixels_of
 from calfin_cloud.polygons import Polygons, PolygonSettings, close_polygons
 from calfin_cloud.schema import POLYGON_KINDS
 from calfin_cloud.storage import read_places, read_polygons, read_scene_masks, read_store, read_store_domains
@@ -57,9 +55,7 @@ def close_scene(store: str, domain: Domain, scene_id: str, lines: Sequence[LineS
     ice = np.full(domain.shape, np.nan) if place is None else read_scene_masks(store, domain.name, place)[1]
     fjord = domain.fjord_mask
     if fjord is None:
-        to_pixel = (~domain.grid.transform).to_shapely()
-        in_pixels = [shapely.get_coordinates(affine_transform(line, to_pixel)) - 0.5 for line in lines]
-        fjord = fjord_from_scenes([(ice, in_pixels)])
+        fjord = fjord_from_scenes([(ice, [pixels_of(line, domain.grid.transform) for line in lines])])
     settings = PolygonSettings(**read_store(store).get("settings", {}).get("polygons", {}))
     return close_polygons(lines, ice, domain.grid, fjord_mask=fjord, settings=settings)
 

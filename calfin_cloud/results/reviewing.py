@@ -14,7 +14,7 @@ import pandas as pd
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
-from calfin_cloud.results.choosing import chosen_fronts
+from calfin_cloud.results.choosing import ORDER, chosen_fronts
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.results.training_scenes import write_training_scenes
 from calfin_cloud.storage import instant, read_flags, read_reviews, read_store_domains, write_review
@@ -95,8 +95,7 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
                 fronts.loc[place.row, row.index] = row
     if beside:
         further = gpd.GeoDataFrame(beside, crs=fronts.crs).astype(dict(fronts.dtypes))
-        order = ["domain", "datetime", "scene_id", "front"]
-        fronts = pd.concat([fronts, further]).sort_values(order, ignore_index=True)
+        fronts = pd.concat([fronts, further]).sort_values(ORDER, ignore_index=True)
     return flag_fronts(fronts, read_flags(store, fronts)) if flagged else fronts
 
 

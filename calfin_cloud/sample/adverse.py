@@ -94,19 +94,7 @@ ADVERSE_CASES = tuple(_CASES)
 
 
 def paint_adverse(case: str, number: int) -> PaintedScene:
-    """Paint one scene of an adverse case; the same case and number give the same bytes.
-
-    Parameters
-    ----------
-    case
-        One of `ADVERSE_CASES`.
-    number
-        From 0 on. A table of 100 scenes takes the first 100.
-
-    Raises
-    ------
-    ValueError
-        For a case that is none.
+    """Paint one scene of a case of `ADVERSE_CASES`, numbered from 0 on; the same number gives the same bytes.
 
     Examples
     --------

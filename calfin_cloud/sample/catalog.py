@@ -73,7 +73,7 @@ MISSIONS = (
 
 
 def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0, features: bool = False) -> Path:
-    """Write scenes of a synthetic glacier whose front advances and retreats, as a static STAC catalogue; return it.
+    """Write scenes of a synthetic glacier whose front moves, as a static STAC catalogue; return its path.
 
     Beside `catalog.json`, its collections, items and COGs (Landsat, Sentinel-2, Sentinel-1, each on its own grid) lie
     `domains.geojson` with the domain and `truth.parquet` with the true fronts (`scene_id, datetime, glacier_id,

@@ -20,9 +20,9 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.scenes.frozen import is_frozen, read_frozen
-from calfin_cloud.scenes.periods import Period, in_utc, rfc3339
+from calfin_cloud.scenes.periods import Period, rfc3339
 from calfin_cloud.scenes.reading import Feature, KnownError, Reader, shown, telling, unless_odd
-from calfin_cloud.sensors import CATALOG_FIELD, listed_assets
+from calfin_cloud.sensors import CATALOG_FIELD, in_utc, listed_assets
 
 EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:|/|<")  # how an address begins that needs no base; GDAL reads XML after <

@@ -18,8 +18,8 @@ from shapely.geometry import mapping
 from calfin_cloud.domains import Domain
 from calfin_cloud.scenes.catalogs import absolute
 from calfin_cloud.scenes.footprints import footprint_touches
-from calfin_cloud.scenes.periods import date_range, in_utc
-from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS, ONE_FILE
+from calfin_cloud.scenes.periods import date_range
+from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS, ONE_FILE, in_utc
 
 
 def items_from_images(

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from calfin_cloud.sensors import in_utc
+
 RELATIVE = re.compile(r"(?P<since>last|newest)-(?P<days>\d{1,5})-days")
 Period = tuple[datetime | None, datetime | None]
 
@@ -70,11 +72,6 @@ def date_range(text: str, period: str) -> tuple[datetime, datetime]:
             f"cannot read the period {period!r}: {error}; write years, months, days or ISO times, as 2019-06/2019-09"
         ) from error
     return moment, moment
-
-
-def in_utc(moment: datetime) -> datetime:
-    """Give a time its zone; a bare one is UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def rfc3339(moment: datetime | None) -> str:

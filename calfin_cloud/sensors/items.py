@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -28,16 +28,7 @@ CATALOG_FIELD = "calfin:catalog"
 def item_of(record: Mapping[str, Any]) -> pystac.Item:
     """Make an item of its JSON values; `pystac.Item.from_dict` copies all of them, in thrice the time.
 
-    Raises
-    ------
-    KeyError, ValueError, pystac.STACError
-        For values that are no item, or have no time.
-
-    Examples
-    --------
-    >>> record = {"id": "a", "properties": {"datetime": "2020-07-01T12:00:00Z"}, "assets": {}}
-    >>> item_of(record).datetime.year
-    2020
+    Raises `KeyError`, `ValueError` or `pystac.STACError` for values that are no item, or have no time.
     """
     properties = record["properties"]
     moment = properties.get("datetime")  # None where an item has the start and the end of an interval
@@ -68,10 +59,9 @@ def acquired(item: pystac.Item) -> pd.Timestamp:
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         raise ValueError(f"item {item.id} has neither datetime nor start_datetime: take items from search_scenes")
-    return in_utc(moment)
+    return pd.Timestamp(in_utc(moment))
 
 
-def in_utc(moment: datetime) -> pd.Timestamp:
-    """Time in UTC; a bare one is UTC."""
-    stamp = pd.Timestamp(moment)
-    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+def in_utc(moment: datetime) -> datetime:
+    """Give a time its zone; a bare one is UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -104,6 +105,8 @@ _VISIBLE = ("blue", "green", "red")
 _TM = {name: (name, f"SR_B{n}", f"SR_B{n}.TIF") for n, name in enumerate(_VISIBLE, 1)}
 _OLI = {name: (name, f"SR_B{n}", f"SR_B{n}.TIF") for n, name in enumerate(_VISIBLE, 2)}
 _MSI = {name: (name, f"B0{n}") for n, name in enumerate(_VISIBLE, 2)}
+_SURFACE = partial(Sensor, _L2, _L2_ID, scale=2.75e-5, offset=-0.2, quality=_QA)  # reflectance of Landsat's level 2
+_CO = ("hh", "HH", "vv", "VV")
 _CROSS = {"cross": ("hv", "HV", "vh", "VH")}
 
 SENSORS = (
@@ -112,43 +115,11 @@ SENSORS = (
     Sensor(_L1, _L1_ID, ("nir09", "B4", "B4.TIF", "nir08", "B3", "B3.TIF"), ("LM04", "LM05"), quality=_QA),
     Sensor(_L1, _L1_ID, ("nir08", "B4", "B4.TIF"), ("LT04", "LT05", "LE07"), quality=_QA),
     Sensor(_L1, _L1_ID, ("nir08", "B5", "B5.TIF"), ("LC08", "LC09", "LO08", "LO09"), quality=_QA),
-    Sensor(
-        _L2,
-        _L2_ID,
-        ("nir08", "SR_B4", "SR_B4.TIF"),
-        ("LT04", "LT05", "LE07"),
-        scale=2.75e-5,
-        offset=-0.2,
-        quality=_QA,
-        further=_TM,
-    ),
-    Sensor(
-        _L2,
-        _L2_ID,
-        ("nir08", "SR_B5", "SR_B5.TIF"),
-        ("LC08", "LC09"),
-        scale=2.75e-5,
-        offset=-0.2,
-        quality=_QA,
-        further=_OLI,
-    ),
+    _SURFACE(("nir08", "SR_B4", "SR_B4.TIF"), ("LT04", "LT05", "LE07"), further=_TM),
+    _SURFACE(("nir08", "SR_B5", "SR_B5.TIF"), ("LC08", "LC09"), further=_OLI),
     Sensor(_S2, r"S2[A-D]_.*L2A", ("nir", "B08"), scale=1e-4, quality=(SCL,), further=_MSI),
-    Sensor(
-        ("sentinel-1-rtc", "sentinel1-rtc"),
-        r"S1[A-D]_.*_rtc",
-        ("hh", "HH", "vv", "VV"),
-        kind="sar",
-        decibel=10,
-        further=_CROSS,
-    ),
-    Sensor(
-        ("sentinel-1-grd", "sentinel1-grd"),
-        r"S1[A-D]_.*_GRD",
-        ("hh", "HH", "vv", "VV"),
-        kind="sar",
-        decibel=20,
-        further=_CROSS,
-    ),
+    Sensor(("sentinel-1-rtc", "sentinel1-rtc"), r"S1[A-D]_.*_rtc", _CO, kind="sar", decibel=10, further=_CROSS),
+    Sensor(("sentinel-1-grd", "sentinel1-grd"), r"S1[A-D]_.*_GRD", _CO, kind="sar", decibel=20, further=_CROSS),
     Sensor(("images",), r"(?!)", ("image",), nodata=-np.inf),
 )
 """The table; the first row that applies to an item is taken. `images` are files the user names: one band, as it is."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import geopandas as gpd
 import pandas as pd
 
 from calfin_cloud.schema import check_name
+from calfin_cloud.sensors import in_utc
 from calfin_cloud.storage.files import digest, list_files, open_place, read_sealed, seal, write_whole
 
 FLAG_COLUMNS = ("key", "front", "branch", "flag", "detail")
@@ -42,8 +43,7 @@ def instant(time: object) -> datetime:
     '2026-01-31T12:00:00+00:00'
     """
     try:
-        found = datetime.fromisoformat(str(time))
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        return in_utc(datetime.fromisoformat(str(time)))
     except OverflowError:
         raise ValueError(f"a time must be within the years 1 to 9999, got {time!r}") from None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from calfin_cloud.sensors import read_assets
+from calfin_cloud.sensors import in_utc, read_assets
 from calfin_cloud.storage.files import digest
 
 SIGNED = re.compile(
@@ -82,8 +82,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:  # noqa: ANN401 - any JSON value
 def _instant(text: Any) -> str:  # noqa: ANN401 - any JSON value
     """Write a time of whatever offset and precision in one way."""
     try:
-        time = datetime.fromisoformat(str(text))
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+        return in_utc(datetime.fromisoformat(str(text))).isoformat()
     except (ValueError, OverflowError):
         return str(text)
 

@@ -157,7 +157,7 @@ def _create_masks(url: str, domain: Domain) -> None:
         "_FillValue": MISSING,
         "fill_value": MISSING,
         "chunks": (1, len(MASKS), rows, columns),
-        "shards": (_shard_length(rows, columns), len(MASKS), rows, columns),
+        "shards": (max(1, min(SHARD_SCENES, SHARD_PIXELS // (rows * columns))), len(MASKS), rows, columns),
     }
     encoding["time"] |= {"dtype": "int64", "units": "microseconds since 1970-01-01", "chunks": (4096,)}
     dataset.to_zarr(url, mode="w", encoding=encoding, consolidated=False, zarr_format=3)
@@ -165,11 +165,6 @@ def _create_masks(url: str, domain: Domain) -> None:
     # xarray would store an empty array of names as float64.
     group.create_array("scene_id", shape=(0,), chunks=(4096,), dtype=str, compressors=CODECS, dimension_names=["time"])
     group["masks"].attrs.update(coordinates="scene_id spatial_ref", grid_mapping="spatial_ref")
-
-
-def _shard_length(rows: int, columns: int) -> int:
-    """Scenes of a shard."""
-    return max(1, min(SHARD_SCENES, SHARD_PIXELS // (rows * columns)))
 
 
 def _create_missing(group: zarr.Group, n_scenes: int) -> None:

@@ -23,15 +23,7 @@ REACH = 0.15  # ends of a front are drawn on to the side of a box over so much o
 BEYOND = 1e-3  # and so much further, so that they cross it in spite of rounding
 
 POSITION_COLUMNS = (
-    "key",
-    "glacier_id",
-    "branch",
-    "datetime",
-    "position_m",
-    "sigma_m",
-    "area_m2",
-    "crossings",
-    "reason",
+    *("key", "glacier_id", "branch", "datetime", "position_m", "sigma_m", "area_m2", "crossings", "reason"),
 )
 
 

@@ -137,9 +137,7 @@ def _clustered_error(steps: pd.DataFrame) -> pd.Series:
 
 def _width(series: pd.DataFrame) -> float:
     """Width that makes a position an area; 0 where no area was measured."""
-    known = series[series["position_m"] > 0] if "area_m2" in series else series.iloc[:0]
-    return (
-        float((known["area_m2"] / known["position_m"]).median())
-        if len(known) and known["area_m2"].notna().any()
-        else 0.0
-    )
+    if "area_m2" not in series:
+        return 0.0
+    known = series[series["position_m"] > 0]
+    return float(np.nan_to_num((known["area_m2"] / known["position_m"]).median()))
