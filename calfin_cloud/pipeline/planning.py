@@ -33,8 +33,7 @@ LOOKS_A_SCENE = 4
 TASKS_A_GROUP = 11
 """Tasks of a group of scenes: the six steps, and what takes pictures to the network and tells how many there are."""
 
-FILES_A_BATCH = 7
-"""Shards of masks, candidates and grey pictures, and the four files of the tables."""
+FILES_A_BATCH = 7  # shards of masks, candidates and grey pictures, and the four files of the tables
 
 REQUESTS_A_BATCH = 42
 """What it takes to put these into a bucket, each commit staged, checked and given its name; counted on a real S3 server
