@@ -11,10 +11,10 @@
     node.parentElement.classList.toggle("blank", !months.length);
     const width = Math.max(node.clientWidth, 120), height = Math.max(node.clientHeight, 80);
     svg.attr("viewBox", `0 0 ${width} ${height}`).selectAll("*").remove();
-    svg.append("text").attr("class", "head").attr("x", EDGE.left).attr("y", 13).text("Mean year (m)");
+    svg.append("text").attr("class", "head").attr("x", EDGE.left).attr("y", 13).text("Mean year: m from the year's mean");
     if (!months.length) {
-      svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 + 8).attr("text-anchor", "middle").text("too few fronts a year");
-      atlas.get("seasonalText").textContent = "No mean year: too few fronts a year.";
+      svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 + 8).attr("text-anchor", "middle").text("too few fronts in a year");
+      atlas.get("seasonalText").textContent = "No mean year: too few fronts in a year.";
       return;
     }
     const x = d3.scaleBand(d3.range(1, 13), [EDGE.left, width - EDGE.right]).padding(0.25);
