@@ -304,7 +304,7 @@ def add_compare(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
 
 def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin export`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
     parser.add_argument(
         "--format",
@@ -336,7 +336,7 @@ def add_export(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
 
 def add_report(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin report`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
     parser.add_argument("--title", default="", help="title of the page (default: the names of the glaciers)")
     parser.add_argument(
@@ -351,7 +351,7 @@ def add_report(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
 
 def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin review`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     parser.add_argument("--apply", type=Path, metavar="FILE", help="verdicts, as the report saves them")
     parser.add_argument(
         "--training", type=Path, metavar="DIR", help="write reviewed scenes for `calfin train` into this folder"
@@ -360,7 +360,7 @@ def add_review(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
 
 def add_reconcile(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin reconcile`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     parser.add_argument(
         "--rate",
         type=float,
@@ -371,7 +371,7 @@ def add_reconcile(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
 
 def add_show(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin show`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     parser.add_argument("scene", metavar="SCENE", help="scene id, or DOMAIN/SCENE")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="save the picture of the scene with its fronts")
 

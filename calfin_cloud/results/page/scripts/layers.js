@@ -68,7 +68,7 @@
   atlas.addLayerChoice = addChoice;
   choices.forEach(addChoice);
   if (ONLINE[atlas.received.about.crs]) {
-    addChoice({ name: "Online background", sign: "net", off: true, note: "MODIS by NASA GIBS; asks the network", change: showOnline });
+    addChoice({ name: "Online background", sign: "net", off: true, note: "MODIS by NASA GIBS; loaded from the internet", change: showOnline });
   }
 
   const button = atlas.get("layersButton"), card = atlas.get("layers");

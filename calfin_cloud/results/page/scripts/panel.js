@@ -78,7 +78,7 @@
     const { without } = atlas.state.data;
     const counts = d3.rollups(without, (rows) => rows.length, (row) => about.reasons[row[4]] ?? row[4]).sort((a, b) => b[1] - a[1]);
     get("reasons").replaceChildren(...(counts.length ? counts.map(([words, n]) => { const li = element("li"); li.append(element("b", String(n)), ` ${words}`); return li; }) : [element("li", "Every scene has a front.", { class: "empty" })]));
-    atlas.fillTable(get("without"), without.map(([scene, date, platform, state, reason, detail]) => [date, platform, `${state === "failed" ? "failed: " : ""}${about.reasons[reason] ?? reason}${detail ? ` (${detail})` : ""}`, scene]), without.length ? ["Date", "Satellite", "Why", "Scene"] : null);
+    atlas.fillTable(get("without"), without.map(([scene, date, platform, state, reason, detail]) => [`${date}\n${platform}`, `${state === "failed" ? "failed: " : ""}${about.reasons[reason] ?? reason}${detail ? ` (${detail})` : ""}`, scene]), without.length ? ["Date, satellite", "Why", "Scene"] : null);
   }
 
   function showTab(name, { focus = false } = {}) {

@@ -11,7 +11,7 @@
     node.parentElement.classList.toggle("blank", !months.length);
     const width = Math.max(node.clientWidth, 120), height = Math.max(node.clientHeight, 80);
     svg.attr("viewBox", `0 0 ${width} ${height}`).selectAll("*").remove();
-    svg.append("text").attr("class", "head").attr("x", EDGE.left).attr("y", 13).text("Mean year: m from the year's mean");
+    svg.append("text").attr("class", "head").attr("x", EDGE.left).attr("y", 13).text("Mean year (m)");
     if (!months.length) {
       svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 + 8).attr("text-anchor", "middle").text("too few fronts in a year");
       atlas.get("seasonalText").textContent = "No mean year: too few fronts in a year.";
