@@ -278,7 +278,8 @@ def _show_scenes(
         result["scenes"] = records(scenes)
         lines.append(scenes.to_string(index=False, na_rep=""))
     lines.append(", ".join(f"{n} {state}" for state, n in counts.items()))
-    lines.append(f"map of them: calfin report {shlex.quote(options.store)} --out report")
+    if counts.get("found") != 0:
+        lines.append(f"see them on a map: calfin report {shlex.quote(options.store)} --out report")
     if skill is not None:
         result["skill"] = records(skill.reset_index(names="lines"))
         lines.append(skill.round(2).to_string(na_rep=""))

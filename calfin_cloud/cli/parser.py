@@ -84,7 +84,7 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
         "--catalog",
         metavar="URL_OR_FILE",
         help="STAC API, static catalogue, item collection file (GeoJSON, stac-geoparquet), or a name: earth-search, "
-        "planetary-computer",
+        "planetary-computer, usgs",
     )
     parser.set_defaults(images=None)
     if images:
@@ -104,13 +104,19 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
         "--max-scene-cloud",
         type=float,
         metavar="PERCENT",
-        help="skip scenes of which the catalogue says that more is cloudy (eo:cloud_cover; default: skip none)",
+        help="skip scenes that are cloudier than this by the catalogue (eo:cloud_cover of the whole scene, 0 to 100; "
+        "default: skip none)",
     )
 
 
 def _add_map(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=True)
-    parser.add_argument("--store", required=True, metavar="URI", help="folder or object prefix for masks and fronts")
+    parser.add_argument(
+        "--store",
+        required=True,
+        metavar="URI",
+        help="folder or bucket address (s3://bucket/fronts) to keep masks and fronts in",
+    )
     _add_settings(parser)
     _add_cluster(parser)
     parser.add_argument(
@@ -125,7 +131,7 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fail-above",
-        type=float,
+        type=_share,
         default=0.0,
         metavar="SHARE",
         help="exit with 1 only where more than this share of the new scenes failed (default 0)",
@@ -143,7 +149,11 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     """Add the network, what runs it, and the variant."""
-    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    parser.add_argument(
+        "--network",
+        metavar="NAME_OR_PATH",
+        help="neural network: calfin-efficient (default), calfin-small-2, calfin-small, or a file of weights",
+    )
     _add_engine(parser)
     _add_variant(parser)
 
@@ -162,19 +172,25 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Add what decides the results of a run, and their batches."""
     _add_network(parser)
     parser.add_argument(
-        "--batch-size", type=int, default=32, help="number of scenes that are written together (default 32)"
+        "--batch-size",
+        type=_count,
+        default=32,
+        metavar="N",
+        help="number of scenes that are written together (default 32)",
     )
     parser.add_argument(
         "--max-cloud",
-        type=float,
+        type=_share,
         default=0.15,
-        help="leave out scenes with more of the domain under cloud (default 0.15)",
+        metavar="SHARE",
+        help="leave out scenes with more than this share of the domain under cloud, 0 to 1 (default 0.15)",
     )
     parser.add_argument(
         "--max-nodata",
-        type=float,
+        type=_share,
         default=0.25,
-        help="leave out scenes with more of the domain without data (default 0.25)",
+        metavar="SHARE",
+        help="leave out scenes with more than this share of the domain without data, 0 to 1 (default 0.25)",
     )
     _many(
         parser,
@@ -250,6 +266,8 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 def _workers(text: str) -> int | tuple[int, int]:
     """Read a number, or two with a colon between."""
     fewest, colon, most = text.partition(":")
+    if not fewest.isdigit() or (colon and not most.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a number, as 4, or two, as 2:16, got {text!r}")
     return (int(fewest), int(most)) if colon else int(fewest)
 
 
@@ -259,6 +277,24 @@ def _shard(text: str) -> tuple[int, int]:
     if not (slash and k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
         raise argparse.ArgumentTypeError(f"must be K/N with 1 <= K <= N, got {text!r}")
     return int(k), int(n)
+
+
+def _count(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    """Read a share from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, as 0.15 for 15 %, got {text!r}")
+    return share
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -287,7 +323,7 @@ def _add_retrace(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
 
 
 def _add_retry(parser: argparse.ArgumentParser) -> None:

@@ -316,7 +316,7 @@ def add_show(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser, *, out: bool = False) -> None:
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     if out:
         parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
 

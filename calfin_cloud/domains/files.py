@@ -116,7 +116,8 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
         table = gpd.read_file(path)
     except Exception as error:
         raise ValueError(
-            f"cannot read the domain file {path}: {error}; expected GeoJSON or another vector file"
+            f"cannot read the domain file {path}: {str(error).partition('; It might help')[0]}; expected GeoJSON or "
+            "another vector file, as `calfin domains` writes"
         ) from error
     domains = [_read_told(row, table.crs, path) for row in table.to_dict("records")]
     found = [d.name for d in domains]

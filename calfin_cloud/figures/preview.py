@@ -23,7 +23,7 @@ body { margin: 0 auto; max-width: 1120px; padding: 1.2rem; font: 15px/1.5 system
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; } p { margin: .2rem 0; }
 .soft { color: var(--soft); }
 .sheet { display: grid; grid-template-columns: minmax(0, 3fr) minmax(240px, 1fr); gap: 1.5rem; }
-svg { width: 100%; height: auto; border-radius: 8px; display: block; } li { margin: .3rem 0; }
+svg { width: 100%; height: auto; max-height: 80vh; border-radius: 8px; display: block; } li { margin: .3rem 0; }
 .doubt { background: #fff4e5; color: #7a3b00; border-radius: 6px; padding: .5rem .8rem; margin: .4rem 0; }
 .good { background: #e6f4ea; color: #14532d; border-radius: 6px; padding: .5rem .8rem; }
 .ramp { height: 10px; border-radius: 5px; } .ends { display: flex; justify-content: space-between; }
@@ -67,11 +67,13 @@ def preview_html(
 <h1>{html.escape(domain.name)}</h1>
 <p class="soft">{abs(lat):.3f}° {"S" if lat < 0 else "N"}, {abs(lon):.3f}° {"W" if lon < 0 else "E"} · {domain.crs} ·
 {columns} x {rows} pixels of {domain.resolution_m:g} m ({(right - left) / 1e3:.1f} x {(top - bottom) / 1e3:.1f} km)</p>
-<div class="sheet"><div>{_svg(domain, termini, land, window, picture)}</div>
+<div class="sheet"><div>{_svg(domain, termini, land, window, picture)}
+<p class="soft">Pink: the domain, to which every scene is cut. Coloured: known termini, by date. Up is up on the grid of
+{domain.crs}, not north.</p></div>
 <div><h2>Checks</h2>{told}<h2>Known termini</h2>{_termini_words(termini)}
 {f"<h2>Picture</h2><p>{html.escape(picture_words)}</p>" if picture else ""}
 <h2>Sources</h2><p class="soft">Termini: MEaSUREs (Joughin and others). Land: Natural Earth;
-Antarctica: Greene et al. (2022): coarse, for orientation only.</p></div></div></body></html>
+Antarctica: Greene et al. (2022). The coast is coarse: termini may seem to lie on land.</p></div></div></body></html>
 """
 
 

@@ -124,7 +124,7 @@ def _resolve(name_or_path: str) -> tuple[Path, str | None]:
     if not path.is_file() or path.suffix not in {".keras", ".h5"}:
         known = sorted(SHIPPED | ENCODERS)
         raise ValueError(
-            f"weights must be one of {known} or a .keras or .h5 file, got {name_or_path!r}: correct the name"
+            f"weights must be one of {known} or a .keras or .h5 file, got {name_or_path!r}: correct the name or path"
         )
     return path, None
 

@@ -46,11 +46,12 @@ const atlas = {
     const picture = (place) => data.embedded?.[place] ?? `pictures/${padded(data.number)}/${padded(place)}.avif`;
     data.pictures = Object.fromEntries(data.pictures.map((place) => [key(place), picture(place)]));
     data.positions.forEach((branch) => branch.points.forEach((point) => { point[0] = key(point[0]); }));
-    data.without.forEach((row) => { row[0] = data.scenes[row[0]]; });
+    data.without.forEach((row) => { row[0] = data.scenes[row[0]]; row[2] = atlas.satellite(row[2]); });
     data.fronts.forEach((front, i) => {
       front.index = i;
       front.key = key(front.scene);
       front.scene = data.scenes[front.scene];
+      front.platform = atlas.satellite(front.platform);
       front.day = atlas.day(front.date);
       front.line = atlas.points(front.line);
     });
@@ -97,6 +98,8 @@ const atlas = {
     const text = size >= 995 ? `${(size / 1e3).toFixed(size >= 9950 ? 1 : 2)} km` : `${Math.round(size)} m`;
     return (metres < 0 && text !== "0 m" ? "−" : sign && text !== "0 m" ? "+" : "") + text;
   };
+  // Catalogues write landsat-8, SENTINEL-1A, sentinel-2a: shown alike.
+  atlas.satellite = (text) => text.replace(/^landsat-(\d)$/i, "Landsat $1").replace(/^sentinel-(\d.)$/i, (_, name) => `Sentinel-${name.toUpperCase()}`);
   atlas.count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
   atlas.inSpan = (front) => front.day >= atlas.state.from && front.day <= atlas.state.to;
   atlas.css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

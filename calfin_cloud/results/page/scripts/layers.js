@@ -29,10 +29,10 @@
   const choices = [
     { name: "Fronts", layers: [fronts, chosen], sign: "front" },
     { name: "Picture of the date", layers: [picture], sign: "picture" },
-    { name: "Rejected candidates", layers: [candidates], sign: "candidate", off: true },
-    { name: "References", layers: [references], sign: "reference" },
-    { name: "Boxes of the domains", layers: [boxes], sign: "box" },
-    { name: "Graticule", layers: [atlas.map.graticule], sign: "grid" },
+    { name: "Rejected lines", layers: [candidates], sign: "candidate", off: true },
+    { name: "Reference fronts", layers: [references], sign: "reference" },
+    { name: "Outlines of the domains", layers: [boxes], sign: "box" },
+    { name: "Longitude and latitude", layers: [atlas.map.graticule], sign: "grid" },
   ];
 
   function addChoice({ name, layers, sign, off, note, change }) {
@@ -68,7 +68,7 @@
   atlas.addLayerChoice = addChoice;
   choices.forEach(addChoice);
   if (ONLINE[atlas.received.about.crs]) {
-    addChoice({ name: "Online background", sign: "net", off: true, note: "MODIS by NASA GIBS; asks the network", change: showOnline });
+    addChoice({ name: "Online background", sign: "net", off: true, note: "MODIS by NASA GIBS; loaded from the internet", change: showOnline });
   }
 
   const button = atlas.get("layersButton"), card = atlas.get("layers");

@@ -5,18 +5,19 @@
   const { get, element } = atlas;
   const about = atlas.received.about;
   const SHEET_STEP = 40;
+  const FLAGS = { 0: "drawn by a person", 3: "drawn by a person, Landsat 7 with stripes", 10: "automatic", 13: "automatic, Landsat 7 with stripes" };
   const TABS = ["front", "scenes", "sea", "without"];
   let nShown = SHEET_STEP;
 
   atlas.showNumbers = (glacier) => {
     get("name").textContent = atlas.titleOf(glacier);
     get("names").textContent = `${atlas.numberOf(glacier)}${glacier.resolution} m pixels · ${about.crs}`;
-    const rate = glacier.rate == null ? "–" : `${glacier.rate < 0 ? "−" : "+"}${Math.abs(Math.round(glacier.rate))}`;
+    const rate = glacier.rate == null ? "–" : `${glacier.rate < 0 ? "−" : "+"}${Math.abs(Math.round(glacier.rate))} m/yr`;
     const facts = [
       [`${glacier.fronts.toLocaleString("en")}`, `${glacier.fronts === 1 ? "front" : "fronts"} in ${atlas.count(glacier.scenes, "scene")}`],
       [glacier.first ? `${glacier.first.slice(0, 4)}–${glacier.last.slice(0, 4)}` : "–", `${atlas.count(glacier.years.length, "year")} with a front`],
       [atlas.length(glacier.change, { sign: true }), "change, first to last year"],
-      [rate, `m a year${glacier.rate_sigma == null ? "" : ` ± ${Math.round(2 * glacier.rate_sigma)}`}`],
+      [rate, `rate${glacier.rate_sigma == null ? "" : ` ± ${Math.round(2 * glacier.rate_sigma)} m/yr (95 %)`}`],
     ];
     get("numbers").replaceChildren(...facts.map(([value, words]) => {
       const box = element("div");
@@ -36,12 +37,12 @@
     get("factTitle").style.setProperty("--dot", atlas.colourOf(front.day));
     const position = atlas.measuredOf(front);
     const rows = [["Satellite", `${front.platform}, ${front.time} UTC`], ["Scene", front.scene]];
-    if (position) rows.push(["Advance since the start", `${atlas.length(position[2], { sign: true })}${position[3] ? ` ± ${Math.round(2 * position[3])} m` : ""}`]);
+    if (position) rows.push(["Advance since the start", `${atlas.length(position[2], { sign: true })}${position[3] ? ` ± ${Math.round(2 * position[3])} m (95 %)` : ""}`]);
     rows.push(["Length", atlas.length(front.length_m)]);
-    if (front.sigma_m != null) rows.push(["Uncertainty", `${Math.round(front.sigma_m)} m (68 % of cases)`]);
-    if (front.score != null) rows.push(["Score", `${front.score.toFixed(2)}${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
+    if (front.sigma_m != null) rows.push(["Uncertainty", `± ${Math.round(front.sigma_m)} m (68 %)`]);
+    if (front.score != null) rows.push(["Score, 0 to 1", `${front.score.toFixed(2)}${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
     rows.push(...atlas.seaDoubt(front));
-    rows.push(["Quality flag", front.quality_flag], ["Verdict", atlas.verdictOf(front) || "none yet"]);
+    rows.push(["Quality flag", FLAGS[front.quality_flag] ? `${front.quality_flag}: ${FLAGS[front.quality_flag]}` : front.quality_flag], ["Verdict", atlas.verdictOf(front) || "none yet"]);
     get("factTable").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", name), element("dd", String(value ?? "–"))]));
     get("doubt").hidden = !front.flags;
     get("doubt").textContent = front.flags ? `Doubtful: ${front.flags}: ${front.flag_details}` : "";
@@ -77,7 +78,7 @@
     const { without } = atlas.state.data;
     const counts = d3.rollups(without, (rows) => rows.length, (row) => about.reasons[row[4]] ?? row[4]).sort((a, b) => b[1] - a[1]);
     get("reasons").replaceChildren(...(counts.length ? counts.map(([words, n]) => { const li = element("li"); li.append(element("b", String(n)), ` ${words}`); return li; }) : [element("li", "Every scene has a front.", { class: "empty" })]));
-    atlas.fillTable(get("without"), without.map(([scene, date, platform, state, reason, detail]) => [date, platform, `${state === "failed" ? "failed: " : ""}${about.reasons[reason] ?? reason}${detail ? ` (${detail})` : ""}`, scene]), without.length ? ["Date", "Satellite", "Why", "Scene"] : null);
+    atlas.fillTable(get("without"), without.map(([scene, date, platform, state, reason, detail]) => [`${date}\n${platform}`, `${state === "failed" ? "failed: " : ""}${about.reasons[reason] ?? reason}${detail ? ` (${detail})` : ""}`, scene]), without.length ? ["Date, satellite", "Why", "Scene"] : null);
   }
 
   function showTab(name, { focus = false } = {}) {
@@ -126,7 +127,7 @@
   // Dialog
 
   atlas.fillTable(get("provenance"), about.provenance);
-  const WORDS = { "fronts.geojson": "all fronts as lines, longitude and latitude (RFC 7946)", "scenes.csv": "a row a scene and front, with reasons", "positions.csv": "position of each front", "rates.csv": "rate of each glacier", "yearly.csv": "mean position of each year", "seasonal.csv": "mean year", "flags.csv": "doubtful fronts", "features.csv": "icebergs, melange and plumes, a row a scene", "icebergs.geojson": "outlines of icebergs", "melange.geojson": "ice before the front", "plumes.geojson": "turbid plumes" };
+  const WORDS = { "fronts.geojson": "all fronts as lines, longitude and latitude (RFC 7946)", "scenes.csv": "every scene and its fronts, or why it has none", "positions.csv": "position of each front", "rates.csv": "rate of each glacier", "yearly.csv": "mean position of each year", "seasonal.csv": "mean year: position by month", "flags.csv": "doubtful fronts", "features.csv": "icebergs, mélange and plumes of each scene", "icebergs.geojson": "outlines of icebergs", "melange.geojson": "mélange: ice packed before the front", "plumes.geojson": "outlines of plumes of turbid water" };
   get("downloads").append(...about.downloads.map((name) => {
     const item = element("li");
     item.append(element("a", name, { href: name, download: name }), ` ${WORDS[name] ?? ""}`);

@@ -10,7 +10,7 @@
     melange: { head: "Ice reaches from the front (km)", of: (row) => row.extent_m / 1e3 },
     plumes: { head: "Area of the plume (km²)", of: (row) => row.area_m2 / 1e6 },
   };
-  const WIDTH = 330, HEIGHT = 104, EDGE = { left: 40, right: 22, top: 22, bottom: 20 };
+  const WIDTH = 330, HEIGHT = 110, EDGE = { left: 40, right: 22, top: 22, bottom: 24 };
   const layers = {};
   const km2 = (m2) => `${(m2 / 1e6).toFixed(m2 < 1e6 ? 3 : 2)} km²`;
 
@@ -58,7 +58,7 @@
   function showFacts(front) {
     const names = Object.keys(atlas.state.data.features);
     get("seaFacts").replaceChildren(...names.flatMap((name) => [element("dt", NAMES[name]), element("dd", words(name, rowOf(name, front.key)))]));
-    get("seaNote").textContent = `On ${front.date}; nothing here is validated on real scenes.`;
+    get("seaNote").textContent = `On ${front.date}. These measurements were tested on synthetic scenes only.`;
   }
 
   function chart(name) {
@@ -75,8 +75,8 @@
     const x = d3.scaleLinear([first, Math.max(last, first + 1)], [EDGE.left, WIDTH - EDGE.right]);
     const y = d3.scaleLinear([0, d3.max(rows, of) || 1], [HEIGHT - EDGE.bottom, EDGE.top]).nice(3);
     const axis = svg.append("g").attr("class", "axis");
-    axis.append("g").attr("transform", `translate(0,${HEIGHT - EDGE.bottom})`).call(d3.axisBottom(x).tickValues([first, last]).tickFormat((d) => atlas.date(d).slice(0, 4)).tickSize(0).tickPadding(6));
-    axis.append("g").attr("transform", `translate(${EDGE.left},0)`).call(d3.axisLeft(y).ticks(3).tickSize(-(WIDTH - EDGE.left - EDGE.right)));
+    axis.append("g").attr("transform", `translate(0,${HEIGHT - EDGE.bottom})`).call(d3.axisBottom(x).tickValues([first, last]).tickFormat((d) => atlas.date(d).slice(0, 4)).tickSize(0).tickPadding(10));
+    axis.append("g").attr("transform", `translate(${EDGE.left},0)`).call(d3.axisLeft(y).ticks(3).tickSize(-(WIDTH - EDGE.left - EDGE.right)).tickPadding(8));
     svg.append("g").selectAll("circle").data(rows).join("circle").attr("cx", (r) => x(r.day)).attr("cy", (r) => y(of(r))).attr("r", 3.4)
       .attr("fill", COLOURS[name]).attr("stroke", "rgba(0,0,0,.6)").style("cursor", "pointer")
       .on("pointermove", (event, r) => atlas.showTip(event.clientX, event.clientY, [r.date, words(name, r)])).on("pointerleave", atlas.hideTip)

@@ -13,8 +13,8 @@
     svg.attr("viewBox", `0 0 ${width} ${height}`).selectAll("*").remove();
     svg.append("text").attr("class", "head").attr("x", EDGE.left).attr("y", 13).text("Mean year (m)");
     if (!months.length) {
-      svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 + 8).attr("text-anchor", "middle").text("too few fronts a year");
-      atlas.get("seasonalText").textContent = "No mean year: too few fronts a year.";
+      svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 + 8).attr("text-anchor", "middle").text("too few fronts in a year");
+      atlas.get("seasonalText").textContent = "No mean year: too few fronts in a year.";
       return;
     }
     const x = d3.scaleBand(d3.range(1, 13), [EDGE.left, width - EDGE.right]).padding(0.25);

@@ -97,7 +97,7 @@
 
   function describeRow({ row, layer }) {
     if (layer === atlas.layers.references) return [`Reference, ${row[0]}`, row[1]].filter(Boolean);
-    return [`Rejected candidate, ${row[1]}`, about.reasons[row[2]] ?? row[2], row[4]].filter(Boolean);
+    return [`Rejected line, ${row[1]}`, about.reasons[row[2]] ?? row[2], row[4]].filter(Boolean);
   }
 
   map.on("pointermove", pointer);

@@ -4,6 +4,7 @@
 (() => {
   const EDGE = { left: 56, right: 16, top: 12, bottom: 22 };
   const BRANCHES = ["var(--series)", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+  const WORDS = { box: "mean over a box", center: "on the centreline" };
   const svg = d3.select("#series");
   const from = atlas.get("from"), to = atlas.get("to");
   const PLAY_MS = 9000, QUICKEST_MS = 60, SLOWEST_MS = 700; // for all dates; for one
@@ -32,8 +33,8 @@
     const axis = svg.append("g").attr("class", "axis");
     axis.append("g").attr("transform", `translate(0,${height - EDGE.bottom})`).call(d3.axisBottom(time).ticks(Math.max(2, width / 110)).tickSizeOuter(0));
     if (all.length) {
-      axis.append("g").attr("transform", `translate(${EDGE.left},0)`).call(d3.axisLeft(y).ticks(4).tickSize(-(width - EDGE.left - EDGE.right)));
-      axis.append("text").attr("class", "title").attr("x", -(EDGE.top + height - EDGE.bottom) / 2).attr("y", 13).attr("transform", "rotate(-90)").attr("text-anchor", "middle").text("advance (km)");
+      axis.append("g").attr("transform", `translate(${EDGE.left},0)`).call(d3.axisLeft(y).ticks(4).tickSize(-(width - EDGE.left - EDGE.right)).tickPadding(9));
+      axis.append("text").attr("class", "title").attr("x", -(EDGE.top + height - EDGE.bottom) / 2).attr("y", 11).attr("transform", "rotate(-90)").attr("text-anchor", "middle").text("advance (km)");
     } else {
       svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 - 14).attr("text-anchor", "middle").text("No position could be measured: the series needs ice polygons or a centreline");
     }
@@ -113,8 +114,8 @@
     atlas.get("seriesText").textContent = `Position of the front from ${glacier.first} to ${glacier.last}: ${glacier.change == null ? "change unknown" : `${atlas.length(glacier.change, { sign: true })} in all`}${rate}. Band: 95 % of cases.`;
     const flagged = atlas.state.data.fronts.some((f) => f.flags);
     const lacking = points().length && chart.some((d) => !d.p);
-    const others = atlas.state.data.positions.slice(1).map((b) => b.branch).join(", ");
-    atlas.get("key").textContent = [points().length && "band ± 2 σ", others && `dashed: ${others}`, flagged && "ringed: doubtful", lacking && "hollow: no position"].filter(Boolean).join(" · ");
+    const [first, ...others] = atlas.state.data.positions.map((b) => WORDS[b.branch] ?? b.branch);
+    atlas.get("key").textContent = [points().length && `line: ${first}, band: 95 % of cases`, others.length && `dashed: ${others.join(", ")}`, flagged && "ringed: doubtful", lacking && "hollow: no position"].filter(Boolean).join(" · ");
   }
 
   // Slider
