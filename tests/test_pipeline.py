@@ -21,10 +21,10 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from storing import WAIT_S
 
 from calfin_cloud.clusters import connect, local
-from calfin_cloud.domains import Domain, box_grid, read_domains
+from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
 from calfin_cloud.fronts import DEFAULT
-from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts
-from calfin_cloud.pipeline.settings import settings_from
+from calfin_cloud.pipeline import map_fronts, recompute_changed, retrace_fronts
+from calfin_cloud.pipeline.settings import VARIANTS, settings_from
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import STATES
@@ -37,19 +37,25 @@ DASKS_OWN = {"array", "from-value", "zeros_like", "finalize-hlgfinalizecompute"}
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 5
+ONCE = VARIANTS["once"]
+"""Each picture is shown to the network once, at a third of the price; the way of a scene is the same."""
 
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory) -> Path:
-    """Folder of a painted glacier with five scenes."""
+    """Folder of a painted glacier with five scenes on a coarse grid."""
     folder = tmp_path_factory.mktemp("painted")
     write_sample(folder, scenes=N_SCENES, seed=3)
+    (domain,) = read_domains(folder / "domains.geojson")
+    grid = box_grid(domain.grid.boundingbox.bbox, domain.crs, 60.0)
+    write_domains([replace(domain, grid=grid)], folder / "domains.geojson")
     return folder
 
 
-def run(painted: Path, store: Path, *, batch_size=2, **more):
+def run(painted: Path, store: Path, *, batch_size=2, settings=ONCE, **more):
     find = partial(search_scenes, painted / "catalog.json", period="1984/2030")
-    return map_fronts(read_domains(painted / "domains.geojson"), find, str(store), batch_size=batch_size, **more)
+    domains = read_domains(painted / "domains.geojson")
+    return map_fronts(domains, find, str(store), batch_size=batch_size, settings=settings, **more)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +141,7 @@ def test_a_killed_run_resumes_to_the_same_store_byte_for_byte(painted, undisturb
     store = tmp_path / "store"
     command = [sys.executable, "-m", "calfin_cloud.cli", "map", "--catalog", str(painted / "catalog.json")]
     command += ["--domains", str(painted / "domains.geojson"), "--period", "1984/2030"]
-    command += ["--store", str(store), "--cluster", "none", "--batch-size", "2"]
+    command += ["--store", str(store), "--cluster", "none", "--batch-size", "2", "--variant", "once"]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + WAIT_S
     while not list(store.glob("fronts/*.parquet")):
@@ -161,7 +167,8 @@ def test_a_scene_that_cannot_be_read_fails_alone_and_the_command_says_so(painted
     from calfin_cloud.cli import main  # noqa: PLC0415 - it sets TensorFlow's log level
 
     call = ["map", "--catalog", str(broken / "catalog.json"), "--domains", str(broken / "domains.geojson")]
-    assert main([*call, "--period", "1984/2030", "--store", str(tmp_path / "store"), "--cluster", "none"]) == 1
+    call += ["--period", "1984/2030", "--store", str(tmp_path / "store"), "--cluster", "none", "--variant", "once"]
+    assert main(call) == 1
     assert "1 failed" in capfd.readouterr().out
     fronts = read_fronts(str(tmp_path / "store"))
     (failed,) = fronts[fronts["state"] == "failed"].itertuples()
@@ -188,7 +195,7 @@ def test_domains_of_two_crs_are_not_mixed_in_a_store(tmp_path):
 
 def test_a_store_of_another_network_or_setting_is_refused(painted, undisturbed):
     with pytest.raises(ValueError, match="made differently"):
-        run(painted, undisturbed, settings=MapSettings(max_cloud=0.5))
+        run(painted, undisturbed, settings=replace(ONCE, max_cloud=0.5))
 
 
 def workers_that_ran(client) -> dict[str, set[str]]:
@@ -241,7 +248,7 @@ def test_retracing_with_other_settings_keeps_every_scene_(painted, undisturbed, 
     stubborn = replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=1.1))
     domains = read_domains(painted / "domains.geojson")
     with connect("local", n_workers=1) as client:
-        counts = retrace_fronts(str(store), domains, settings=MapSettings(trace=stubborn), client=client)
+        counts = retrace_fronts(str(store), domains, settings=replace(ONCE, trace=stubborn), client=client)
     assert counts["no_front"] == N_SCENES
     fronts = read_fronts(str(store))
     assert len(fronts.drop_duplicates("key")) == N_SCENES
@@ -304,7 +311,7 @@ def test_a_scene_whose_item_has_changed_is_mapped_again_and_no_other(painted, un
 
 
 def test_settings_come_back_from_a_store_as_they_were_saved(undisturbed):
-    assert settings_from(read_store(str(undisturbed))["settings"]) == MapSettings()
+    assert settings_from(read_store(str(undisturbed))["settings"]) == ONCE
     with pytest.raises(ValueError, match="other settings than this version knows"):
         settings_from({"network": "calfin-small"})
 
@@ -315,7 +322,7 @@ def test_a_domain_with_another_boundary_is_refused_until_the_store_is_retraced(p
     (domain,) = read_domains(painted / "domains.geojson")
     moved = replace(domain, fjord_boundary=domain.polygon.buffer(-100))
     with pytest.raises(ValueError, match="another boundary"):
-        map_fronts([moved], lambda _: [fresh_item(painted, domain)], str(store))
+        map_fronts([moved], lambda _: [fresh_item(painted, domain)], str(store), settings=ONCE)
     retrace_fronts(str(store), [moved])
     assert read_store_domains(str(store)) == [moved]
     fronts = read_fronts(str(store))

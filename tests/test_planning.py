@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import fsspec
 import numpy as np
 import pytest
+from faults.world import paint_world
 from hypothesis import given
 from hypothesis import strategies as st
 from servers.files import serve_folder
@@ -20,28 +21,25 @@ from storing import DOMAIN, LINE, NOON, new_store, write
 from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.clusters import connect
-from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
+from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.imagery import stack_scenes
-from calfin_cloud.pipeline import MapSettings, Prices, map_fronts, plan_run, planning, probing
+from calfin_cloud.pipeline import Prices, map_fronts, plan_run, planning, probing
 from calfin_cloud.pipeline.planning import _list_scenes, _relative_error, _spread, _work_seconds
 from calfin_cloud.pipeline.probing import Mapped, NetworkStatistics, Probe, Slots, start_counting, stop_counting
-from calfin_cloud.sample import write_sample
+from calfin_cloud.pipeline.settings import VARIANTS
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.storage import read_fronts
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 6
+ONCE = VARIANTS["once"]
+"""Each picture is shown to the network once, at a third of the price."""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A painted glacier of six scenes, one of them cloudy, on a coarse grid, behind a web server."""
-    folder = tmp_path_factory.mktemp("painted")
-    write_sample(folder, scenes=N_SCENES, seed=3)
-    (domain,) = read_domains(folder / "domains.geojson")
-    coarse = replace(domain, grid=box_grid(domain.grid.boundingbox.bbox, domain.crs, 60.0))
-    write_domains([coarse], folder / "domains.geojson")
-    with serve_folder(folder) as server:
+    with serve_folder(paint_world(tmp_path_factory.mktemp("painted"), N_SCENES, seed=3)) as server:
         yield server
 
 
@@ -81,7 +79,7 @@ def test_what_gdal_counts_is_what_the_server_sent(site, domains, find):
 
 def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_path):
     store = str(tmp_path / "store")
-    told = plan_run(domains, find, store=store, sample=2)
+    told = plan_run(domains, find, store=store, sample=2, settings=ONCE)
     assert not Path(store).exists()
     assert (told.found, told.known, told.to_do) == (N_SCENES, 0, N_SCENES)
     assert sum(row["found"] for row in told.scenes) == N_SCENES
@@ -89,7 +87,7 @@ def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_pa
     assert told.tasks == 0
     site.requests.clear()
     site.n_bytes.clear()
-    map_fronts(domains, find, store)  # how long it takes beside the plan: tests/benchmarks/plan_and_run.py
+    map_fronts(domains, find, store, settings=ONCE)
     assert told.range_s[0] < told.total_s < told.range_s[1]
     # All scenes were read by the probe; how many ranges GDAL asks for at a time differs a little.
     assert told.requests == pytest.approx(of_scenes(site.requests), rel=0.1)
@@ -100,7 +98,7 @@ def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_pa
     states = read_fronts(store).drop_duplicates("key")["reason"].value_counts()
     assert told.outcomes["cloudy"] == states["cloudy"]
     # What is in the store is known, and then there is nothing to do.
-    again = plan_run(domains, find, store=store, sample=2)
+    again = plan_run(domains, find, store=store, sample=2, settings=ONCE)
     assert (again.known, again.to_do, again.work_s, again.bytes_read) == (N_SCENES, 0, 0, 0)
 
 
@@ -110,10 +108,10 @@ def test_a_plan_of_a_cluster_counts_its_tasks_and_workers(site, domains, find, t
         return find(domain)[:4]
 
     with connect("local", n_workers=2) as client:
-        told = plan_run(domains, some, client=client, sample=2, batch_size=3)
+        told = plan_run(domains, some, client=client, sample=2, batch_size=3, settings=ONCE)
         assert told.slots == {"network": 2, "others": 2, "all": 2, "gpu": 0, "on_one_host": 2}
         before = sum(client.run_on_scheduler(n_finished).values())
-        map_fronts(domains, some, str(tmp_path / "store"), client=client, batch_size=3)
+        map_fronts(domains, some, str(tmp_path / "store"), client=client, batch_size=3, settings=ONCE)
         n_tasks = sum(client.run_on_scheduler(n_finished).values()) - before
     assert told.tasks == pytest.approx(n_tasks, rel=0.15)
     assert told.bytes_read > 0
@@ -127,14 +125,14 @@ def n_finished(dask_scheduler) -> dict[str, int]:
 def test_a_probe_beside_a_store_in_a_bucket_is_deleted_again(s3, site, domains, find):
     client = s3.client()
     client.create_bucket(Bucket="planned")
-    told = plan_run(domains, lambda domain: find(domain)[:2], store="s3://planned/store", sample=2)
+    told = plan_run(domains, lambda domain: find(domain)[:2], store="s3://planned/store", sample=2, settings=ONCE)
     assert told.files_written > 0
     assert "Contents" not in client.list_objects_v2(Bucket="planned")
 
 
 def test_a_probe_leaves_no_temporary_folder(domains, find, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    plan_run(domains, lambda domain: find(domain)[:2], sample=2)
+    plan_run(domains, lambda domain: find(domain)[:2], sample=2, settings=ONCE)
     assert not list(tmp_path.iterdir())
 
 
@@ -145,13 +143,13 @@ def test_scenes_that_cannot_be_read_are_told_beforehand(site, domains, find, cap
             asset.href = asset.href.replace(".tif", "_gone.tif")
         return [first, *others]
 
-    told = plan_run(domains, with_broken, sample=2)
+    told = plan_run(domains, with_broken, sample=2, settings=ONCE)
     assert told.outcomes["unreadable"] == 1
 
 
 def test_the_command_tells_a_plan_in_words_and_as_json(site, capsys):
     words = ["plan", "--catalog", f"{site.url}/catalog.json", "--domains", str(site.folder / "domains.geojson")]
-    words += ["--period", "1984/2030", "--cluster", "none", "--sample", "2"]
+    words += ["--period", "1984/2030", "--cluster", "none", "--sample", "2", "--variant", "once"]
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["to_do"] == N_SCENES
@@ -304,7 +302,7 @@ def test_a_probe_of_one_scene_is_refused(domains):
 
 def test_a_rehearsal_takes_the_network_and_the_tracing_to_their_end(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert probing.rehearse(MapSettings()) > 0
+    assert probing.rehearse(ONCE) > 0
     assert not list(tmp_path.iterdir())
 
 

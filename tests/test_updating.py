@@ -13,35 +13,32 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from faults.world import paint_world
 from storing import WAIT_S, change_chunks, chunks_in, contents, new_store
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
-from calfin_cloud.domains import box_grid, read_domains, write_domains
+from calfin_cloud.domains import box_grid, read_domains
 from calfin_cloud.fronts import DEFAULT, calibration_beside
-from calfin_cloud.network import InferenceSettings, network_id, weights_path
-from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
-from calfin_cloud.sample import write_sample
+from calfin_cloud.network import network_id, weights_path
+from calfin_cloud.pipeline import map_fronts, recompute_changed, retrace_fronts, retry_failed
+from calfin_cloud.pipeline.settings import VARIANTS
 from calfin_cloud.scenes import search_scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 5
-OTHER_MODEL = MapSettings(inference=InferenceSettings(transposed=False))
-OTHER_TRACE = MapSettings(trace=replace(DEFAULT, vertex=replace(DEFAULT.vertex, smooth_px=15.0)))
-NO_FRONTS = MapSettings(trace=replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=0.999)))
-ONLY_CLEAR = MapSettings(max_cloud=-1.0)
+ONCE = VARIANTS["once"]
+"""Each picture is shown to the network once, at a third of the price."""
+OTHER_MODEL = replace(ONCE, inference=replace(ONCE.inference, transposed=True))
+OTHER_TRACE = replace(ONCE, trace=replace(DEFAULT, vertex=replace(DEFAULT.vertex, smooth_px=15.0)))
+NO_FRONTS = replace(ONCE, trace=replace(DEFAULT, candidate=replace(DEFAULT.candidate, min_confidence=0.999)))
+ONLY_CLEAR = replace(ONCE, max_cloud=-1.0)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Folder of a painted glacier with five scenes on a coarse grid, so that a scene takes a third of a second."""
-    folder = tmp_path_factory.mktemp("painted")
-    write_sample(folder, scenes=N_SCENES, seed=3)
-    (domain,) = read_domains(folder / "domains.geojson")
-    write_domains(
-        [replace(domain, grid=box_grid(domain.grid.boundingbox.bbox, 3413, 60.0))], folder / "domains.geojson"
-    )
-    return folder
+    return paint_world(tmp_path_factory.mktemp("painted"), N_SCENES, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +51,8 @@ def find(world):
     return partial(search_scenes, world / "catalog.json", period="1984/2030")
 
 
-def mapped(find, domains, store, **more):
-    map_fronts(domains, find, str(store), batch_size=2, **more)
+def mapped(find, domains, store, *, settings=ONCE, **more):
+    map_fronts(domains, find, str(store), batch_size=2, settings=settings, **more)
     return str(store)
 
 
@@ -143,7 +140,7 @@ def test_other_settings_of_the_tracing_ask_no_network(find, domains, store, undi
 
 def test_another_calibration_is_told_and_states_half_widths_without_the_network(find, domains, tmp_path):
     weights = shutil.copy(weights_path("calfin-small-2"), tmp_path / "own.weights.h5")
-    settings = MapSettings(network=str(weights))
+    settings = replace(ONCE, network=str(weights))
     store = mapped(find, domains, tmp_path / "store", settings=settings)
     uncalibrated = storage.read_fronts(store).query("state == 'front'")
     made = json.loads(calibration_beside(weights_path("calfin-efficient")).read_text())
@@ -191,11 +188,11 @@ def test_a_changed_item_is_counted_by_a_run_and_mapped_by_the_next_with_recomput
     for asset in items[1].assets.values():
         asset.extra_fields["file:checksum"] = "1220aa"
     items[2].links = []
-    counts = map_fronts(domains, lambda _: items, store)
+    counts = map_fronts(domains, lambda _: items, store, settings=ONCE)
     assert (counts["known"], counts["changed"]) == (N_SCENES, 1)
     assert sum(recompute_changed(store, domains, lambda _: items).values()) == 1
     assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))  # the pixels are the same
-    assert "changed" not in map_fronts(domains, lambda _: items, store)
+    assert "changed" not in map_fronts(domains, lambda _: items, store, settings=ONCE)
 
 
 def test_scenes_that_no_longer_reach_the_network_lose_their_masks(find, domains, store):
@@ -235,7 +232,7 @@ def test_a_damaged_mask_fails_its_scene_and_a_retry_heals_it(store, undisturbed)
 
 
 def test_a_retrace_of_a_store_made_with_a_variant_keeps_its_settings(find, domains, tmp_path):
-    variant = MapSettings(trace=replace(DEFAULT, line=replace(DEFAULT.line, edge_threshold=0.6)))
+    variant = replace(ONCE, trace=replace(DEFAULT, line=replace(DEFAULT.line, edge_threshold=0.6)))
     store = mapped(find, domains, tmp_path / "store", settings=variant)
     before = contents(store)
     assert sum(retrace_fronts(store).values()) == 0
@@ -327,7 +324,7 @@ def test_a_recompute_of_no_store_does_nothing(find, domains, tmp_path):
 def test_a_run_prints_the_scenes_that_it_has_written_and_no_others(world, tmp_path, capsys):
     store = str(tmp_path / "store")
     call = ["map", "--catalog", str(world / "catalog.json"), "--domains", str(world / "domains.geojson")]
-    call += ["--period", "1984/2030", "--store", store, "--cluster", "none", "--batch-size", "2"]
+    call += ["--period", "1984/2030", "--store", store, "--cluster", "none", "--batch-size", "2", "--variant", "once"]
     assert main(call) == 0
     first = capsys.readouterr().out
     scenes = storage.read_fronts(store)["scene_id"].unique()
@@ -386,7 +383,7 @@ def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world
     store = new_store(kind, request)
     words = [sys.executable, "-m", "calfin_cloud.cli", "map", "--catalog", str(world / "catalog.json")]
     words += ["--domains", str(world / "domains.geojson"), "--period", "1984/2030", "--batch-size", "2"]
-    words += ["--store", store, "--cluster", "none"]
+    words += ["--store", store, "--cluster", "none", "--variant", "once"]
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + WAIT_S
     while storage.lease_holder(store) is None:

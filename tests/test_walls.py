@@ -98,6 +98,7 @@ def test_a_front_of_one_vertex_has_nothing_beside_it():
     assert not beside_fronts([np.array([[40.0, 64.0]])], (SIZE, SIZE)).any()
 
 
+@settings(max_examples=25)
 @given(st.lists(st.integers(30, 90), min_size=1, max_size=8), st.integers(10, 40))
 def test_the_fjord_of_mirrored_scenes_is_the_mirrored_fjord(rows, wall):
     dates = [scene(row + 0.3, wall=wall) for row in rows]
@@ -170,6 +171,7 @@ def test_the_fjord_of_one_date_contains_its_front(ends, bow, water):
     assert fjord[pixels].all()
 
 
+@settings(max_examples=25)
 @given(st.lists(st.integers(50, 78), min_size=1, max_size=10))
 def test_rock_that_never_changes_is_wall_wherever_the_front_goes(rows):
     scenes = [basin(front_row=row)[0] for row in rows]
