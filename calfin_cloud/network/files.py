@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 
@@ -79,9 +79,23 @@ def fingerprint(name_or_path: str | Path) -> tuple[int, int]:
 
 
 def verifier_of(name_or_path: str | Path) -> str | None:
-    """Name of the weights that must see the fronts of these in optical scenes too; None where none must."""
-    shipped = SHIPPED.get(str(name_or_path))
-    return shipped.verifier if shipped else None
+    """Name of the weights that must see the fronts of these in optical scenes too; None where none must.
+
+    Weights adapted from shipped ones keep their verifier: it is noted beside them.
+
+    Raises
+    ------
+    ValueError
+        The verifier noted does not come with the package.
+    """
+    if shipped := SHIPPED.get(str(name_or_path)):
+        return shipped.verifier
+    verifier = _beside(_resolve(str(name_or_path))[0]).get("verifier")
+    if verifier not in {None, *SHIPPED}:
+        raise ValueError(
+            f"the verifier of {name_or_path} must be one of {sorted(SHIPPED)}, got {verifier!r}: correct its note"
+        )
+    return verifier
 
 
 def network_id(name_or_path: str | Path) -> str:
@@ -97,12 +111,17 @@ def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
     Training notes them beside the weights, for both parts of a training that started from other weights.
     """
     path, _ = _resolve(str(name_or_path))
-    note = path.with_name(f"{_stem(path)}.json")
-    if note.is_file():
-        about = json.loads(note.read_text(encoding="utf-8"))
+    if about := _beside(path):
         return frozenset(about.get("training", {})) | frozenset(about.get("started_from", {}).get("training", {}))
     is_published = path.suffix == ".h5" and noted(path).architecture == PUBLISHED_UNET
     return PUBLISHED_GLACIERS if is_published else None
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """Read what training noted beside weights; nothing where nobody has."""
+    note = path.with_name(f"{_stem(path)}.json")
+    about: dict[str, Any] = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    return about
 
 
 def _resolve(name_or_path: str) -> tuple[Path, str | None]:

@@ -6,6 +6,7 @@ from calfin_cloud.results.deprecated import write_store_report
 from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.exporting import FORMATS, export_store
 from calfin_cloud.results.figuring import paper_figures, write_figures
+from calfin_cloud.results.labelling import labelled_samples
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reconciling import reconcile_store
@@ -44,6 +45,7 @@ __all__ = [
     "feature_series",
     "features_of",
     "keep_flags",
+    "labelled_samples",
     "lineage_of",
     "measure_series",
     "open_store",
