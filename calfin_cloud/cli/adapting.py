@@ -38,7 +38,7 @@ def adapt(options: argparse.Namespace) -> int:
         tell(options, {"weights": None, "trial": trial}, *lines, "", refusal)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    name = options.name or (places[0] if len(places) == 1 else "adapted")
+    name = options.name or (places[0].replace(".", "-") if len(places) == 1 else "adapted")
     weights = adapting.adapt(samples, options.out / f"{name}.weights.h5", start=start, steps=steps)
     told = _calibrate(cases, weights)
     card = adapting.write_card(weights, samples, [*lines, "", told], start=start, command=_command(options))

@@ -42,7 +42,8 @@ LAST_LAYERS = {
 }
 """Beginnings of the names of the layers that are adapted, by architecture: those of the decoder."""
 
-STEPS, BATCH, RATE, ANCHOR = 100, 4, 5e-4, 1e-3
+STEPS, BATCH, RATE, ANCHOR = 60, 4, 2e-4, 1e-3
+"""Batches of a training and their patches, peak of the learning rate, strength of the pull back to the start."""
 
 LEAST_LABELS, N_FOLDS = 5, 3
 
@@ -79,6 +80,8 @@ def adapt(
     ValueError
         `start` is no `.weights.h5`, or `out` has another ending.
     """
+    if "." in Path(out).name.removesuffix(".weights.h5"):
+        raise ValueError(f"out must have no dot before .weights.h5, got {Path(out).name}: files beside it would mix")
     note = noted(weights_path(start))
     settings = TrainingSettings(
         architecture=note.architecture,
@@ -182,8 +185,8 @@ def trial_table(table: pd.DataFrame, compared: Mapping[str, float]) -> list[str]
         "|---|---|---|",
         *told,
         "",
-        f"Missed fronts counting as far as false ones: {compared['difference']:+.2f} px (95 % interval {low:+.2f} to {high:+.2f}), "
-        f"nearer in {compared['a_is_closer']:.0f} scenes.",
+        f"Missed fronts counting as far as false ones: {compared['difference']:+.2f} px (95 % interval {low:+.2f} to "
+        f"{high:+.2f}), nearer in {compared['a_is_closer']:.0f} scenes.",
     ]
 
 
