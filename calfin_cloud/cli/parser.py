@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import calfin_cloud
-from calfin_cloud.cli import domains, mapping, planning, results, training
+from calfin_cloud.cli import adapting, domains, mapping, planning, results, training
 from calfin_cloud.cli.searching import FEW_SCENES
 
 TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
@@ -491,6 +491,7 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "trace": (mapping.trace, _add_trace, "a.png b.tif --out fronts.geojson"),
     "train": (training.train, _add_train, "--data mohajerani2019 caffe256 --out weights --minutes 60"),
     "calibrate": (training.calibrate, _add_calibrate, "--data mohajerani2019 caffe256 --network my.weights.h5"),
+    "adapt": (adapting.adapt, adapting.add_adapt, "fronts --out adapted", "fronts --lines drawn.gpkg --out adapted"),
     "evaluate": (training.evaluate, _add_evaluate, "--data mohajerani2019 caffe256 --out scores"),
     "timeseries": (
         results.timeseries,

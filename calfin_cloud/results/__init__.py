@@ -9,6 +9,7 @@ from calfin_cloud.results.exporting import export_store
 from calfin_cloud.results.figuring import paper_figures, write_figures
 from calfin_cloud.results.fjords import derive_fjords
 from calfin_cloud.results.formats import FORMATS
+from calfin_cloud.results.labelling import labelled_samples
 from calfin_cloud.results.lineage import lineage_of
 from calfin_cloud.results.opening import Store, open_store
 from calfin_cloud.results.reconciling import reconcile_store
@@ -39,6 +40,7 @@ __all__ = [
     "feature_series",
     "features_of",
     "keep_flags",
+    "labelled_samples",
     "lineage_of",
     "measure_series",
     "open_store",

@@ -59,7 +59,7 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
         **{name: json_value(first[name]) for name in SHOWN},
         "fronts": [{n: json_value(row[n]) for n in (*SHOWN_FRONT, *SHOWN_LATER)} for _, row in found.iterrows()],
         **({"features": told} if (told := told_features(features_of(store), keys[0])) else {}),
-        "read": _read_from(_item_of(store, keys[0])),
+        "read": _read_from(stored_item(store, keys[0])),
         "made_by": {
             "model": first["model"],
             "engine": engine or "keras",
@@ -69,7 +69,8 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
     }
 
 
-def _item_of(store: str, key: str) -> dict[str, Any] | None:
+def stored_item(store: str, key: str) -> dict[str, Any] | None:
+    """Read the STAC item of a scene by its key, JSON values; None where the store has none."""
     for stored in read_batches(store):
         if key in stored.items:
             return read_items(store, stored).get(key)

@@ -1,5 +1,6 @@
 """Labelled samples go in, trained weights come out, with settings and learning curves; a stopped run resumes."""
 
+from calfin_cloud.training.adapting import adapt, check_labels, split_in_time
 from calfin_cloud.training.averaging import average_weights
 from calfin_cloud.training.batches import draw_sample, make_batch, prefetched_batches
 from calfin_cloud.training.calfin_augmentation import Frame, release_patch, squeeze
@@ -36,7 +37,9 @@ __all__ = [
     "Frame",
     "Prepared",
     "TrainingSettings",
+    "adapt",
     "average_weights",
+    "check_labels",
     "coarsen",
     "copy_weights",
     "cut_patch",
@@ -58,6 +61,7 @@ __all__ = [
     "shade",
     "slc_off_gaps",
     "soft_jaccard",
+    "split_in_time",
     "squeeze",
     "validate",
     "vary_grey",

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -46,7 +46,13 @@ ADAM_EPSILON = 1e-7
 """As in the original (calfin-method 5.4)."""
 
 
-def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) -> Path:
+def fit(
+    samples: Iterable[Sample],
+    out: Path | str,
+    settings: TrainingSettings,
+    *,
+    make_network: Callable[[TrainingSettings], keras.Model] | None = None,
+) -> Path:
     """Train a network on all glaciers but those left out, and write its weights to `out`.
 
     Beside `<name>.weights.h5` go `<name>.json` (settings), `<name>.csv` (curves) and, until the run is done,
@@ -61,6 +67,8 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
         Path of the weights, ending in `.weights.h5`.
     settings
         What makes the run again.
+    make_network
+        Makes the compiled network of the settings; `trainable_network` where not given.
 
     Returns
     -------
@@ -89,7 +97,8 @@ def fit(samples: Iterable[Sample], out: Path | str, settings: TrainingSettings) 
         left_out = sorted({sample.glacier for sample in validation})
         raise ValueError(f"no sample is left to train on: leave_out {left_out} names every glacier; leave out fewer")
     keras.utils.set_random_seed(settings.seed)
-    run = _Run(out, settings, [prepare(s) for s in training], [prepare(s) for s in validation])
+    network = (make_network or trainable_network)(settings)
+    run = _Run(out, settings, network, [prepare(s) for s in training], [prepare(s) for s in validation])
     run.train()
     return out
 
@@ -185,11 +194,16 @@ class _Run:
     """State of one training run: the network, the step, the time spent."""
 
     def __init__(
-        self, out: Path, settings: TrainingSettings, training: list[Prepared], validation: list[Prepared]
+        self,
+        out: Path,
+        settings: TrainingSettings,
+        network: keras.Model,
+        training: list[Prepared],
+        validation: list[Prepared],
     ) -> None:
         self.out, self.settings, self.training, self.validation = out, settings, training, validation
         self.name = out.name.removesuffix(".weights.h5")
-        self.network = trainable_network(settings)
+        self.network = network
         self.step, self.elapsed_s = 0, 0.0
         self.losses: list[float] = []
         self._restore()

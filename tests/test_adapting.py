@@ -1,0 +1,186 @@
+"""A few drawn fronts of a place become a network of that place, or a refusal that says why."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import geopandas as gpd
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from shapely.affinity import translate
+from shapely.geometry import mapping
+
+from calfin_cloud.cli import main
+from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN
+from calfin_cloud.metrics import line_distances
+from calfin_cloud.network import build_network, network_id, save_weights, training_glaciers, verifier_of
+from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
+from calfin_cloud.sample import write_sample
+from calfin_cloud.storage import read_fronts
+from calfin_cloud.training import TrainingSettings, adapt, painted_samples, split_in_time
+from calfin_cloud.training.adapting import anchored_network
+
+TIME = "2026-01-31T12:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapted")
+    write_sample(folder / "scenes", scenes=10)
+    where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024"]
+    catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
+    assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
+    return folder
+
+
+@pytest.fixture
+def store(mapped, tmp_path):
+    shutil.copytree(mapped / "store", tmp_path / "store")
+    return str(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def truth(mapped):
+    return mapped / "scenes" / "truth.parquet"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Weights that see no front anywhere, of a network that learns in seconds."""
+    keras.utils.set_random_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
+    network = build_network("unet", width=0.25)
+    network.get_layer("masks").bias.assign([-6.0, 0.0])
+    save_weights(network, path, width=0.25, verifier="calfin-small-2")
+    path.with_name("tiny.json").write_text(json.dumps({"training": {"Store": 1}}))
+    return str(path)
+
+
+def verdict(front, what, **more):
+    return {"key": front["key"], "front": int(front["front"]), "verdict": what, "author": "M", "time": TIME, **more}
+
+
+def test_scenes_whose_fronts_a_person_vouches_for_become_samples_of_the_stored_pictures(store):
+    fronts = read_fronts(store).query("state == 'front'")
+    accepted, redrawn, rejected = (row for _, row in fronts.iloc[:3].iterrows())
+    moved = translate(redrawn["geometry"], 300, 0)
+    verdicts = [
+        verdict(accepted, "accept"),
+        verdict(redrawn, "redraw", geometry=mapping(moved)),
+        verdict(rejected, "reject"),
+    ]
+    apply_verdicts(store, verdicts)
+    samples = labelled_samples(store)
+    assert {s.name for s in samples} == {accepted["key"], redrawn["key"]}
+    assert [s.datetime for s in samples] == sorted(s.datetime for s in samples)
+    sample = next(s for s in samples if s.name == redrawn["key"])
+    # Ice and ocean lie on either side of the line as drawn.
+    assert sample.glacier == redrawn["domain"]
+    assert sample.pixel_size_m == 30.0
+    assert {OCEAN, ICE} <= set(np.unique(sample.ice)) <= {OCEAN, ICE, UNKNOWN}
+    seen = ~np.isnan(sample.image)
+    assert seen.mean() > 0.7
+    assert sample.image[seen].min() >= 1
+    drawn = usable_fronts(store).set_index("key").loc[redrawn["key"], "geometry"]
+    assert line_distances(drawn, moved).max() < 1e-6
+    assert abs(sample.front.sum() * 30 - moved.length) < 0.35 * moved.length
+
+
+def test_drawn_lines_in_any_crs_find_their_scenes(store, truth, tmp_path):
+    lines = gpd.read_parquet(truth)
+    samples = labelled_samples(store, lines=truth)
+    assert len(samples) >= 8
+    lines.to_crs(4326).to_file(tmp_path / "lonlat.gpkg")
+    again = labelled_samples(store, lines=tmp_path / "lonlat.gpkg")
+    assert [s.name for s in again] == [s.name for s in samples]
+    assert np.mean([(a.front == b.front).mean() for a, b in zip(samples, again, strict=True)]) > 0.999
+    undated = lines.assign(scene_id="", datetime=lines["datetime"] + pd.Timedelta(days=2))
+    undated.to_file(tmp_path / "later.gpkg")
+    assert len(labelled_samples(store, lines=tmp_path / "later.gpkg", days=2)) >= len(samples)
+    with pytest.raises(ValueError, match="within 1 days of a scene: check its dates and its CRS"):
+        labelled_samples(store, lines=tmp_path / "later.gpkg", days=1)
+
+
+@pytest.mark.parametrize("kind", ["no verdict", "wrong CRS", "no CRS", "unknown domain", "no pictures"])
+def test_labels_that_cannot_be_are_refused_with_what_to_do(store, truth, tmp_path, kind):
+    lines, words, more = truth, "", {}
+    if kind == "no verdict":
+        lines, words = None, "no scene whose fronts were all accepted or redrawn"
+    elif kind == "wrong CRS":
+        lines = tmp_path / "there.gpkg"
+        gpd.read_parquet(truth).set_crs(3031, allow_override=True).to_file(lines)
+        words = "check its dates and its CRS"
+    elif kind == "no CRS":
+        lines = tmp_path / "bare.parquet"
+        gpd.read_parquet(truth).set_crs(None, allow_override=True).to_parquet(lines)
+        words = "has no CRS"
+    elif kind == "unknown domain":
+        more, words = {"domains": ["Nowhere"]}, r"no domain \['Nowhere'\]"
+    else:
+        for array in (tmp_path / "store" / "masks").glob("*/grey"):
+            shutil.rmtree(array)
+        words = "keeps no picture of the"
+    with pytest.raises(ValueError, match=words):
+        labelled_samples(store, lines=lines, **more)
+
+
+def test_too_few_fronts_are_refused_before_anything_is_trained(store, truth, tmp_path, capsys):
+    gpd.read_parquet(truth).iloc[:4].to_parquet(tmp_path / "four.parquet")
+    call = ["adapt", store, "--lines", str(tmp_path / "four.parquet"), "--out", str(tmp_path / "out")]
+    assert main(call) == 2
+    assert "at least 5 labelled scenes are needed, got" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_gets_no_better_on_held_out_scenes_is_not_written(store, truth, tiny, tmp_path, capsys):
+    gpd.read_parquet(truth).iloc[:7].to_parquet(tmp_path / "seven.parquet")
+    call = ["adapt", store, "--lines", str(tmp_path / "seven.parquet"), "--out", str(tmp_path / "out")]
+    assert main([*call, "--network", tiny, "--steps", "1", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["weights"] is None
+    assert told["trial"]["n_scenes"] >= 5
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_only_the_last_layers_learn_and_a_strong_anchor_holds_them(tiny):
+    batch = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype("float32"), np.ones((2, 224, 224, 5), "f4")
+    moved = {}
+    for strength in (0.0, 1e3):
+        settings = TrainingSettings(architecture="unet", width=0.25, start=tiny, steps=5, batch=2, learning_rate=1e-3)
+        network = anchored_network(settings, anchor=strength)
+        before = {w.path: np.array(w) for w in network.weights}
+        for _ in range(5):
+            network.train_on_batch(*batch)
+        apart = {path: float(np.abs(np.array(w) - before[path]).mean()) for path, w in _by_path(network).items()}
+        assert {path.split("/")[0] for path, by in apart.items() if by > 0} <= {
+            "up0_conv1",
+            "up0_conv2",
+            "features",
+            "masks",
+        }
+        moved[strength] = sum(apart.values())
+    assert 0 < moved[1e3] < moved[0.0] / 2
+
+
+def _by_path(network):
+    return {w.path: w for w in network.weights}
+
+
+def test_adapted_weights_say_where_they_are_from_and_keep_the_verifier(tiny, tmp_path):
+    samples = [replace(s, glacier="Here") for s in painted_samples(3, seed=1)]
+    weights = adapt(samples, tmp_path / "here.weights.h5", start=tiny, steps=1)
+    assert training_glaciers(weights) == {"Here", "Store"}
+    assert verifier_of(weights) == "calfin-small-2"
+    assert network_id(weights).endswith("+" + network_id("calfin-small-2"))
+    assert json.loads((tmp_path / "here.json").read_text())["adapted_from"] == network_id(tiny)
+
+
+def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
+    samples = list(painted_samples(8, seed=0))
+    parts = split_in_time(samples)
+    assert [s.name for _, held_out in parts for s in held_out] == [s.name for s in samples]
+    for learnt, held_out in parts:
+        assert len(learnt) + len(held_out) == 8
+        assert not {s.name for s in learnt} & {s.name for s in held_out}
