@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import geopandas as gpd
 import keras
@@ -13,14 +14,17 @@ from shapely.affinity import translate
 from shapely.geometry import mapping
 
 from calfin_cloud.cli import main
+from calfin_cloud.cli.adapting import keep_adapted
+from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN
-from calfin_cloud.metrics import line_distances
+from calfin_cloud.fronts import calibration_beside
+from calfin_cloud.metrics import compare_paired, line_distances
 from calfin_cloud.network import build_network, network_id, save_weights, training_glaciers, verifier_of
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
 from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts
 from calfin_cloud.training import TrainingSettings, adapt, painted_samples, split_in_time
-from calfin_cloud.training.adapting import anchored_network
+from calfin_cloud.training.adapting import anchored_network, is_better, trial_table
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -184,3 +188,38 @@ def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
     for learnt, held_out in parts:
         assert len(learnt) + len(held_out) == 8
         assert not {s.name for s in learnt} & {s.name for s in held_out}
+
+
+def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fronts(tiny, tmp_path):
+    when = datetime(2019, 7, 4, tzinfo=UTC)
+    samples = [replace(s, glacier="St.Ore", datetime=when) for s in painted_samples(3, seed=1)]
+    call = ["adapt", "my store", "--out", str(tmp_path), "--network", tiny, "--steps", "1"]
+    rows = {("before", "a"): (9.0, 270.0), ("before", "b"): (np.nan, np.nan)}
+    rows |= {("adapted", "a"): (2.0, 60.0), ("adapted", "b"): (3.0, 90.0)}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "mean_m"])
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["method", "scene"])
+    compared = compare_paired(table.loc["adapted"]["mean"], table.loc["before"]["mean"].fillna(10.0))
+    assert is_better(compared)
+    weights, path, told = keep_adapted(make_parser().parse_args(call), samples, [], trial_table(table, compared))
+    card = path.read_text()
+    assert (weights.name, path.name) == ("St-Ore.weights.h5", "St-Ore.md")
+    assert "one place: **St.Ore**" in card
+    assert "3 scenes with drawn or accepted fronts: 2019-07-04" in card
+    assert "calfin adapt 'my store' --out" in card
+    assert "| fronts found in 2 scenes | 1 | 2 |" in card
+    assert "| mean distance, px | 9 | 2.5 |" in card
+    assert "No calibration" in told
+    assert told in card
+    assert not calibration_beside(weights).exists()
+
+
+def test_a_name_with_a_dot_is_refused_since_files_beside_it_would_mix(tiny, tmp_path):
+    with pytest.raises(ValueError, match="no dot before"):
+        adapt(list(painted_samples(3, seed=1)), tmp_path / "a.b.weights.h5", start=tiny, steps=1)
+
+
+def test_a_trial_that_is_only_a_little_better_on_average_is_not_better():
+    before, adapted = pd.Series([1.0, 9.0, 2.0, 2.0, 2.0]), pd.Series([2.0, 2.0, 2.5, 2.5, 2.5])
+    compared = compare_paired(adapted, before)
+    assert compared["difference"] < 0
+    assert not is_better(compared)

@@ -28,23 +28,42 @@ def adapt(options: argparse.Namespace) -> int:
     start, steps = options.network or DEFAULT_NETWORK, options.steps or adapting.STEPS
     samples = labelled_samples(options.store, domains=options.domain or (), lines=options.lines, days=options.days)
     adapting.check_labels(samples)
+<<<<<<< HEAD
     places = sorted({sample.glacier for sample in samples})
     note(f"{len(samples)} labelled scenes of {', '.join(places)}")
     scores, cases = score_held_out(bar(options, "trials", "trial", adapting.split_in_time(samples)), start, steps)
+=======
+    note(f"{len(samples)} labelled scenes, for {_weights(options, samples)}")
+    scores, cases = score_held_out(bar(options, "trials", "trial", adapting.folds(samples)), start, steps)
+>>>>>>> refs/heads/adapt
     trial = compare_trial(scores, samples)
     lines = adapting.trial_table(scores.table, trial)
     if not adapting.is_better(trial):
         refusal = "no network is written: on held-out scenes the adapted one is not clearly better than the one before"
         tell(options, {"weights": None, "trial": trial}, *lines, "", refusal)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    name = options.name or (places[0].replace(".", "-") if len(places) == 1 else "adapted")
-    weights = adapting.adapt(samples, options.out / f"{name}.weights.h5", start=start, steps=steps)
-    told = _calibrate(cases, weights)
-    card = adapting.write_card(weights, samples, [*lines, "", told], start=start, command=_command(options))
+    weights, card, told = keep_adapted(options, samples, cases, lines)
     result = {"weights": weights, "card": card, "trial": trial, "calibration": told}
     tell(options, result, *lines, "", told, f"weights: {weights}, card: {card}")
     return 0
+
+
+def keep_adapted(
+    options: argparse.Namespace, samples: Sequence[Sample], cases: Sequence[Any], lines: Sequence[str]
+) -> tuple[Path, Path, str]:
+    """Adapt to all samples; write weights, calibration and model card, and return both paths and what is calibrated.
+
+    `cases` are the held-out fronts of the trial, `lines` what it came to.
+    """
+    from calfin_cloud.network import DEFAULT_NETWORK
+    from calfin_cloud.training import adapting
+
+    start, steps = options.network or DEFAULT_NETWORK, options.steps or adapting.STEPS
+    options.out.mkdir(parents=True, exist_ok=True)
+    weights = adapting.adapt(samples, _weights(options, samples), start=start, steps=steps)
+    told = _calibrate(cases, weights)
+    card = adapting.write_card(weights, samples, [*lines, "", told], start=start, command=_command(options))
+    return weights, card, told
 
 
 def score_held_out(
@@ -77,6 +96,15 @@ def compare_trial(scores: Scores, samples: Sequence[Sample]) -> dict[str, float]
     missed = {sample.name: REACH_PX * max(sample.front.shape) / 256 for sample in samples}
     adapted, before = (scores.table.loc[name]["mean"].fillna(missed) for name in ("adapted", "before"))
     return compare_paired(adapted, before)
+
+
+def _weights(options: argparse.Namespace, samples: Sequence[Sample]) -> Path:
+    """Path of the weights, named as the call says or after the place."""
+    from calfin_cloud.training import adapting
+
+    places = sorted({sample.glacier for sample in samples})
+    name = options.name or (places[0].replace(".", "-") if len(places) == 1 else "adapted")
+    return adapting.checked_path(options.out / f"{name}.weights.h5")
 
 
 def _calibrate(cases: Sequence[Any], weights: Path) -> str:
