@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from distributed import Client, LocalCluster
+from faults.world import paint_world
 from PIL import Image
 from storing import change_chunks, contents
 
@@ -43,14 +44,17 @@ from calfin_cloud.network import (
 )
 from calfin_cloud.network.engines import compile_model
 from calfin_cloud.pipeline import MapSettings, made_by, map_fronts, recompute_changed, retrace_fronts
-from calfin_cloud.pipeline.settings import recipe_of, saved, settings_from
+from calfin_cloud.pipeline.settings import VARIANTS, recipe_of, saved, settings_from
 from calfin_cloud.preprocess import to_eight_bit
 from calfin_cloud.results import lineage_of
-from calfin_cloud.sample import paint_scene, write_sample
+from calfin_cloud.sample import paint_scene
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import SceneError
 
-KERAS, OPENVINO = (MapSettings(inference=InferenceSettings(engine=engine)) for engine in ("keras", "openvino"))
+ONCE = VARIANTS["once"]
+KERAS, OPENVINO = (replace(ONCE, inference=replace(ONCE.inference, engine=e)) for e in ("keras", "openvino"))
+"""Each picture is shown to the network once; other masks of both engines are compared as they are by default."""
+
 N_SCENES = 4
 
 
@@ -76,8 +80,7 @@ def converted():
 
 @pytest.fixture(scope="module")
 def find(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("painted")
-    write_sample(folder, scenes=N_SCENES, seed=3)
+    folder = paint_world(tmp_path_factory.mktemp("painted"), N_SCENES, seed=3)
     return partial(search_scenes, folder / "catalog.json", period="1984/2030")
 
 
@@ -136,7 +139,7 @@ def test_saved_files_are_used_only_with_their_own_weights_and_as_they_were_writt
     assert [path.name for path in save_openvino(small_file, sizes=(224, 256))] == ["small-224.xml", "small-256.xml"]
     assert engine_of(small_file) == engine_of(small_file, InferenceSettings(stride=None)) == "openvino"
     masks = predict_pictures(painted(), network=str(small_file))
-    by_keras = predict_pictures(painted(), network=str(small_file), settings=KERAS.inference)
+    by_keras = predict_pictures(painted(), network=str(small_file), settings=InferenceSettings(engine="keras"))
     assert np.abs(masks.astype(int) - by_keras).max() <= 1
     damaged = small_file.with_name("small-256.bin")
     damaged.write_bytes(damaged.read_bytes()[::-1])
@@ -209,10 +212,11 @@ def test_plain_images_are_traced_by_either_engine(tmp_path):
 
 
 def test_stores_of_before_there_were_engines_are_read_as_they_are():
-    values = json.loads(json.dumps(made_by(OPENVINO)["settings"]))
+    default = MapSettings(inference=InferenceSettings(engine="openvino"))
+    values = json.loads(json.dumps(made_by(default)["settings"]))
     assert "engine" not in values["inference"]
-    assert settings_from(values) == MapSettings() == OPENVINO
-    assert saved(replace(OPENVINO, inference=InferenceSettings(stride=16, engine="openvino"))) != values
+    assert settings_from(values) == MapSettings() == default
+    assert saved(replace(default, inference=InferenceSettings(stride=16, engine="openvino"))) != values
 
 
 def test_nothing_of_a_conversion_stays_on_disk(small_file, tmp_path, monkeypatch):
