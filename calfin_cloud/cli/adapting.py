@@ -28,14 +28,8 @@ def adapt(options: argparse.Namespace) -> int:
     start, steps = options.network or DEFAULT_NETWORK, options.steps or adapting.STEPS
     samples = labelled_samples(options.store, domains=options.domain or (), lines=options.lines, days=options.days)
     adapting.check_labels(samples)
-<<<<<<< HEAD
-    places = sorted({sample.glacier for sample in samples})
-    note(f"{len(samples)} labelled scenes of {', '.join(places)}")
-    scores, cases = score_held_out(bar(options, "trials", "trial", adapting.split_in_time(samples)), start, steps)
-=======
     note(f"{len(samples)} labelled scenes, for {_weights(options, samples)}")
-    scores, cases = score_held_out(bar(options, "trials", "trial", adapting.folds(samples)), start, steps)
->>>>>>> refs/heads/adapt
+    scores, cases = score_held_out(bar(options, "trials", "trial", adapting.split_in_time(samples)), start, steps)
     trial = compare_trial(scores, samples)
     lines = adapting.trial_table(scores.table, trial)
     if not adapting.is_better(trial):
