@@ -42,7 +42,7 @@ LAST_LAYERS = {
 }
 """Beginnings of the names of the layers that are adapted, by architecture: those of the decoder."""
 
-STEPS, BATCH, RATE, ANCHOR = 60, 4, 2e-4, 1e-3
+STEPS, BATCH, RATE, ANCHOR = 100, 4, 3e-4, 1e-3
 """Batches of a training and their patches, peak of the learning rate, strength of the pull back to the start."""
 
 LEAST_LABELS, N_FOLDS = 5, 3
