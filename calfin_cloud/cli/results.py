@@ -14,9 +14,8 @@ MOST_LINES = 40  # rates, and doubtful fronts, that are printed
 
 def timeseries(options: argparse.Namespace) -> int:
     """Measure how fronts of a store or a file move: positions, rates, seasons, regions; flag doubtful ones."""
-    import geopandas as gpd
-
     from calfin_cloud.results import features_of, measure_series, read_lines, write_features, write_series
+    from calfin_cloud.vectors import read_vectors
 
     fronts, lines = _read_fronts(options.fronts, options)
     earlier = options.out / "gates.geojson"
@@ -25,7 +24,7 @@ def timeseries(options: argparse.Namespace) -> int:
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
     given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
     lines = read_lines(lines, fronts, **given)
-    regions = gpd.read_file(options.regions) if options.regions else None
+    regions = read_vectors(options.regions, "file of regions") if options.regions else None
     series = measure_series(fronts, lines, regions)
     write_series(series, fronts, options.out)
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
@@ -51,9 +50,8 @@ def timeseries(options: argparse.Namespace) -> int:
 
 def composite(options: argparse.Namespace) -> int:
     """Write the ice of all glaciers of a store or file on one grid, month by month, and the area they changed."""
-    import geopandas as gpd
-
     from calfin_cloud.results import read_lines, write_composite
+    from calfin_cloud.vectors import read_vectors
 
     fronts, lines = _read_fronts(options.fronts, options)
     given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
@@ -63,8 +61,8 @@ def composite(options: argparse.Namespace) -> int:
         options.out,
         grid_m=options.grid_m,
         period=options.period,
-        regions=gpd.read_file(options.regions) if options.regions else None,
-        base=gpd.read_file(options.base) if options.base else None,
+        regions=read_vectors(options.regions, "file of regions") if options.regions else None,
+        base=read_vectors(options.base, "base") if options.base else None,
     )
     last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
     square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
@@ -76,10 +74,9 @@ def composite(options: argparse.Namespace) -> int:
 
 
 def figures(options: argparse.Namespace) -> int:
-    """Draw the figures of a paper of a store or file: a map, coverage, regions, and it against another product."""
-    import geopandas as gpd
-
+    """Draw figures for a paper: a map, coverage in time, regions, and a comparison with another product."""
     from calfin_cloud.results import paper_figures, read_lines, write_figures
+    from calfin_cloud.vectors import read_vectors
 
     fronts, lines = _read_fronts(options.fronts, options)
     given = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
@@ -87,7 +84,7 @@ def figures(options: argparse.Namespace) -> int:
     drawn = paper_figures(
         fronts,
         read_lines(lines, fronts, **given),
-        regions=gpd.read_file(options.regions) if options.regions else None,
+        regions=read_vectors(options.regions, "file of regions") if options.regions else None,
         against=against,
         names=(Path(options.fronts).stem, Path(options.against or "").stem),
         days=options.days,
@@ -158,7 +155,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def review(options: argparse.Namespace) -> int:
-    """Keep what people said of fronts beside the automatic ones; write training pairs from those they vouch for."""
+    """Keep people's verdicts beside the automatic fronts; write training pairs from accepted and redrawn ones."""
     from calfin_cloud.results import (
         apply_verdicts,
         orphaned_verdicts,
@@ -179,7 +176,8 @@ def review(options: argparse.Namespace) -> int:
     fronts = reviewed_fronts(options.store)
     looked_at = fronts[fronts["verdict"] != ""][["key", "front", "verdict", "reviewer", "reviewed_at", "note"]]
     orphans = orphaned_verdicts(options.store)
-    lines.append(looked_at.to_string(index=False))
+    if len(looked_at):
+        lines.append(looked_at.to_string(index=False))
     lines.append(f"{len(looked_at)} of {(fronts['state'] == 'front').sum()} fronts have a verdict")
     for orphan in orphans:
         said = " ".join(str(orphan[name]) for name in ("verdict", "key", "author", "time"))
@@ -189,7 +187,7 @@ def review(options: argparse.Namespace) -> int:
 
 
 def reconcile(options: argparse.Namespace) -> int:
-    """Choose the fronts that all dates of a domain together support; nothing mapped changes, no network is needed."""
+    """Choose the fronts that all dates of a domain together support; nothing mapped changes, nothing is read again."""
     from calfin_cloud.fronts import SequenceSettings
     from calfin_cloud.results import reconcile_store
     from calfin_cloud.results.choosing import chosen_fronts
@@ -244,9 +242,11 @@ def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """Fronts of a store, with the lines it knows, or of a vector file."""
     from calfin_cloud.products import read_product
     from calfin_cloud.results import cut_to_boxes, read_lines, store_product
+    from calfin_cloud.vectors import crs_of
 
-    if Path(source).is_file():
-        fronts, lines = read_product(source, _pairs(options.columns)), read_lines()
+    columns = _pairs(options.columns)
+    if Path(source).is_file() or _is_vector_name(source):
+        fronts, lines = read_product(source, columns), read_lines()
     else:
         fronts, lines = store_product(source)
     known = sorted(fronts["glacier_id"].unique())
@@ -254,8 +254,13 @@ def _read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
         fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
     if fronts.empty:
         raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
-    fronts = fronts.to_crs(options.crs) if options.crs else fronts
+    fronts = fronts.to_crs(crs_of(options.crs)) if options.crs else fronts
     return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
+
+
+def _is_vector_name(source: str) -> bool:
+    """Whether a source is named as a vector file is, so that a missing one is not taken for a store."""
+    return Path(source).suffix in {".shp", ".geojson", ".json", ".gpkg", ".parquet", ".csv", ".txt"}
 
 
 def add_timeseries(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
