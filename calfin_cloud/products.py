@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from calfin_cloud.domains import id_text
+from calfin_cloud.vectors import read_vectors
 
 PRODUCT_COLUMNS = {
     "key": ("key",),
@@ -58,7 +59,7 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     Raises
     ------
     ValueError
-        No CRS, no such column, or rows without a date.
+        The file cannot be read, or has no CRS, no such column, or rows without a date.
 
     Examples
     --------
@@ -66,8 +67,7 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     >>> len(fronts), fronts["glacier_id"].unique().tolist(), fronts.crs.to_epsg()
     (159, ['75'], 3413)
     """
-    table = gpd.read_parquet(path) if str(path).endswith("parquet") else gpd.read_file(path)
-    return product_of(table, columns, source=str(path))
+    return product_of(read_vectors(path, "file of fronts"), columns, source=str(path))
 
 
 def product_of(

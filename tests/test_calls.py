@@ -237,3 +237,35 @@ def test_the_package_is_imported_without_what_takes_long():
     heavy = {"numpy", "pandas", "geopandas", "shapely", "xarray", "dask", "distributed", "rasterio", "matplotlib"}
     heavy |= {"tensorflow", "keras", "openvino", "cv2", "scipy", "pyarrow", "pystac", "stackstac", "zarr"}
     assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--max-cloud", "15", "must be a share from 0 to 1, as 0.15 for 15 %, got '15'"),
+        ("--max-nodata", "much", "must be a share from 0 to 1"),
+        ("--batch-size", "0", "must be a whole number from 1 on, got '0'"),
+        ("--workers", "two", "must be a number, as 4, or two, as 2:16, got 'two'"),
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_refused_with_what_was_expected(option, value, words, capsys):
+    call = ["map", "--catalog", "c.json", "--domains", "d.geojson", "--store", "s", option, value]
+    with pytest.raises(SystemExit, match="2"):
+        make_parser().parse_args(call)
+    assert words in capsys.readouterr().err
+
+
+def test_a_vector_file_that_is_not_there_or_holds_no_lines_is_named(tmp_path, capsys):
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    out = ["--out", str(tmp_path / "series")]
+    assert main(["timeseries", str(tmp_path / "gone.shp"), *out]) == 2
+    assert "cannot read the file of fronts" in capsys.readouterr().err
+    assert main(["timeseries", str(tmp_path / "table.csv"), *out]) == 2
+    assert "has no geometry, only columns ['a', 'b']" in capsys.readouterr().err
+    assert not (tmp_path / "series").exists()
+
+
+def test_nothing_is_made_where_a_store_is_missing(tmp_path, capsys):
+    assert main(["reconcile", str(tmp_path / "gone")]) == 2
+    assert "is not a store of calfin" in capsys.readouterr().err
+    assert not (tmp_path / "gone").exists()

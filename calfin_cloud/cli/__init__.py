@@ -15,6 +15,15 @@ from calfin_cloud.cli.config import with_config
 from calfin_cloud.cli.output import note, set_up_log
 from calfin_cloud.cli.parser import make_parser
 
+REMEDIES: dict[type, str] = {
+    FileNotFoundError: "check the path",
+    NotADirectoryError: "a folder is needed there, which may be new",
+    FileExistsError: "a folder is needed there, which may be new",
+    IsADirectoryError: "a file is needed there",
+    PermissionError: "choose a path that you may read or write",
+}
+"""What to do about an error of the file system."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 if all went well, 1 if scenes failed, 2 for a mistake in the call.
@@ -44,4 +53,6 @@ def _told(error: Exception) -> str:
     """Message of an error; s3fs tells with a word or with none that a server has refused it."""
     if isinstance(error, PermissionError) and error.filename is None:
         return f"the object store refuses: {error.__cause__ or error}; check its keys and endpoint in the environment"
+    if isinstance(error, OSError) and error.filename is not None and type(error) in REMEDIES:
+        return f"{error.filename}: {str(error.strerror).lower()}; {REMEDIES[type(error)]}"
     return str(error)

@@ -46,8 +46,11 @@ def _make(options: argparse.Namespace) -> list[Any]:
     """Make the domains that the call asks for."""
     from calfin_cloud.domains import domains_from_termini
     from calfin_cloud.glaciers import domain_from_box, domain_from_glacier, domain_from_point
+    from calfin_cloud.vectors import crs_of
 
     size = {"resolution_m": options.resolution, "crs": options.crs}
+    if options.crs:
+        crs_of(options.crs)
     if options.glacier:
         return [domain_from_glacier(name, margin=options.margin, **size) for name in options.glacier]
     if options.point:
@@ -123,15 +126,14 @@ def _numbers(text: str, count: int, form: str) -> list[float]:
 
 def fjords(options: argparse.Namespace) -> int:
     """Add to domains what is known of their place: fjord boundaries, maps of ice and ocean, known termini."""
-    import geopandas as gpd
-
     from calfin_cloud.domains import read_domains, with_fjord_polygons, write_domains
     from calfin_cloud.results import derive_fjords
     from calfin_cloud.surroundings import with_maps, with_termini
+    from calfin_cloud.vectors import read_vectors
 
     found = read_domains(options.domains)
     if options.polygons:
-        found = with_fjord_polygons(found, gpd.read_file(options.polygons))
+        found = with_fjord_polygons(found, read_vectors(options.polygons))
     ice = _vectors(options.ice_mask) if options.ice_mask else None
     found = with_maps(found, ice=ice, ocean=_vectors(options.ocean) if options.ocean else None)
     if options.termini:
@@ -152,13 +154,10 @@ def fjords(options: argparse.Namespace) -> int:
 
 def _vectors(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed
     """Read a vector file, GeoParquet, or the fronts of a store."""
-    import geopandas as gpd
-
     from calfin_cloud.storage import is_store, read_fronts
+    from calfin_cloud.vectors import read_vectors
 
-    if is_store(path):
-        return read_fronts(path)
-    return gpd.read_parquet(path) if path.endswith("parquet") else gpd.read_file(path)
+    return read_fronts(path) if is_store(path) else read_vectors(path)
 
 
 def add_domains(parser: argparse.ArgumentParser) -> None:

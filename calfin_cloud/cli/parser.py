@@ -14,12 +14,20 @@ from calfin_cloud.cli.searching import FEW_SCENES
 
 TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
 VARIANTS = (*TRACED, "once")
+FIRST_STEPS = """first steps, offline:
+  calfin sample demo
+  calfin map --catalog demo/catalog.json --domains demo/domains.geojson --period 1984/2024 --store demo/fronts
+  calfin report demo/fronts --out demo/report
+then open demo/report/index.html in a browser; `calfin VERB --help` has examples of every verb."""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all verbs."""
     parser = argparse.ArgumentParser(
-        prog="calfin", description="Map the calving fronts of glaciers in satellite scenes."
+        prog="calfin",
+        description="Map the calving fronts of glaciers in satellite scenes.",
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"calfin {calfin_cloud.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -471,7 +479,10 @@ FIND = "--catalog earth-search --domains domains.geojson --period"
 
 VERBS: dict[str, tuple[Any, ...]] = {
     "sample": (mapping.sample, _add_sample, "demo --scenes 12", "--real real"),
+    "domains": (domains.domains, domains.add_domains, "--glacier Store --out domains.geojson"),
     "search": (mapping.search, _add_search, f"{FIND} 2019-06/2019-09"),
+    "doctor": (planning.doctor, _add_doctor, f"{FIND} 2019 --store s3://bucket/fronts"),
+    "plan": (planning.plan, _add_plan, f"{FIND} 2019 --price-cpu-hour 0.05"),
     "map": (
         mapping.map_,
         _add_map,
@@ -479,20 +490,12 @@ VERBS: dict[str, tuple[Any, ...]] = {
         "--config run.toml --period 2020",
         "--images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
     ),
-    "plan": (planning.plan, _add_plan, f"{FIND} 2019 --price-cpu-hour 0.05"),
-    "doctor": (planning.doctor, _add_doctor, f"{FIND} 2019 --store s3://bucket/fronts"),
-    "retrace": (mapping.retrace, _add_retrace, "fronts --domains domains.geojson"),
     "status": (mapping.status, _add_status, "fronts"),
     "retry": (mapping.retry, _add_retry, "fronts"),
-    "merge": (mapping.merge, _add_store, "fronts"),
-    "compact": (mapping.compact, _add_compact, "fronts"),
-    "domains": (domains.domains, domains.add_domains, "--glacier Store --out domains.geojson"),
-    "fjords": (domains.fjords, _add_fjords, "--domains domains.geojson --store fronts --out with_fjords.geojson"),
-    "trace": (mapping.trace, _add_trace, "a.png b.tif --out fronts.geojson"),
-    "train": (training.train, _add_train, "--data mohajerani2019 caffe256 --out weights --minutes 60"),
-    "calibrate": (training.calibrate, _add_calibrate, "--data mohajerani2019 caffe256 --network my.weights.h5"),
-    "adapt": (adapting.adapt, adapting.add_adapt, "fronts --out adapted", "fronts --lines drawn.gpkg --out adapted"),
-    "evaluate": (training.evaluate, _add_evaluate, "--data mohajerani2019 caffe256 --out scores"),
+    "report": (results.report, results.add_report, "fronts --out report"),
+    "review": (results.review, results.add_review, "fronts --apply verdicts.json"),
+    "reconcile": (results.reconcile, results.add_reconcile, "fronts", "fronts --rate 10"),
+    "show": (results.show, results.add_show, "fronts LC08_L2SP_016008_20130724_02_T1"),
     "timeseries": (
         results.timeseries,
         results.add_timeseries,
@@ -512,9 +515,14 @@ VERBS: dict[str, tuple[Any, ...]] = {
         "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --against fronts --out figures",
     ),
     "export": (results.export, results.add_export, "fronts --format calfin issm icemask --out products"),
-    "report": (results.report, results.add_report, "fronts --out report"),
-    "review": (results.review, results.add_review, "fronts --apply verdicts.json"),
-    "reconcile": (results.reconcile, results.add_reconcile, "fronts", "fronts --rate 10"),
-    "show": (results.show, results.add_show, "fronts LC08_L2SP_016008_20130724_02_T1"),
+    "fjords": (domains.fjords, _add_fjords, "--domains domains.geojson --store fronts --out with_fjords.geojson"),
+    "retrace": (mapping.retrace, _add_retrace, "fronts --domains domains.geojson"),
+    "trace": (mapping.trace, _add_trace, "a.png b.tif --out fronts.geojson"),
+    "merge": (mapping.merge, _add_store, "fronts"),
+    "compact": (mapping.compact, _add_compact, "fronts"),
+    "train": (training.train, _add_train, "--data mohajerani2019 caffe256 --out weights --minutes 60"),
+    "calibrate": (training.calibrate, _add_calibrate, "--data mohajerani2019 caffe256 --network my.weights.h5"),
+    "adapt": (adapting.adapt, adapting.add_adapt, "fronts --out adapted", "fronts --lines drawn.gpkg --out adapted"),
+    "evaluate": (training.evaluate, _add_evaluate, "--data mohajerani2019 caffe256 --out scores"),
 }
 """What each verb runs, what adds its flags, and examples of a call without `calfin VERB`."""

@@ -6,13 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+VECTOR_SUFFIXES = {".shp", ".geojson", ".json", ".gpkg", ".parquet", ".csv", ".txt"}
+"""A source that is called so is a vector file, even if it is missing: it shall not be taken for a store."""
+
 
 def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     """Fronts of a store, with the lines it knows, or of a vector file."""
     from calfin_cloud.products import read_product
     from calfin_cloud.results import Lines, cut_to_boxes, store_product
+    from calfin_cloud.vectors import crs_of
 
-    if Path(source).is_file():
+    if Path(source).is_file() or Path(source).suffix in VECTOR_SUFFIXES:
         fronts, lines = read_product(source, _pairs(options.columns)), Lines()
     else:
         fronts, lines = store_product(source)
@@ -21,7 +25,7 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
         fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
     if fronts.empty:
         raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
-    fronts = fronts.to_crs(options.crs) if options.crs else fronts
+    fronts = fronts.to_crs(crs_of(options.crs)) if options.crs else fronts
     return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
 
 
@@ -33,11 +37,11 @@ def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # 
     return read_lines(lines, fronts, **files)
 
 
-def read_shapes(path: str | None) -> Any:  # noqa: ANN401 - a table
-    """Read a vector file, where one is named."""
-    import geopandas as gpd
+def read_shapes(path: str | None, what: str) -> Any:  # noqa: ANN401 - a table
+    """Read a vector file, where one is named; `what` it is to the user goes into messages."""
+    from calfin_cloud.vectors import read_vectors
 
-    return gpd.read_file(path) if path else None
+    return read_vectors(path, what) if path else None
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:

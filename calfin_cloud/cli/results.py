@@ -22,7 +22,7 @@ def timeseries(options: argparse.Namespace) -> int:
     if earlier.is_file():  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
-    series = measure_series(fronts, with_files(lines, fronts, options), read_shapes(options.regions))
+    series = measure_series(fronts, with_files(lines, fronts, options), read_shapes(options.regions, "file of regions"))
     write_series(series, fronts, options.out)
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
         write_features(features, options.out)
@@ -56,8 +56,8 @@ def composite(options: argparse.Namespace) -> int:
         options.out,
         grid_m=options.grid_m,
         period=options.period,
-        regions=read_shapes(options.regions),
-        base=read_shapes(options.base),
+        regions=read_shapes(options.regions, "file of regions"),
+        base=read_shapes(options.base, "base"),
     )
     last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
     square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
@@ -69,7 +69,7 @@ def composite(options: argparse.Namespace) -> int:
 
 
 def figures(options: argparse.Namespace) -> int:
-    """Draw the figures of a paper of a store or file: a map, coverage, regions, and it against another product."""
+    """Draw figures for a paper: a map, coverage in time, regions, and a comparison with another product."""
     from calfin_cloud.results import paper_figures, write_figures
 
     fronts, lines = read_fronts(options.fronts, options)
@@ -77,7 +77,7 @@ def figures(options: argparse.Namespace) -> int:
     drawn = paper_figures(
         fronts,
         with_files(lines, fronts, options),
-        regions=read_shapes(options.regions),
+        regions=read_shapes(options.regions, "file of regions"),
         against=against,
         names=(Path(options.fronts).stem, Path(options.against or "").stem),
         days=options.days,
@@ -144,7 +144,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def review(options: argparse.Namespace) -> int:
-    """Keep what people said of fronts beside the automatic ones; write training pairs from those they vouch for."""
+    """Keep people's verdicts beside the automatic fronts; write training pairs from accepted and redrawn ones."""
     from calfin_cloud import results
 
     result: dict[str, Any] = {}
@@ -159,7 +159,8 @@ def review(options: argparse.Namespace) -> int:
     fronts = results.reviewed_fronts(options.store)
     looked_at = fronts[fronts["verdict"] != ""][["key", "front", "verdict", "reviewer", "reviewed_at", "note"]]
     orphans = results.orphaned_verdicts(options.store)
-    lines.append(looked_at.to_string(index=False))
+    if len(looked_at):
+        lines.append(looked_at.to_string(index=False))
     lines.append(f"{len(looked_at)} of {(fronts['state'] == 'front').sum()} fronts have a verdict")
     for orphan in orphans:
         said = " ".join(str(orphan[name]) for name in ("verdict", "key", "author", "time"))
@@ -169,7 +170,7 @@ def review(options: argparse.Namespace) -> int:
 
 
 def reconcile(options: argparse.Namespace) -> int:
-    """Choose the fronts that all dates of a domain together support; nothing mapped changes, no network is needed."""
+    """Choose the fronts that all dates of a domain together support; nothing mapped changes, nothing is read again."""
     from calfin_cloud.fronts import SequenceSettings
     from calfin_cloud.results import reconcile_store
     from calfin_cloud.results.choosing import chosen_fronts

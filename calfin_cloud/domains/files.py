@@ -15,6 +15,7 @@ from shapely.geometry import mapping
 from calfin_cloud.domains.domain import Domain
 from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid
 from calfin_cloud.termini import read_termini, termini_json
+from calfin_cloud.vectors import read_vectors
 
 
 def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
@@ -112,13 +113,7 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
     >>> [domain.name for domain in cc.read_domains("real/domains.geojson")]
     ['Harald-Moltke-Brae']
     """
-    try:
-        table = gpd.read_file(path)
-    except Exception as error:
-        raise ValueError(
-            f"cannot read the domain file {path}: {str(error).partition('; It might help')[0]}; expected GeoJSON or "
-            "another vector file, as `calfin domains` writes"
-        ) from error
+    table = read_vectors(path, "domain file")
     domains = [_read_told(row, table.crs, path) for row in table.to_dict("records")]
     found = [d.name for d in domains]
     if not domains or len(set(found)) != len(found):

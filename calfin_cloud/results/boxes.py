@@ -29,6 +29,7 @@ from calfin_cloud.timeseries import (
     stream_line,
     swept_m,
 )
+from calfin_cloud.vectors import read_vectors
 
 CENTER = "center"
 BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
@@ -89,7 +90,7 @@ def read_lines(
             if isinstance(line := row.get("centerline"), str) and line:
                 axes[glacier] = LineString(shapely.get_coordinates(shapely.from_wkt(line)))
     if ice:
-        table = gpd.read_file(ice).to_crs(fronts.crs)
+        table = read_vectors(ice, "file of ice").to_crs(fronts.crs)
         for glacier, part in glaciers.items():
             near = _around(list(part.geometry))
             covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
@@ -207,7 +208,7 @@ def _rows(path: str | None, fronts: gpd.GeoDataFrame) -> list[dict[str, Any]]:
     """Rows of a vector file in the CRS of the fronts, with `glacier_id`, empty where a row has none."""
     if path is None:
         return []
-    table = gpd.read_file(path).to_crs(fronts.crs).explode(index_parts=False)
+    table = read_vectors(path).to_crs(fronts.crs).explode(index_parts=False)
     column = next((c for c in PRODUCT_COLUMNS["glacier_id"][:4] if c in table.columns), None)
     ids = table[column].map(id_text) if column else ""
     rows: list[dict[str, Any]] = table.assign(glacier_id=ids).to_dict("records")

@@ -17,6 +17,7 @@ from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import NO_FRONT
 from calfin_cloud.storage import checked_domains, read_store, read_store_domains
+from calfin_cloud.vectors import read_vectors
 
 CALFIN = """Cheng, D., Hayes, W., Larour, E., Mohajerani, Y., Wood, M., Velicogna, I., and Rignot, E. (2021):
 Calving Front Machine (CALFIN), The Cryosphere 15, 1663-1675, doi:10.5194/tc-15-1663-2021"""
@@ -139,7 +140,7 @@ def export_store(
     fronts, polygons, judged = _reviewed(store)
     made_by = read_store(store)
     places = None if mesh is None else read_mesh(Path(mesh), crs=made_by["crs"], mesh_crs=mesh_crs)
-    land = None if base is None else gpd.read_file(base).to_crs(made_by["crs"]).union_all()
+    land = None if base is None else read_vectors(base, "base").to_crs(made_by["crs"]).union_all()
     names = _with_known_names(names, fronts, domains)
     judged = judged[judged["verdict"] != ""]
     stored = Stored(

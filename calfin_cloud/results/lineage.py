@@ -48,7 +48,11 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
     mine = fronts[(fronts["key"] == scene) | (fronts["scene_id"] == scene)]
     keys = list(mine["key"].unique())
     if len(keys) != 1:
-        trouble = f"{len(keys)} domains have it: {keys[:5]}; give DOMAIN/SCENE" if keys else "it is not in the store"
+        trouble = (
+            f"{len(keys)} domains have it: {keys[:5]}; give DOMAIN/SCENE"
+            if keys
+            else "the store has no such scene; its ids are the column scene_id of `scenes.csv` in a report"
+        )
         raise ValueError(f"{scene}: {trouble}")
     first = mine.iloc[0]
     found = mine[mine["state"] == "front"]

@@ -90,9 +90,9 @@ def reconcile_store(store: str, *, settings: SequenceSettings | None = None) -> 
     {'Crane': Counter({'kept': 115, 'restored': 9, 'retraced': 8, 'dropped': 4})}
     """
     settings = settings or SequenceSettings()
+    network = str(read_store(store)["settings"]["network"])  # before the lease, which would make the folder
     with hold_lease(store, "reconcile") as check:
         check_finished(store)
-        network = str(read_store(store)["settings"]["network"])
         calibration = read_calibration(calibration_beside(weights_path(network)), network=network_id(network))
         for found in _domains(store):
             made_of = _made_of(found, settings, calibration)
