@@ -3,6 +3,7 @@
 # Byte code is made once: without it each of the many processes of the tests compiles TensorFlow and pandas for 10 s.
 PYTHON ?= python3
 BIN := .venv/bin
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: setup format check test test-all tools notebooks docs dist demo clean
 
 setup: .venv/ready
@@ -25,10 +26,10 @@ check: setup
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/lint-imports
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(TWO)
 
 test-all: setup
-	$(BIN)/pytest -n 2 --dist loadfile -m ""
+	$(BIN)/pytest $(TWO) -m ""
 
 tools:
 	deploy/tools.sh

@@ -11,6 +11,21 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # machines have 
 hypothesis.settings.load_profile("untimed")
 
 
+LONG = (
+    *("faults/test_faults.py", "clusters/test_gateway.py", "test_engines.py", "test_network.py", "test_pipeline.py"),
+    *("test_training.py", "clusters/test_clusters.py", "clusters/test_resilience.py", "clusters/test_kubernetes.py"),
+    *("test_updating.py", "test_report_page.py", "test_planning.py", "test_trends.py", "cloud/test_cloud_run.py"),
+    *("cloud/test_object_store.py", "test_recipes.py", "test_lease.py", "test_scores.py", "test_walls.py"),
+)
+"""Files that take longest, the longest first: begun last, one of them would leave other processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first, as xdist hands out files in the order of collection (`--no-loadscope-reorder`)."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of real data and parity numbers beside the checkout; not shipped with the project."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from calfin_cloud.domains import read_domains
 from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURES
 from calfin_cloud.imagery import read_further
 from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
-from calfin_cloud.pipeline.settings import made_by, settings_from
+from calfin_cloud.pipeline.settings import VARIANTS, made_by, settings_from
 from calfin_cloud.results import export_store, feature_series, features_of, lineage_of, write_report
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
@@ -23,7 +24,9 @@ from calfin_cloud.storage import DamagedFileError, compact_store, read_bands, re
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 2
-ALL = MapSettings(features=FEATURES)
+ONCE = VARIANTS["once"]
+"""Each picture is shown to the network once, at a third of the price; features are measured without it."""
+ALL = replace(ONCE, features=FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def run(painted: Path, store: Path, settings: MapSettings) -> Path:
 @pytest.fixture(scope="module")
 def plain(painted, tmp_path_factory) -> Path:
     """Store without features."""
-    return run(painted, tmp_path_factory.mktemp("plain") / "store", MapSettings())
+    return run(painted, tmp_path_factory.mktemp("plain") / "store", ONCE)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def test_a_store_without_features_knows_nothing_of_them(plain):
     assert not [path for path in plain.iterdir() if path.name in (*FEATURES, "bands")]
     kept = json.loads((plain / "store.json").read_text())
     assert "features" not in kept["settings"]
-    assert settings_from(kept["settings"]) == MapSettings()
+    assert settings_from(kept["settings"]) == ONCE
     assert features_of(str(plain)) == {}
 
 

@@ -14,6 +14,7 @@ from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
 from calfin_cloud.fronts import FEWEST_DATES
 from calfin_cloud.pipeline import map_fronts
+from calfin_cloud.pipeline.settings import VARIANTS
 from calfin_cloud.results import derive_fjords
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
@@ -43,7 +44,7 @@ def store(painted, domain, tmp_path_factory):
     """Store of the painted scenes."""
     store = tmp_path_factory.mktemp("mapped") / "store"
     find = partial(search_scenes, painted / "catalog.json", period="1984/2030")
-    counts = map_fronts([domain], find, str(store))
+    counts = map_fronts([domain], find, str(store), settings=VARIANTS["once"])
     assert counts["front"] >= FEWEST_DATES
     return store
 

@@ -13,7 +13,7 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from servers.browser import browser, requested
+from servers.browser import browser, forget, requested
 from skimage.color import rgb2lab
 
 from calfin_cloud.cli import main
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     east = domain.grid.translate_pix(domain.shape[1] // 5, 0)
     both = [replace(domain, glacier_id="10"), replace(domain, name=SECOND, grid=east, glacier_id="2")]
     write_domains(both, folder / "domains.geojson")
-    where = ["--domains", str(folder / "domains.geojson"), "--period", "1984/2024"]
+    where = ["--domains", str(folder / "domains.geojson"), "--period", "1984/2024", "--variant", "once"]
     catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
     assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
     fronts = read_fronts(str(folder / "store"))
@@ -51,16 +51,24 @@ def address(folder, view=""):
     return (folder / "report" / "index.html").as_uri() + view
 
 
-@pytest.fixture
-def page(folder, tmp_path):
-    with browser(tmp_path) as opened:
-        opened.get(address(folder))
-        settle(opened)
+@pytest.fixture(scope="module")
+def one_browser(tmp_path_factory):
+    """The browser of all pages; to start one takes longer than most tests."""
+    with browser(tmp_path_factory.mktemp("downloads")) as opened:
         yield opened
-        assert opened.get_log("browser") == [], "the console must stay silent"
-        asked = requested(opened)
-        assert any(name.endswith("ol.js") for name in asked), "requests are seen"
-        assert all(name.startswith(("file:", "data:", "blob:")) for name in asked)
+
+
+@pytest.fixture
+def page(folder, one_browser, tmp_path):
+    """The report as one who opens it for the first time."""
+    forget(one_browser, tmp_path)
+    one_browser.get(address(folder))
+    settle(one_browser)
+    yield one_browser
+    assert one_browser.get_log("browser") == [], "the console must stay silent"
+    asked = requested(one_browser)
+    assert any(name.endswith("ol.js") for name in asked), "requests are seen"
+    assert all(name.startswith(("file:", "data:", "blob:")) for name in asked)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import LONG
+
 PROJECT = Path(__file__).parents[1]
 DIES = """
 import os, signal
@@ -22,3 +24,7 @@ def test_a_test_whose_process_dies_ends_the_run_and_is_named(tmp_path):
     assert run.returncode != 0
     assert "test_one_whose_process_dies" in run.stdout
     assert "crashed" in run.stdout
+
+
+def test_files_that_are_begun_first_are_there():
+    assert [name for name in LONG if not (PROJECT / "tests" / name).is_file()] == []

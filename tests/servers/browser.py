@@ -44,6 +44,15 @@ def browser(
         opened.quit()
 
 
+def forget(opened: webdriver.Chrome, downloads: Path) -> None:
+    """Make a browser as good as a new one, whose downloads go to another folder: no page, no storage, no logs."""
+    opened.get("about:blank")
+    opened.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": "file://", "storageTypes": "all"})
+    opened.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+    for kind in ("browser", "performance"):
+        opened.get_log(kind)
+
+
 def requested(opened: webdriver.Chrome) -> list[str]:
     """Addresses that the browser has asked for since the last call, in order."""
     told = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
