@@ -198,7 +198,7 @@ def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
 
 def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fronts(tiny, tmp_path):
     when = datetime(2019, 7, 4, tzinfo=UTC)
-    samples = [replace(s, glacier="St.Ore", datetime=when) for s in painted_samples(3, seed=1)]
+    samples = [replace(s, glacier="St.Roch", datetime=when) for s in painted_samples(3, seed=1)]
     call = ["adapt", "my store", "--out", str(tmp_path), "--network", tiny, "--steps", "1"]
     rows = {("before", "a"): (9.0, 270.0), ("before", "b"): (np.nan, np.nan)}
     rows |= {("adapted", "a"): (2.0, 60.0), ("adapted", "b"): (3.0, 90.0)}
@@ -208,8 +208,8 @@ def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fro
     assert is_better(compared)
     weights, path, told = keep_adapted(make_parser().parse_args(call), samples, [], trial_table(table, compared))
     card = path.read_text()
-    assert (weights.name, path.name) == ("St-Ore.weights.h5", "St-Ore.md")
-    assert "one place: **St.Ore**" in card
+    assert (weights.name, path.name) == ("St-Roch.weights.h5", "St-Roch.md")
+    assert "one place: **St.Roch**" in card
     assert "3 scenes with drawn or accepted fronts: 2019-07-04" in card
     assert "calfin adapt 'my store' --out" in card
     assert "| fronts found in 2 scenes | 1 | 2 |" in card

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rasterio.features import rasterize
+from shapely.geometry import LineString
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
@@ -121,7 +122,7 @@ def _sample(store: str, domain: Domain, scene: gpd.GeoDataFrame) -> Sample | Non
     )
 
 
-def _ice(store: str, domain: Domain, scene_id: str, place: int, lines: Sequence[BaseGeometry]) -> NDArray[np.uint8]:
+def _ice(store: str, domain: Domain, scene_id: str, place: int, lines: Sequence[LineString]) -> NDArray[np.uint8]:
     closed = close_scene(store, domain, scene_id, lines)
     if closed.ocean is None or closed.ice is None:
         return np.full(domain.shape, UNKNOWN, np.uint8)
