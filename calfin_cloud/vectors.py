@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import geopandas as gpd
 import pyproj
 
 
-def read_vectors(path: str | Path, what: str = "vector file") -> gpd.GeoDataFrame:
+def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.GeoDataFrame:
     """Read a vector file: GeoParquet by its ending, else what GDAL reads; geometries in the file's CRS.
 
     Parameters
