@@ -269,3 +269,10 @@ def test_nothing_is_made_where_a_store_is_missing(tmp_path, capsys):
     assert main(["reconcile", str(tmp_path / "gone")]) == 2
     assert "is not a store of calfin" in capsys.readouterr().err
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_pixel_without_a_side_is_refused(tmp_path, capsys):
+    call = ["domains", "--point", "-49.67,69.19", "--resolution", "0", "--out", str(tmp_path / "d.geojson")]
+    assert main(call) == 2
+    assert "--resolution takes metres above 0, got 0" in capsys.readouterr().err
+    assert not (tmp_path / "d.geojson").exists()

@@ -48,6 +48,8 @@ def _make(options: argparse.Namespace) -> list[Any]:
     from calfin_cloud.glaciers import domain_from_box, domain_from_glacier, domain_from_point
     from calfin_cloud.vectors import crs_of
 
+    if not options.resolution > 0:
+        raise ValueError(f"--resolution takes metres above 0, got {options.resolution:g}: 30 is the default")
     size = {"resolution_m": options.resolution, "crs": options.crs}
     if options.crs:
         crs_of(options.crs)

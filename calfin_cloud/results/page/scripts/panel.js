@@ -40,7 +40,7 @@
     if (position) rows.push(["Advance since the start", `${atlas.length(position[2], { sign: true })}${position[3] ? ` ± ${Math.round(2 * position[3])} m (95 %)` : ""}`]);
     rows.push(["Length", atlas.length(front.length_m)]);
     if (front.sigma_m != null) rows.push(["Uncertainty", `± ${Math.round(front.sigma_m)} m (68 %)`]);
-    if (front.score != null) rows.push(["Score, 0 to 1", `${front.score.toFixed(2)}${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
+    if (front.score != null) rows.push(["Score", `${front.score.toFixed(2)} of 1${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
     rows.push(...atlas.seaDoubt(front));
     rows.push(["Quality flag", FLAGS[front.quality_flag] ? `${front.quality_flag}: ${FLAGS[front.quality_flag]}` : front.quality_flag], ["Verdict", atlas.verdictOf(front) || "none yet"]);
     get("factTable").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", name), element("dd", String(value ?? "–"))]));
