@@ -255,6 +255,22 @@ def test_a_number_that_cannot_be_meant_is_refused_with_what_was_expected(option,
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (["composite", "fronts", "--out", "o", "--grid-m", "0"], "must be a number above 0, got '0'"),
+        (["compare", "a", "b", "--out", "o", "--days", "-1"], "must be a number from 0 on, got '-1'"),
+        (["report", "fronts", "--out", "o", "--pictures", "-4"], "must be a whole number from 0 on, got '-4'"),
+        (["plan", "--price-cpu-hour", "-0.1"], "must be a number from 0 on, got '-0.1'"),
+        (["composite", "fronts", "--out", "o", "--grid-m", "nan"], "must be a number above 0, got 'nan'"),
+    ],
+)
+def test_sides_days_counts_and_prices_that_cannot_be_are_refused(call, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        make_parser().parse_args(call)
+    assert words in capsys.readouterr().err
+
+
 def test_a_vector_file_that_is_not_there_or_holds_no_lines_is_named(tmp_path, capsys):
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     out = ["--out", str(tmp_path / "series")]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import calfin_cloud
-from calfin_cloud.cli import adapting, domains, mapping, planning, results, training
+from calfin_cloud.cli import adapting, domains, flags, mapping, planning, results, training
 from calfin_cloud.cli.searching import FEW_SCENES
 
-TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
-VARIANTS = (*TRACED, "once")
 FIRST_STEPS = """first steps, offline:
   calfin sample demo
   calfin map --catalog demo/catalog.json --domains demo/domains.geojson --period 1984/2024 --store demo/fronts
@@ -61,11 +58,6 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _many(parser: Any, flag: str, help_: str, **more: Any) -> None:  # noqa: ANN401 - argparse's own types
-    """Add a flag that takes one or more values and may be repeated."""
-    parser.add_argument(flag, nargs="+", action="extend", help=help_, **more)
-
-
 def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write the catalogue, scenes and truth into")
     parser.add_argument("--real", action="store_true", help="a real Landsat scene of Harald Moltke Brae instead")
@@ -96,18 +88,18 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
     )
     parser.set_defaults(images=None)
     if images:
-        _many(source, "--images", "GeoTIFFs in place of a catalogue", metavar="GEOTIFF")
-        _many(parser, "--datetime", "when the images were taken: one date for all, or one each", metavar="DATE")
+        flags.many(source, "--images", "GeoTIFFs in place of a catalogue", metavar="GEOTIFF")
+        flags.many(parser, "--datetime", "when the images were taken: one date for all, or one each", metavar="DATE")
         parser.add_argument("--platform", default="unknown", help="satellite that took the images (default unknown)")
     parser.add_argument("--domains", required=required, metavar="FILE", help="domain file, see `calfin domains`")
-    _many(parser, "--domain", "only the domains with these names", metavar="NAME")
+    flags.many(parser, "--domain", "only the domains with these names", metavar="NAME")
     parser.add_argument(
         "--period",
         metavar="A/B",
         help="days, months or years, e.g. 2019-06/2019-09; last-30-days; newest-30-days counts back from the newest "
         "scene of the store",
     )
-    _many(parser, "--collections", "only these collections", metavar="ID")
+    flags.many(parser, "--collections", "only these collections", metavar="ID")
     parser.add_argument(
         "--max-scene-cloud",
         type=float,
@@ -139,14 +131,14 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fail-above",
-        type=_share,
+        type=flags.share,
         default=0.0,
         metavar="SHARE",
         help="exit with 1 only where more than this share of the new scenes failed (default 0)",
     )
     parser.add_argument(
         "--shard",
-        type=_shard,
+        type=flags.shard,
         metavar="K/N",
         help="map the Kth of N shares of the glaciers, into STORE/shards/K-of-N; `calfin merge STORE` makes them one",
     )
@@ -163,7 +155,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="neural network: calfin-efficient (default), calfin-small-2, calfin-small, or a file of weights",
     )
     _add_engine(parser)
-    _add_variant(parser)
+    flags.add_variant(parser)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -181,26 +173,26 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     _add_network(parser)
     parser.add_argument(
         "--batch-size",
-        type=_count,
+        type=flags.count,
         default=32,
         metavar="N",
         help="number of scenes that are written together (default 32)",
     )
     parser.add_argument(
         "--max-cloud",
-        type=_share,
+        type=flags.share,
         default=0.15,
         metavar="SHARE",
         help="leave out scenes with more than this share of the domain under cloud, 0 to 1 (default 0.15)",
     )
     parser.add_argument(
         "--max-nodata",
-        type=_share,
+        type=flags.share,
         default=0.25,
         metavar="SHARE",
         help="leave out scenes with more than this share of the domain without data, 0 to 1 (default 0.25)",
     )
-    _many(
+    flags.many(
         parser,
         "--features",
         "measure these in each scene too, in tables of their own: icebergs melange plumes (default none)",
@@ -224,7 +216,9 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed tries other scenes (default 0)")
     for name, of in planning.PRICES.items():
-        parser.add_argument(f"--price-{name}", type=float, default=0.0, metavar="X", help=f"price of {of} (default 0)")
+        parser.add_argument(
+            f"--price-{name}", type=flags.not_negative, default=0.0, metavar="X", help=f"price of {of} (default 0)"
+        )
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
@@ -232,16 +226,6 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URI", help="check that it can be written, or continued")
     _add_settings(parser)
     _add_cluster(parser)
-
-
-def _add_variant(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--variant",
-        default="default",
-        choices=VARIANTS,
-        help="settings of all steps: ours (default); ours with each picture shown to the network once, half its "
-        "price (once); or those of CALFIN's release for one of its sets of scenes",
-    )
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -255,76 +239,26 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_workers,
+        type=flags.workers,
         metavar="N|MIN:MAX",
         help="workers to start; with two numbers Dask starts and ends them as the work asks",
     )
-    parser.add_argument("--worker-memory", type=_value, metavar="SIZE", help="memory of a worker, e.g. 4GiB")
-    _many(
+    parser.add_argument("--worker-memory", type=flags.json_value, metavar="SIZE", help="memory of a worker, e.g. 4GiB")
+    flags.many(
         parser,
         "--cluster-option",
         "what else starts the cluster, e.g. image=NAME:TAG namespace=NAME gpu_workers=2 (kubernetes), or what the "
         "server of the gateway offers",
-        type=_option,
+        type=flags.option,
         metavar="KEY=VALUE",
         default=[],
     )
 
 
-def _workers(text: str) -> int | tuple[int, int]:
-    """Read a number, or two with a colon between."""
-    fewest, colon, most = text.partition(":")
-    if not fewest.isdigit() or (colon and not most.isdigit()):
-        raise argparse.ArgumentTypeError(f"must be a number, as 4, or two, as 2:16, got {text!r}")
-    return (int(fewest), int(most)) if colon else int(fewest)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """Read K/N with 1 <= K <= N."""
-    k, slash, n = text.partition("/")
-    if not (slash and k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
-        raise argparse.ArgumentTypeError(f"must be K/N with 1 <= K <= N, got {text!r}")
-    return int(k), int(n)
-
-
-def _count(text: str) -> int:
-    """Read a whole number from 1 on."""
-    if not (text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    """Read a share from 0 to 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, as 0.15 for 15 %, got {text!r}")
-    return share
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """Read KEY=VALUE."""
-    key, equals, value = text.partition("=")
-    if not (key.isidentifier() and equals):
-        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
-    return key, _value(value)
-
-
-def _value(text: str) -> Any:  # noqa: ANN401 - number, truth, list, ...
-    """Read a value as JSON where it is JSON, else as it stands: 4 is a number, 4GiB a text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _add_retrace(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
-    parser.add_argument("--variant", choices=TRACED, help="settings of the tracing (default: as mapped)")
+    parser.add_argument("--variant", choices=flags.TRACED, help="settings of the tracing (default: as mapped)")
     parser.add_argument("--all", action="store_true", help="trace all scenes, even where nothing has changed")
     parser.add_argument("--back", action="store_true", help="undo a `calfin retrace` that was stopped half way")
     _add_cluster(parser)
@@ -384,97 +318,6 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
     _add_network(parser)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    _many(
-        parser,
-        "--data",
-        "folders in the layout of mohajerani2019, caffe256 or CALFIN",
-        type=Path,
-        metavar="FOLDER",
-        required=True,
-    )
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
-    )
-    parser.add_argument("--name", default="calfin", help="name of the weights (default calfin)")
-    parser.add_argument(
-        "--recipe",
-        default="default",
-        choices=("default", "calfin"),
-        help="settings where the other flags say nothing: ours (default), or those of CALFIN's release",
-    )
-    parser.add_argument(
-        "--architecture",
-        choices=("calfin", "efficient", "unet", "unet-4"),
-        help="CALFIN-NN, a U-Net on EfficientNet-Lite0, or the U-Net of Mohajerani with two or four levels",
-    )
-    parser.add_argument("--width", type=float, help="factor on the number of the network's filters")
-    parser.add_argument("--steps", type=int, help="stop after this many batches")
-    parser.add_argument("--minutes", type=float, help="stop after this many minutes")
-    parser.add_argument("--painted", type=int, metavar="N", help="number of synthetic scenes to train on as well")
-    parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
-    parser.add_argument("--learning-rate", type=float, help="highest learning rate")
-    parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
-    parser.add_argument(
-        "--rock", action="store_true", help="learn a mask of rock as well, which helps with fjord walls"
-    )
-    parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
-    parser.add_argument("--seed", type=int, help="seed of weights and patches")
-    parser.add_argument(
-        "--verifier", metavar="NAME", help="shipped network that must see a front in optical scenes too"
-    )
-    _many(
-        parser,
-        "--leave-out",
-        "validate on these glaciers in place of Kangerlussuaq and Crane; `each` trains a network without each glacier "
-        "in turn, into DIR/NAME, and goes on where an earlier call stopped",
-        metavar="NAME",
-    )
-
-
-def _add_calibrate(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
-    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write (default: beside the weights)")
-    parser.add_argument(
-        "--folds",
-        type=Path,
-        metavar="DIR",
-        help="networks of `calfin train --leave-out each`: they map the glaciers that the network was trained on",
-    )
-    _many(parser, "--glaciers", "calibrate on these glaciers in place of all", metavar="NAME")
-
-
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
-    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
-    _many(
-        parser,
-        "--against",
-        "compare with these: sobel, networks or weights files",
-        metavar="[LABEL=]METHOD",
-    )
-    parser.add_argument(
-        "--sequences",
-        action="store_true",
-        help="score the fronts too that `calfin reconcile` would choose of all dates of a glacier together",
-    )
-    _many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
-    _add_variant(parser)
-    parser.add_argument(
-        "--adverse",
-        type=int,
-        default=0,
-        metavar="N",
-        help="score N synthetic scenes of each adverse case too, into DIR/adverse: melange, winter, shadow, ...",
-    )
-
-
 FIND = "--catalog earth-search --domains domains.geojson --period"
 
 VERBS: dict[str, tuple[Any, ...]] = {
@@ -520,9 +363,9 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "trace": (mapping.trace, _add_trace, "a.png b.tif --out fronts.geojson"),
     "merge": (mapping.merge, _add_store, "fronts"),
     "compact": (mapping.compact, _add_compact, "fronts"),
-    "train": (training.train, _add_train, "--data mohajerani2019 caffe256 --out weights --minutes 60"),
-    "calibrate": (training.calibrate, _add_calibrate, "--data mohajerani2019 caffe256 --network my.weights.h5"),
+    "train": (training.train, training.add_train, "--data mohajerani2019 caffe256 --out weights --minutes 60"),
+    "calibrate": (training.calibrate, training.add_calibrate, "--data mohajerani2019 caffe256 --network my.weights.h5"),
     "adapt": (adapting.adapt, adapting.add_adapt, "fronts --out adapted", "fronts --lines drawn.gpkg --out adapted"),
-    "evaluate": (training.evaluate, _add_evaluate, "--data mohajerani2019 caffe256 --out scores"),
+    "evaluate": (training.evaluate, training.add_evaluate, "--data mohajerani2019 caffe256 --out scores"),
 }
 """What each verb runs, what adds its flags, and examples of a call without `calfin VERB`."""

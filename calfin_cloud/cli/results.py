@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import note, records, tell
 from calfin_cloud.cli.reading import read_fronts, read_shapes, with_files
 
@@ -232,7 +233,9 @@ def add_timeseries(parser: argparse.ArgumentParser) -> None:
 def add_composite(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin composite`."""
     _add_fronts(parser)
-    parser.add_argument("--grid-m", type=float, metavar="M", help="side of a cell (default 120, in EPSG:3031 240)")
+    parser.add_argument(
+        "--grid-m", type=flags.positive, metavar="M", help="side of a cell (default 120, in EPSG:3031 240)"
+    )
     parser.add_argument("--period", metavar="FIRST/LAST", help="months, as 1985-01/2021-12 (default: all with fronts)")
     parser.add_argument("--base", metavar="FILE", help="polygons of ice: what is ice outside of all boxes")
     _add_common(parser)
@@ -243,7 +246,9 @@ def add_figures(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin figures`."""
     _add_fronts(parser)
     parser.add_argument("--against", metavar="STORE_OR_FILE", help="another product, measured in the same boxes")
-    parser.add_argument("--days", type=float, default=30.0, help="longest time between fronts of a pair (default 30)")
+    parser.add_argument(
+        "--days", type=flags.not_negative, default=30.0, help="longest time between fronts of a pair (default 30)"
+    )
     parser.add_argument(
         "--width", choices=("single", "double"), default="single", help="83 mm (default) or 177 mm, as columns are"
     )
@@ -255,7 +260,9 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin compare`."""
     parser.add_argument("a", metavar="A", help="store of `calfin map`, or any vector file of fronts")
     parser.add_argument("b", nargs="?", metavar="B", help="the other one (default: authors of A against each other)")
-    parser.add_argument("--days", type=float, default=8.0, help="longest time between two fronts of a pair (default 8)")
+    parser.add_argument(
+        "--days", type=flags.not_negative, default=8.0, help="longest time between two fronts of a pair (default 8)"
+    )
     parser.add_argument(
         "--by-place", action="store_true", help="pair fronts within 5 km of each other, whatever their glacier ids"
     )
@@ -289,7 +296,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     _add_store(parser, out=True)
     parser.add_argument("--title", default="", help="title of the page (default: the names of the glaciers)")
     told = "most pictures to include, of the latest scenes (default 2000)"
-    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help=told)
+    parser.add_argument("--pictures", type=flags.natural, default=2000, metavar="N", help=told)
     parser.add_argument("--reference", metavar="FILE", help="hand-drawn fronts, shown as a layer of their own")
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import bar, records, tell
 
 TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "verifier", "ema")
@@ -132,3 +133,97 @@ def _samples(folders: Sequence[Path]) -> list[Any]:
     from calfin_cloud.datasets import read_samples
 
     return [sample for folder in folders for sample in read_samples(folder)]
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    flags.many(
+        parser,
+        "--data",
+        "folders in the layout of mohajerani2019, caffe256 or CALFIN",
+        type=Path,
+        metavar="FOLDER",
+        required=True,
+    )
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `calfin train`."""
+    _add_data(parser)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
+    )
+    parser.add_argument("--name", default="calfin", help="name of the weights (default calfin)")
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        choices=("default", "calfin"),
+        help="settings where the other flags say nothing: ours (default), or those of CALFIN's release",
+    )
+    parser.add_argument(
+        "--architecture",
+        choices=("calfin", "efficient", "unet", "unet-4"),
+        help="CALFIN-NN, a U-Net on EfficientNet-Lite0, or the U-Net of Mohajerani with two or four levels",
+    )
+    parser.add_argument("--width", type=float, help="factor on the number of the network's filters")
+    parser.add_argument("--steps", type=int, help="stop after this many batches")
+    parser.add_argument("--minutes", type=float, help="stop after this many minutes")
+    parser.add_argument("--painted", type=int, metavar="N", help="number of synthetic scenes to train on as well")
+    parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
+    parser.add_argument("--learning-rate", type=float, help="highest learning rate")
+    parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
+    parser.add_argument(
+        "--rock", action="store_true", help="learn a mask of rock as well, which helps with fjord walls"
+    )
+    parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--seed", type=int, help="seed of weights and patches")
+    parser.add_argument(
+        "--verifier", metavar="NAME", help="shipped network that must see a front in optical scenes too"
+    )
+    flags.many(
+        parser,
+        "--leave-out",
+        "validate on these glaciers in place of Kangerlussuaq and Crane; `each` trains a network without each glacier "
+        "in turn, into DIR/NAME, and goes on where an earlier call stopped",
+        metavar="NAME",
+    )
+
+
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `calfin calibrate`."""
+    _add_data(parser)
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write (default: beside the weights)")
+    parser.add_argument(
+        "--folds",
+        type=Path,
+        metavar="DIR",
+        help="networks of `calfin train --leave-out each`: they map the glaciers that the network was trained on",
+    )
+    flags.many(parser, "--glaciers", "calibrate on these glaciers in place of all", metavar="NAME")
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `calfin evaluate`."""
+    _add_data(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
+    parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
+    flags.many(
+        parser,
+        "--against",
+        "compare with these: sobel, networks or weights files",
+        metavar="[LABEL=]METHOD",
+    )
+    parser.add_argument(
+        "--sequences",
+        action="store_true",
+        help="score the fronts too that `calfin reconcile` would choose of all dates of a glacier together",
+    )
+    flags.many(parser, "--glaciers", "score these glaciers in place of the validation ones", metavar="NAME")
+    flags.add_variant(parser)
+    parser.add_argument(
+        "--adverse",
+        type=int,
+        default=0,
+        metavar="N",
+        help="score N synthetic scenes of each adverse case too, into DIR/adverse: melange, winter, shadow, ...",
+    )

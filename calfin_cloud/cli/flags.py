@@ -1,0 +1,99 @@
+"""Values of flags: what a call writes, read or refused with what was expected."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
+VARIANTS = (*TRACED, "once")
+
+
+def many(parser: Any, flag: str, help_: str, **more: Any) -> None:  # noqa: ANN401 - argparse's own types
+    """Add a flag that takes one or more values and may be repeated."""
+    parser.add_argument(flag, nargs="+", action="extend", help=help_, **more)
+
+
+def workers(text: str) -> int | tuple[int, int]:
+    """Read a number, or two with a colon between."""
+    fewest, colon, most = text.partition(":")
+    if not fewest.isdigit() or (colon and not most.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a number, as 4, or two, as 2:16, got {text!r}")
+    return (int(fewest), int(most)) if colon else int(fewest)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read K/N with 1 <= K <= N."""
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
+        raise argparse.ArgumentTypeError(f"must be K/N with 1 <= K <= N, got {text!r}")
+    return int(k), int(n)
+
+
+def count(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """Read a whole number from 0 on."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Read a number above 0."""
+    return _number(text, lambda number: number > 0, "a number above 0")
+
+
+def not_negative(text: str) -> float:
+    """Read a number from 0 on."""
+    return _number(text, lambda number: number >= 0, "a number from 0 on")
+
+
+def share(text: str) -> float:
+    """Read a share from 0 to 1."""
+    return _number(text, lambda number: 0 <= number <= 1, "a share from 0 to 1, as 0.15 for 15 %")
+
+
+def _number(text: str, is_good: Callable[[float], bool], expected: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not is_good(number) or math.isinf(number):
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
+    return number
+
+
+def option(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not (key.isidentifier() and equals):
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
+    return key, json_value(value)
+
+
+def json_value(text: str) -> Any:  # noqa: ANN401 - number, truth, list, ...
+    """Read a value as JSON where it is JSON, else as it stands: 4 is a number, 4GiB a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def add_variant(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names settings."""
+    parser.add_argument(
+        "--variant",
+        default="default",
+        choices=VARIANTS,
+        help="settings of all steps: ours (default); ours with each picture shown to the network once, half its "
+        "price (once); or those of CALFIN's release for one of its sets of scenes",
+    )
