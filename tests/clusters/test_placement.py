@@ -8,7 +8,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from faults.world import difference
 
 from calfin_cloud.domains import read_domains
-from calfin_cloud.pipeline import map_fronts
+from calfin_cloud.pipeline import VARIANTS, map_fronts
 from calfin_cloud.scenes import search_scenes
 
 NETWORK_TASKS = ("predict_pictures", "load")
@@ -28,7 +28,8 @@ def places_of_tasks(world, store, client) -> tuple[set[str], set[str]]:
     """Workers that ran network tasks, and workers that read, looked for candidates or traced, in a run into `store`."""
     find = partial(search_scenes, world.folder / "catalog.json", period="1984/2030")
     client.get_task_stream()  # from now on they are noted
-    map_fronts(read_domains(world.folder / "domains.geojson"), find, store, client=client, batch_size=4)
+    domains, once = read_domains(world.folder / "domains.geojson"), VARIANTS["once"]  # as the world was mapped
+    map_fronts(domains, find, store, client=client, batch_size=4, settings=once)
     ran = [(name_of(task["key"]), task["worker"]) for task in client.get_task_stream()]
     for word in (*NETWORK_TASKS, *OTHER_TASKS):
         assert any(word in name for name, _ in ran), word
