@@ -5,6 +5,7 @@ A worker that says GPU runs the network, one that says CPU all the rest; without
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections import defaultdict
@@ -20,6 +21,8 @@ from distributed import Client
 from distributed.comm import CommClosedError
 
 from calfin_cloud.starts import START_S, NWorkers, cuda, gateway, kubernetes, local
+
+log = logging.getLogger(__name__)
 
 SHORT_LOGS = {"distributed.admin.low-level-log-length": 30}
 """Dask keeps the last 1,000 messages of each connection, whole graphs among them: 100 MB after 8,000 scenes."""
@@ -66,7 +69,7 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
     with ExitStack() as closing:
         closing.enter_context(dask.config.set(SHORT_LOGS))
         if cluster in STARTS:
-            workers = closing.enter_context(STARTS[cluster](n_workers, **options))
+            workers = closing.enter_context(ended(STARTS[cluster](n_workers, **options)))
             client = Client(workers, set_as_default=False, timeout="60s")
         elif "://" in cluster:
             client = Client(cluster, set_as_default=False, timeout="20s")
@@ -88,6 +91,26 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
                 "the scheduler is lost; finished batches are stored: run the same call again to resume "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             ) from error
+
+
+@contextmanager
+def ended(started: AbstractContextManager[Any]) -> Iterator[Any]:
+    """Lend workers and end them; that one ends later than Dask waits for it is no error of the run.
+
+    Dask kills such a worker and waits a second for its end, which on a busy machine is too short.
+    """
+    with ExitStack() as closing:
+        workers = started.__enter__()
+
+        def end(*error: Any) -> bool | None:  # noqa: ANN401 - what `__exit__` takes
+            try:
+                return started.__exit__(*error)
+            except TimeoutError:
+                log.warning("a worker was killed because it did not end in time; what is stored is whole")
+                return None
+
+        closing.push(end)
+        yield workers
 
 
 def await_workers(client: Client, says: set[str], *, timeout_s: float = START_S) -> None:

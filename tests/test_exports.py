@@ -471,7 +471,7 @@ def test_level_sets_of_a_store_come_on_a_mesh_given_on_the_command_line(exported
         assert main(["export", store, "--out", str(out), "--format", *wrong]) == 2
         assert words in capsys.readouterr().err
     assert main(["export", store, "--out", str(out), "--format", "levelset", "--mesh", str(tmp_path / "none")]) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_an_unknown_format_is_refused(exported, capsys):

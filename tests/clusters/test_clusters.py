@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 
 from calfin_cloud import clusters, sensors
 from calfin_cloud.cli.parser import make_parser
-from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, local
+from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, ended, local
 from calfin_cloud.network.threads import threads_here
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.workers import check_network, share_sensors
@@ -204,6 +204,25 @@ def test_workers_with_too_little_memory_for_the_network_are_told_with_a_remedy()
         pytest.raises(ValueError, match=r"want of memory: give each 1\.5 GB or more"),
     ):
         check_network(MapSettings(), client)
+
+
+class Reluctant:
+    """Workers that end later than Dask waits for them."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        raise TimeoutError
+
+
+def test_workers_that_end_late_fail_no_run_and_hide_no_error(caplog):
+    with ended(Reluctant()):
+        pass
+    assert "did not end in time" in caplog.text
+    for error in (ValueError, TimeoutError):
+        with pytest.raises(error, match="of the run"), ended(Reluctant()):
+            raise error("of the run")
 
 
 def test_own_sensors_are_known_to_workers_and_to_those_that_come_later():
