@@ -13,7 +13,9 @@ import zarr
 from shapely.geometry import LineString, MultiPolygon, box
 
 from calfin_cloud import storage
+from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.sample import write_sample
 from calfin_cloud.storage.shards import pack_shard, unpack_shard
 
 DOMAIN = Domain("Store", box_grid((0, 0, 3000, 2400), 3413, 30.0), "9")
@@ -24,6 +26,15 @@ WAIT_S = 600.0
 """How long tests wait for other processes, on machines that have other work too; it only ends what hangs."""
 
 PLACES = ("disk", pytest.param("s3", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")))
+
+
+def map_sample(folder: Path, scenes: int) -> Path:
+    """Paint so many scenes into `folder/scenes` and map them into `folder/store`; return the folder."""
+    write_sample(folder / "scenes", scenes=scenes)
+    where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024"]
+    catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
+    assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
+    return folder
 
 
 def new_store(kind: str, request: pytest.FixtureRequest) -> str:

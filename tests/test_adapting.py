@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from shapely.affinity import translate
 from shapely.geometry import mapping
+from storing import map_sample
 
 from calfin_cloud.cli import main
 from calfin_cloud.cli.adapting import keep_adapted
@@ -21,7 +22,6 @@ from calfin_cloud.fronts import calibration_beside
 from calfin_cloud.metrics import compare_paired, line_distances
 from calfin_cloud.network import build_network, network_id, save_weights, training_glaciers, verifier_of
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
-from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts
 from calfin_cloud.training import TrainingSettings, adapt, painted_samples, split_in_time
 from calfin_cloud.training.adapting import anchored_network, is_better, trial_table
@@ -31,12 +31,7 @@ TIME = "2026-01-31T12:00:00Z"
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapted")
-    write_sample(folder / "scenes", scenes=10)
-    where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024"]
-    catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
-    assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
-    return folder
+    return map_sample(tmp_path_factory.mktemp("adapted"), scenes=10)
 
 
 @pytest.fixture

@@ -271,7 +271,7 @@ def test_a_store_of_other_settings_or_in_use_is_told(tmp_path):
     store, made = str(tmp_path / "store"), made_by(MapSettings())
     says(doctor.check_made_by(store, "EPSG:3413", made), "ok", "new")
     open_store(store, crs="EPSG:3413", made_by=made)
-    says(doctor.check_made_by(store, "EPSG:3413", made), "ok", "gone on with")
+    says(doctor.check_made_by(store, "EPSG:3413", made), "ok", "continues it")
     says(doctor.check_made_by(store, "EPSG:3031", made), "problem", "another crs", "choose another store")
     other = made_by(MapSettings(max_cloud=0.5))
     says(doctor.check_made_by(store, "EPSG:3413", other), "problem", "another settings", "--recompute")

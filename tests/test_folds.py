@@ -121,6 +121,8 @@ def test_one_glacier_alone_and_names_that_are_no_file_are_refused(tmp_path):
         fit_folds(SAMPLES, tmp_path, TINY, glaciers=["Rnk"])
     with pytest.raises(ValueError, match="becomes part of a path"):
         fit_folds([*SAMPLES, labelled("../Store")], tmp_path / "within", TINY)
+    with pytest.raises(ValueError, match="no dot before"):
+        fit_folds([*SAMPLES, labelled("St.Olaf")], tmp_path / "within", TINY)
     assert not (tmp_path / "within").exists()
 
 

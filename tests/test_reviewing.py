@@ -11,6 +11,7 @@ import pytest
 import shapely
 from shapely.affinity import translate
 from shapely.geometry import LineString, mapping
+from storing import map_sample
 
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
@@ -26,7 +27,6 @@ from calfin_cloud.results import (
     write_training_pairs,
 )
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
-from calfin_cloud.sample import write_sample
 from calfin_cloud.schema import check_polygons
 from calfin_cloud.storage import read_fronts, read_polygons, write_review
 from calfin_cloud.timeseries import length_scale
@@ -36,12 +36,7 @@ TIME = "2026-01-31T12:00:00Z"
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reviewed")
-    write_sample(folder / "scenes", scenes=4)
-    where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024"]
-    catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
-    assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0
-    return folder
+    return map_sample(tmp_path_factory.mktemp("reviewed"), scenes=4)
 
 
 @pytest.fixture

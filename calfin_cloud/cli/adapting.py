@@ -21,11 +21,10 @@ LEAST_CALIBRATED = 20
 
 def adapt(options: argparse.Namespace) -> int:
     """Adapt a network to one place by its reviewed fronts, and write it only if held-out fronts come nearer."""
-    from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.results import labelled_samples
     from calfin_cloud.training import adapting
 
-    start, steps = options.network or DEFAULT_NETWORK, options.steps or adapting.STEPS
+    start, steps = _start(options)
     samples = labelled_samples(options.store, domains=options.domain or (), lines=options.lines, days=options.days)
     adapting.check_labels(samples)
     note(f"{len(samples)} labelled scenes, for {_weights(options, samples)}")
@@ -49,10 +48,9 @@ def keep_adapted(
 
     `cases` are the held-out fronts of the trial, `lines` what it came to.
     """
-    from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.training import adapting
 
-    start, steps = options.network or DEFAULT_NETWORK, options.steps or adapting.STEPS
+    start, steps = _start(options)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = adapting.adapt(samples, _weights(options, samples), start=start, steps=steps)
     told = _calibrate(cases, weights)
@@ -92,13 +90,21 @@ def compare_trial(scores: Scores, samples: Sequence[Sample]) -> dict[str, float]
     return compare_paired(adapted, before)
 
 
+def _start(options: argparse.Namespace) -> tuple[str, int]:
+    """Network to adapt, and the number of steps: as the call says, else the defaults."""
+    from calfin_cloud.network import DEFAULT_NETWORK
+    from calfin_cloud.training import adapting
+
+    return options.network or DEFAULT_NETWORK, options.steps or adapting.STEPS
+
+
 def _weights(options: argparse.Namespace, samples: Sequence[Sample]) -> Path:
     """Path of the weights, named as the call says or after the place."""
-    from calfin_cloud.training import adapting
+    from calfin_cloud.training.fitting import checked_path
 
     places = sorted({sample.glacier for sample in samples})
     name = options.name or (places[0].replace(".", "-") if len(places) == 1 else "adapted")
-    return adapting.checked_path(options.out / f"{name}.weights.h5")
+    return checked_path(options.out / f"{name}.weights.h5")
 
 
 def _calibrate(cases: Sequence[Any], weights: Path) -> str:

@@ -198,7 +198,7 @@ def status(options: argparse.Namespace) -> int:
         serve(options.store, options.serve)
     counts = count_scenes(options.store)
     lines = ["\t".join(str(row[name]) for name in ("scenes", "state", "reason")) for row in counts["reasons"]]
-    lines.append(f"{counts['pending']}\tpending\tfound, but not mapped: `calfin map` goes on with them")
+    lines.append(f"{counts['pending']}\tpending\tfound, but not mapped: the next `calfin map` maps them")
     lines.append(f"{counts['found']}\tscenes")
     writer = counts["written_by"]
     if writer:

@@ -183,7 +183,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         parser,
         "--leave-out",
         "validate on these glaciers in place of Kangerlussuaq and Crane; `each` trains a network without each glacier "
-        "in turn, into DIR/NAME, and goes on where an earlier call stopped",
+        "in turn, into DIR/NAME, and continues where an earlier call stopped",
         metavar="NAME",
     )
 

@@ -161,7 +161,7 @@ def check_store(store: str, where: str) -> Finding:
 
 
 def check_made_by(store: str, crs: str, made_by: Mapping[str, Any]) -> Finding:
-    """Whether a run with this CRS, model and settings goes on with the store."""
+    """Whether a run with this CRS, model and settings continues the store."""
     try:
         if not is_store(store):
             return Finding("store content", "ok", "new")
@@ -179,7 +179,7 @@ def check_made_by(store: str, crs: str, made_by: Mapping[str, Any]) -> Finding:
     if holder:
         said = f"`calfin {holder['verb']}` on {holder['host']} writes to it now"
         return Finding("store content", "warning", said, "wait for its end: a second run is refused until then")
-    return Finding("store content", "ok", "can be gone on with")
+    return Finding("store content", "ok", "a run like this continues it")
 
 
 def _host(item: pystac.Item) -> str:

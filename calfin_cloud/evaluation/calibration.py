@@ -83,12 +83,14 @@ def make_cases(
         The folder has no network without such a glacier.
     """
     trained_on = training_glaciers(network) or frozenset()
-    own, other = network_method(network, trace=trace), folds and folds_method(folds, trace=trace)
+    of_known = of_others = network_method(network, trace=trace)
+    if folds is not None:
+        of_known = folds_method(folds, trace=trace)
     cases: list[Case] = []
     for sample in samples:
         is_known = sample.glacier in trained_on
-        method = other if other and is_known else own
-        cases += cases_of(sample, method, seen=is_known and not other, trace=trace)
+        method = of_known if is_known else of_others
+        cases += cases_of(sample, method, seen=is_known and folds is None, trace=trace)
     return cases
 
 

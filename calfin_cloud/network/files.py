@@ -35,7 +35,7 @@ SHIPPED = {
         "calfin-small.weights.h5", "25382d133d0c29998a5d85fcd05668795ecc1cb604261ed2344c8cf3bfed28b4"
     ),
 }
-"""Weights by name, the newest first; older ones stay, so that a store can be gone on with."""
+"""Weights by name, the newest first; older ones stay, so that a store made with one can be continued."""
 
 ENCODERS = {
     "efficientnet-lite0": Shipped(

@@ -78,7 +78,7 @@ def adapt(
     Raises
     ------
     ValueError
-        `start` is no `.weights.h5`, or `out` has another ending.
+        `start` is no `.weights.h5`, or `out` has another ending or a further dot.
     """
     note = noted(weights_path(start))
     settings = TrainingSettings(
@@ -93,20 +93,12 @@ def adapt(
         verifier=verifier_of(start),
     )
     samples = [with_rock(sample, start) for sample in samples] if note.rock else samples
-    weights = fit(samples, checked_path(out), settings, make_network=partial(anchored_network, anchor=anchor))
+    weights = fit(samples, out, settings, make_network=partial(anchored_network, anchor=anchor))
     path = weights.with_name(f"{weights.name.removesuffix('.weights.h5')}.json")
     about = json.loads(path.read_text(encoding="utf-8"))
     about |= {"adapted_from": network_id(start), "anchor": anchor}
     path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return weights
-
-
-def checked_path(out: Path | str) -> Path:
-    """Refuse a path of weights whose files beside it would be those of others: a name ends at its first dot."""
-    out = Path(out)
-    if "." in out.name.removesuffix(".weights.h5"):
-        raise ValueError(f"out must have no dot before .weights.h5, got {out.name}: give another name")
-    return out
 
 
 def with_rock(sample: Sample, network: str) -> Sample:

@@ -78,8 +78,8 @@ def fit(
     Raises
     ------
     ValueError
-        `out` has another ending, no sample is left to train on, the weights to start from have another width, or
-        the checkpoint is of other settings or samples.
+        `out` has another ending or a further dot, no sample is left to train on, the weights to start from have another
+        width, or the checkpoint is of other settings or samples.
 
     Examples
     --------
@@ -88,9 +88,7 @@ def fit(
     >>> cc.fit(read_samples("mohajerani2019"), "weights/own.weights.h5", settings)  # doctest: +SKIP
     PosixPath('weights/own.weights.h5')
     """
-    out = Path(out)
-    if not out.name.endswith(".weights.h5"):
-        raise ValueError(f"out must end in .weights.h5, got {out.name}")
+    out = checked_path(out)
     training, validation = split_by_glacier(samples, leave_out=settings.leave_out)
     training += painted_samples(settings.painted, seed=settings.seed)
     if not training:
@@ -100,6 +98,19 @@ def fit(
     network = (make_network or trainable_network)(settings)
     run = _Run(out, settings, network, [prepare(s) for s in training], [prepare(s) for s in validation])
     run.train()
+    return out
+
+
+def checked_path(out: Path | str) -> Path:
+    """Refuse a path of weights that does not end in `.weights.h5`, or whose files beside it would be those of others.
+
+    A name ends at its first dot, for all that lies beside weights.
+    """
+    out = Path(out)
+    if not out.name.endswith(".weights.h5"):
+        raise ValueError(f"out must end in .weights.h5, got {out.name}")
+    if "." in out.name.removesuffix(".weights.h5"):
+        raise ValueError(f"out must have no dot before .weights.h5, got {out.name}: give another name")
     return out
 
 

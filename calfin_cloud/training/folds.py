@@ -11,7 +11,7 @@ from pathlib import Path
 from calfin_cloud.datasets import Sample
 from calfin_cloud.network import network_id
 from calfin_cloud.schema import check_name
-from calfin_cloud.training.fitting import fit
+from calfin_cloud.training.fitting import checked_path, fit
 from calfin_cloud.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def fit_folds(
 
 def fold_path(folder: Path | str, glacier: str) -> Path:
     """Path of the weights in a folder of `fit_folds` that have not seen a glacier."""
-    return Path(folder) / f"{check_name(glacier, what='glacier')}.weights.h5"
+    return checked_path(Path(folder) / f"{check_name(glacier, what='glacier')}.weights.h5")
 
 
 def is_finished(path: Path, settings: TrainingSettings) -> bool:
