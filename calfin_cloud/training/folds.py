@@ -75,7 +75,13 @@ def fit_folds(
 
 
 def fold_path(folder: Path | str, glacier: str) -> Path:
-    """Path of the weights in a folder of `fit_folds` that have not seen a glacier."""
+    """Path of the weights in a folder of `fit_folds` that have not seen a glacier.
+
+    Raises
+    ------
+    ValueError
+        The name of the glacier cannot be that of a file, or has a dot.
+    """
     return checked_path(Path(folder) / f"{check_name(glacier, what='glacier')}.weights.h5")
 
 
