@@ -13,36 +13,19 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter, uniform_filter
 
 from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import DEFAULT, TraceSettings, Window, candidate_boxes, whole_box, window_around
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
+from calfin_cloud.opinions import FRONT, ICE, NOT_SEEN, SEEN_BY, VERIFIED, believed, needs_verifier
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import resize
 from calfin_cloud.schema import MASKS, MISSING, from_levels, to_levels
 from calfin_cloud.sensors import Kind
 
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
-
-NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
-"""Values of the last channel: no data, or data of a kind of sensor."""
-
-SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
-
-FRONT, ICE, ROCK, VERIFIED = range(4)
-"""Masks that the network step returns: those of the network (rock only where it knows rock), the verifier's front."""
-
-VERIFIER_REACH_PX, VERIFIER_LEAST = 15, 0.1
-"""A front counts in full where the verifier sees this much of one so near, in px of the picture the network sees."""
-
-MAGNIFIED = 2
-"""A picture that is shown to the network so many times as large goes to the verifier too, whatever its sensor."""
-
-ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
-"""A front counts in full up to the first share of rock in the land around it, from the second not at all."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +196,6 @@ def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | No
     return domain.fjord_mask if drawn or trace.window.one_front else None
 
 
-# The steps
-
-
 def first_pictures(group: Prepared, *, settings: InferenceSettings) -> Pictures:
     """Picture of each whole scene that is not left out."""
     return _pictures([channels for channels in group.channels if channels is not None], settings)
@@ -247,7 +227,7 @@ def second_pictures(
     A window that shows the whole scene shows no more than the first pass did, and is not predicted again.
     """
     scenes = [channels for channels in group.channels if channels is not None]
-    overviews = [believed(masks, scene, settings) for masks, scene in zip(seen, scenes, strict=True)]
+    overviews = [_believed(masks, scene, settings) for masks, scene in zip(seen, scenes, strict=True)]
     boxes = [
         candidates_of(overview, scene.shape[:2], fjord_mask=group.fjord_mask, trace=trace)
         for overview, scene in zip(overviews, scenes, strict=True)
@@ -285,7 +265,7 @@ def lay_windows(
         shape = channels.shape[:2]
         masks = resize(overview, shape)
         for window in windows:
-            part = resize(believed(next(predicted), window.cut(channels), settings), window.shape)
+            part = resize(_believed(next(predicted), window.cut(channels), settings), window.shape)
             weight = np.float32(1) if trace.window.one_front else _taper(window, shape)[..., None]
             below = window.cut(masks)
             below *= 1 - weight
@@ -295,9 +275,6 @@ def lay_windows(
         levels[:, channels[..., 3] == NOT_SEEN] = MISSING
         laid.append(SceneMasks(levels, boxes))
     return laid
-
-
-# What the steps are made of
 
 
 def verifying(settings: InferenceSettings) -> InferenceSettings:
@@ -320,32 +297,10 @@ def candidates_of(
     return candidate_boxes(overview[..., FRONT], overview[..., ICE], shape, fjord_mask=low, settings=trace)
 
 
-def believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8], settings: InferenceSettings) -> NDArray[np.float32]:
-    """Front and ice (256, 256, mask) float32 of a picture's masks `seen` (256, 256, 4), after a second opinion.
-
-    In pictures of light (`shown` (y, x, 4) is what was pictured) it is the verifier's, in others that of the network's
-    own mask of rock, where it has one; in coarse pictures, of few pixels, that of the verifier too.
-    """
-    masks = from_levels(seen)
-    front, ice = masks[..., FRONT], masks[..., ICE]
-    if not _is_optical(shown) and (seen[..., ROCK] != MISSING).any():
-        front = front * beside_glaciers(ice, masks[..., ROCK])
-    if _needs_verifier(shown) and (seen[..., VERIFIED] != MISSING).any():
-        front = front * agreement(masks[..., VERIFIED])
-    return _unmirrored(np.dstack([front, ice]), shown.shape) if settings.square_pixels else np.dstack([front, ice])
-
-
-def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far a front is believed, 0 to 1, where a verifier sees this front mask (y, x)."""
-    near = maximum_filter(front, 2 * VERIFIER_REACH_PX + 1)
-    return np.asarray(np.minimum(near / VERIFIER_LEAST, 1), dtype=np.float32)
-
-
-def beside_glaciers(ice: NDArray[np.float32], rock: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far a front is believed, 0 to 1, from the land around it, all (y, x): rock does not calve."""
-    land, rocky = (uniform_filter(mask, ROCK_WINDOW_PX) for mask in (ice, ice * rock))
-    full, none = ROCK_SHARES
-    return np.asarray(np.clip((none - rocky / (land + 1e-3)) / (none - full), 0, 1), dtype=np.float32)
+def _believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8], settings: InferenceSettings) -> NDArray[np.float32]:
+    """Front and ice (256, 256, mask) of a picture's masks, after a second opinion, and without what was mirrored."""
+    masks = believed(seen, shown)
+    return _unmirrored(masks, shown.shape) if settings.square_pixels else masks
 
 
 def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -> Pictures:
@@ -354,15 +309,7 @@ def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -
     for place, part in enumerate(shown):
         view = _mirrored(part[..., :3]) if settings.square_pixels else part[..., :3]
         pictures[place] = np.rint(resize_channels(view, (PICTURE_SIZE, PICTURE_SIZE)))
-    return Pictures(pictures, np.array([_needs_verifier(part) for part in shown], dtype=bool))
-
-
-def _is_optical(shown: NDArray[np.uint8]) -> bool:
-    return bool(shown[..., 3].max(initial=NOT_SEEN) == OPTICAL)
-
-
-def _needs_verifier(shown: NDArray[np.uint8]) -> bool:
-    return _is_optical(shown) or MAGNIFIED * max(shown.shape[:2]) <= PICTURE_SIZE
+    return Pictures(pictures, np.array([needs_verifier(part) for part in shown], dtype=bool))
 
 
 def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSettings) -> list[Window]:

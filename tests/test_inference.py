@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calfin_cloud import fronts, inference
+from calfin_cloud import fronts, inference, opinions
 from calfin_cloud.fronts import DEFAULT, trace_fronts
 from calfin_cloud.inference import (
     Prepared,
-    believed,
     first_pictures,
     predict_pictures,
     predict_scene,
@@ -18,6 +17,7 @@ from calfin_cloud.inference import (
     two_passes,
 )
 from calfin_cloud.network import CALFIN, PICTURE_SIZE, InferenceSettings, build_network, save_weights
+from calfin_cloud.opinions import believed
 from calfin_cloud.schema import MISSING, from_levels, to_levels
 
 
@@ -79,7 +79,7 @@ def overview_of(channels: np.ndarray, network: str, settings: InferenceSettings 
     settings = settings or InferenceSettings()
     pictures = first_pictures(Prepared([channels]), settings=settings)
     (seen,) = predict_pictures(*pictures, network=network, settings=settings)
-    return believed(seen, channels, settings)
+    return believed(seen, channels)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_beside_rock_a_front_counts_less_but_in_optical_scenes_the_verifier_alon
 def test_a_front_fades_as_the_land_around_it_becomes_rock():
     ice, rock = np.ones((60, 300), "float32"), np.tile(np.linspace(0, 1, 300, dtype="float32"), (60, 1))
     ice[:30] = 0  # the sea counts for neither
-    believed = inference.beside_glaciers(ice, rock)[30]
+    believed = opinions.beside_glaciers(ice, rock)[30]
     assert (believed[:50] == 1).all()
     assert (believed[200:] == 0).all()
     assert (np.diff(believed) <= 1e-6).all()
@@ -154,7 +154,7 @@ def test_a_front_fades_as_the_land_around_it_becomes_rock():
 def test_what_a_verifier_sees_reaches_fifteen_pixels_and_counts_in_full_from_a_tenth():
     seen = np.zeros((64, 64), "float32")
     seen[30, 20], seen[30, 50] = 0.9, 0.05
-    believed = inference.agreement(seen)
+    believed = opinions.agreement(seen)
     assert (believed[15:46, 5:36] == 1).all()
     assert (believed[15:46, 36:64] == 0.5).all()
     assert believed.sum() == 31 * 31 + 31 * 28 / 2
@@ -166,7 +166,7 @@ def test_the_last_channel_says_which_kind_of_sensor_saw_the_scene(kind, value):
     scene[:, :, :40] = np.nan
     seen = prepare_scene(scene, 30.0, kind)[..., 3]
     assert (seen[:, 45:] == value).all()
-    assert (seen[:, :35] == inference.NOT_SEEN).all()
+    assert (seen[:, :35] == opinions.NOT_SEEN).all()
 
 
 def scenes_with_lines() -> list[np.ndarray | None]:

@@ -287,9 +287,13 @@ def test_masks_stay_float32_in_mixed_precision():
     assert network.get_layer("stem_conv").compute_dtype == "bfloat16"
 
 
-def test_the_efficient_network_has_one_width_and_sizes_that_can_be_halved():
-    with pytest.raises(ValueError, match="as it was trained"):
-        efficient_network(width=0.5)
+def test_the_efficient_network_has_decoders_of_any_width_and_sizes_that_can_be_halved():
+    whole, half = efficient_network(size=64), efficient_network(width=0.5, size=64)
+    filters = [network.get_layer("up0_conv1_conv").kernel.shape[-1] for network in (whole, half)]
+    assert filters == [128, 64]
+    assert half.get_layer("stem_conv").kernel.shape == whole.get_layer("stem_conv").kernel.shape
+    with pytest.raises(ValueError, match="must leave a filter at each level"):
+        efficient_network(width=0.01)
     with pytest.raises(ValueError, match="multiple of 32"):
         efficient_network(size=200)
     assert efficient_network(size=96).output_shape == (None, 96, 96, 2)

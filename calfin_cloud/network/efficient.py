@@ -48,7 +48,7 @@ def efficient_network(*, width: float = 1.0, size: int = TILE_SIZE, rock: bool =
     Parameters
     ----------
     width
-        Must be 1: the encoder is as it was trained.
+        Factor on the decoder's filters; the encoder keeps the width that its weights have.
     size
         Side of the square input in px, a multiple of 32; weights fit every size.
     rock
@@ -62,16 +62,17 @@ def efficient_network(*, width: float = 1.0, size: int = TILE_SIZE, rock: bool =
     Raises
     ------
     ValueError
-        `size` is no multiple of 32 from 64 on, or `width` is not 1.
+        `size` is no multiple of 32 from 64 on, or `width` leaves no whole filter.
     """
     if size % 32 or size < 64:
         raise ValueError(f"size must be a multiple of 32, at least 64 (the network halves it five times), got {size}")
-    if width != 1:
-        raise ValueError(f"width must be 1 for this network, got {width}: the encoder is as it was trained")
+    filters = [round(n * width) for n in DECODER_FILTERS]
+    if min(filters) < 1:
+        raise ValueError(f"width must leave a filter at each level, got {width}: 0.5 is the least that was tried")
     inputs = keras.Input((size, size, 3), name="input")
     x, skips = _encoder(inputs)
     x = layers.Dropout(DROPOUT, name="dropout")(x)
-    for level, n in enumerate(DECODER_FILTERS):
+    for level, n in enumerate(filters):
         x = layers.UpSampling2D(2, interpolation="bilinear", name=f"up{level}_resize")(x)
         x = layers.Concatenate(name=f"up{level}_concat")([x, skips.pop()])
         for i in (1, 2):

@@ -26,6 +26,8 @@ class OpenVinoPictures:
     Each tile goes through together with its transpose. More at once are no quicker on a CPU, and take more memory.
     """
 
+    at_once = 1
+
     def __init__(self, model: Any, cut: Cut) -> None:  # noqa: ANN401 - a model of OpenVINO
         self.compiled, self.cut = compile_model(_with_views(model, cut)), cut
         self.masks = int(self.compiled.output(0).shape[-1])
@@ -34,10 +36,6 @@ class OpenVinoPictures:
             counts[row : row + cut.size, column : column + cut.size] += 1
         self._share = 1 / counts
         self._of_thread = threading.local()
-
-    def at_once(self, _: int) -> int:
-        """Pictures of a batch."""
-        return 1
 
     def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Predict masks (n, 256, 256, mask) in `LEVELS` of pictures (n, 256, 256, 3), both uint8."""

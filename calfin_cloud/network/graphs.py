@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import nullcontext
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +16,11 @@ from calfin_cloud.network.settings import LEVELS, PICTURE_SIZE, Cut
 from calfin_cloud.network.weights import count_gpus, prepare_compilation
 
 MOST_PICTURES = 32
-"""Pictures that go through the network at once on a GPU, 256 tiles of ours; fewer are filled up to 1, 2, 4, ...
+"""Pictures that go through the network at once on a GPU, 256 tiles of ours; fewer are filled up.
 
-On a CPU it is one: a number of pictures is compiled once, and it bounds the memory.
+Each number is compiled once, which took half a minute on an H200, where all of them take 21 ms. On a CPU it is one
+picture, to bound the memory.
 """
-
-_on_device = threading.Lock() if keras.backend.backend() == "jax" else nullcontext()
-"""Under JAX a prediction uses up the network's variables and puts them back: one thread at a time."""
 
 
 class KerasPictures:
@@ -30,19 +30,33 @@ class KerasPictures:
         self.model = pictures_network(network, cut)
         self.masks = int(self.model.output_shape[-1])
         prepare_compilation(self.model)
+        self._run = _compiled(self.model)
 
-    def at_once(self, n: int) -> int:
-        """Pictures of a batch, where `n` are left: few numbers, each of which is compiled once."""
-        size = 1
-        while size < min(n, MOST_PICTURES) and count_gpus():
-            size *= 2
-        return size
+    @property
+    def at_once(self) -> int:
+        """Pictures of a batch."""
+        return MOST_PICTURES if count_gpus() else 1
 
     def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Predict masks (n, 256, 256, mask) in `LEVELS` of pictures (n, 256, 256, 3), both uint8."""
-        filled = np.pad(pictures, [(0, self.at_once(len(pictures)) - len(pictures)), (0, 0), (0, 0), (0, 0)])
-        with _on_device:
-            return np.asarray(self.model.predict_on_batch(filled), dtype=np.uint8)[: len(pictures)]
+        return np.asarray(self._run(pictures), dtype=np.uint8)
+
+
+def _compiled(model: keras.Model) -> Callable[[NDArray[np.uint8]], Any]:
+    """Return what runs a model on a batch, from several threads at once.
+
+    Under JAX, Keras's own call uses up the model's variables and puts them back, one thread at a time. So a function
+    is compiled that holds copies of them.
+    """
+    if keras.backend.backend() != "jax":
+        run_by_keras: Callable[[NDArray[np.uint8]], Any] = model.predict_on_batch
+        return run_by_keras
+    values = [[ops.copy(each) for each in of] for of in (model.trainable_variables, model.non_trainable_variables)]
+
+    def run(trained: list[Any], others: list[Any], pictures: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - an array of JAX
+        return model.stateless_call(trained, others, pictures, training=False)[0]
+
+    return partial(import_module("jax").jit(run), *values)
 
 
 def pictures_network(network: keras.Model, cut: Cut) -> keras.Model:

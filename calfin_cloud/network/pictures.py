@@ -29,8 +29,9 @@ class Predictor(Protocol):
 
     masks: int
 
-    def at_once(self, n: int) -> int:
-        """Pictures of a batch, where `n` are left."""
+    @property
+    def at_once(self) -> int:
+        """Pictures of a batch."""
 
     def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Predict the masks of one batch."""
@@ -79,13 +80,15 @@ def predict_pictures(
 
 
 def predict_with(loaded: Predictor, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Predict the masks of pictures by a loaded network, batch by batch, as `predict_pictures` does."""
+    """Predict the masks of pictures by a loaded network, batch by batch, as `predict_pictures` does.
+
+    The last batch is filled up, since each number of pictures is compiled.
+    """
     masks = np.empty((*pictures.shape[:3], loaded.masks), np.uint8)
-    start = 0
-    while start < len(pictures):
-        end = start + loaded.at_once(len(pictures) - start)
-        masks[start:end] = _predict_batch(loaded, pictures[start:end])
-        start = end
+    for start in range(0, len(pictures), loaded.at_once):
+        batch = pictures[start : start + loaded.at_once]
+        filled = np.pad(batch, [(0, loaded.at_once - len(batch)), (0, 0), (0, 0), (0, 0)])
+        masks[start : start + len(batch)] = _predict_batch(loaded, filled)[: len(batch)]
     return masks
 
 

@@ -15,7 +15,6 @@ import pandas as pd
 from scipy.ndimage import distance_transform_edt
 
 from calfin_cloud.datasets import Sample
-from calfin_cloud.inference import ROCK, ROCK_WINDOW_PX
 from calfin_cloud.network import (
     DEFAULT_NETWORK,
     LEVELS,
@@ -28,6 +27,7 @@ from calfin_cloud.network import (
 )
 from calfin_cloud.network.backend import keras, layers, ops
 from calfin_cloud.network.files import noted
+from calfin_cloud.opinions import ROCK, ROCK_WINDOW_PX
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import resize
 from calfin_cloud.training.fitting import fit, trainable_network
@@ -104,7 +104,7 @@ def adapt(
 def with_rock(sample: Sample, network: str) -> Sample:
     """Label rock where a network sees it, but for what is beside a drawn front: that is glacier, since it calves.
 
-    Fronts beside rock are not believed (`inference.beside_glaciers`); without these labels, the mask of rock would
+    Fronts beside rock are not believed (`opinions.beside_glaciers`); without these labels, the mask of rock would
     drift with the layers that it shares.
     """
     channels = resize_channels(eight_bit_channels(to_eight_bit(sample.image)), (PICTURE_SIZE, PICTURE_SIZE))

@@ -126,36 +126,32 @@ def differences(predict, process: subprocess.Popen, path: Path, left_s: float) -
 
 
 def rows(call, gpu, began: float, process, path):
-    """Measure row after row, as long as there is time."""
+    """Measure row after row, the telling ones first, as long as there is time: compiling takes most of it."""
     device = nvml.nvmlDeviceGetName(gpu) if gpu else "CPU"
     about = {"device": device, "keras": keras.__version__, "backend": keras.backend.backend(), "threads": call.threads}
     left = lambda: call.deadline - (time.perf_counter() - began)  # noqa: E731
+    first, *others = call.tiles
+
+    def row(network: str, engine: str, tiles: int, also: str | None = None) -> dict:
+        settings, n = InferenceSettings(engine=engine), max(1, tiles // TILES)
+        graphs.MOST_PICTURES = n if gpu else 1  # at once on the device
+        loaded = [load_predictor(name, settings) for name in (network, also) if name]
+        predict = lambda shown: [predict_with(each, shown) for each in loaded][-1]  # noqa: E731
+        return {**about, "engine": engine, "tiles_at_once": tiles, **rates(predict, n, call, gpu)}
+
     for engine in call.engines:
-        settings, best = InferenceSettings(engine=engine), {"tiles_s": 0.0}
-        loaded = load_predictor(call.network, settings)
+        if left() < 3 * call.seconds:
+            return
+        yield row(call.network, engine, first)
+        loaded = load_predictor(call.network, InferenceSettings(engine=engine))
         predict = lambda shown, loaded=loaded: predict_with(loaded, shown)  # noqa: E731
-        for tiles in call.tiles:
-            if left() < 3 * call.seconds:
-                return
-            n = max(1, tiles // TILES)
-            graphs.MOST_PICTURES = n if gpu else 1  # at once on the device
-            row = {**about, "engine": engine, "tiles_at_once": tiles, **rates(predict, n, call, gpu)}
-            best = max(best, row, key=lambda of: of["tiles_s"])
-            yield row
         yield {**about, "engine": engine, **differences(predict, process, path, left())}
         if (verifier := verifier_of(call.network)) and left() > 3 * call.seconds:
-            second = load_predictor(verifier, settings)
-            n = best["tiles_at_once"] // TILES
-            graphs.MOST_PICTURES = n if gpu else 1
-            both = lambda shown, one=loaded, two=second: (predict_with(one, shown), predict_with(two, shown))[0]  # noqa: E731
-            row = rates(both, max(1, n), call, gpu)
-            yield {
-                **about,
-                "engine": engine,
-                "step": "network and verifier",
-                **row,
-                "scenes_s": row["pictures_s"] / call.scene,
-            }
+            both = row(call.network, engine, first, verifier)
+            yield both | {"step": "network and verifier", "scenes_s": both["pictures_s"] / call.scene}
+    for tiles in others:
+        if left() > 3 * call.seconds:
+            yield row(call.network, call.engines[0], tiles)
 
 
 def main() -> int:
@@ -163,7 +159,7 @@ def main() -> int:
     began = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default=DEFAULT_NETWORK)
-    parser.add_argument("--tiles", type=int, nargs="+", default=[32, 64, 128, 256, 512], help="at once on the device")
+    parser.add_argument("--tiles", type=int, nargs="+", default=[256, 512, 128, 64, 32], help="at once on the device")
     parser.add_argument("--engines", nargs="+", default=["keras-bfloat16", "keras"])
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=8.0, help="of a row")

@@ -1,0 +1,66 @@
+"""Masks of a picture go in, its front comes out as far as a second opinion believes it: the verifier's, or rock's."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, uniform_filter
+
+from calfin_cloud.network import PICTURE_SIZE
+from calfin_cloud.schema import MISSING, from_levels
+from calfin_cloud.sensors import Kind
+
+NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
+"""Values of the last channel: no data, or data of a kind of sensor."""
+
+SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
+
+FRONT, ICE, ROCK, VERIFIED = range(4)
+"""Masks that the network step returns: those of the network (rock only where it knows rock), the verifier's front."""
+
+VERIFIER_REACH_PX, VERIFIER_LEAST = 15, 0.1
+"""A front counts in full where the verifier sees this much of one so near, in px of the picture the network sees."""
+
+MAGNIFIED = 2
+"""A picture that is shown to the network so many times as large goes to the verifier too, whatever its sensor."""
+
+ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
+"""A front counts in full up to the first share of rock in the land around it, from the second not at all."""
+
+
+def believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Front and ice (256, 256, mask) float32 of a picture's masks `seen` (256, 256, 4), after a second opinion.
+
+    In pictures of light (`shown` (y, x, 4) is what was pictured) it is the verifier's, in others that of the network's
+    own mask of rock, where it has one; in coarse pictures, of few pixels, that of the verifier too.
+    """
+    masks = from_levels(seen)
+    front, ice = masks[..., FRONT], masks[..., ICE]
+    if not is_optical(shown) and (seen[..., ROCK] != MISSING).any():
+        front = front * beside_glaciers(ice, masks[..., ROCK])
+    if needs_verifier(shown) and (seen[..., VERIFIED] != MISSING).any():
+        front = front * agreement(masks[..., VERIFIED])
+    return np.dstack([front, ice])
+
+
+def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far a front is believed, 0 to 1, where a verifier sees this front mask (y, x)."""
+    near = maximum_filter(front, 2 * VERIFIER_REACH_PX + 1)
+    return np.asarray(np.minimum(near / VERIFIER_LEAST, 1), dtype=np.float32)
+
+
+def beside_glaciers(ice: NDArray[np.float32], rock: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far a front is believed, 0 to 1, from the land around it, all (y, x): rock does not calve."""
+    land, rocky = (uniform_filter(mask, ROCK_WINDOW_PX) for mask in (ice, ice * rock))
+    full, none = ROCK_SHARES
+    return np.asarray(np.clip((none - rocky / (land + 1e-3)) / (none - full), 0, 1), dtype=np.float32)
+
+
+def is_optical(shown: NDArray[np.uint8]) -> bool:
+    """Whether a picture (y, x, 4) shows light."""
+    return bool(shown[..., 3].max(initial=NOT_SEEN) == OPTICAL)
+
+
+def needs_verifier(shown: NDArray[np.uint8]) -> bool:
+    """Whether the verifier sees a picture (y, x, 4) too: one of light, or of few pixels."""
+    return is_optical(shown) or MAGNIFIED * max(shown.shape[:2]) <= PICTURE_SIZE
