@@ -110,9 +110,9 @@ def _most_alive(client: Client) -> int:
 
 def _groups_of(batch: Batch, store: str, n_scenes: int, placement: Placement | None) -> list[Group]:
     """Cut a batch of the `n_scenes` that are mapped together into groups."""
-    items, size = list(batch.items.values()), group_length(batch.domain, n_scenes, placement)
-    cuts = [slice(start, start + size) for start in range(0, len(items), size)]
-    return [Group(store, batch.domain, items[cut], batch.places[cut]) for cut in cuts]
+    size = group_length(batch.domain, n_scenes, placement)
+    cuts = [slice(start, start + size) for start in range(0, len(batch.scenes), size)]
+    return [Group(store, batch.domain, batch.scenes[cut], batch.places[cut]) for cut in cuts]
 
 
 # In this process

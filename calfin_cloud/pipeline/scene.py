@@ -46,7 +46,7 @@ from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import encode_scene, read_candidates, read_scene_grey, read_scene_masks, write_picture
 from calfin_cloud.timeseries import length_scale
 
-Item = dict[str, Any]
+Item = Mapping[str, Any]
 """A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""
 
 Facts = dict[str, Any]
