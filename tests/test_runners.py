@@ -16,7 +16,6 @@ from calfin_cloud.pipeline.runners import _Tasks, _together, waves
 from calfin_cloud.pipeline.workers import (
     MOST_PIXELS,
     MOST_SCENES,
-    PICTURES_A_TASK,
     Placement,
     group_length,
     placement_of,
@@ -29,12 +28,6 @@ def test_groups_share_tasks_so_that_each_has_enough_pictures_and_each_picture_on
     places = [place for task in tasks for place in task]
     assert places == [place for place, length in enumerate(lengths) if length]
     assert len(tasks) <= 1 or all(sum(lengths[place] for place in task) >= fewest for task in tasks)
-
-
-def test_without_a_gpu_the_pictures_of_a_group_are_one_task():
-    lengths = [3, 0, 7, 1]
-    assert _together(lengths, Placement(None, None, 4).pictures_a_task) == [[0], [2], [3]]
-    assert Placement({"GPU": 1}, None, 4).pictures_a_task == PICTURES_A_TASK == 128
 
 
 @given(side=st.integers(64, 4096), n_scenes=st.integers(1, 300), n_threads=st.integers(1, 64))

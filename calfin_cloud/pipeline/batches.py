@@ -5,12 +5,13 @@ A shard has a store, a lease and a cluster of its own, so that many can run at o
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pystac
@@ -21,7 +22,7 @@ from calfin_cloud.sensors import acquired
 from calfin_cloud.storage import add_scenes, digest, item_digest, keep_domain
 
 BATCH_PIXELS = 16_000_000  # of a batch, on all workers together: 190 MB of channels and masks
-PLACED_AT_ONCE = 512  # scenes that get their places in the masks together, and are held for it: 40 MB of items
+PLACED_AT_ONCE = 2048  # scenes that get their places in the masks together, and are held for it: 12 MB of items
 
 FindScenes = Callable[[Domain], Iterable[pystac.Item]]
 """Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
@@ -29,16 +30,27 @@ FindScenes = Callable[[Domain], Iterable[pystac.Item]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Scenes of one domain that are written together; `places` are theirs on the time axis of the masks."""
+    """Scenes of one domain that are written together; `places` are theirs on the time axis of the masks.
+
+    `scenes` are items as JSON values: pystac's own may drag their whole catalogue along.
+    """
 
     domain: Domain
-    scenes: Sequence[pystac.Item]
+    scenes: Sequence[Mapping[str, Any]]
     places: Sequence[int]
 
     @cached_property
-    def items(self) -> dict[str, dict[str, Any]]:
-        """Items as JSON values by the key of their scenes."""
-        return {front_key(self.domain.name, s.id): s.to_dict(transform_hrefs=False) for s in self.scenes}
+    def items(self) -> dict[str, Mapping[str, Any]]:
+        """Items by the key of their scenes."""
+        return {front_key(self.domain.name, scene["id"]): scene for scene in self.scenes}
+
+
+class Waiting(NamedTuple):
+    """A scene that waits for its batch: as bytes, since the collector looks through all values that are alive."""
+
+    id: str
+    when: np.datetime64
+    item: bytes
 
 
 def cut_batches(
@@ -50,16 +62,21 @@ def cut_batches(
     `check` raises where this run must not write any more.
     """
     size = batch_length(domain, batch_size)
-    waiting, is_kept = iter(items), False
+    waiting, is_kept = map(_waiting, items), False
     while group := list(islice(waiting, size * max(1, PLACED_AT_ONCE // size))):
         check()
         if not is_kept:
             keep_domain(store, domain)
             is_kept = True
-        places = add_scenes(store, domain, {item.id: np.datetime64(acquired(item).tz_localize(None)) for item in group})
+        places = add_scenes(store, domain, {scene.id: scene.when for scene in group})
         for start in range(0, len(group), size):
             part = group[start : start + size]
-            yield Batch(domain, part, [places[item.id] for item in part])
+            yield Batch(domain, [pickle.loads(scene.item) for scene in part], [places[scene.id] for scene in part])
+
+
+def _waiting(item: pystac.Item) -> Waiting:
+    when = np.datetime64(acquired(item).tz_localize(None))
+    return Waiting(item.id, when, pickle.dumps(item.to_dict(transform_hrefs=False), pickle.HIGHEST_PROTOCOL))
 
 
 def batch_length(domain: Domain, batch_size: int) -> int:

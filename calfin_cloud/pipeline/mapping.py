@@ -266,8 +266,7 @@ def _map_again(
 ) -> Made:
     """Start scenes at the first step."""
     places = read_places(store, domain.name)
-    scenes = [pystac.Item.from_dict(item, preserve_dict=True) for item in items.values()]
-    batch = Batch(domain, scenes, [places[scene.id] for scene in scenes])
+    batch = Batch(domain, list(items.values()), [places[item["id"]] for item in items.values()])
     (made,) = tables_of_batches([batch], store, settings, client)
     return made
 

@@ -30,8 +30,9 @@ from calfin_cloud.storage import finished_keys, is_store
 LOOKS_A_SCENE = 4
 """Scenes that are read for each one that is mapped: reading is cheap, and tells the share that needs the network."""
 
-TASKS_A_GROUP = 11
-"""Tasks of a group of scenes: the six steps, and what takes pictures to the network and tells how many there are."""
+TASKS_A_GROUP, TASKS_WITH_GPU = 2, 11
+"""Tasks of a group of scenes: reading, and all that follows; where a GPU is, the six steps, and what takes pictures to
+it and tells how many there are."""
 
 FILES_A_BATCH = 7  # shards of masks, candidates and grey pictures, and the four files of the tables
 
@@ -327,12 +328,13 @@ def _count_tasks(
     if client is None:
         return 0
     placement, n_tasks = placement_of(client), 0
+    of_group = TASKS_WITH_GPU if placement.network else TASKS_A_GROUP
     for domain in domains:
         n = sum(row["to_do"] for row in rows if row["domain"] == domain.name)
         size = batch_length(domain, batch_size)
         for length, n_batches in ((size, n // size), (n % size, 1)):
             n_groups = -(-length // group_length(domain, length, placement))
-            n_tasks += n_batches * TASKS_A_GROUP * n_groups
+            n_tasks += n_batches * of_group * n_groups
     return n_tasks
 
 

@@ -26,9 +26,9 @@ from calfin_cloud.inference import Pictures, predict_pictures
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
 from calfin_cloud.opinions import VERIFIED
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.scene import Group, Result, look, map_looks
+from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.workers import Placement, group_length, placement_of, share_sensors
+from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, placement_of, share_sensors
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +111,9 @@ def _most_alive(client: Client) -> int:
 
 def _groups_of(batch: Batch, store: str, n_scenes: int, placement: Placement | None) -> list[Group]:
     """Cut a batch of the `n_scenes` that are mapped together into groups."""
-    items, size = list(batch.items.values()), group_length(batch.domain, n_scenes, placement)
-    cuts = [slice(start, start + size) for start in range(0, len(items), size)]
-    return [Group(store, batch.domain, items[cut], batch.places[cut]) for cut in cuts]
+    size = group_length(batch.domain, n_scenes, placement)
+    cuts = [slice(start, start + size) for start in range(0, len(batch.scenes), size)]
+    return [Group(store, batch.domain, batch.scenes[cut], batch.places[cut]) for cut in cuts]
 
 
 # In this process
@@ -121,22 +121,13 @@ def _groups_of(batch: Batch, store: str, n_scenes: int, placement: Placement | N
 
 def _map_here(groups: Sequence[Group], settings: MapSettings) -> Iterator[list[Result]]:
     """Map groups one after the other; the next one is read meanwhile."""
-    predict = partial(predict_pictures, network=settings.network, settings=settings.inference)
     pool, ahead = ThreadPoolExecutor(1), deque(groups)
     try:
         reading = pool.submit(look, ahead.popleft(), settings=settings) if ahead else None
-        for group in groups:
-            assert reading is not None
+        while reading is not None:
             looks = reading.result()
             reading = pool.submit(look, ahead.popleft(), settings=settings) if ahead else None
-            (results,) = map_looks(
-                [group],
-                [looks],
-                settings,
-                each=lambda step, *lists: [step(*call) for call in zip(*lists, strict=True)],
-                predict=lambda pictures: [predict(*of_group) for of_group in pictures],
-            )
-            yield results
+            yield map_look(looks, settings=settings)
     finally:
         pool.shutdown(wait=False)
 
@@ -161,19 +152,21 @@ def _outcomes_on(
 ) -> list[list[Result] | Exception]:
     """Map groups on a cluster: the results of each, or the error of one that was lost as a whole.
 
-    All reading is waited for, so that a group that is lost with its worker takes no other one with it.
+    Where no GPU is, all that follows the reading of a group is one task. Where one is, groups share tasks: then all
+    reading is waited for, so that a group that is lost with its worker takes no other one with it.
     """
     tasks = _Tasks(client, placement, settings)
     looks = tasks.each(partial(look, settings=settings), groups)
-    outcomes: list[Any] = _errors(looks)
-    use = [i for i, error in enumerate(outcomes) if error is None]
-    done = map_looks(
-        [groups[i] for i in use], [looks[i] for i in use], settings, each=tasks.each, predict=tasks.predict
-    )
-    for i, future, error in zip(use, done, _errors(done), strict=True):
-        outcomes[i] = error or future
-    fine = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Future)]
-    for i, results in zip(fine, client.gather([outcomes[i] for i in fine]), strict=True):
+    if placement.network is None:
+        done = tasks.each(partial(map_look, settings=settings), looks)
+    else:
+        lost = _errors(looks)
+        read = [future for future, error in zip(looks, lost, strict=True) if not error]
+        mapped = iter(map_looks(read, settings, each=tasks.each, predict=tasks.predict))
+        done = [future if error else next(mapped) for future, error in zip(looks, lost, strict=True)]
+    outcomes: list[Any] = _errors(done)
+    fine = [i for i, error in enumerate(outcomes) if error is None]
+    for i, results in zip(fine, client.gather([done[i] for i in fine]), strict=True):
         outcomes[i] = results
     return outcomes
 
@@ -209,15 +202,13 @@ class _Tasks:
         return futures
 
     def predict(self, pictures: Sequence[Future]) -> list[Any]:
-        """Start the network on the pictures of groups, those of several groups a task where a GPU is."""
-        if self.placement.pictures_a_task == 1:
-            return self._masks(pictures)
+        """Start the network on the pictures of groups, those of several groups a task."""
         counted = self.each(n_pictures, pictures)
         lost = _errors(counted)
         # A group that was lost hands its error on to its further steps, and to no other group.
         found: list[Any] = [future if error else _no_masks() for future, error in zip(counted, lost, strict=True)]
         lengths = [0 if error else future.result() for future, error in zip(counted, lost, strict=True)]
-        tasks = _together(lengths, self.placement.pictures_a_task)
+        tasks = _together(lengths, PICTURES_A_TASK)
         if not tasks:
             return found
         masks = self._masks([self.each(join, [[pictures[i] for i in of]])[0] for of in tasks])

@@ -28,7 +28,16 @@ from calfin_cloud.fronts import (
     uncertainty_of,
 )
 from calfin_cloud.imagery import read_each, scene_fractions, stack_scenes
-from calfin_cloud.inference import Each, Predict, Prepared, SceneMasks, prepare_scene, tracing_mask, two_passes
+from calfin_cloud.inference import (
+    Each,
+    Predict,
+    Prepared,
+    SceneMasks,
+    predict_pictures,
+    prepare_scene,
+    tracing_mask,
+    two_passes,
+)
 from calfin_cloud.pipeline.features import keep_bands, measured_features
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of
 from calfin_cloud.polygons import Polygons, close_polygons
@@ -37,7 +46,7 @@ from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import encode_scene, read_candidates, read_scene_grey, read_scene_masks, write_picture
 from calfin_cloud.timeseries import length_scale
 
-Item = dict[str, Any]
+Item = Mapping[str, Any]
 """A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""
 
 Facts = dict[str, Any]
@@ -84,17 +93,31 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Looks(Prepared):
-    """First look at the scenes of a group: `facts` of each, or what went wrong; channels of those to be mapped."""
+    """First look at the scenes of a group: `facts` of each, or what went wrong; channels of those to be mapped.
+
+    `targets` say where the results of each go: all that further steps ask of a group, without its items.
+    """
 
     facts: Sequence[Result] = ()
+    targets: Sequence[Target] = ()
 
 
-def map_looks(
-    groups: Sequence[Any], looks: Sequence[Any], settings: MapSettings, *, each: Each, predict: Predict
-) -> Sequence[Any]:
+def map_looks(looks: Sequence[Any], settings: MapSettings, *, each: Each, predict: Predict) -> Sequence[Any]:
     """Take groups of scenes that were looked at through all further steps: a list of results of each group."""
     masks = two_passes(looks, settings=settings.inference, trace=settings.trace, each=each, predict=predict)
-    return each(partial(finish, settings=settings), groups, looks, masks)
+    return each(partial(finish, settings=settings), looks, masks)
+
+
+def map_look(looks: Looks, *, settings: MapSettings) -> list[Result]:
+    """Take the scenes of one group through all further steps, one step after the other in this process."""
+    predict = partial(predict_pictures, network=settings.network, settings=settings.inference)
+    (results,) = map_looks(
+        [looks],
+        settings,
+        each=lambda step, *lists: [step(*call) for call in zip(*lists, strict=True)],
+        predict=lambda pictures: [predict(*of_group) for of_group in pictures],
+    )
+    return list(results)
 
 
 # The steps
@@ -123,13 +146,13 @@ def look(group: Group, *, settings: MapSettings) -> Looks:
         except Exception as error:
             looked.append(Look(error, None))
     walls = tracing_mask(group.domain, settings.trace)
-    return Looks([of.channels for of in looked], walls, [of.facts for of in looked])
+    return Looks([of.channels for of in looked], walls, [of.facts for of in looked], group.targets)
 
 
-def finish(group: Group, looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSettings) -> list[Result]:
+def finish(looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSettings) -> list[Result]:
     """Trace the scenes that were predicted; of the others, say why they were not."""
     results = []
-    for target, facts, channels, predicted in zip(group.targets, looks.facts, looks.channels, masks, strict=True):
+    for target, facts, channels, predicted in zip(looks.targets, looks.facts, looks.channels, masks, strict=True):
         if isinstance(facts, Exception) or predicted is None or channels is None:
             results.append(facts)
             continue

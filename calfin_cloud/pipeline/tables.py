@@ -16,7 +16,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_SCHEMAS
 from calfin_cloud.features import not_seen
 from calfin_cloud.network import network_id
-from calfin_cloud.pipeline.scene import Result
+from calfin_cloud.pipeline.scene import Item, Result
 from calfin_cloud.pipeline.settings import MapSettings, code_of
 from calfin_cloud.schema import (
     FAILURES,
@@ -28,7 +28,7 @@ from calfin_cloud.schema import (
     SceneError,
     front_key,
 )
-from calfin_cloud.sensors import acquired, is_slc_off
+from calfin_cloud.sensors import acquired, is_slc_off, item_of
 from calfin_cloud.storage import Tables
 from calfin_cloud.timeseries import length_scale
 
@@ -112,10 +112,10 @@ def _replaced(
     return table.sort_values("key", key=lambda k: k.map(order), kind="stable", ignore_index=True)
 
 
-def scene_rows(items: Sequence[pystac.Item], domain: Domain, settings: MapSettings) -> list[Row]:
+def scene_rows(items: Sequence[Item], domain: Domain, settings: MapSettings) -> list[Row]:
     """Columns that say which scenes these are and what maps them."""
     by = {"model": network_id(settings.network), "code": code_of(settings)}  # read from files: once a batch
-    return [_scene_row(item, domain) | by for item in items]
+    return [_scene_row(item_of(item), domain) | by for item in items]
 
 
 def _scene_row(item: pystac.Item, domain: Domain) -> Row:

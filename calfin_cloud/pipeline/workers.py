@@ -32,16 +32,14 @@ ELSEWHERE = "put it where all reach it, such as s3://bucket/name (on a JupyterHu
 
 
 class Placement(NamedTuple):
-    """Which workers do what: resources that tasks ask for (None: any worker), threads for all but the network."""
+    """Which workers do what: resources that tasks ask for (None: any worker), threads for all but the network.
+
+    `network` is None where no worker says GPU: those that do all else predict too.
+    """
 
     network: Mapping[str, int] | None
     others: Mapping[str, float] | None
     n_threads: int
-
-    @property
-    def pictures_a_task(self) -> int:
-        """Fewest pictures of a task of the network; 1 where the pictures of a group are one task."""
-        return PICTURES_A_TASK if self.network else 1
 
 
 def placement_of(client: Client) -> Placement:

@@ -69,6 +69,22 @@ def telling(address: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let the collector of cycles wait while JSON values, which have none, are made and dropped.
+
+    It would look through all that is alive, again and again, while a page of 100,000 values is made: 0.33 ms an item
+    instead of 0.09.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def unless_odd(use: Callable[[Feature], T], feature: Feature) -> T | None:
     """Use an item; leave out one that cannot be used, with a warning that names it, so that its catalogue goes on."""
     try:
@@ -129,20 +145,13 @@ class Reader(StacApiIO):
 
     def json_loads(self, txt: str, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 (as in pystac)
         """Values of a JSON text."""
-        # The collector would look through all that is alive, again and again, while a page of 100,000 values is made:
-        # 0.33 ms an item instead of 0.09.
-        was_on = gc.isenabled()
-        gc.disable()
-        try:
+        with uncollected():
             try:
                 return super().json_loads(txt, *args, **kwargs)
             except ValueError:  # orjson takes neither NaN nor half characters, which are in what some servers send
                 whole = json.dumps(json.loads(txt), ensure_ascii=False).encode("utf-8", "replace")
                 loaded: dict[str, Any] = json.loads(whole)
                 return loaded
-        finally:
-            if was_on:
-                gc.enable()
 
     def request(self, href: str, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (as in pystac-client)
         """Text of the answer to one request."""

@@ -63,7 +63,7 @@ def item_digest(item: Mapping[str, Any]) -> str:
         "id": item.get("id"),
         "collection": item.get("collection"),
         "moments": {name: _instant(properties[name]) for name in MOMENTS if properties.get(name)},
-        "properties": {name: value for name, value in properties.items() if DECISIVE.fullmatch(name)},
+        "properties": {name: value for name, value in properties.items() if _matches(DECISIVE, name)},
         "assets": {key: _decisive(_mapping(assets[key])) for key in assets if key in read},
     }
     return digest(json.dumps(known, sort_keys=True, default=str).encode())
@@ -72,7 +72,7 @@ def item_digest(item: Mapping[str, Any]) -> str:
 def _decisive(asset: Mapping[str, Any]) -> dict[str, Any]:
     alternate = _mapping(_mapping(asset.get("alternate")).get("s3"))
     hrefs = [USER.sub("", str(place.get("href"))).partition("?")[0] for place in (asset, alternate)]
-    return {"hrefs": hrefs} | {name: value for name, value in asset.items() if DECISIVE_OF_ASSET.fullmatch(name)}
+    return {"hrefs": hrefs} | {name: value for name, value in asset.items() if _matches(DECISIVE_OF_ASSET, name)}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:  # noqa: ANN401 - any JSON value
@@ -90,14 +90,18 @@ def _instant(text: Any) -> str:  # noqa: ANN401 - any JSON value
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):  # nearly all that there are
         return unsigned(value)
+    if isinstance(value, int | float):  # asked before Mapping, which takes longer to say no
+        return value
     if isinstance(value, Mapping):
-        return {name: _clean(v) for name, v in value.items() if not (isinstance(v, str) and _is_secret(name))}
+        return {
+            name: _clean(v) for name, v in value.items() if not (isinstance(v, str) and _matches(SECRET_FIELD, name))
+        }
     return [_clean(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-@lru_cache(maxsize=1024)  # items have the same fields again and again
-def _is_secret(name: str) -> bool:
-    return bool(SECRET_FIELD.fullmatch(name))
+@lru_cache(maxsize=4096)  # items have the same fields again and again
+def _matches(pattern: re.Pattern[str], name: str) -> bool:
+    return bool(pattern.fullmatch(name))
 
 
 def _without_signature(found: re.Match[str]) -> str:

@@ -69,7 +69,6 @@ def run(group: Group, settings: MapSettings, spent: dict[str, float]) -> None:
     predict = partial(inference.predict_pictures, network=settings.network, settings=settings.inference)
     looks = each(partial(look, settings=settings), [group])
     map_looks(
-        [group],
         looks,
         settings,
         each=each,
