@@ -382,22 +382,26 @@ def test_a_scene_in_two_batches_is_told(store, capsys):
 
 
 @pytest.mark.parametrize("kind", ["disk", pytest.param("s3", marks=pytest.mark.slow)])
-def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world, undisturbed):
+def test_of_two_runs_at_once_one_maps_and_the_other_says_so(kind, request, world, undisturbed, capsys):
     store = new_store(kind, request)
-    words = [sys.executable, "-m", "calfin_cloud.cli", "map", "--catalog", str(world / "catalog.json")]
-    words += ["--domains", str(world / "domains.geojson"), "--period", "1984/2030", "--batch-size", "2"]
-    words += ["--store", store, "--cluster", "none", "--variant", "once"]
-    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ["map", "--catalog", str(world / "catalog.json"), "--domains", str(world / "domains.geojson")]
+    words += ["--period", "1984/2030", "--batch-size", "2", "--store", store, "--cluster", "none", "--variant", "once"]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "calfin_cloud.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + WAIT_S
     while storage.lease_holder(store) is None:
         assert first.poll() is None, "the run ended before another could begin"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(first.pid, signal.SIGSTOP)  # so that the first is surely at work while the second tries
-    second = subprocess.run(words, capture_output=True, text=True, check=False)
+    second = main(words)
     os.kill(first.pid, signal.SIGCONT)
-    assert second.returncode == 3
-    assert f"is being written by `calfin map` on {os.uname().nodename} (process {first.pid}) since" in second.stderr
+    assert second == 3
+    assert (
+        f"is being written by `calfin map` on {os.uname().nodename} (process {first.pid}) since"
+        in capsys.readouterr().err
+    )
     assert first.wait(timeout=WAIT_S) == 0
     assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))
     assert storage.count_scenes(store)["written_by"] is None
