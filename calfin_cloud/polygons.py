@@ -13,13 +13,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import binary_fill_holes
-from scipy.signal import savgol_filter
 from shapely.affinity import affine_transform
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 from skimage.measure import find_contours
 
-from calfin_cloud.resampling import burn
+from calfin_cloud.resampling import burn, smooth_line
 
 GRID_PX = 1e-4  # lines are cut at each other on this grid, so that an end on a wall meets it in spite of rounding
 
@@ -260,9 +259,8 @@ def _polygons_of(geometry: BaseGeometry) -> MultiPolygon:
 
 
 def _smooth_ring(ring: NDArray[np.float64], window: int) -> LineString:
-    """Smooth a closed contour (n, 2) with a Savitzky-Golay filter of order 3; its last vertex repeats the first."""
-    once = ring[:-1]
-    smooth = savgol_filter(once, window, 3, axis=0, mode="wrap") if len(once) >= window > 3 else once
+    """Smooth a closed contour (n, 2), whose last vertex repeats the first."""
+    smooth = smooth_line(ring[:-1], window, is_closed=True)
     return LineString(np.vstack([smooth, smooth[:1]]))
 
 

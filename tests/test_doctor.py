@@ -420,10 +420,10 @@ def test_a_worker_of_another_version_is_told_with_the_table(tmp_path, capsys):
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: zarr\nVersion: 0.0.1\n")
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
-        command = [sys.executable, "-m", "dask", "worker", cluster.scheduler_address, "--nthreads", "1", "--no-nanny"]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--nthreads", "1"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(
-            [*command, "--no-dashboard"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, **quiet
+            [*command, "--no-nanny", "--no-dashboard"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, **quiet
         ) as worker:
             try:
                 deadline = time.monotonic() + 600

@@ -158,7 +158,7 @@ def test_no_signature_is_in_any_byte_of_a_store_nor_in_anything_that_is_said(tmp
     store, exported = str(tmp_path / "store"), str(tmp_path / "out")
     with serve_folder(tmp_path / "scenes") as server:
         n = sign(tmp_path / "scenes", server.url)
-        where = ["--domains", str(tmp_path / "scenes/domains.geojson"), "--period", "1984/2024"]
+        where = ["--domains", str(tmp_path / "scenes/domains.geojson"), "--period", "1984/2024", "--variant", "once"]
         call = [
             "map",
             "--catalog",

@@ -12,7 +12,7 @@ from keras import ops
 
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN, Sample
 from calfin_cloud.network import (
-    calfin_network,
+    build_network,
     engine_of,
     load_network,
     network_id,
@@ -44,6 +44,8 @@ from calfin_cloud.training import (
 )
 
 TINY = TrainingSettings(width=0.03, batch=1, steps=3, leave_out=("Crane",), checkpoint_minutes=0)
+QUICK = replace(TINY, architecture="unet", width=0.25)
+"""A network of few layers, which takes a step, and is converted, in a fraction of the time of CALFIN's."""
 
 
 def painted(glacier="Rink", sensor="optical", shape=(120, 100), row=70, seed=0):
@@ -284,7 +286,7 @@ def test_settings_that_never_end_are_refused():
 @pytest.mark.usefixtures("eager")
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     samples = [painted(seed=i) for i in range(2)] + [painted("JAC", "sar"), painted("Crane", "sar")]
-    two = replace(TINY, steps=2)
+    two = replace(QUICK, steps=2)
     whole = stored(fit(samples, tmp_path / "whole.weights.h5", two))
     real = batches.make_batch
 
@@ -356,9 +358,9 @@ def test_rock_follows_the_image_and_costs_only_where_it_is_known():
 def test_a_training_may_start_from_weights_and_add_painted_scenes(tmp_path):
     keras.utils.set_random_seed(8)
     start = tmp_path / "start.weights.h5"
-    save_weights(calfin_network(width=0.03), start, width=0.03)
+    save_weights(build_network(QUICK.architecture, width=QUICK.width), start, width=QUICK.width)
     (tmp_path / "start.json").write_text(json.dumps({"training": {"Jorge": 3}}))
-    settings = replace(TINY, steps=1, learning_rate=1e-12, start=str(start), painted=2, leave_out=None)
+    settings = replace(QUICK, steps=1, learning_rate=1e-12, start=str(start), painted=2, leave_out=None)
     trained = stored(fit([painted()], tmp_path / "next.weights.h5", settings))
     kernels = {name: values for name, values in stored(start).items() if "kernel" in name}
     for name, values in kernels.items():
@@ -370,11 +372,11 @@ def test_a_training_may_start_from_weights_and_add_painted_scenes(tmp_path):
 
 
 def test_the_mean_of_two_trainings_is_their_mean_and_notes_what_both_saw(tmp_path):
-    network = calfin_network(width=0.03, size=64)
+    network = build_network(QUICK.architecture, width=QUICK.width, size=64)
     for name, value, glacier in (("a", 1.0, "Rink"), ("b", 3.0, "Store")):
         for weight in network.weights:
             weight.assign(np.full(weight.shape, value))
-        save_weights(network, tmp_path / f"{name}.weights.h5", width=0.03)
+        save_weights(network, tmp_path / f"{name}.weights.h5", width=QUICK.width)
         before = {"started_from": {"training": ["Jorge"]}} if name == "b" else {}
         (tmp_path / f"{name}.json").write_text(json.dumps({"training": {glacier: 1}} | before))
     files = [tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"]
@@ -385,8 +387,10 @@ def test_the_mean_of_two_trainings_is_their_mean_and_notes_what_both_saw(tmp_pat
 
 
 def test_other_networks_and_weights_of_unknown_origin_have_no_mean(tmp_path):
-    for name, width in (("a", 0.03), ("b", 0.1)):
-        save_weights(calfin_network(width=width, size=64), tmp_path / f"{name}.weights.h5", width=width)
+    for name, width in (("a", 0.25), ("b", 0.5)):
+        save_weights(
+            build_network(QUICK.architecture, width=width, size=64), tmp_path / f"{name}.weights.h5", width=width
+        )
     a, b, out = (tmp_path / f"{name}.weights.h5" for name in "abc")
     with pytest.raises(ValueError, match=r"a\.json must lie beside"):
         average_weights([a, b], out)
@@ -401,7 +405,7 @@ def test_other_networks_and_weights_of_unknown_origin_have_no_mean(tmp_path):
 
 def test_weights_of_another_width_are_no_start():
     with pytest.raises(ValueError, match="give the same width"):
-        copy_weights(calfin_network(width=0.03, size=64), calfin_network(width=0.1, size=64))
+        copy_weights(*(build_network(QUICK.architecture, width=width, size=64) for width in (0.25, 0.5)))
 
 
 def test_painted_scenes_know_their_front_and_all_their_ice():
@@ -421,7 +425,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, monkeypatch):
     out = tmp_path / "net.weights.h5"
     np.savez(tmp_path / "net.checkpoint.npz", settings="{}", step=1, elapsed_s=1.0)
     with pytest.raises(ValueError, match="belongs to other settings"):
-        fit(samples, out, TINY)
+        fit(samples, out, QUICK)
 
 
 def test_weights_without_their_suffix_and_trainings_without_samples_are_refused(tmp_path):
@@ -435,5 +439,5 @@ def test_a_seed_gives_the_same_first_weights():
     first = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
-        first.append(np.asarray(calfin_network(width=0.03).get_layer("aspp0").weights[0]))
+        first.append(np.asarray(build_network(QUICK.architecture, width=QUICK.width).weights[0]))
     np.testing.assert_array_equal(*first)

@@ -6,10 +6,10 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, map_coordinates
-from scipy.signal import savgol_filter
 from shapely.geometry import LineString
 
 from calfin_cloud.fronts.settings import VertexSettings
+from calfin_cloud.resampling import smooth_line
 
 STEPS_PER_PX = 4  # of the probability across a line
 
@@ -26,9 +26,8 @@ def vertices_of(
 
 
 def smoothed(line: NDArray[np.float64], window_px: float) -> NDArray[np.float64]:
-    """Savitzky-Golay filter of order 3 along (n, 2); shorter lines stay as they are."""
-    window = int(window_px) // 2 * 2 + 1
-    return np.asarray(savgol_filter(line, window, 3, axis=0)) if len(line) >= window > 3 else line
+    """Smooth vertices (n, 2) over so many px; shorter lines stay as they are."""
+    return smooth_line(line, int(window_px) // 2 * 2 + 1)
 
 
 def on_crest(line: NDArray[np.float64], edge: NDArray[np.floating], reach_px: float) -> NDArray[np.float64]:

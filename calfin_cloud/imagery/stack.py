@@ -5,14 +5,11 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask
-import dask.array as da
 import numpy as np
 import pystac
-import rioxarray  # noqa: F401 - registers the accessor `rio`
-import stackstac
 import xarray as xr
 from dask.blockwise import blockwise
 from dask.core import flatten
@@ -26,6 +23,9 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.imagery.reader import Layer, SceneReader, layer_of
 from calfin_cloud.schema import BANDS, SCENE_DIMS, SceneError, check_scenes
 from calfin_cloud.sensors import Band, acquired, band_of
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 READ_AT_ONCE = 4
 """Scenes read at once: of a scene's time on a distant server, most is waiting."""
@@ -71,6 +71,9 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     (('time', 'band', 'y', 'x'), True)
     >>> signal = scenes.isel(time=0).sel(band="signal").compute()
     """
+    import dask.array as da
+    import stackstac
+
     if not items:
         raise ValueError("there are no items to stack: widen the period, or check that the catalogue covers the domain")
     sources = [source_of(item) for item in items]
@@ -179,6 +182,8 @@ def _in_one_task(stack: da.Array) -> da.Array:
 
     With the annotation the chunks of a scene would share an open file; here a scene is one chunk.
     """
+    import dask.array as da
+
     layers = dict(stack.dask.layers)
     for layer in layers.values():
         layer.annotations = None
@@ -217,6 +222,8 @@ def _with_coords(
 @lru_cache(maxsize=16)
 def _on_map(grid: GeoBox) -> dict[str, xr.DataArray]:
     """Coordinates `y`, `x` and `spatial_ref` of a grid, as rioxarray writes them in some 6 ms."""
+    import rioxarray  # noqa: F401 - registers the accessor `rio`
+
     plain = xr.DataArray(
         np.empty(grid.shape, dtype=bool),
         dims=("y", "x"),

@@ -16,13 +16,12 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.domains import Domain
+from calfin_cloud.domains import Domain, length_scale
 from calfin_cloud.features import Bands, Sea, measure_features, not_seen, sea_of, sun_zenith_deg
 from calfin_cloud.imagery import read_further
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import Band, band_of
 from calfin_cloud.storage import read_bands, write_bands
-from calfin_cloud.timeseries import length_scale
 
 Facts = dict[str, Any]
 Row = dict[str, Any]

@@ -15,7 +15,6 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar
 
-import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 from distributed import Client, Future
@@ -225,6 +224,8 @@ class _Tasks:
         The resource restriction reaches all network tasks and no others only because what they need is a future, and
         they alone are persisted (dask#7036). How many pictures there are, only the workers know.
         """
+        import dask.array as da
+
         side = (PICTURE_SIZE, PICTURE_SIZE)
         blocks = [da.from_delayed(delayed(future), (np.nan, *side, 3), np.uint8) for future in pictures]
         masks = da.map_blocks(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import LineString
 
-from calfin_cloud.domains import Domain
+from calfin_cloud.domains import Domain, length_scale
 from calfin_cloud.figures import scene_png
 from calfin_cloud.fronts import (
     Front,
@@ -44,7 +44,6 @@ from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import encode_scene, read_candidates, read_scene_grey, read_scene_masks, write_picture
-from calfin_cloud.timeseries import length_scale
 
 Item = Mapping[str, Any]
 """A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pystac
 from distributed.scheduler import KilledWorker
 
-from calfin_cloud.domains import Domain
+from calfin_cloud.domains import Domain, length_scale
 from calfin_cloud.feature_schema import FEATURE_SCHEMAS
 from calfin_cloud.features import not_seen
 from calfin_cloud.network import network_id
@@ -30,7 +30,6 @@ from calfin_cloud.schema import (
 )
 from calfin_cloud.sensors import acquired, is_slc_off, item_of
 from calfin_cloud.storage import Tables
-from calfin_cloud.timeseries import length_scale
 
 Row = dict[str, Any]
 

@@ -207,6 +207,8 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
     >>> masks.dims, masks.sizes["time"]
     (('time', 'mask', 'y', 'x'), 1)
     """
+    import rioxarray  # noqa: F401 - brings the accessor .rio
+
     store = str(store)
     url = masks_url(store, domain_name)
     try:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import rioxarray  # noqa: F401 - brings the accessor .rio
 import xarray as xr
 import zarr
 
@@ -130,6 +129,8 @@ def naming(path: str, remedy: str, kinds: tuple[type[Exception], ...] = DAMAGE) 
 
 def _create_masks(url: str, domain: Domain) -> None:
     """Lay out an empty group that xarray opens: CF names, scale and grid mapping; no scene yet."""
+    import rioxarray  # noqa: F401 - brings the accessor .rio
+
     rows, columns = domain.shape
     transform = domain.grid.transform
     masks = xr.DataArray(

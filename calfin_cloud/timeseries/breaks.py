@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr  # Student's t; scipy.stats takes half a second to import
 
 from calfin_cloud.timeseries.bridging import DAYS_A_YEAR, SERIES, history_of
 from calfin_cloud.timeseries.processes import Floats, History, design, noise_shape, solve_all, tried
@@ -141,7 +141,7 @@ def _p_values(fit: Fit, places: Places, shape: tuple[int, ...]) -> Floats:
         return np.ones_like(fit.likelihood)
     squares = np.expm1(2 * np.maximum(fit.likelihood - fit.without, 0.0) / n) * freedom
     factors = np.array([WANDERING[kind] for kind in places.kind]) * len(places.kind)
-    return np.asarray(np.minimum(1.0, 2 * student.sf(np.sqrt(squares), freedom) * factors))
+    return np.asarray(np.minimum(1.0, 2 * stdtr(freedom, -np.sqrt(squares)) * factors))
 
 
 def _coefficients(history: History, fixed: Floats) -> tuple[Floats, Floats]:

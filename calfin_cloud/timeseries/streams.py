@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rioxarray  # noqa: F401 - brings the accessor .rio
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.interpolate import RegularGridInterpolator
 from shapely.geometry import LineString
+
+if TYPE_CHECKING:
+    from scipy.interpolate import RegularGridInterpolator
 
 LEAST_M_A = 1.0  # where ice moves slower, or nobody knows, the line goes on straight
 REMEDY = "give a NetCDF with vx and vy on x and y, or a GeoTIFF with these two bands, in m a year"
@@ -28,6 +30,8 @@ def read_velocity(path: str | Path, crs: object) -> xr.Dataset:
     ValueError
         There are no two components, or the file names another CRS than `crs`.
     """
+    import rioxarray  # noqa: F401 - brings the accessor .rio
+
     try:
         if str(path).endswith((".tif", ".tiff")):
             bands = xr.open_dataset(path, engine="rasterio")["band_data"]
@@ -51,6 +55,8 @@ def stream_line(
 
     Where the field knows nothing, such as beyond the front, the line goes on straight.
     """
+    from scipy.interpolate import RegularGridInterpolator
+
     left, low = start - 2 * reach_m
     right, high = start + 2 * reach_m
     part = field.sel(x=slice(left, right), y=slice(low, high))

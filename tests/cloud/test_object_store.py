@@ -44,15 +44,15 @@ def read(items, domain):
     return stack_scenes(items, domain).compute(scheduler="synchronous")
 
 
-def read_in_a_new_process(items, domain):
-    """Read as a worker does that was started with the environment of now: GDAL keeps what it has learnt of buckets."""
-    records = [item.to_dict(transform_hrefs=False) for item in items]
+@pytest.fixture
+def new_process():
+    """A worker that is started with the environment of its first task: GDAL keeps what it has learnt of buckets."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(read_records, records, domain).result()
+        yield pool
 
 
-def read_records(records, domain):
-    return read([item_of(record) for record in records], domain)
+def read_record(record, domain):
+    return read([item_of(record)], domain)
 
 
 @pytest.mark.parametrize("side", ["north", "south"])
@@ -98,19 +98,19 @@ def test_public_scenes_need_no_key(cloud, find, monkeypatch):
     assert np.isfinite(read(items, cloud.north).sel(band="signal")).any()
 
 
-@pytest.mark.parametrize("bucket", ["usgs-landsat", "scene-archive", "sentinel-s1-l1c"])
 @pytest.mark.parametrize("key", KEYS)
-def test_a_wrong_key_fails_with_its_reason_and_gives_no_missing_pixels(s3, cloud, find, monkeypatch, bucket, key):
+def test_a_wrong_key_fails_with_its_reason_and_gives_no_missing_pixels(s3, cloud, find, monkeypatch, new_process, key):
     words = {"AWS_SECRET_ACCESS_KEY": "SignatureDoesNotMatch", "AWS_ACCESS_KEY_ID": "InvalidAccessKeyId"}[key]
     wrong = "wrongKEY0wrongKEY0wrongKEY0"
     monkeypatch.setenv(key, wrong)
-    (item, *_) = find(bucket)
-    with pytest.raises(SceneError, match=words) as caught:
-        read_in_a_new_process([item], cloud.north)
-    assert caught.value.reason == "unreadable"
-    assert item.id in str(caught.value)
-    for secret in (s3.key, s3.secret, wrong):
-        assert secret not in str(caught.value)
+    for bucket in ("usgs-landsat", "scene-archive", "sentinel-s1-l1c"):
+        (item, *_) = find(bucket)
+        with pytest.raises(SceneError, match=words) as caught:
+            new_process.submit(read_record, item.to_dict(transform_hrefs=False), cloud.north).result()
+        assert caught.value.reason == "unreadable"
+        assert item.id in str(caught.value)
+        for secret in (s3.key, s3.secret, wrong):
+            assert secret not in str(caught.value)
 
 
 def test_without_any_key_the_payer_is_asked_for_one(cloud, find, monkeypatch):

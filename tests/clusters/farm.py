@@ -31,10 +31,12 @@ class Farm:
         for process in [*self.workers, self.scheduler]:
             kill(process)
 
-    def _start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
+    def _start(self, what: str, *words: str, **environment: str) -> subprocess.Popen[bytes]:
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # what a nanny would set
-        return subprocess.Popen([sys.executable, "-m", "dask", *words], env=os.environ | threads | environment, **quiet)
+        # Not `dask worker`: that imports dask-kubernetes first, for a verb that it adds.
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *words]
+        return subprocess.Popen(command, env=os.environ | threads | environment, **quiet)
 
 
 @contextmanager

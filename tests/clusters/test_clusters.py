@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 from calfin_cloud import clusters, sensors
 from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.clusters import await_workers, check_versions, connect, cuda, ended, local
+from calfin_cloud.network import InferenceSettings
 from calfin_cloud.network.threads import threads_here
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.workers import check_network, share_sensors
@@ -198,12 +199,13 @@ def test_flags_that_cannot_be_read_end_the_call_with_2(words, capsys):
 
 
 def test_workers_with_too_little_memory_for_the_network_are_told_with_a_remedy():
+    by_keras = MapSettings(inference=InferenceSettings(engine="keras"))  # TensorFlow alone takes more than that
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         connect("local", n_workers=1, worker_memory="512MiB") as client,
         pytest.raises(ValueError, match=r"want of memory: give each 1\.5 GB or more"),
     ):
-        check_network(MapSettings(), client)
+        check_network(by_keras, client)
 
 
 class Reluctant:

@@ -52,6 +52,7 @@ def most_workers(gateway, run) -> int:
                 while run.poll() is None and client.status == "running":
                     most = max(most, len(client.scheduler_info(n_workers=-1)["workers"]))
                     time.sleep(0.5)
+        time.sleep(0.2)
     return most
 
 

@@ -49,12 +49,13 @@ class Kubelet(threading.Thread):
         environment = {e["name"]: e["value"] for e in container.get("env") or []}
         environment["DASK_SCHEDULER_ADDRESS"] = f"tcp://127.0.0.1:{self.comm}"
         words = [re.sub(r"\$\((\w+)\)", lambda m: environment[m[1]], word) for word in container["args"]]
-        assert words[0] == "dask"
-        if is_scheduler := words[1] == "scheduler":
+        dask, what, *words = words
+        assert dask == "dask"
+        if is_scheduler := what == "scheduler":
             words += ["--port", str(self.comm), "--dashboard-address", f"127.0.0.1:{self.dashboard}"]
         self._announce(name, template, is_scheduler=is_scheduler)
         self.pods[name] = subprocess.Popen(
-            [sys.executable, "-m", *words],
+            [sys.executable, "-m", f"distributed.cli.dask_{what}", *words],  # without the verbs of dask-kubernetes
             env=os.environ | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
