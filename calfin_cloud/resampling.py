@@ -10,8 +10,6 @@ import cv2
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import lstsq
-from scipy.ndimage import convolve1d
 from shapely.geometry.base import BaseGeometry
 
 TRUNCATE = 4.0  # standard deviations at which the Gaussian of `smooth` ends, as in scikit-image
@@ -141,9 +139,8 @@ def burn(
 def smooth_line(line: NDArray[np.float64], window: int, *, is_closed: bool = False) -> NDArray[np.float64]:
     """Smooth vertices (n, 2) by a Savitzky-Golay filter of order 3: at each, the cubic of the `window` around it.
 
-    That of `scipy.signal.savgol_filter`, bit by bit, which takes half a second to import. `window` is more than 3, and
-    odd for an open line; a line of fewer vertices stays as it is. The first and last vertices of an open line are those
-    of the cubics of its first and last windows; a closed line, whose last vertex is not its first, goes round.
+    `window` is more than 3, and odd for an open line; a line of fewer vertices stays as it is. An open line ends as the
+    cubics of its first and last windows do; a closed line, whose last vertex is not its first, goes round.
 
     Examples
     --------
@@ -153,13 +150,9 @@ def smooth_line(line: NDArray[np.float64], window: int, *, is_closed: bool = Fal
     """
     if not len(line) >= window > 3:
         return line
-    reach, at = window // 2, np.arange(window, dtype=float)
-    weights = lstsq(((window - 1) / 2 - at) ** np.arange(4)[:, None], np.eye(4)[0])[0]
-    smooth = np.asarray(convolve1d(line, weights, axis=0, mode="wrap" if is_closed else "constant"))
-    if not is_closed:
-        for end, ends_at in ((slice(window), slice(reach)), (slice(-window, None), slice(-reach, None))):
-            smooth[ends_at] = np.polyval(np.polyfit(at, line[end], 3), at[ends_at, None])
-    return smooth
+    from scipy.signal import savgol_filter  # takes half a second to import: only what traces waits for it
+
+    return np.asarray(savgol_filter(line, window, 3, axis=0, mode="wrap" if is_closed else "interp"))
 
 
 def _blurred(image: NDArray[Any], factors: tuple[float, ...]) -> NDArray[Any]:

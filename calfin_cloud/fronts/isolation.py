@@ -126,28 +126,8 @@ def _leads_away(away: NDArray[np.floating], *, must_return: bool) -> bool:
         return False
     a, b = int(0.15 * n), int(0.85 * n)
     start, middle, end = away[:a].min(), away[a:b].max(), away[b:].min()
-    n_peaks = count_peaks(away, int(max(10, n / 3)))
-    returns = n_peaks > 0 and np.sign(middle - start) == np.sign(middle - end)
-    return bool((returns or not must_return) and middle > n / (4 * max(n_peaks, 1)))
+    from scipy.signal import find_peaks  # takes half a second to import: only what traces waits for it
 
-
-def count_peaks(heights: NDArray[np.floating], apart: int) -> int:
-    """Count the peaks along (n,), the highest first, without those that are nearer to one counted than `apart`.
-
-    As `scipy.signal.find_peaks` does, which takes half a second to import. A plateau is a peak in its middle; the ends
-    are none.
-
-    Examples
-    --------
-    >>> count_peaks(np.array([0, 3, 0, 2, 2, 0]), 2), count_peaks(np.array([0, 3, 0, 2, 2, 0]), 3)
-    (2, 1)
-    """
-    steps = np.sign(np.diff(heights))
-    slopes = np.flatnonzero(steps)
-    ups = np.flatnonzero((steps[slopes[:-1]] > 0) & (steps[slopes[1:]] < 0))
-    peaks = (slopes[ups] + 1 + slopes[ups + 1]) // 2
-    counted: list[int] = []
-    for peak in peaks[np.argsort(heights[peaks])[::-1]]:
-        if all(abs(peak - other) >= apart for other in counted):
-            counted.append(int(peak))
-    return len(counted)
+    peaks, _ = find_peaks(away, distance=int(max(10, n / 3)))
+    returns = len(peaks) > 0 and np.sign(middle - start) == np.sign(middle - end)
+    return bool((returns or not must_return) and middle > n / (4 * max(len(peaks), 1)))

@@ -31,8 +31,7 @@ LOOKS_A_SCENE = 4
 """Scenes that are read for each one that is mapped: reading is cheap, and tells the share that needs the network."""
 
 TASKS_A_GROUP, TASKS_WITH_GPU = 2, 11
-"""Tasks of a group of scenes: reading, and all that follows; where a GPU is, the six steps, and what takes pictures to
-it and tells how many there are."""
+"""Tasks of a group of scenes: reading and all else; where a GPU is, six steps, and what takes pictures to it."""
 
 FILES_A_BATCH = 7  # shards of masks, candidates and grey pictures, and the four files of the tables
 
