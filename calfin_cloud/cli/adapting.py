@@ -82,7 +82,7 @@ def score_held_out(
 
 def compare_trial(scores: Scores, samples: Sequence[Sample]) -> dict[str, float]:
     """Compare `adapted` with `before` by `metrics.compare_paired`, in px; a missed front is as far as a false one."""
-    from calfin_cloud.evaluation.scores import REACH_PX
+    from calfin_cloud.evaluation.measures import REACH_PX
     from calfin_cloud.metrics import compare_paired
 
     missed = {sample.name: REACH_PX * max(sample.front.shape) / 256 for sample in samples}

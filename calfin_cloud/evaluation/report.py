@@ -12,8 +12,9 @@ import pandas as pd
 from skimage.morphology import skeletonize
 
 from calfin_cloud.datasets import Sample
+from calfin_cloud.evaluation.measures import REACH_PX
 from calfin_cloud.evaluation.methods import eight_bit
-from calfin_cloud.evaluation.scores import REACH_PX, Scores, compare_methods, summarise_scores
+from calfin_cloud.evaluation.scores import Scores, compare_methods, summarise_scores
 from calfin_cloud.figures.scores import Picture, scores_png
 
 N_WORST = 10

@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from calfin_cloud.datasets import Sample
+from calfin_cloud.evaluation.measures import score_lines
 from calfin_cloud.evaluation.methods import Method
-from calfin_cloud.evaluation.scores import Scores, score_lines, seen_of, trace_sample
+from calfin_cloud.evaluation.scores import Scores, seen_of, trace_sample
 from calfin_cloud.fronts import (
     DEFAULT,
     Chosen,

@@ -1,6 +1,7 @@
 """Probabilities of one scene in; isolated, traced calving fronts out (calfin-method 6). Pure functions of arrays."""
 
 from calfin_cloud.fronts.fjords import FEWEST_DATES, fjord_from_scenes
+from calfin_cloud.fronts.found import Front, Rejected, Trace
 from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
 from calfin_cloud.fronts.placed import NOWHERE, Place, place_of, trace_placed
@@ -17,7 +18,7 @@ from calfin_cloud.fronts.settings import (
     MapWeights,
     TraceSettings,
 )
-from calfin_cloud.fronts.trace import Front, Rejected, Trace, candidate_boxes, trace_fronts
+from calfin_cloud.fronts.trace import candidate_boxes, trace_fronts
 from calfin_cloud.fronts.uncertainty import (
     Calibration,
     Uncertainty,

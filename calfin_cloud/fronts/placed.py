@@ -15,10 +15,11 @@ from scipy.spatial import cKDTree
 from calfin_cloud.domains import Domain
 from calfin_cloud.fronts.evidence import map_weight
 from calfin_cloud.fronts.filters import Objection
+from calfin_cloud.fronts.found import Front, Rejected, Trace
 from calfin_cloud.fronts.guided import Guide, Judged, Seen, judge_line, see, trace_guided, widths_m
 from calfin_cloud.fronts.lines import fill_gaps, scale_of
 from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, TraceSettings
-from calfin_cloud.fronts.trace import NO_BOXES, Front, Rejected, Trace, trace_fronts
+from calfin_cloud.fronts.trace import NO_BOXES, trace_fronts
 from calfin_cloud.fronts.vertices import pixels_of, vertices_of
 from calfin_cloud.termini import nearest_in_time, years_between
 

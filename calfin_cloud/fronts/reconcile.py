@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calfin_cloud.fronts.found import Front
 from calfin_cloud.fronts.guided import Guide, Judged, see, trace_guided
 from calfin_cloud.fronts.lines import scale_of
 from calfin_cloud.fronts.placed import front_of
 from calfin_cloud.fronts.sequence import Candidate, Node, SequenceSettings, Source, best_sequences
 from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, TraceSettings
-from calfin_cloud.fronts.trace import Front
 
 DAYS_A_YEAR = 365.25
 ACROSS_PX = 4.0  # to both sides of a line, where the ice mask tells the sea from the ice

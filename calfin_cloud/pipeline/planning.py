@@ -36,8 +36,7 @@ TASKS_A_GROUP, TASKS_WITH_GPU = 2, 11
 FILES_A_BATCH = 7  # shards of masks, candidates and grey pictures, and the four files of the tables
 
 REQUESTS_A_BATCH = 42
-"""What it takes to put these into a bucket, each commit staged, checked and given its name; counted on a real S3 server
-(`tests/test_planning.py`)."""
+"""Requests that put these into a bucket, counted on a real S3 server (`tests/test_planning.py`)."""
 
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
