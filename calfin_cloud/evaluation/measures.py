@@ -32,7 +32,6 @@ REACH_PX = 10.0
 IN_METRES = ("mean", "median", "hd95")
 LEAST_COST = 0.01  # of a pixel on a sure front, so that a longer path is never free
 
-
 Line = NDArray[np.float64]
 
 
