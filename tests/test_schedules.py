@@ -16,6 +16,7 @@ from calfin_cloud.exporter import StoreMetrics
 from calfin_cloud.pipeline import MapSettings, made_by, of_shard, retry_failed
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import absolute_period, describe_catalog, freeze_scenes, period_bounds, search_scenes
+from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     count_scenes,
     due_keys,
@@ -154,6 +155,19 @@ def test_shards_are_mapped_side_by_side_and_merged_into_one_store(painted, tmp_p
     assert read_masks(store, domain.name).equals(read_masks(shard, domain.name))
     assert main(call(painted, store, "--features", "icebergs")) == 0  # and goes on as any store
     assert "2 found, 2 known" in capsys.readouterr().out
+
+
+def test_a_merged_store_goes_on_counting_the_tries_of_its_shards(painted, tmp_path):
+    store = str(tmp_path / "store")
+    (domain,) = read_domains(painted / "domains.geojson")
+    shard, failed = f"{store}/shards/1-of-2", [front_key(domain.name, scene) for scene in ("a", "b")]
+    open_store(shard, crs=domain.crs, made_by=made_by(MapSettings()))
+    keep_domain(shard, domain)
+    note_tries(shard, failed[:1], failed, NOW, lambda: None)
+    merge_stores(store, [shard])
+    merge_stores(store, [shard])
+    assert due_keys(store, failed, NOW + timedelta(days=4)) == failed[1:]
+    assert due_keys(store, failed, NOW + timedelta(days=5)) == failed
 
 
 def test_a_merger_without_shards_or_of_a_domain_in_two_shards_is_refused(painted, tmp_path):

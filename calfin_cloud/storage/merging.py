@@ -12,6 +12,7 @@ from calfin_cloud.storage.batches import SIDES
 from calfin_cloud.storage.files import open_place, read_each, write_whole
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished, open_store, read_store, read_store_domains
+from calfin_cloud.storage.tries import take_tries
 
 OF_A_DOMAIN = ("masks", "pictures", "bands", *SIDES, "reviews", "flags", "choices", "fronts", "domains")
 """Folders whose files are of one domain each, in the order of copying: a front comes when its masks are there."""
@@ -58,6 +59,7 @@ def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
             for folder in OF_A_DOMAIN:
                 check()
                 _copy(shard, store, folder, wanted)
+        take_tries(store, shards, check)
     return sorted(name for _, name in new)
 
 

@@ -36,15 +36,28 @@ def note_tries(
     tried, again = _read(store), set(keys)
     kept = {key: tried.get(key, (0, "")) for key in failed}
     kept = {key: (n + 1, now.isoformat()) if key in again else (n, last) for key, (n, last) in kept.items()}
-    content = {key: list(of) for key, of in sorted(kept.items()) if of[0]}
-    if content != {key: list(of) for key, of in tried.items()}:
-        fs, root = open_place(store)
-        check()
-        commit_whole(fs, root, f"{root}/{NAME}", seal({"tries": content}))
+    _replace(store, tried, {key: of for key, of in kept.items() if of[0]}, check)
+
+
+def take_tries(store: str, others: Iterable[str], check: Callable[[], None]) -> None:
+    """Count the tries of other stores too, where this one counts none of a scene; `check` as in `note_tries`."""
+    tried = _read(store)
+    theirs = {key: of for other in others for key, of in _read(other).items()}
+    _replace(store, tried, theirs | tried, check)
 
 
 def _is_due(n_tries: int, last: str, *, now: datetime) -> bool:
     return n_tries < len(WAITS) and (n_tries == 0 or now - datetime.fromisoformat(last) >= WAITS[n_tries])
+
+
+def _replace(
+    store: str, old: dict[str, tuple[int, str]], new: dict[str, tuple[int, str]], check: Callable[[], None]
+) -> None:
+    if new == old:
+        return
+    fs, root = open_place(store)
+    check()
+    commit_whole(fs, root, f"{root}/{NAME}", seal({"tries": {key: list(of) for key, of in sorted(new.items())}}))
 
 
 def _read(store: str) -> dict[str, tuple[int, str]]:
