@@ -38,6 +38,7 @@ LEAST_REACH_M = 120_000.0  # around glaciers, so that one sees where they lie
 LARGEST_DOT = 160.0  # points squared
 SIZES_KM2 = (1, 10, 100, 1000)
 FEW = 6  # fronts in a year that have a colour each
+MOST_NAMED = 20  # glaciers that are named one by one where no region is known
 LINEAR_KM = 0.1  # changes below are coloured in proportion, larger ones by their logarithm
 
 
@@ -119,7 +120,10 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
             norm=BoundaryNorm(np.arange(0.5, most + 1), 256) if most <= FEW else LogNorm(1, most),
         )  # fmt: skip
         axes.invert_yaxis()
-        _label_groups(axes, regions[order].tolist())
+        if (regions != "").any() or len(order) > MOST_NAMED:
+            _label_groups(axes, regions[order].tolist())
+        else:
+            axes.set_yticks(np.arange(len(order)) + 0.5, [str(glacier) for glacier in order])
         axes.set_xlabel("year")
         every = int(np.ceil(grid.shape[1] / (6 if width == "single" else 14)))
         axes.set_xticks(years[::every] + 0.5, [str(year) for year in years[::every]])
@@ -144,12 +148,12 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             axes.plot(part["month"], change, color=colour)
             axes.axhline(0, color="0.7", lw=0.5, zorder=0)
             axes.margins(x=0.01, y=0.12)
-            last = f"{change.iloc[-1]:+.0f} ± {sigma.iloc[-1]:.0f} km²".replace("-", "−")
-            axes.set_title(f"{name} (glaciers: {part['n'].max()}): {last}", color=colour, loc="right", pad=2)
+            last = _with_sigma(change.iloc[-1], sigma.iloc[-1])
+            axes.set_title(f"{name} (glaciers: {part['n'].max()}): {last} km²", color=colour, loc="right", pad=2)
             open_frame(axes, has_grid=False)
             axes.locator_params(axis="y", nbins=4)
         mark_dates(panels[-1], most=8, has_offset=False)
-        figure.supylabel("change of area since the first front [km²]", fontsize=7)
+        figure.supylabel("change of area since\nthe first front [km²]", fontsize=7, multialignment="center")
         return figure
 
 
@@ -171,12 +175,18 @@ def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str =
         apart = pairs["b_m"] - pairs["a_m"]
         told = (
             f"{len(pairs)} pairs, glaciers: {pairs['glacier_id'].nunique()}\n"
-            f"mean difference {apart.mean():+.0f} m\nmedian of sizes {apart.abs().median():.0f} m"
+            f"mean difference {round(apart.mean()):+d} m\nmedian of sizes {apart.abs().median():.0f} m"
         )
         axes.text(0.04, 0.96, told.replace("-", "−"), transform=axes.transAxes, va="top")
         open_frame(axes, has_grid=False)
         axes.locator_params(nbins=6)
         return figure
+
+
+def _with_sigma(value: float, sigma: float) -> str:
+    """Write a change with its standard deviation, both to the second digit of the latter that counts."""
+    places = max(0, 1 - int(np.floor(np.log10(sigma)))) if sigma > 0 else 0
+    return f"{value:+.{places}f} ± {sigma:.{places}f}".replace("-", "−")
 
 
 @contextmanager
@@ -248,5 +258,5 @@ def _label_groups(axes: Axes, groups: list[str]) -> None:
         axes.axhline(edge, color="white", lw=1.2)
         axes.axhline(edge, color="0.4", lw=0.4)
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
-    axes.set_yticks(middles, [f"{groups[a] or 'none'} ({b - a})" for a, b in pairwise(edges)])
+    axes.set_yticks(middles, [f"{groups[a] or 'no region'} ({b - a})" for a, b in pairwise(edges)])
     axes.tick_params(axis="y", length=0)
