@@ -88,6 +88,12 @@ def test_products_are_paired_in_the_same_boxes_whatever_they_call_the_glaciers()
         paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), against=others, days=3, series=series)
 
 
+def test_figures_of_glaciers_with_a_single_front_are_refused():
+    once = fronts_of(GLACIERS).drop_duplicates("glacier_id")
+    with pytest.raises(ValueError, match="got 3 fronts, but no glacier has two in its box"):
+        paper_figures(once, lines_of(GLACIERS))
+
+
 def test_coverage_shows_years_without_a_front_as_empty():
     counts = pd.DataFrame({"glacier_id": ["a", "a", "b"], "year": [2010, 2013, 2010], "fronts": [2, 1, 1]})
     axes = coverage_map(counts, {"a": "NW", "b": "SE"}).axes[0]
