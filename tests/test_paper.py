@@ -94,6 +94,14 @@ def test_figures_of_glaciers_with_a_single_front_are_refused():
         paper_figures(once, lines_of(GLACIERS))
 
 
+def test_two_fronts_tell_a_change_without_an_error_and_small_areas_have_a_dot_of_their_size():
+    fronts = fronts_of({"a": 100.0})
+    drawn = paper_figures(fronts[fronts["datetime"].dt.year < 2012], lines_of({"a": 100.0}))
+    assert drawn["regions"].axes[0].get_title(loc="right") == "all (glaciers: 1): −0.3 km²"
+    sizes = [text.get_text() for text in drawn["retreat_map"].axes[0].get_legend().get_texts()]
+    assert sizes == ["0.01", "0.1"]
+
+
 def test_coverage_shows_years_without_a_front_as_empty():
     counts = pd.DataFrame({"glacier_id": ["a", "a", "b"], "year": [2010, 2013, 2010], "fronts": [2, 1, 1]})
     axes = coverage_map(counts, {"a": "NW", "b": "SE"}).axes[0]

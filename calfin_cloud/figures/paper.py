@@ -36,7 +36,8 @@ STYLE: dict[Any, Any] = {
 LAND, ICE, SEA = "#d9d4c7", "#f7f7f5", "#e6eef3"
 LEAST_REACH_M = 120_000.0  # around glaciers, so that one sees where they lie
 LARGEST_DOT = 160.0  # points squared
-SIZES_KM2 = (1, 10, 100, 1000)
+SIZES_KM2 = (0.01, 0.1, 1, 10, 100, 1000)
+MOST_SIZES = 4  # in the legend
 FEW = 6  # fronts in a year that have a colour each
 MOST_NAMED = 20  # glaciers that are named one by one where no region is known
 LINEAR_KM = 0.1  # changes below are coloured in proportion, larger ones by their logarithm
@@ -85,7 +86,7 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
         bar.set_ticklabels([f"−{t:g}" for t in ticks[::-1]] + ["0"] + [f"{t:g}" for t in ticks])
         bar.ax.minorticks_off()
         bar.set_label(f"change of the front{' ' if span else ''}{span} [km]")
-        sizes = [size for size in SIZES_KM2 if size <= 1.2 * area.max()] or [SIZES_KM2[0]]
+        sizes = [size for size in SIZES_KM2 if size <= 1.2 * area.max()][-MOST_SIZES:] or [SIZES_KM2[0]]
         dots = [
             Line2D([], [], ls="", marker="o", mfc="0.75", mec="0.2", mew=0.3, ms=(2 + unit * size**0.5) ** 0.5)
             for size in sizes
@@ -184,8 +185,10 @@ def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str =
 
 
 def _with_sigma(value: float, sigma: float) -> str:
-    """Write a change with its standard deviation, both to the second digit of the latter that counts."""
-    places = max(0, 1 - int(np.floor(np.log10(sigma)))) if sigma > 0 else 0
+    """Write a change with its standard deviation, to its second digit that counts; alone where it is not known."""
+    if not sigma > 0:  # two fronts tell of no spread
+        return f"{value:+.2g}".replace("-", "−")
+    places = max(0, 1 - int(np.floor(np.log10(sigma))))
     return f"{value:+.{places}f} ± {sigma:.{places}f}".replace("-", "−")
 
 
