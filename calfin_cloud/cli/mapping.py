@@ -174,6 +174,8 @@ def trace(options: argparse.Namespace) -> int:
 
     if missing := [str(path) for path in options.images if not path.is_file()]:
         raise ValueError(f"there is no image {', '.join(missing)}: nothing was traced or written")
+    if not options.out.parent.is_dir():
+        raise ValueError(f"there is no folder {options.out.parent} for {options.out.name}: make it first")
     settings = VARIANTS[options.variant]
     inference = replace(settings.inference, engine=options.engine)
     network = options.network or DEFAULT_NETWORK
