@@ -248,8 +248,9 @@ def known_termini(domain: Domain) -> gpd.GeoDataFrame:
 def check_place(domain: Domain) -> list[str]:
     """Say what may be wrong with the place of a domain, a sentence a doubt; none is an error.
 
-    Whether known termini leave the box or nearly do, whether there is sea in it, how much the CRS stretches lengths,
-    and whether it is so large that scenes become slow. Land is known to about 500 m.
+    Whether known termini leave the box or nearly do, or lie where longitude and latitude change places, whether there
+    is sea in it, how much the CRS stretches lengths, and whether it is so large that scenes become slow. Land is known
+    to about 500 m.
 
     Examples
     --------
@@ -258,7 +259,11 @@ def check_place(domain: Domain) -> list[str]:
     >>> check_place(domain_from_point(-45, 75))
     ['the box is over land and ice only, on a coarse map: move it to where the glacier meets water']
     """
-    return [doubt for check in (_check_termini, _check_sea, _check_crs, _check_size) for doubt in check(domain)]
+    return [
+        doubt
+        for check in (_check_termini, _check_order, _check_sea, _check_crs, _check_size)
+        for doubt in check(domain)
+    ]
 
 
 def _check_termini(domain: Domain) -> list[str]:
@@ -275,6 +280,19 @@ def _check_termini(domain: Domain) -> list[str]:
     if domain.glacier_id and mine.empty and len(termini):
         told.append(f"no known terminus of glacier {domain.glacier_id} lies in the box: check the place")
     return told
+
+
+def _check_order(domain: Domain) -> list[str]:
+    """Doubt a box without a known terminus, where there are some at its longitude taken as latitude."""
+    lon, lat = domain.area_lonlat.centroid.coords[0]
+    if len(known_termini(domain)) or abs(lon) > 90:
+        return []
+    size_km = domain.grid.boundingbox.span_x / 1000
+    there = known_termini(domain_from_point(lat, lon, size_km=size_km, resolution_m=domain.resolution_m))
+    if there.empty:
+        return []
+    place = f"longitude {lat:.2f}, latitude {lon:.2f}"
+    return [f"no known terminus is here, but {len(there)} are at {place}: a place is given with its longitude first"]
 
 
 def _check_sea(domain: Domain) -> list[str]:

@@ -30,7 +30,6 @@ from calfin_cloud.storage import read_places, read_scene_grey, read_scene_masks
 
 DATE = "2021-09-27"
 SHOWN = 6  # scenes of the synthetic glacier
-COLOURS = 200
 
 
 def main() -> None:
@@ -113,9 +112,10 @@ def show_report(folder: Path) -> None:
 
 
 def keep(name: str, png: bytes) -> None:
-    """Write a picture with few colours, since it lies in the repository."""
+    """Write a picture with few colours, since it lies in the repository; the rare ones of fronts are among them."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(HERE / "images" / name, optimize=True)
+    few = picture.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(HERE / "images" / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import sys
 from operator import length_hint
 
 import pytest
-from storing import DOMAIN, NOON, new_store, write
+from storing import DOMAIN, NOON, new_store, rows, write
 from tqdm import tqdm
 
 import calfin_cloud as cc
 from calfin_cloud import doctor, storage
 from calfin_cloud.cli import main
 from calfin_cloud.cli.config import with_config
+from calfin_cloud.cli.mapping import MOST_ROWS, _show_scenes
 from calfin_cloud.cli.parser import VERBS, make_parser
 from calfin_cloud.cli.searching import FEW_SCENES, cluster_for, counted, search_ahead
 from calfin_cloud.pipeline import MapSettings
@@ -104,6 +105,17 @@ def test_a_result_in_json_is_all_there_is_on_stdout_and_every_note_a_line_with_i
     assert note["time"].endswith("+00:00")
 
 
+def test_a_long_table_of_scenes_says_how_many_are_not_in_it(capsys):
+    scenes = rows(*(f"s{n:03}" for n in range(MOST_ROWS + 3)))
+    counts = {"found": len(scenes), "front": len(scenes)}
+    for words in ([], ["--json"]):
+        _show_scenes(make_parser().parse_args(["retry", "fronts", *words]), scenes, len(scenes), counts)
+    out = capsys.readouterr().out
+    told = json.loads(out[out.index("{") :])
+    assert "and 3 more scenes" in out.partition("{")[0]
+    assert (len(told["scenes"]), told["scenes_left_out"]) == (MOST_ROWS, 3)
+
+
 def test_all_lines_of_a_run_have_its_name_which_the_environment_may_give(find, capsys, monkeypatch):
     runs = []
     for given in ("", "", "weekly-7"):
@@ -154,7 +166,9 @@ def test_a_bar_counts_the_scenes_that_are_not_in_the_store_yet(real, request):
 
 
 def test_without_a_terminal_there_is_no_bar(find, tmp_path):
-    words = [sys.executable, "-m", "calfin_cloud.cli", "trace", "none.png", "--out", str(tmp_path / "f.geojson")]
+    (tmp_path / "no.png").write_text("no image")
+    files = [str(tmp_path / "no.png"), "--out", str(tmp_path / "f.geojson")]
+    words = [sys.executable, "-m", "calfin_cloud.cli", "trace", *files]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 1
     assert "images traced" not in done.stderr
@@ -279,6 +293,12 @@ def test_a_vector_file_that_is_not_there_or_holds_no_lines_is_named(tmp_path, ca
     assert main(["timeseries", str(tmp_path / "table.csv"), *out]) == 2
     assert "has no geometry, only columns ['a', 'b']" in capsys.readouterr().err
     assert not (tmp_path / "series").exists()
+
+
+@pytest.mark.parametrize("verb", ["composite", "figures", "timeseries"])
+def test_names_of_columns_are_refused_where_all_fronts_are_of_a_store(verb, tmp_path, capsys):
+    assert main([verb, str(tmp_path / "fronts"), "--out", str(tmp_path / "o"), "--columns", "datetime=when"]) == 2
+    assert "--columns names columns of a vector file of fronts" in capsys.readouterr().err
 
 
 def test_nothing_is_made_where_a_store_is_missing(tmp_path, capsys):

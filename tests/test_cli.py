@@ -58,17 +58,28 @@ def test_trace_writes_a_feature_for_every_image_and_says_what_it_cannot_read(tmp
     for name, pixels in images.items():
         cv2.imwrite(str(tmp_path / name), pixels)
     (tmp_path / "text.png").write_text("no image")
-    paths = [str(tmp_path / name) for name in (*images, "text.png", "missing.png")]
+    paths = [str(tmp_path / name) for name in (*images, "text.png")]
     assert main(["trace", *paths, "--out", str(tmp_path / "fronts.geojson")]) == 1
     features = json.loads((tmp_path / "fronts.geojson").read_text())["features"]
     states = {f["properties"]["image"]: f["properties"]["state"] for f in features}
     assert set(states) == set(paths)
-    assert {p for p in paths if states[p] == "failed"} == set(paths[-3:])
+    assert {p for p in paths if states[p] == "failed"} == set(paths[-2:])
     assert states[str(tmp_path / "flat.png")] == "no_front"
     for feature in features:
         assert {"image", "front", "state", "reason"} <= set(feature["properties"])
         assert (feature["geometry"] is not None) == (feature["properties"]["state"] == "front")
     assert "expected a PNG or a GeoTIFF" in capsys.readouterr().err
+
+
+def test_trace_begins_nothing_where_an_image_or_the_folder_of_its_result_is_missing(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "flat.png"), np.full((80, 80), 7, "uint8"))
+    paths = [str(tmp_path / name) for name in ("flat.png", "missing.png")]
+    assert main(["trace", *paths, "--out", str(tmp_path / "fronts.geojson")]) == 2
+    told = capsys.readouterr().err
+    assert f"there is no image {paths[1]}: nothing was traced or written" in told
+    assert not (tmp_path / "fronts.geojson").exists()
+    assert main(["trace", paths[0], "--out", str(tmp_path / "gone" / "fronts.geojson")]) == 2
+    assert f"there is no folder {tmp_path / 'gone'} for fronts.geojson" in capsys.readouterr().err
 
 
 def test_a_traced_image_says_how_far_off_its_front_may_be(tmp_path):

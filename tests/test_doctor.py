@@ -129,6 +129,13 @@ def test_a_server_that_is_not_there_is_told():
     says(read(f"http://127.0.0.1:{port}/good.tif"), "problem", "nobody answers there")
 
 
+def test_a_catalogue_that_is_not_there_is_told_once(capsys, caplog):
+    (port,) = free_ports(1)
+    assert main(["doctor", "--catalog", f"http://127.0.0.1:{port}/nothing", "--cluster", "none"]) == 1
+    assert capsys.readouterr().out.count("cannot read the catalogue") == 1
+    assert "Retrying" not in caplog.text
+
+
 def test_a_name_that_nobody_knows_is_told(monkeypatch):
     monkeypatch.setattr(remote, "DEADLINE_S", 60.0)
     says(read("https://no-such-host.invalid/good.tif", "https://no-such-host.invalid"), "problem", "DNS")

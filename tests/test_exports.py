@@ -467,7 +467,13 @@ def test_level_sets_of_a_store_come_on_a_mesh_given_on_the_command_line(exported
     more = ["--format", "levelset", "--mesh", str(tmp_path / "elsewhere.nc")]
     assert main(["export", store, "--out", str(out), *more]) == 2
     assert "--mesh-crs" in capsys.readouterr().err
-    for wrong, words in ((["gpkg", "--mesh", "x"], "add levelset"), (["icemask", "--carry", "-1"], "0 months or more")):
+    mesh = str(tmp_path / "mesh.txt")
+    for wrong, words in (
+        (["gpkg", "--mesh", "x"], "add levelset"),
+        (["icemask", "--carry", "-1"], "0 months or more"),
+        (["levelset", "--mesh", mesh, "--mesh-crs", "EPSG:99999"], "there is no CRS 'EPSG:99999'"),
+        (["levelset", "--mesh-crs", "EPSG:3413"], "name the mesh"),
+    ):
         assert main(["export", store, "--out", str(out), "--format", *wrong]) == 2
         assert words in capsys.readouterr().err
     assert main(["export", store, "--out", str(out), "--format", "levelset", "--mesh", str(tmp_path / "none")]) == 2

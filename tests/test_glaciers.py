@@ -129,6 +129,13 @@ def test_a_place_where_no_front_can_be_mapped_is_doubted():
     assert "pixels a side" in check_place(domain_from_point(-50.6, 70.38, size_km=80))[-1]
 
 
+def test_a_point_with_its_latitude_first_is_doubted_where_there_is_land_too():
+    (doubt,) = check_place(domain_from_point(69.18, -49.68))  # Kerguelen, in place of Jakobshavn
+    assert "at longitude -49.68, latitude 69.18: a place is given with its longitude first" in doubt
+    assert check_place(domain_from_point(-49.68, 69.18)) == []
+    assert not any("longitude first" in doubt for doubt in check_place(domain_from_point(-45, 75)))
+
+
 @pytest.mark.parametrize(
     ("lon", "lat", "crs", "kinds"),
     [

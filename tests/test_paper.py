@@ -4,6 +4,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from shapely.geometry import LineString, Point, box
 
@@ -64,7 +65,16 @@ def test_the_map_has_a_dot_a_glacier_with_its_change_and_the_regions_their_sum()
     assert sorted(dots.get_array()) == pytest.approx(sorted(changes["change_m"] / 1000))
     regions = paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), series=series)["regions"]
     total = changes["area_change_m2"].sum() / 1e6
-    assert f"{total:+.0f}".replace("-", "−") in regions.axes[-1].get_title(loc="right")
+    assert f"{total:+.2f} ± 0.".replace("-", "−") in regions.axes[-1].get_title(loc="right")
+
+
+@pytest.mark.parametrize("width", ["single", "double"])
+def test_words_at_the_edge_of_a_low_figure_are_not_cut_off(width):
+    figure = paper_figures(fronts_of({"a": 100.0}), lines_of({"a": 100.0}), width=width)["regions"]
+    FigureCanvasAgg(figure).draw()
+    label, page = figure._supylabel.get_window_extent(), figure.bbox
+    assert page.x0 <= label.x0 < label.x1 <= page.x1
+    assert page.y0 <= label.y0 < label.y1 <= page.y1
 
 
 def test_products_are_paired_in_the_same_boxes_whatever_they_call_the_glaciers():
@@ -78,6 +88,20 @@ def test_products_are_paired_in_the_same_boxes_whatever_they_call_the_glaciers()
         paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), against=others, days=3, series=series)
 
 
+def test_figures_of_glaciers_with_a_single_front_are_refused():
+    once = fronts_of(GLACIERS).drop_duplicates("glacier_id")
+    with pytest.raises(ValueError, match="got 3 fronts, but no glacier has two in its box"):
+        paper_figures(once, lines_of(GLACIERS))
+
+
+def test_two_fronts_tell_a_change_without_an_error_and_small_areas_have_a_dot_of_their_size():
+    fronts = fronts_of({"a": 100.0})
+    drawn = paper_figures(fronts[fronts["datetime"].dt.year < 2012], lines_of({"a": 100.0}))
+    assert drawn["regions"].axes[0].get_title(loc="right") == "all (glaciers: 1): −0.3 km²"
+    sizes = [text.get_text() for text in drawn["retreat_map"].axes[0].get_legend().get_texts()]
+    assert sizes == ["0.01", "0.1"]
+
+
 def test_coverage_shows_years_without_a_front_as_empty():
     counts = pd.DataFrame({"glacier_id": ["a", "a", "b"], "year": [2010, 2013, 2010], "fronts": [2, 1, 1]})
     axes = coverage_map(counts, {"a": "NW", "b": "SE"}).axes[0]
@@ -85,6 +109,14 @@ def test_coverage_shows_years_without_a_front_as_empty():
     assert grid.shape == (2, 4)
     assert np.ma.getmaskarray(grid).tolist() == [[False, True, True, False], [False, True, True, True]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["NW (1)", "SE (1)"]
+
+
+def test_coverage_names_few_glaciers_where_no_region_is_known_and_counts_many():
+    few = pd.DataFrame({"glacier_id": ["a", "b"], "year": [2010, 2011], "fronts": [1, 2]})
+    many = pd.DataFrame({"glacier_id": [str(n) for n in range(30)], "year": 2010, "fronts": 1})
+    for counts, names in ((few, ["b", "a"]), (many, ["no region (30)"])):
+        axes = coverage_map(counts, {}).axes[0]
+        assert [label.get_text() for label in axes.get_yticklabels()] == names
 
 
 def test_figures_of_real_glaciers_come_from_the_command_line(shared, tmp_path, capsys):

@@ -137,6 +137,17 @@ def test_the_overview_lists_all_glaciers_by_number_with_what_became_of_them(page
     assert "model" in text(page, "provenance")
 
 
+def test_the_years_of_a_glacier_are_not_cut_off_in_the_narrow_frame_of_a_notebook(page):
+    page.execute_script("atlas.get('side').style.width = '320px'")
+    for words in page.find_elements(By.CSS_SELECTOR, "#glaciers .words"):
+        wide, shown, clipped = page.execute_script(
+            "const [e, s] = [arguments[0], arguments[0].querySelector('small')];"
+            "return [e.scrollWidth, e.clientWidth, getComputedStyle(s).overflow]",
+            words,
+        )
+        assert (wide <= shown, clipped) == (True, "visible")
+
+
 def test_a_click_on_a_dot_opens_its_glacier_and_the_way_back_leads_to_the_list(page):
     middle = page.execute_script(
         "const b = atlas.received.about.glaciers.find((g) => g.name === arguments[0]).bounds;"
@@ -358,6 +369,9 @@ def test_verdicts_of_the_page_are_applied_to_the_store(glacier, folder, tmp_path
     assert [v["verdict"] for v in json.loads((tmp_path / "verdicts.json").read_text())] == ["reject", "redraw"]
     assert main(["review", str(folder / "store"), "--apply", str(tmp_path / "verdicts.json")]) == 0
     fronts = reviewed_fronts(str(folder / "store"))
+    assert main(["report", str(folder / "store"), "--out", str(tmp_path / "again")]) == 0
+    about = (tmp_path / "again" / "data" / "about.js").read_text()
+    assert about.count('"rejected":1') == about.count('"rejected":0') == 1
     drawn = fronts[fronts["verdict"] == "redraw"].iloc[0]
     assert drawn["reviewer"] == "M. Person"
     assert drawn["quality_flag"] in (0, 3)

@@ -116,11 +116,13 @@ def map_(options: argparse.Namespace) -> int:
     if changed := counts.pop("changed", 0):
         note(f"{changed} scenes have changed since: --recompute maps them again")
     if reference is None:
-        _show_scenes(options, done.fronts(), counts)
+        _show_scenes(options, done.fronts(), done.n_scenes, counts)
     else:
         fronts = read_fronts(options.store)
         skill = skill_of(fronts, reference, domains)
-        _show_scenes(options, fronts, counts, compare_fronts(fronts, reference=reference), skill)
+        _show_scenes(
+            options, fronts, fronts["key"].nunique(), counts, compare_fronts(fronts, reference=reference), skill
+        )
     if counts["found"] == 0:
         note("no scene was found: check period, collections and domains with `calfin search`")
     n_new = sum(counts[state] for state in ("front", "no_front", "failed"))
@@ -161,7 +163,7 @@ def retrace(options: argparse.Namespace) -> int:
             client=client,
             on_batch=done,
         )
-    _show_scenes(options, done.fronts(), counts)
+    _show_scenes(options, done.fronts(), done.n_scenes, counts)
     return 1 if counts["failed"] else 0
 
 
@@ -170,6 +172,10 @@ def trace(options: argparse.Namespace) -> int:
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import VARIANTS, trace_image, write_image_fronts
 
+    if missing := [str(path) for path in options.images if not path.is_file()]:
+        raise ValueError(f"there is no image {', '.join(missing)}: nothing was traced or written")
+    if not options.out.parent.is_dir():
+        raise ValueError(f"there is no folder {options.out.parent} for {options.out.name}: make it first")
     settings = VARIANTS[options.variant]
     inference = replace(settings.inference, engine=options.engine)
     network = options.network or DEFAULT_NETWORK
@@ -233,7 +239,7 @@ def retry(options: argparse.Namespace) -> int:
     failed = sum(row["scenes"] for row in count_scenes(options.store)["reasons"] if row["state"] == "failed")
     with _workers(options, "scenes mapped", failed, total=failed) as (client, done):
         counts = retry_failed(options.store, engine=options.engine, client=client, on_batch=done)
-    _show_scenes(options, done.fronts(), counts)
+    _show_scenes(options, done.fronts(), done.n_scenes, counts)
     return 1 if counts["failed"] else 0
 
 
@@ -241,15 +247,15 @@ class _Done:
     """The scenes that a run has written, batch by batch, as many as are shown; they move a bar on."""
 
     def __init__(self, bar: Any) -> None:  # noqa: ANN401 - a bar of tqdm
-        self.bar, self._batches, self._n = bar, list[Any](), 0
+        self.bar, self._batches, self.n_scenes = bar, list[Any](), 0
 
     def __call__(self, fronts: Any) -> None:  # noqa: ANN401 - imported lazily
         """Take the fronts of a batch."""
         n = fronts["key"].nunique()
         self.bar.update(n)
-        if self._n < MOST_ROWS:
+        if self.n_scenes < MOST_ROWS:
             self._batches.append(fronts)
-        self._n += n
+        self.n_scenes += n
 
     def fronts(self) -> Any:  # noqa: ANN401 - imported lazily
         """Fronts of these scenes; the store is not read again, since it may have hundreds of thousands of scenes."""
@@ -264,19 +270,23 @@ class _Done:
 def _show_scenes(
     options: argparse.Namespace,
     fronts: Any,  # noqa: ANN401 - imported lazily
+    n_scenes: int,
     counts: Mapping[str, int],
     distances: Any = None,  # noqa: ANN401
     skill: pd.DataFrame | None = None,
 ) -> None:
-    """Tell the table of scenes, the counts, and how to open all of the store as a map."""
+    """Tell the table of scenes, the first of `n_scenes`, the counts, and how to open all of the store as a map."""
     from calfin_cloud.pipeline import summarise_scenes
 
-    result: dict[str, Any] = {"store": options.store, "counts": dict(counts), "scenes": []}
+    result: dict[str, Any] = {"store": options.store, "counts": dict(counts), "scenes": [], "scenes_left_out": 0}
     lines = []
     if fronts is not None:
         scenes = summarise_scenes(fronts, distances).head(MOST_ROWS)
         result["scenes"] = records(scenes)
         lines.append(scenes.to_string(index=False, na_rep=""))
+        if left_out := n_scenes - len(scenes):
+            result["scenes_left_out"] = left_out
+            lines.append(f"and {left_out} more scenes, which are in the store as well")
     lines.append(", ".join(f"{n} {state}" for state, n in counts.items()))
     if counts.get("found") != 0:
         lines.append(f"see them on a map: calfin report {shlex.quote(options.store)} --out report")

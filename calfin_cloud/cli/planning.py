@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
@@ -90,6 +91,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def doctor(options: argparse.Namespace) -> int:
     """Look for what would make a run fail, and say what to do; exit code 1 if something would."""
+    if not options.verbose:  # the finding tells what the tries in between do
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     found = []
     for finding in _findings(options):
         found.append(finding)

@@ -16,7 +16,8 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     from calfin_cloud.results import Lines, cut_to_boxes, store_product
     from calfin_cloud.vectors import crs_of
 
-    if Path(source).is_file() or Path(source).suffix in VECTOR_SUFFIXES:
+    _check_columns(options)
+    if _is_vector_file(source):
         fronts, lines = read_product(source, _pairs(options.columns)), Lines()
     else:
         fronts, lines = store_product(source)
@@ -27,6 +28,20 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
         raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
     fronts = fronts.to_crs(crs_of(options.crs)) if options.crs else fronts
     return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
+
+
+def _is_vector_file(source: str) -> bool:
+    return Path(source).is_file() or Path(source).suffix in VECTOR_SUFFIXES
+
+
+def _check_columns(options: argparse.Namespace) -> None:
+    """Refuse names of columns where all fronts are those of stores."""
+    sources = [source for name in ("fronts", "against", "a", "b") if (source := getattr(options, name, None))]
+    if options.columns and not any(map(_is_vector_file, sources)):
+        raise ValueError(
+            f"--columns names columns of a vector file of fronts, got {', '.join(sources)}, which would be a store, "
+            "whose columns are known: leave it out"
+        )
 
 
 def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # noqa: ANN401 - `Lines`, a table

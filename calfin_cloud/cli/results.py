@@ -349,5 +349,5 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ice", metavar="FILE", help="polygons of ice or basins: they tell where the sea lies")
     parser.add_argument("--crs", metavar="CRS", help="projected CRS to measure in, e.g. EPSG:3413")
     parser.add_argument("--glaciers", nargs="+", action="extend", metavar="ID", help="only these glaciers")
-    told = "columns that are not recognised, e.g. datetime=when glacier_id=glacier"
+    told = "columns of a vector file that are not recognised, e.g. datetime=when glacier_id=glacier"
     parser.add_argument("--columns", nargs="+", action="extend", metavar="OURS=THEIRS", help=told)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
+from calfin_cloud.vectors import crs_of
+
 METRES = ("m", "meter", "meters", "metre", "metres")
 REMEDY = (
     "give the NetCDF that ISSM's export_netCDF writes, a NetCDF with x and y, or a table of x and y "
@@ -41,7 +43,7 @@ def read_mesh(path: str | Path, *, crs: str, mesh_crs: str | None = None) -> xr.
     Raises
     ------
     ValueError
-        The file has no x and y that can be read, in metres and of one length.
+        The file has no x and y that can be read, in metres and of one length, or there is no CRS `mesh_crs`.
     """
     with open(path, "rb") as file:
         magic = file.read(4)
@@ -53,7 +55,10 @@ def read_mesh(path: str | Path, *, crs: str, mesh_crs: str | None = None) -> xr.
         raise ValueError(f"{path}: got {x.size} x and {y.size} y, expected some, and numbers only: {REMEDY}")
     across, down = xr.broadcast(y, x)[::-1]
     where = transform(
-        CRS.from_user_input(mesh_crs or crs), CRS.from_user_input(crs), across.values.ravel(), down.values.ravel()
+        CRS.from_user_input(crs_of(mesh_crs or crs)),
+        CRS.from_user_input(crs),
+        across.values.ravel(),
+        down.values.ravel(),
     )
     on_map = {
         name: (across.dims, np.reshape(values, across.shape))

@@ -36,8 +36,10 @@ STYLE: dict[Any, Any] = {
 LAND, ICE, SEA = "#d9d4c7", "#f7f7f5", "#e6eef3"
 LEAST_REACH_M = 120_000.0  # around glaciers, so that one sees where they lie
 LARGEST_DOT = 160.0  # points squared
-SIZES_KM2 = (1, 10, 100, 1000)
+SIZES_KM2 = (0.01, 0.1, 1, 10, 100, 1000)
+MOST_SIZES = 4  # in the legend
 FEW = 6  # fronts in a year that have a colour each
+MOST_NAMED = 20  # glaciers that are named one by one where no region is known
 LINEAR_KM = 0.1  # changes below are coloured in proportion, larger ones by their logarithm
 
 
@@ -84,7 +86,7 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
         bar.set_ticklabels([f"−{t:g}" for t in ticks[::-1]] + ["0"] + [f"{t:g}" for t in ticks])
         bar.ax.minorticks_off()
         bar.set_label(f"change of the front{' ' if span else ''}{span} [km]")
-        sizes = [size for size in SIZES_KM2 if size <= 1.2 * area.max()] or [SIZES_KM2[0]]
+        sizes = [size for size in SIZES_KM2 if size <= 1.2 * area.max()][-MOST_SIZES:] or [SIZES_KM2[0]]
         dots = [
             Line2D([], [], ls="", marker="o", mfc="0.75", mec="0.2", mew=0.3, ms=(2 + unit * size**0.5) ** 0.5)
             for size in sizes
@@ -119,7 +121,10 @@ def coverage_map(counts: pd.DataFrame, region_of: dict[str, str], *, width: str 
             norm=BoundaryNorm(np.arange(0.5, most + 1), 256) if most <= FEW else LogNorm(1, most),
         )  # fmt: skip
         axes.invert_yaxis()
-        _label_groups(axes, regions[order].tolist())
+        if (regions != "").any() or len(order) > MOST_NAMED:
+            _label_groups(axes, regions[order].tolist())
+        else:
+            axes.set_yticks(np.arange(len(order)) + 0.5, [str(glacier) for glacier in order])
         axes.set_xlabel("year")
         every = int(np.ceil(grid.shape[1] / (6 if width == "single" else 14)))
         axes.set_xticks(years[::every] + 0.5, [str(year) for year in years[::every]])
@@ -144,12 +149,12 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             axes.plot(part["month"], change, color=colour)
             axes.axhline(0, color="0.7", lw=0.5, zorder=0)
             axes.margins(x=0.01, y=0.12)
-            last = f"{change.iloc[-1]:+.0f} ± {sigma.iloc[-1]:.0f} km²".replace("-", "−")
-            axes.set_title(f"{name} (glaciers: {part['n'].max()}): {last}", color=colour, loc="right", pad=2)
+            last = _with_sigma(change.iloc[-1], sigma.iloc[-1])
+            axes.set_title(f"{name} (glaciers: {part['n'].max()}): {last} km²", color=colour, loc="right", pad=2)
             open_frame(axes, has_grid=False)
             axes.locator_params(axis="y", nbins=4)
         mark_dates(panels[-1], most=8, has_offset=False)
-        figure.supylabel("change of area since the first front [km²]", fontsize=7)
+        figure.supylabel("change of area since\nthe first front [km²]", fontsize=7, multialignment="center")
         return figure
 
 
@@ -171,12 +176,20 @@ def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str =
         apart = pairs["b_m"] - pairs["a_m"]
         told = (
             f"{len(pairs)} pairs, glaciers: {pairs['glacier_id'].nunique()}\n"
-            f"mean difference {apart.mean():+.0f} m\nmedian of sizes {apart.abs().median():.0f} m"
+            f"mean difference {round(apart.mean()):+d} m\nmedian of sizes {apart.abs().median():.0f} m"
         )
         axes.text(0.04, 0.96, told.replace("-", "−"), transform=axes.transAxes, va="top")
         open_frame(axes, has_grid=False)
         axes.locator_params(nbins=6)
         return figure
+
+
+def _with_sigma(value: float, sigma: float) -> str:
+    """Write a change with its standard deviation, to its second digit that counts; alone where it is not known."""
+    if not sigma > 0:  # two fronts tell of no spread
+        return f"{value:+.2g}".replace("-", "−")
+    places = max(0, 1 - int(np.floor(np.log10(sigma))))
+    return f"{value:+.{places}f} ± {sigma:.{places}f}".replace("-", "−")
 
 
 @contextmanager
@@ -248,5 +261,5 @@ def _label_groups(axes: Axes, groups: list[str]) -> None:
         axes.axhline(edge, color="white", lw=1.2)
         axes.axhline(edge, color="0.4", lw=0.4)
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
-    axes.set_yticks(middles, [f"{groups[a] or 'none'} ({b - a})" for a, b in pairwise(edges)])
+    axes.set_yticks(middles, [f"{groups[a] or 'no region'} ({b - a})" for a, b in pairwise(edges)])
     axes.tick_params(axis="y", length=0)

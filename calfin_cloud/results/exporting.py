@@ -132,6 +132,8 @@ def export_store(
         raise ValueError(f"got the unknown formats {unknown}, expected some of {list(FORMATS)}")
     if mesh is not None and "levelset" not in formats:
         raise ValueError(f"a mesh is for level sets, got the formats {list(formats)}: add levelset")
+    if mesh_crs is not None and mesh is None:
+        raise ValueError(f"a mesh has the CRS {mesh_crs!r}, but there is none: name the mesh, or leave its CRS out")
     if base is not None and mesh is None:
         raise ValueError("a base mask is for level sets on a mesh: name the mesh, or leave it out")
     if carry_months < 0:

@@ -79,7 +79,7 @@ def paper_figures(
     Raises
     ------
     ValueError
-        No glacier has a box, or the products have too few pairs.
+        No glacier has a box or two fronts in it, or the products have too few pairs.
 
     Examples
     --------
@@ -90,6 +90,10 @@ def paper_figures(
     series = measure_series(fronts, lines, regions) if series is None else series
     if series.gates.empty:
         raise ValueError("no glacier has a box: give --ice, which tells where the sea lies, or --boxes")
+    if series.regions.empty:
+        raise ValueError(
+            f"got {len(fronts)} fronts, but no glacier has two in its box: figures of change need more dates"
+        )
     crs = fronts.crs.to_string()
     glaciers = glacier_changes(series)
     first, last = (getattr(series.positions["datetime"].dt.year, end)() for end in ("min", "max"))

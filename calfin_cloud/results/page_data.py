@@ -75,6 +75,7 @@ def glacier_line(domain: Domain, tables: Shown, number: int) -> dict[str, Any]:
         "bounds": [round(v, 1) for v in domain.grid.boundingbox.bbox],
         "resolution": domain.resolution_m,
         "fronts": len(found),
+        "rejected": int((found["verdict"] == "reject").sum()),
         "scenes": int(tables.fronts["key"].nunique()),
         "years": sorted({int(y) for y in when.dt.year}),
         "first": f"{when.min():%Y-%m-%d}" if len(found) else "",

@@ -70,7 +70,10 @@
   function listRow(g) {
     const item = atlas.element("li"), button = atlas.element("button", "", { type: "button" });
     const words = atlas.element("span", "", { class: "words" });
-    words.append(atlas.element("b", title(g)), atlas.element("small", g.fronts ? `${atlas.numberOf(g)}${atlas.count(g.fronts, "front")} · ${g.first.slice(0, 4)}–${g.last.slice(0, 4)}` : "no front"));
+    const told = g.fronts ? [`${atlas.numberOf(g)}${atlas.count(g.fronts, "front")} ·\u00a0`, `${g.first.slice(0, 4)}–${g.last.slice(0, 4)}`] : ["no front"];
+    const small = atlas.element("small"); // where there is no room, the years are on a line of their own
+    small.append(...told.map((part) => atlas.element("span", part)));
+    words.append(atlas.element("b", title(g)), small);
     const chip = atlas.element("span", g.change == null ? "–" : atlas.length(g.change, { sign: true }), { class: "change" });
     if (g.change != null) chip.style.setProperty("--dot", change.colour(g.change));
     button.append(words, spark(g), chip);

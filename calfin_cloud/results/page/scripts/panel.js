@@ -14,7 +14,7 @@
     get("names").textContent = `${atlas.numberOf(glacier)}${glacier.resolution} m pixels · ${about.crs}`;
     const rate = glacier.rate == null ? "–" : `${glacier.rate < 0 ? "−" : "+"}${Math.abs(Math.round(glacier.rate))} m/yr`;
     const facts = [
-      [`${glacier.fronts.toLocaleString("en")}`, `${glacier.fronts === 1 ? "front" : "fronts"} in ${atlas.count(glacier.scenes, "scene")}`],
+      [`${glacier.fronts.toLocaleString("en")}`, `${glacier.fronts === 1 ? "front" : "fronts"} in ${atlas.count(glacier.scenes, "scene")}${glacier.rejected ? `, ${glacier.rejected} rejected` : ""}`],
       [glacier.first ? `${glacier.first.slice(0, 4)}–${glacier.last.slice(0, 4)}` : "–", `${atlas.count(glacier.years.length, "year")} with a front`],
       [atlas.length(glacier.change, { sign: true }), "change, first to last year"],
       [rate, `rate${glacier.rate_sigma == null ? "" : ` ± ${Math.round(2 * glacier.rate_sigma)} m/yr (95 %)`}`],
