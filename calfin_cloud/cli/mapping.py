@@ -1,4 +1,4 @@
-"""Verbs that find scenes, and make, change or show a store."""
+"""Verbs that find scenes, and make or change a store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -129,17 +129,6 @@ def map_(options: argparse.Namespace) -> int:
     return 1 if counts["failed"] > options.fail_above * n_new else 0
 
 
-def merge(options: argparse.Namespace) -> int:
-    """Merge the stores of shards, below STORE/shards, into the store itself."""
-    from calfin_cloud.storage import merge_stores, shard_places
-
-    shards = shard_places(options.store)
-    names = merge_stores(options.store, shards)
-    said = f"{len(names)} new domains of {len(shards)} shards: {options.store}"
-    tell(options, {"domains": names, "shards": len(shards), "store": options.store}, said)
-    return 0
-
-
 def retrace(options: argparse.Namespace) -> int:
     """Trace the fronts of a store again from its masks, where settings or domains have changed."""
     from calfin_cloud.domains import read_domains
@@ -192,43 +181,6 @@ def trace(options: argparse.Namespace) -> int:
     result = {"fronts": found, "images": len(options.images), "failed": len(failed), "out": options.out}
     tell(options, result, f"{found} fronts in {len(options.images)} images, {len(failed)} images failed: {options.out}")
     return 1 if failed else 0
-
-
-def status(options: argparse.Namespace) -> int:
-    """Count the scenes of a store by state and reason; the counts must add up to the scenes that searches found."""
-    from calfin_cloud.storage import count_scenes, read_fronts, told_change, told_holder
-
-    if options.serve:
-        from calfin_cloud.exporter import serve
-
-        serve(options.store, options.serve)
-    counts = count_scenes(options.store)
-    lines = ["\t".join(str(row[name]) for name in ("scenes", "state", "reason")) for row in counts["reasons"]]
-    lines.append(f"{counts['pending']}\tpending\tfound, but not mapped: the next `calfin map` maps them")
-    lines.append(f"{counts['found']}\tscenes")
-    writer = counts["written_by"]
-    if writer:
-        lines.append(told_holder(writer))
-    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    if (mark := counts["unfinished"]) and (not writer or writer["free_from"] == "now" or writer["free_from"] < now):
-        lines.append(told_change(mark, options.store))
-    tell(options, counts, *lines)
-    if not options.json:
-        fronts = read_fronts(options.store)
-        for scene in fronts[fronts["state"] == "failed"].drop_duplicates("key").itertuples():
-            note(f"{scene.key}: {scene.reason}: {scene.detail}")
-    for wrong in counts["wrong"]:
-        note(f"the counts do not add up: {wrong}", level=logging.ERROR)
-    return 1 if counts["wrong"] else 0
-
-
-def compact(options: argparse.Namespace) -> int:
-    """Merge the many small files of a store's batches into few large ones."""
-    from calfin_cloud.storage import compact_store
-
-    before, after = compact_store(options.store, scenes_a_file=options.scenes)
-    tell(options, {"before": before, "after": after}, f"{before} files of fronts became {after}")
-    return 0
 
 
 def retry(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import calfin_cloud
-from calfin_cloud.cli import adapting, domains, flags, mapping, planning, results, training
+from calfin_cloud.cli import adapting, domains, flags, mapping, planning, results, stores, training
 from calfin_cloud.cli.searching import FEW_SCENES
 
 FIRST_STEPS = """first steps, offline:
@@ -104,8 +104,7 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
         "--max-scene-cloud",
         type=float,
         metavar="PERCENT",
-        help="skip scenes that are cloudier than this by the catalogue (eo:cloud_cover of the whole scene, 0 to 100; "
-        "default: skip none)",
+        help="skip scenes that the catalogue calls cloudier (eo:cloud_cover of a whole scene, 0 to 100; default: none)",
     )
 
 
@@ -256,7 +255,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_retrace(parser: argparse.ArgumentParser) -> None:
-    _add_store(parser)
+    stores.add_store(parser)
     parser.add_argument("--domains", metavar="FILE", help="domains with new fjord boundaries (default: as mapped)")
     parser.add_argument("--variant", choices=flags.TRACED, help="settings of the tracing (default: as mapped)")
     parser.add_argument("--all", action="store_true", help="trace all scenes, even where nothing has changed")
@@ -264,30 +263,10 @@ def _add_retrace(parser: argparse.ArgumentParser) -> None:
     _add_cluster(parser)
 
 
-def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
-
-
 def _add_retry(parser: argparse.ArgumentParser) -> None:
-    _add_store(parser)
+    stores.add_store(parser)
     _add_engine(parser)
     _add_cluster(parser)
-
-
-def _add_status(parser: argparse.ArgumentParser) -> None:
-    _add_store(parser)
-    parser.add_argument("--serve", type=int, metavar="PORT", help="answer Prometheus there with the counts, for ever")
-
-
-def _add_compact(parser: argparse.ArgumentParser) -> None:
-    _add_store(parser)
-    parser.add_argument(
-        "--scenes",
-        type=int,
-        default=4096,
-        metavar="N",
-        help="merge files into ones of up to this many scenes (default 4096)",
-    )
 
 
 def _add_fjords(parser: argparse.ArgumentParser) -> None:
@@ -333,7 +312,7 @@ VERBS: dict[str, tuple[Any, ...]] = {
         "--config run.toml --period 2020",
         "--images scene.tif --datetime 2021-09-27 --domains domains.geojson --store fronts",
     ),
-    "status": (mapping.status, _add_status, "fronts"),
+    "status": (stores.status, stores.add_status, "fronts"),
     "retry": (mapping.retry, _add_retry, "fronts"),
     "report": (results.report, results.add_report, "fronts --out report"),
     "review": (results.review, results.add_review, "fronts --apply verdicts.json"),
@@ -361,8 +340,8 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "fjords": (domains.fjords, _add_fjords, "--domains domains.geojson --store fronts --out with_fjords.geojson"),
     "retrace": (mapping.retrace, _add_retrace, "fronts --domains domains.geojson"),
     "trace": (mapping.trace, _add_trace, "a.png b.tif --out fronts.geojson"),
-    "merge": (mapping.merge, _add_store, "fronts"),
-    "compact": (mapping.compact, _add_compact, "fronts"),
+    "merge": (stores.merge, stores.add_store, "fronts"),
+    "compact": (stores.compact, stores.add_compact, "fronts"),
     "train": (training.train, training.add_train, "--data mohajerani2019 caffe256 --out weights --minutes 60"),
     "calibrate": (training.calibrate, training.add_calibrate, "--data mohajerani2019 caffe256 --network my.weights.h5"),
     "adapt": (adapting.adapt, adapting.add_adapt, "fronts --out adapted", "fronts --lines drawn.gpkg --out adapted"),

@@ -10,6 +10,7 @@ from typing import Any
 from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import note, records, tell
 from calfin_cloud.cli.reading import read_fronts, read_shapes, with_files
+from calfin_cloud.cli.stores import add_store
 
 MOST_LINES = 40  # rates, and doubtful fronts, that are printed
 
@@ -271,7 +272,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin export`."""
-    _add_store(parser, out=True)
+    add_store(parser, out=True)
     parser.add_argument(
         "--format",
         nargs="+",
@@ -293,7 +294,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin report`."""
-    _add_store(parser, out=True)
+    add_store(parser, out=True)
     parser.add_argument("--title", default="", help="title of the page (default: the names of the glaciers)")
     told = "most pictures to include, of the latest scenes (default 2000)"
     parser.add_argument("--pictures", type=flags.natural, default=2000, metavar="N", help=told)
@@ -302,7 +303,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def add_review(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin review`."""
-    _add_store(parser)
+    add_store(parser)
     parser.add_argument("--apply", type=Path, metavar="FILE", help="verdicts, as the report saves them")
     parser.add_argument(
         "--training", type=Path, metavar="DIR", help="write reviewed scenes for `calfin train` into this folder"
@@ -311,22 +312,16 @@ def add_review(parser: argparse.ArgumentParser) -> None:
 
 def add_reconcile(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin reconcile`."""
-    _add_store(parser)
+    add_store(parser)
     told = "metres a day that a front moves at most, but for calving (default 50: no glacier is faster)"
     parser.add_argument("--rate", type=float, metavar="M", help=told)
 
 
 def add_show(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin show`."""
-    _add_store(parser)
+    add_store(parser)
     parser.add_argument("scene", metavar="SCENE", help="scene id, or DOMAIN/SCENE")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="save the picture of the scene with its fronts")
-
-
-def _add_store(parser: argparse.ArgumentParser, *, out: bool = False) -> None:
-    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
-    if out:
-        parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write into")
 
 
 def _add_fronts(parser: argparse.ArgumentParser) -> None:
