@@ -3,7 +3,8 @@
 # Byte code is made once: without it each of the many processes of the tests compiles TensorFlow and pandas for 10 s.
 PYTHON ?= python3
 BIN := .venv/bin
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes on two cores: some of what they wait for is no work.
+AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 .PHONY: setup format check test test-all tools notebooks docs dist demo clean
 
 setup: .venv/ready
@@ -26,10 +27,10 @@ check: setup
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/lint-imports
 
 test: setup
-	$(BIN)/pytest $(TWO)
+	$(BIN)/pytest $(AT_ONCE)
 
 test-all: setup
-	$(BIN)/pytest $(TWO) -m ""
+	$(BIN)/pytest $(AT_ONCE) -m ""
 
 tools:
 	deploy/tools.sh

@@ -200,9 +200,9 @@ def test_odd_items_of_a_catalogue_are_found_or_left_out_by_name_and_the_good_one
     assert len(told) + len(found) >= len(odd) - 5, "each is one or the other, but for ids that are there twice"
     assert len(found) > 100
     for scene in found.values():  # whatever passes becomes a row, or fails alone
-        keys = storage.unsigned_item(scene.to_dict(transform_hrefs=False))
-        assert storage.item_digest(keys)
-        fronts = tables_of(scene_rows([scene], DOMAIN, MapSettings()), [ValueError("odd")], DOMAIN)
+        item = scene.to_dict(transform_hrefs=False)
+        assert storage.item_digest(storage.unsigned_item(item))
+        fronts = tables_of(scene_rows([item], DOMAIN, MapSettings()), [ValueError("odd")], DOMAIN)
         assert fronts.fronts["state"].tolist() == ["failed"]
 
 
@@ -210,8 +210,10 @@ def test_tables_take_the_rows_of_all_odd_items(tmp_path, store):
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": list(odd_items())}))
     scenes = search_scenes(path, DOMAIN, "0001/9999")
-    tables = tables_of(scene_rows(scenes, DOMAIN, MapSettings()), [ValueError("odd")] * len(scenes), DOMAIN)
     items = {f"Store/{scene.id}": scene.to_dict(transform_hrefs=False) for scene in scenes}
+    tables = tables_of(
+        scene_rows(list(items.values()), DOMAIN, MapSettings()), [ValueError("odd")] * len(scenes), DOMAIN
+    )
     moments = {scene.id: np.datetime64(acquired(scene).tz_localize(None)) for scene in scenes}
     assert len(storage.add_scenes(store, DOMAIN, moments)) == len(scenes)
     storage.write_batch(store, tables, items, recipe={})

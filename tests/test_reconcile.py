@@ -159,8 +159,8 @@ def make_store(store):
         stored = storage.read_scene_masks(store, domain.name, places[item.id])
         target = Target(store, domain, places[item.id], item.id, day.to_pydatetime())
         results.append(trace_scene(stored, storage.NO_BOXES, grey, target, made))
-    tables = tables_of(scene_rows(items, domain, made), results, domain)
     content = {f"Store/{item.id}": item.to_dict() for item in items}
+    tables = tables_of(scene_rows(list(content.values()), domain, made), results, domain)
     storage.write_batch(store, tables, content, recipe={"masks": "a", "fronts": "b"})
 
 
