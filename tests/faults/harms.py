@@ -239,11 +239,31 @@ def killed_in_turn(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
             process.kill()
         driver.wait()
         row.look(stage, store)
-        threading.Timer(1.0, scheduler.kill).start()
-        row.ended[stage.world.map(store, cluster=address)] += 1
+        with killed_when(changed(Path(store, "lease-holder.json")), scheduler):  # the next driver is connected by then
+            row.ended[stage.world.map(store, cluster=address)] += 1
         row.injected["SIGKILL"] += 1
         row.look(stage, store)
     yield stage
+
+
+@contextmanager
+def killed_when(is_so: Callable[[], bool], process: Any) -> Iterator[None]:
+    """Kill a process as soon as something is so."""
+
+    def kill() -> None:
+        wait_for(is_so)
+        process.kill()
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    yield
+    killing.join()
+
+
+def changed(path: Path) -> Callable[[], bool]:
+    """Return what tells whether a file has another content than now."""
+    before = path.read_bytes()
+    return lambda: path.is_file() and path.read_bytes() != before
 
 
 @contextmanager
