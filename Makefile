@@ -3,8 +3,7 @@
 # Byte code is made once: without it each of the many processes of the tests compiles TensorFlow and pandas for 10 s.
 PYTHON ?= python3
 BIN := .venv/bin
-# Three processes on two cores: some of what they wait for is no work.
-AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: setup format check test test-all tools notebooks docs dist demo clean
 
 setup: .venv/ready
