@@ -3,7 +3,8 @@
     python tests/benchmarks/places.py --data ../shared/data --out /tmp/places [--figures docs]
 
 Maps every box once, keeps the masks, and traces them with and without termini and maps of ice and ocean. Prints the
-mean distance of every box and glacier, and what is drawn and found within 300 m, beside persistence.
+mean distance of every box and glacier, what is drawn and found within 300 m, beside persistence, and how many fronts
+their half-widths hold.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from matplotlib import pyplot as plt
 from shapely.geometry import MultiLineString
 
 from calfin_cloud.domains import Domain, box_grid, domains_from_termini
-from calfin_cloud.fronts import DEFAULT, Trace, georeference, pixels_of, place_of, trace_placed
+from calfin_cloud.fronts import DEFAULT, Trace, georeference, pixels_of, place_of, trace_placed, uncertainty_of
 from calfin_cloud.metrics import lengths_within, line_distances, shares_of
 from calfin_cloud.pipeline import MapSettings, map_fronts
+from calfin_cloud.pipeline.settings import calibration_of
 from calfin_cloud.scenes import images_of, items_from_images
 from calfin_cloud.storage import (
     is_store,
@@ -72,6 +74,7 @@ def main() -> None:
     report_harald(harald, on_map)
     uummannaq = list(_uummannaq(options, termini))
     report_uummannaq(uummannaq, on_map)
+    report_widths({"Harald Moltke": (harald, HARALD_DATE), "Uummannaq": (uummannaq, UUMMANNAQ_DATE)})
     if options.figures:
         guided = [(s, _trace(s, HARALD_DATE)) for s in harald]
         draw_sheet(guided, options.figures / "places_harald_moltke.png")
@@ -116,6 +119,31 @@ def report_uummannaq(scenes: list[Scene], on_map: Callable[[Scene], Scene]) -> N
             rows.append({"box": box, "known": name} | _summary(traced))
     print("\nUummannaq, Sentinel-1, 2014-10-31, termini of 2009: within 300 m, and mean distance in m by glacier")
     print(pd.DataFrame(rows).round(2).to_string(index=False, na_rep="-"))
+
+
+def report_widths(places: dict[str, tuple[list[Scene], date]]) -> None:
+    """Print how many fronts of all boxes the stated half-widths hold, and the medians of width and distance in m."""
+    rows = []
+    for place, (scenes, when) in places.items():
+        for scene in scenes:
+            bare = scene._replace(domain=replace(scene.domain, termini=()))
+            for known, shown in (("termini", scene), ("nothing", bare)):
+                rows += [{"place": place, "known": known} | row for row in _widths(shown, _trace(shown, when))]
+    table = pd.DataFrame(rows)
+    table["in 68 %"], table["in 95 %"] = table["m"] <= table["sigma"], table["m"] <= table["half95"]
+    of = table.groupby(["place", "known"])
+    held = of[["in 68 %", "in 95 %"]].mean().join(of[["m", "sigma"]].median()).join(of.size().rename("fronts"))
+    print("\nShare of fronts inside their half-widths, medians in m\n", held.round(2).to_string())
+
+
+def _widths(scene: Scene, trace: Trace) -> Iterator[dict[str, float]]:
+    """Yield distance and half-widths in m of each front."""
+    calibration = calibration_of(SETTINGS.network)
+    for front in trace.fronts:
+        others = [other.line for other in trace.fronts if other is not front]
+        sure = uncertainty_of(front.line, *scene.masks, calibration, others=others)
+        line, pixel_m = georeference(front.line, scene.domain.grid.transform), scene.domain.resolution_m
+        yield {"m": _mean_of(line, scene), "sigma": sure.sigma_px * pixel_m, "half95": sure.half95_px * pixel_m}
 
 
 def draw_sheet(traced: list[tuple[Scene, Trace]], path: Path) -> None:
