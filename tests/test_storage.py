@@ -33,6 +33,10 @@ def store(tmp_path):
     return uri
 
 
+def write_masks(store, domain, place, masks, **further):
+    storage.write_scenes(store, domain, {place: storage.encode_scene(masks, **further)})
+
+
 def arrays_of(store):
     """Zarr group of the masks, to change."""
     return zarr.open_group(storage.masks_url(store, "Store"), mode="r+", use_consolidated=False)
@@ -44,7 +48,7 @@ def test_masks_come_back_within_half_a_step_and_missing_stays_missing(tmp_path_f
     store = str(tmp_path_factory.mktemp("s") / "store")
     storage.open_store(store, crs=DOMAIN.crs, made_by={})
     places = storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
-    storage.write_masks(store, "Store", places["b"], masks)
+    write_masks(store, "Store", places["b"], masks)
     read = storage.read_scene_masks(store, "Store", places["b"])
     np.testing.assert_array_equal(np.isnan(read), np.isnan(masks))
     np.testing.assert_allclose(read, masks, atol=0.5 / LEVELS + 1e-6)
@@ -53,7 +57,7 @@ def test_masks_come_back_within_half_a_step_and_missing_stays_missing(tmp_path_f
 
 def test_xarray_opens_the_masks_georeferenced_one_scene_a_chunk(store):
     places = storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
-    storage.write_masks(store, "Store", places["b"], np.full((2, 80, 100), 0.5))
+    write_masks(store, "Store", places["b"], np.full((2, 80, 100), 0.5))
     masks = xr.open_zarr(store + "/masks/Store")["masks"]
     assert masks.sel(mask="ice")[1].values == pytest.approx(np.full((80, 100), 0.5))
     assert masks["scene_id"].values.tolist() == ["a", "b"]
@@ -92,11 +96,11 @@ def test_candidates_come_back_and_a_second_write_leaves_nothing_of_the_first(tmp
     storage.open_store(store, crs=DOMAIN.crs, made_by={})
     storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
     masks = np.full((2, 80, 100), 0.5)
-    storage.write_masks(store, "Store", 1, masks, candidates=np.full((8, 4), 7))
-    storage.write_masks(store, "Store", 1, masks, candidates=candidates)
+    write_masks(store, "Store", 1, masks, candidates=np.full((8, 4), 7))
+    write_masks(store, "Store", 1, masks, candidates=candidates)
     np.testing.assert_array_equal(storage.read_candidates(store, "Store", 1), candidates)
     assert storage.read_candidates(store, "Store", 0).shape == (0, 4)
-    storage.write_masks(store, "Store", 1, masks)
+    write_masks(store, "Store", 1, masks)
     assert storage.read_candidates(store, "Store", 1).shape == (0, 4)
 
 
@@ -104,7 +108,7 @@ def test_candidates_come_back_and_a_second_write_leaves_nothing_of_the_first(tmp
 def test_candidates_that_do_not_fit_are_refused(store, candidates):
     storage.add_scenes(store, DOMAIN, {"a": NOON})
     with pytest.raises(ValueError, match="candidates must be at most 8 rows"):
-        storage.write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5), candidates=candidates)
+        write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5), candidates=candidates)
 
 
 def test_a_store_that_kept_no_candidates_reads_as_none_and_grows_on(store):
@@ -113,7 +117,7 @@ def test_a_store_that_kept_no_candidates_reads_as_none_and_grows_on(store):
     del group["candidates"]
     assert storage.read_candidates(store, "Store", 0).shape == (0, 4)
     storage.add_scenes(store, DOMAIN, {"b": NOON})
-    storage.write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5), candidates=np.array([[0, 80, 10, 90]]))
+    write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5), candidates=np.array([[0, 80, 10, 90]]))
     assert storage.read_candidates(store, "Store", 0).shape == (0, 4)
     assert storage.read_candidates(store, "Store", 1).tolist() == [[0, 80, 10, 90]]
     opened = xr.open_zarr(store + "/masks/Store")["candidates"]
@@ -162,7 +166,7 @@ def test_a_store_on_disk_and_on_s3_takes_and_gives_the_same(kind, request):
     assert storage.read_store_domains(store) == [DOMAIN]
     places = storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
     masks, grey = np.full((2, 80, 100), 0.5), np.full((80, 100), 7, "uint8")
-    storage.write_masks(store, "Store", places["b"], masks, candidates=np.array([[0, 80, 10, 90]]), grey=grey)
+    write_masks(store, "Store", places["b"], masks, candidates=np.array([[0, 80, 10, 90]]), grey=grey)
     np.testing.assert_allclose(storage.read_scene_masks(store, "Store", places["b"]), masks)
     assert (storage.read_scene_grey(store, "Store", places["b"]) == grey).all()
     assert storage.read_candidates(store, "Store", places["b"]).tolist() == [[0, 80, 10, 90]]
@@ -171,7 +175,7 @@ def test_a_store_on_disk_and_on_s3_takes_and_gives_the_same(kind, request):
     assert storage.read_picture(store, "Store", "b") == PNG
     assert xr.open_zarr(storage.masks_url(store, "Store"))["masks"].sizes["time"] == 2
     before = contents(store)
-    storage.write_masks(store, "Store", places["b"], masks, candidates=np.array([[0, 80, 10, 90]]), grey=grey)
+    write_masks(store, "Store", places["b"], masks, candidates=np.array([[0, 80, 10, 90]]), grey=grey)
     storage.keep_domain(store, DOMAIN)
     assert contents(store) == before
 
@@ -213,22 +217,22 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_half(tmp_path, monkeypatch)
 def test_a_place_outside_the_axis_is_refused(store, place):
     storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
     with pytest.raises(ValueError, match="has 2 places"):
-        storage.write_masks(store, "Store", place, np.full((2, 80, 100), 0.5))
+        write_masks(store, "Store", place, np.full((2, 80, 100), 0.5))
 
 
 def test_masks_that_do_not_fill_their_chunk_are_refused(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON})
     with pytest.raises(ValueError, match="must have the shape"):
-        storage.write_masks(store, "Store", 0, np.full((2, 80, 99), 0.5))
+        write_masks(store, "Store", 0, np.full((2, 80, 99), 0.5))
     with pytest.raises(ValueError, match="must have the shape"):
-        storage.write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5), grey=np.zeros((79, 100), "uint8"))
+        write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5), grey=np.zeros((79, 100), "uint8"))
     assert np.isnan(storage.read_scene_masks(store, "Store", 0)).all()
 
 
 def test_a_scene_whose_masks_are_cleared_is_as_if_never_mapped(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
     before = contents(store)
-    storage.write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5), grey=np.ones((80, 100), "uint8"))
+    write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5), grey=np.ones((80, 100), "uint8"))
     assert contents(store) != before
     storage.write_scenes(store, "Store", {1: storage.NOTHING})
     assert contents(store) == before

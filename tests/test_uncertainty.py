@@ -1,6 +1,8 @@
 """Doubt about painted fronts, and half-widths against errors that one knows."""
 
 import io
+from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -11,14 +13,14 @@ from PIL import Image
 from calfin_cloud.datasets import Sample
 from calfin_cloud.evaluation.calibration import (
     GOOD_PX,
-    Case,
-    cases_of,
     check_calibration,
     check_left_out,
     fit_calibration,
     reliability,
 )
+from calfin_cloud.evaluation.cases import Case, cases_of, known_termini
 from calfin_cloud.figures.reliability import reliability_png
+from calfin_cloud.fronts import Guide
 from calfin_cloud.fronts.uncertainty import (
     FEATURES,
     FRONT_FEATURES,
@@ -201,7 +203,7 @@ def test_a_glacier_with_more_images_does_not_outvote_another():
     for level in ("vertex", "front"):
         for what in ("weights", "doubts", "half68", "half95"):
             values = (getattr(getattr(c, level), what) for c in (thrice, once))
-            assert next(values) == pytest.approx(next(values), rel=0.02, abs=0.02)
+            assert next(values) == pytest.approx(next(values), rel=0.05, abs=0.02)
     assert (thrice.slope, thrice.offset) == pytest.approx((once.slope, once.offset), rel=0.02)
 
 
@@ -233,13 +235,67 @@ def test_a_glacier_never_seen_is_held_where_glaciers_differ():
     held = [check_left_out(glaciers(seed, spread=0.3)).loc["all"] for seed in range(10)]
     for what in ("vertex", "front"):
         assert 0.6 < np.mean([of[f"{what}_inside68"] for of in held]) < 0.78
-        assert 0.92 < np.mean([of[f"{what}_inside95"] for of in held]) < 0.985
+        assert 0.92 < np.mean([of[f"{what}_inside95"] for of in held]) < 0.99  # two unseen ones: on the careful side
+
+
+def test_of_seven_glaciers_each_is_held_by_what_the_other_six_show():
+    held = [check_left_out(glaciers(seed, spread=0.8, n_seen=0, n_unseen=7)).loc["all"] for seed in range(3)]
+    assert 0.62 < np.mean([of["front_inside68"] for of in held]) < 0.78
+    assert 0.92 < np.mean([of["front_inside95"] for of in held]) < 0.98
 
 
 def test_the_more_glaciers_differ_the_less_is_stated_of_a_new_one():
     alike, apart = (fit_calibration(glaciers(1, spread=spread)).front for spread in (0.0, 0.6))
     ratio = [np.array(level.half95) / np.array(level.half68) for level in (alike, apart)]
     assert ratio[1].mean() > 1.2 * ratio[0].mean()
+
+
+def test_the_fewer_glaciers_there_are_the_less_is_stated_of_a_new_one():
+    factors = np.array([0.5, 1.0, 2.0])
+    few, many = (
+        fit_calibration([c for n, f in enumerate(of) for c in noisy_cases(60, seed=n, glacier=f"{n}", factor=f)]).front
+        for of in (factors, np.tile(factors, 4))
+    )
+    assert few.half95[10] > 1.5 * many.half95[10]
+
+
+def test_fronts_along_a_known_terminus_have_half_widths_of_their_own(tmp_path):
+    free = noisy_cases()
+    guided = [case._replace(guided=True) for case in noisy_cases(seed=1, factor=0.1)]
+    calibration = fit_calibration([*free, *guided])
+    assert replace(calibration.of("free"), guided=None) == fit_calibration(free)
+    assert calibration.of("guided") == fit_calibration([case._replace(guided=False) for case in guided])
+    line, (front, ice) = straight(), masks()
+    stated = {by: uncertainty_of(line, front, ice, calibration, traced_by=by).sigma_px for by in ("free", "guided")}
+    assert stated["guided"] < 0.5 * stated["free"]
+    write_calibration(tmp_path / "net.calibration.json", calibration)
+    assert read_calibration(tmp_path / "net.calibration.json", network="") == calibration
+    few = fit_calibration([*free, *guided[:3]])
+    assert few.of("guided") == few
+
+
+def test_the_front_of_another_year_stands_for_a_known_terminus():
+    dates = {"a": "2010-07-01", "b": "2010-08-01", "c": "2012-07-01", "d": "2015-07-01", "e": None}
+    samples = [
+        replace(sample(100 + 5 * n), name=name, datetime=date and datetime.fromisoformat(date + "T00:00+00:00"))
+        for n, (name, date) in enumerate(dates.items())
+    ]
+    known = known_termini(samples)
+    assert {name: guides[0].line[0, 1] for name, guides in known.items()} == {"a": 110, "b": 110, "c": 105, "d": 110}
+    assert known["c"][0].years == pytest.approx(1.9, abs=0.05)
+    assert [line[0, 1] for line in known["c"][0].other_dates] == [100, 115]
+    assert known_termini([samples[0], replace(samples[3], glacier="Rink")]) == {}
+
+
+def test_a_scene_with_a_known_terminus_gives_free_and_guided_cases():
+    free, guided = cases_of(sample(), off_by_three, seen=False, guides=[guide_at(130)])
+    assert (free.guided, guided.guided) == (False, True)
+    assert guided.distances[5:-5] == pytest.approx(np.full(len(guided.distances) - 10, 3), abs=0.5)
+    assert len(list(cases_of(sample(), off_by_three, seen=False, guides=[guide_at(20)]))) == 1  # out of its reach
+
+
+def guide_at(row):
+    return Guide(np.column_stack([np.arange(40.0, 216.0), np.full(176, float(row))]), (), 2.0, 30.0)
 
 
 def test_one_glacier_alone_is_calibrated_but_cannot_be_checked_without_itself():

@@ -17,7 +17,7 @@ EACH = "each"  # of --leave-out: a network without each glacier in turn
 
 def train(options: argparse.Namespace) -> int:
     """Train a network on labelled image sets; the same call resumes a training that was interrupted."""
-    from calfin_cloud.training import RECIPES, fit, fit_folds
+    from calfin_cloud.training import RECIPES, distil, fit, fit_folds
 
     changes = {name: getattr(options, name) for name in TRAINING_FLAGS if getattr(options, name) is not None}
     if options.steps or options.minutes:
@@ -31,7 +31,13 @@ def train(options: argparse.Namespace) -> int:
         folds = fit_folds(_samples(options.data), options.out / options.name, settings)
         tell(options, {"weights": folds}, *(f"without {name}: {path}" for name, path in folds.items()))
         return 0
-    weights = fit(_samples(options.data), options.out / f"{options.name}.weights.h5", settings)
+    path = options.out / f"{options.name}.weights.h5"
+    if options.teacher:
+        settings = replace(settings, start=options.teacher, architecture="efficient", rock=True)
+        lessons = options.out / f"{options.name}.lessons"
+        weights = distil(_samples(options.data), path, settings, lessons=lessons, pictures=options.pictures)
+    else:
+        weights = fit(_samples(options.data), path, settings)
     tell(options, {"weights": weights}, f"weights: {weights}")
     return 0
 
@@ -98,6 +104,7 @@ def calibrate(options: argparse.Namespace) -> int:
         check_calibration,
         check_left_out,
         fit_calibration,
+        known_termini,
         make_cases,
         reliability,
         unseen_of,
@@ -108,18 +115,22 @@ def calibrate(options: argparse.Namespace) -> int:
 
     network = options.network or DEFAULT_NETWORK
     samples = [s for s in _samples(options.data) if not options.glaciers or s.glacier in options.glaciers]
-    cases = make_cases(bar(options, "scenes traced", "scene", samples), network, folds=options.folds)
+    shown = bar(options, "scenes traced", "scene", samples)
+    cases = make_cases(shown, network, folds=options.folds, known=known_termini(samples))
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)
-    unseen = unseen_of(cases)
     picture = path.with_suffix(".png")
-    picture.write_bytes(reliability_png(reliability(unseen, calibration), title=network_id(network)))
-    checks = {
-        "as fitted": check_calibration(unseen, calibration),
-        "scenes left out": check_left_out(cases, by="scene"),
-        "glaciers left out": check_left_out(cases, by="glacier"),
-    }
+    free, guided = ([case for case in cases if case.guided == is_guided] for is_guided in (False, True))
+    picture.write_bytes(reliability_png(reliability(unseen_of(free), calibration), title=network_id(network)))
+    checks: dict[str, Any] = {}
+    for alike, how in ((free, ""), (guided, ", along the front of another year")):
+        if alike:
+            checks |= {
+                f"as fitted{how}": check_calibration(unseen_of(alike), calibration.of("guided" if how else "free")),
+                f"scenes left out{how}": check_left_out(alike, by="scene"),
+                f"glaciers left out{how}": check_left_out(alike, by="glacier"),
+            }
     lines = []
     for title, table in checks.items():
         lines += [title, "too few fronts" if table.empty else table.round(3).to_string()]
@@ -169,6 +180,14 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="stop after this many minutes")
     parser.add_argument("--painted", type=int, metavar="N", help="number of synthetic scenes to train on as well")
     parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
+    parser.add_argument(
+        "--teacher",
+        metavar="NAME_OR_PATH",
+        help="train a narrower efficient network on what these weights and their verifier believe, beside the truth",
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=8000, metavar="N", help="pictures that a teacher looks at (default 8000)"
+    )
     parser.add_argument("--learning-rate", type=float, help="highest learning rate")
     parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
     parser.add_argument(

@@ -5,10 +5,10 @@ from calfin_cloud.evaluation.calibration import (
     check_calibration,
     check_left_out,
     fit_calibration,
-    make_cases,
     reliability,
     unseen_of,
 )
+from calfin_cloud.evaluation.cases import known_termini, make_cases
 from calfin_cloud.evaluation.methods import (
     Method,
     describe_methods,
@@ -45,6 +45,7 @@ __all__ = [
     "fit_calibration",
     "folds_method",
     "join_scores",
+    "known_termini",
     "make_cases",
     "make_methods",
     "network_method",

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize, nnls
-from scipy.spatial import cKDTree
 from scipy.stats import norm
-from skimage.morphology import skeletonize
+from scipy.stats import t as student_t
 
-from calfin_cloud.datasets import Sample
-from calfin_cloud.evaluation.methods import Method, folds_method, network_method
-from calfin_cloud.evaluation.scores import trace_sample
-from calfin_cloud.fronts import DEFAULT, TraceSettings
-from calfin_cloud.fronts.lines import scale_of
-from calfin_cloud.fronts.uncertainty import Calibration, Level, front_features, vertex_features
-from calfin_cloud.network import network_id, training_glaciers
+from calfin_cloud.evaluation.cases import Case
+from calfin_cloud.fronts.uncertainty import Calibration, Level
+from calfin_cloud.network import network_id
 
 LEVELS = (0.68, 0.95)
 GOOD_PX = 2.5
@@ -30,11 +25,13 @@ NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the t
 SHRINK = 0.02  # of the ridge that lets correlated features share an effect, instead of one taking it all
 N_VERTEX_BINS, N_FRONT_BINS = 12, 1  # of doubt, in which what it leaves open is told apart: vertices are many
 LEAST_FRONTS, N_POINTS, N_CURVE_BINS, N_FOLDS = 4, 24, 10, 5
+LEAST_FREEDOM = 4  # of Student's distribution: with fewer its tails would state kilometres of every front
 SMALLEST = 1e-3  # px, or a logarithm: what is less counts as this much
 LARGEST_LEVEL = 0.999  # a quantile that few cases can still be asked for
 WORST = 0.2  # share of the fronts that are dropped by their score
 
 Floats = NDArray[np.float64]
+Distribution = Any  # one of scipy.stats, frozen
 
 
 class Truths(NamedTuple):
@@ -51,67 +48,6 @@ class Truths(NamedTuple):
         return np.asarray(1 / n[which])
 
 
-class Case(NamedTuple):
-    """One traced front of a labelled scene.
-
-    `seen`: whether the network was trained on its glacier; `features`: (n, feature) of its vertices; `distances`: (n,)
-    to the nearest hand-drawn pixel, in px of a 256 px frame; `whole`: `fronts.uncertainty.FRONT_FEATURES`; `apart`: its
-    symmetric mean distance, that of a front which its scene's other fronts leave a part of the reference to.
-    """
-
-    scene: str
-    glacier: str
-    seen: bool
-    features: Floats
-    distances: Floats
-    whole: Floats
-    apart: float
-
-
-def make_cases(
-    samples: Iterable[Sample], network: str, *, folds: Path | str | None = None, trace: TraceSettings = DEFAULT
-) -> list[Case]:
-    """Map and trace labelled scenes with a network, given by name or path, and measure every front's vertices.
-
-    Fronts are traced as they are scored, without a fjord mask. Glaciers of an unknown training count as not seen. With
-    `folds`, a folder of `training.fit_folds`, those that the network was trained on are mapped by the one of the same
-    recipe that has not seen them.
-
-    Raises
-    ------
-    ValueError
-        The folder has no network without such a glacier.
-    """
-    trained_on = training_glaciers(network) or frozenset()
-    of_known = of_others = network_method(network, trace=trace)
-    if folds is not None:
-        of_known = folds_method(folds, trace=trace)
-    cases: list[Case] = []
-    for sample in samples:
-        is_known = sample.glacier in trained_on
-        method = of_known if is_known else of_others
-        cases += cases_of(sample, method, seen=is_known and folds is None, trace=trace)
-    return cases
-
-
-def cases_of(sample: Sample, method: Method, *, seen: bool, trace: TraceSettings = DEFAULT) -> Iterator[Case]:
-    """Yield the fronts that a method gives of one labelled scene; none of one refused or without a known ice mask."""
-    reference = np.argwhere(skeletonize(sample.front))
-    if not len(reference):
-        return
-    front, ice, traced = trace_sample(sample, method, trace)
-    if ice is None:
-        return
-    nearest, scale, lines = cKDTree(reference), scale_of(front.shape), [found.line for found in traced.fronts]
-    back = np.array([cKDTree(line[:, ::-1]).query(reference)[0] for line in lines]) / scale
-    for n, line in enumerate(lines):
-        distances = nearest.query(line[:, ::-1])[0] / scale
-        of_vertices = vertex_features(line, front, ice)
-        whole = front_features(of_vertices, line, front, [*lines[:n], *lines[n + 1 :]])
-        apart = float(np.concatenate([distances, back[n][back.argmin(axis=0) == n]]).mean())
-        yield Case(sample.name, sample.glacier, seen, of_vertices, distances, whole, apart)
-
-
 def unseen_of(cases: Sequence[Case]) -> list[Case]:
     """Cases of glaciers that the network was not trained on; all where there are none."""
     return [case for case in cases if not case.seen] or list(cases)
@@ -125,6 +61,8 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     differ from each other comes from all of them, and widens what is stated of a new one. In all of this each glacier
     counts alike, however many images it has.
 
+    Fronts traced along known termini get a calibration of their own, within the other, where there are enough of them.
+
     Parameters
     ----------
     network
@@ -135,8 +73,19 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
     ValueError
         There are too few traced fronts.
     """
+    free, guided = ([case for case in cases if case.guided == is_guided] for is_guided in (False, True))
+    calibration = _fit(free, network)
+    return replace(calibration, guided=_fit(guided, network)) if _are_enough(guided) else calibration
+
+
+def _are_enough(cases: Sequence[Case]) -> bool:
+    return len(unseen_of(cases)) >= LEAST_FRONTS
+
+
+def _fit(cases: Sequence[Case], network: str) -> Calibration:
+    """Fit a calibration to fronts that were traced alike."""
     unseen = unseen_of(cases)
-    if len(unseen) < LEAST_FRONTS:
+    if not _are_enough(cases):
         raise ValueError(f"at least {LEAST_FRONTS} traced fronts are needed, got {len(unseen)}: give more scenes")
     truths, names = _fronts(unseen), {case.glacier for case in unseen}
     vertex = _fit_level(_vertices(cases), names, N_VERTEX_BINS)
@@ -147,7 +96,7 @@ def fit_calibration(cases: Sequence[Case], *, network: str = "") -> Calibration:
 
 
 def check_calibration(cases: Sequence[Case], calibration: Calibration) -> pd.DataFrame:
-    """Say how well a calibration holds, by glacier and for `all`: a row each.
+    """Say how well a calibration holds for fronts that were traced alike, by glacier and for `all`: a row each.
 
     Columns for `vertex` and for `front` (its symmetric mean distance), all lengths in px of a 256 px frame: `n`;
     `inside68` and `inside95`, the shares of truths inside the stated half-widths; `sigma`, the median of the stated
@@ -169,9 +118,9 @@ def check_left_out(cases: Sequence[Case], *, by: Literal["glacier", "scene"] = "
     parts = []
     for fold in filter(None, folds):
         others = [case for case in cases if getattr(case, by) not in fold]
-        if len(unseen_of(others)) >= LEAST_FRONTS:
+        if _are_enough(others):
             held_out = [case for case in unseen if getattr(case, by) in fold]
-            parts.append(_stated(held_out, fit_calibration(others)))
+            parts.append(_stated(held_out, _fit(others, "")))
     return _table(parts)
 
 
@@ -276,14 +225,15 @@ def _fit_level(truths: Truths, unseen: set[str], n_bins: int) -> Level:
 def _half_widths(doubt: Floats, truths: Truths, unseen: set[str], n_bins: int) -> tuple[Floats, list[Floats]]:
     """Doubts (n,) over the range of all cases, and the half-width at each level for each of them, which rises with it.
 
-    What a doubt leaves open, as a logarithm, is that of a glacier and that of a case within it: the first is normal,
-    the second as the unseen glaciers show it at such doubts. A half-width is the quantile of both together.
+    What a doubt leaves open, as a logarithm, is that of a glacier and that of a case within it: the first is normal, of
+    a deviation that is estimated, the second as the unseen glaciers show it at such doubts. A half-width is the
+    quantile of both together.
     """
     left = np.log(truths.distances + NEAR_PX) - doubt
     names, which, n = np.unique(truths.glaciers, return_inverse=True, return_counts=True)
     means, is_unseen = np.bincount(which, left) / n, np.isin(names, list(unseen))
     rows = np.flatnonzero(is_unseen[which])
-    within, between = left - means[which], max(_between(means, is_unseen), SMALLEST)
+    within, between = left - means[which], _between(means, is_unseen)
     bins = _alike(rows[np.argsort(doubt[rows], kind="stable")], truths.weights, n_bins)
     middles = [np.average(doubt[part], weights=truths.weights[part]) for part in bins]
     doubts = np.linspace(doubt.min(), doubt.max(), N_POINTS)
@@ -302,22 +252,26 @@ def _alike(order: NDArray[np.intp], weights: Floats, n_bins: int) -> list[NDArra
     return [part for part in parts if len(part)]
 
 
-def _quantile(within: Floats, weights: Floats, between: float, level: float) -> float:
-    """Quantile of a sum: one of the cases, by their weights, and a normal deviate of the glacier."""
+def _quantile(within: Floats, weights: Floats, between: Distribution, level: float) -> float:
+    """Quantile of a sum: one of the cases, by their weights, and a deviation of the glacier."""
     wanted, share = _of_new(level, len(within)), weights / weights.sum()
-    reach = np.abs(within).max() + 10 * between
-    return float(brentq(lambda x: share @ norm.cdf((x - within) / between) - wanted, -reach, reach))
+    reach = np.abs(within).max() + between.ppf(LARGEST_LEVEL) + SMALLEST
+    return float(brentq(lambda x: share @ between.cdf(x - within) - wanted, -reach, reach))
 
 
-def _between(means: Floats, is_unseen: NDArray[np.bool_]) -> float:
-    """Deviation of a new glacier's mean from that of the unseen ones; glaciers trained on vary about their own mean.
+def _between(means: Floats, is_unseen: NDArray[np.bool_]) -> Distribution:
+    """Distribution of a new glacier's mean about that of the unseen ones; those trained on vary about their own mean.
 
-    0 where there are too few glaciers to tell.
+    Student's, since few glaciers say little of how far apart glaciers are; of no fewer degrees of freedom than
+    `LEAST_FREEDOM`. Where one glacier alone cannot tell, it is none.
     """
     groups = [group for group in (means[is_unseen], means[~is_unseen]) if len(group)]
     freedom = len(means) - len(groups)
+    if not freedom:
+        return norm(scale=SMALLEST)
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    return float(np.sqrt(squares / freedom * (1 + 1 / is_unseen.sum()))) if freedom else 0.0
+    deviation = float(np.sqrt(squares / freedom * (1 + 1 / is_unseen.sum())))
+    return student_t(max(freedom, LEAST_FREEDOM), scale=max(deviation, SMALLEST))
 
 
 def _of_new(level: float, n_cases: int) -> float:

@@ -159,7 +159,7 @@ def score_persistence(samples: Iterable[Sample]) -> Scores:
         other = _nearest_date(sample, samples)
         line = np.zeros(sample.front.shape, dtype=bool) if other is None else skeletonize(other.front)
         pieces = label(line, connectivity=2)
-        lines = [_line_of(pieces == number) for number in range(1, pieces.max() + 1)]
+        lines = [line_of(pieces == number) for number in range(1, pieces.max() + 1)]
         reason = "" if other is not None else "no_other_date"
         row, apart = score_lines(sample, PERSISTENCE, [line] if line.any() else [], reason)
         rows.append(row | {"seen": "no"})
@@ -168,7 +168,7 @@ def score_persistence(samples: Iterable[Sample]) -> Scores:
     return _checked(Scores(table, {k: a for k, a, _ in parts if a is not None}, {k: lines for k, _, lines in parts}))
 
 
-def _line_of(piece: NDArray[np.bool_]) -> Line:
+def line_of(piece: NDArray[np.bool_]) -> Line:
     """Line (n, 2) x, y in px through the pixels of one piece (y, x)."""
     return extract_line(piece.astype(np.float32))[:, ::-1].astype(float)
 

@@ -2,6 +2,7 @@
 
 from calfin_cloud.fronts.fjords import FEWEST_DATES, fjord_from_scenes
 from calfin_cloud.fronts.found import Front, Rejected, Trace
+from calfin_cloud.fronts.guided import Guide
 from calfin_cloud.fronts.isolation import draw_line, isolate_fronts
 from calfin_cloud.fronts.lines import extract_line
 from calfin_cloud.fronts.placed import NOWHERE, Place, place_of, trace_placed
@@ -44,6 +45,7 @@ __all__ = [
     "Chosen",
     "Dated",
     "Front",
+    "Guide",
     "GuideSettings",
     "MapWeights",
     "Place",

@@ -94,6 +94,8 @@ class Calibration:
         slope * doubt).
     about
         What it was made from: glaciers, numbers of fronts.
+    guided
+        The same of fronts that were traced along a known terminus; None where they are calibrated as all others.
     """
 
     network: str
@@ -103,6 +105,11 @@ class Calibration:
     slope: float
     offset: float
     about: dict[str, Any]
+    guided: Calibration | None = None
+
+    def of(self, traced_by: str) -> Calibration:
+        """Calibration of fronts that were traced so: `guided`, or `free`."""
+        return self.guided if self.guided and traced_by == "guided" else self
 
     def score(self, doubt: NDArray[np.floating]) -> NDArray[np.float64]:
         """Score, 0 to 1, of each doubt about a front."""
@@ -132,14 +139,17 @@ def uncertainty_of(
     calibration: Calibration | None,
     *,
     others: Sequence[NDArray[np.floating]] = (),
+    traced_by: str = "free",
 ) -> Uncertainty:
     """Tell how sure a front (n, 2) x, y in px is, from the masks (y, x) that it was traced from; NaN = missing.
 
-    `others` are the further fronts of the scene: an edge that they follow is not missing.
+    `others` are the further fronts of the scene: an edge that they follow is not missing. A front `traced_by` a known
+    terminus, `guided`, is surer than a `free` one of the same looks.
     """
     if calibration is None:
         nowhere = np.full(len(line), np.nan)
         return Uncertainty(nowhere, nowhere.copy(), np.nan, np.nan, np.nan, "")
+    calibration = calibration.of(traced_by)
     features, scale = vertex_features(line, front, ice), scale_of(front.shape)
     of_front = front_features(features, line, front, others)
     doubt = calibration.front.doubt(of_front)
@@ -236,9 +246,8 @@ def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
     if not Path(path).is_file():
         return None
     stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    levels = {name: _level(stored[name]) for name in ("vertex", "front")}
-    calibration = Calibration(**(stored | levels))
-    n_weights = [len(level.weights) for level in levels.values()]
+    calibration = _calibration(stored)
+    n_weights = [len(level.weights) for level in (calibration.vertex, calibration.front)]
     expected = [len(FEATURES), len(FRONT_FEATURES)]
     if calibration.network != network or n_weights != expected:
         raise ValueError(
@@ -246,6 +255,12 @@ def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
             f"{calibration.network} with {n_weights}: calibrate these weights anew, or remove the file"
         )
     return calibration
+
+
+def _calibration(stored: dict[str, Any]) -> Calibration:
+    values = stored | {name: _level(stored[name]) for name in ("vertex", "front")}
+    guided = stored.get("guided")
+    return Calibration(**(values | {"guided": _calibration(guided) if guided else None}))
 
 
 def _level(stored: dict[str, Any]) -> Level:

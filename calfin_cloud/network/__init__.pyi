@@ -15,6 +15,7 @@ from .files import (
     weights_path,
 )
 from .graphs import KerasPictures, pictures_network
+from .narrowing import narrow_decoder
 from .openvino_files import convert, save_openvino
 from .pictures import Predictor, engine_of, load_predictor, predict_pictures, predict_with
 from .settings import (
@@ -71,6 +72,7 @@ __all__ = [
     "interpolation_matrix",
     "load_network",
     "load_predictor",
+    "narrow_decoder",
     "network_id",
     "pictures_network",
     "predict_front",

@@ -16,6 +16,9 @@ STEM_FILTERS = 32
 DECODER_FILTERS = (128, 96, 64, 32, 16)
 """Filters at 1/16, 1/8, 1/4, 1/2 and all of the input's size."""
 
+FILTERS_STEP = 8
+"""Filters that a processor computes at once: others cost as much as the next multiple."""
+
 DROPOUT = 0.2
 """Share of the deepest features that are dropped in training."""
 
@@ -48,7 +51,8 @@ def efficient_network(*, width: float = 1.0, size: int = TILE_SIZE, rock: bool =
     Parameters
     ----------
     width
-        Factor on the decoder's filters; the encoder keeps the width that its weights have.
+        Factor on the decoder's filters, which stay multiples of `FILTERS_STEP`; the encoder keeps the width that its
+        weights have.
     size
         Side of the square input in px, a multiple of 32; weights fit every size.
     rock
@@ -62,13 +66,13 @@ def efficient_network(*, width: float = 1.0, size: int = TILE_SIZE, rock: bool =
     Raises
     ------
     ValueError
-        `size` is no multiple of 32 from 64 on, or `width` leaves no whole filter.
+        `size` is no multiple of 32 from 64 on, or `width` is not positive.
     """
     if size % 32 or size < 64:
         raise ValueError(f"size must be a multiple of 32, at least 64 (the network halves it five times), got {size}")
-    filters = [round(n * width) for n in DECODER_FILTERS]
-    if min(filters) < 1:
-        raise ValueError(f"width must leave a filter at each level, got {width}: 0.5 is the least that was tried")
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width}: 1 is the network that is shipped")
+    filters = [max(round(n * width / FILTERS_STEP + 1e-6), 1) * FILTERS_STEP for n in DECODER_FILTERS]
     inputs = keras.Input((size, size, 3), name="input")
     x, skips = _encoder(inputs)
     x = layers.Dropout(DROPOUT, name="dropout")(x)

@@ -274,7 +274,8 @@ def _uncertainty(
 ) -> dict[str, Any]:
     """Uncertainty of one of the fronts of a scene in metres on the ground, and its score."""
     others = [front.line for front in fronts if front is not found]
-    sure = uncertainty_of(found.line, masks[0], masks[1], calibration_of(settings.network), others=others)
+    calibration = calibration_of(settings.network)
+    sure = uncertainty_of(found.line, masks[0], masks[1], calibration, others=others, traced_by=found.traced_by)
     metres = domain.resolution_m / length_scale(domain.crs, domain.polygon)
     return {
         "sigma_m": sure.sigma_px * metres,

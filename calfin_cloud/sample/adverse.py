@@ -93,8 +93,10 @@ ADVERSE_CASES = tuple(_CASES)
 """Names of the cases that `paint_adverse` knows."""
 
 
-def paint_adverse(case: str, number: int) -> PaintedScene:
+def paint_adverse(case: str, number: int, *, seed: int = ADVERSE_SEED) -> PaintedScene:
     """Paint one scene of a case of `ADVERSE_CASES`, numbered from 0 on; the same number gives the same bytes.
+
+    Another `seed` gives other scenes, such as a training may draw from.
 
     Examples
     --------
@@ -104,7 +106,7 @@ def paint_adverse(case: str, number: int) -> PaintedScene:
     if case not in _CASES:
         raise ValueError(f"case must be one of {ADVERSE_CASES}, got {case!r}: correct the name")
     of = _CASES[case]
-    rng = np.random.default_rng((ADVERSE_SEED, ADVERSE_CASES.index(case), number))
+    rng = np.random.default_rng((seed, ADVERSE_CASES.index(case), number))
     pixel_m = float(rng.uniform(*of.pixel_m))
     x, y = pixel_grid(SHAPE, pixel_m)
     extent = min(SHAPE) * pixel_m

@@ -39,7 +39,6 @@ from calfin_cloud.storage.masks import (
     read_masks,
     read_scene_grey,
     read_scene_masks,
-    write_masks,
     write_scenes,
 )
 from calfin_cloud.storage.merging import merge_stores, shard_places
@@ -138,7 +137,6 @@ __all__ = [
     "write_batch",
     "write_choices",
     "write_flags",
-    "write_masks",
     "write_picture",
     "write_review",
     "write_scenes",

@@ -94,19 +94,6 @@ def write_scenes(store: str, domain_name: str, scenes: Mapping[int, EncodedScene
         read_each(lambda part: _write_part(store, domain_name, *part), parts)
 
 
-def write_masks(
-    store: str,
-    domain_name: str,
-    place: int,
-    masks: NDArray[np.floating[Any]] | NDArray[np.uint8],
-    *,
-    candidates: NDArray[np.integer[Any]] = NO_BOXES,
-    grey: NDArray[np.uint8] | None = None,
-) -> None:
-    """Write the masks of one scene, see `encode_scene` and `write_scenes`."""
-    write_scenes(store, domain_name, {place: encode_scene(masks, candidates=candidates, grey=grey)})
-
-
 def _check_scene(masks: zarr.Array[Any], place: int, scene: EncodedScene) -> None:
     if scene.shape is not None and scene.shape != masks.shape[1:]:
         raise ValueError(f"masks must have the shape {masks.shape[1:]} of their domain, got {scene.shape}")
@@ -169,7 +156,7 @@ def read_scene_masks(store: str, domain_name: str, place: int) -> NDArray[np.flo
 
 
 def read_candidates(store: str, domain_name: str, place: int) -> NDArray[np.int32]:
-    """Read the candidates of one scene as `write_masks` takes them, (n, 4) int32; none where a store has kept none."""
+    """Read the candidates of one scene as `encode_scene` takes them, (n, 4) int32; none where a store has kept none."""
     stored = _read_scene(store, domain_name, "candidates", place)
     return NO_BOXES if stored is None else np.asarray(stored[stored[:, 0] >= 0], dtype=np.int32)
 

@@ -4,6 +4,7 @@ from calfin_cloud.training.adapting import adapt, check_labels, split_in_time
 from calfin_cloud.training.averaging import average_weights
 from calfin_cloud.training.batches import draw_sample, make_batch, prefetched_batches
 from calfin_cloud.training.calfin_augmentation import Frame, release_patch, squeeze
+from calfin_cloud.training.distilling import distil
 from calfin_cloud.training.fitting import copy_weights, fit, painted_samples, validate
 from calfin_cloud.training.folds import fit_folds, fold_path
 from calfin_cloud.training.losses import masks_loss, soft_jaccard
@@ -43,6 +44,7 @@ __all__ = [
     "coarsen",
     "copy_weights",
     "cut_patch",
+    "distil",
     "draw_sample",
     "fit",
     "fit_folds",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from calfin_cloud.training.patches import Prepared, random_patch
 from calfin_cloud.training.settings import ROUND_COPIES, ROUND_SAMPLES, Label, TrainingSettings
 
 Source = Prepared | Frame
+AnySource = TypeVar("AnySource", bound=Source)
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -23,17 +25,15 @@ def prepare_sources(samples: Sequence[Prepared], settings: TrainingSettings) -> 
     return [squeeze(prepared) for prepared in samples] if settings.augmentation == "release" else samples
 
 
-def prefetched_batches(
-    samples: Sequence[Source], settings: TrainingSettings, *, start: int = 0, ahead: int = 6
-) -> Iterator[Batch]:
-    """Yield batch after batch for ever, made by two threads while the network learns."""
+def prefetched_batches(make: Callable[[int], Batch], *, start: int = 0, ahead: int = 6) -> Iterator[Batch]:
+    """Yield the batches of step after step for ever, made by two threads while the network learns."""
     with ThreadPoolExecutor(2) as pool:
-        waiting = deque(pool.submit(make_batch, samples, settings, step) for step in range(start, start + ahead))
+        waiting = deque(pool.submit(make, step) for step in range(start, start + ahead))
         step = start + ahead
         try:
             while True:
                 yield waiting.popleft().result()
-                waiting.append(pool.submit(make_batch, samples, settings, step))
+                waiting.append(pool.submit(make, step))
                 step += 1
         finally:
             for future in waiting:
@@ -58,7 +58,7 @@ def augment(source: Source, rng: np.random.Generator, *, label: Label) -> Batch:
     return random_patch(source, rng, label=label)
 
 
-def draw_sample(samples: Sequence[Source], rng: np.random.Generator) -> Source:
+def draw_sample(samples: Sequence[AnySource], rng: np.random.Generator) -> AnySource:
     """Draw a sensor, then a glacier, then a sample, so that none drowns in the number of another."""
     sensors = sorted({p.sample.sensor for p in samples})
     sensor = sensors[rng.integers(len(sensors))]

@@ -35,7 +35,7 @@ from calfin_cloud.network.backend import keras, ops
 from calfin_cloud.preprocess import eight_bit_channels, normalise
 from calfin_cloud.sample import paint_scene
 from calfin_cloud.schema import MASKS
-from calfin_cloud.training.batches import prefetched_batches, prepare_sources
+from calfin_cloud.training.batches import Batch, make_batch, prefetched_batches, prepare_sources
 from calfin_cloud.training.losses import masks_loss, soft_jaccard
 from calfin_cloud.training.patches import Prepared, cut_patch, prepare, whole_scene
 from calfin_cloud.training.settings import TrainingSettings
@@ -52,6 +52,7 @@ def fit(
     settings: TrainingSettings,
     *,
     make_network: Callable[[TrainingSettings], keras.Model] | None = None,
+    batch_of: Callable[[TrainingSettings, int], Batch] | None = None,
 ) -> Path:
     """Train a network on all glaciers but those left out, and write its weights to `out`.
 
@@ -69,6 +70,8 @@ def fit(
         What makes the run again.
     make_network
         Makes the compiled network of the settings; `trainable_network` where not given.
+    batch_of
+        Makes the batch of a step; patches of the samples (`batches.make_batch`) where not given.
 
     Returns
     -------
@@ -97,7 +100,8 @@ def fit(
     keras.utils.set_random_seed(settings.seed)
     network = (make_network or trainable_network)(settings)
     run = _Run(out, settings, network, [prepare(s) for s in training], [prepare(s) for s in validation])
-    run.train()
+    sources = prepare_sources(run.training, settings)
+    run.train(partial(batch_of or partial(make_batch, sources), settings))
     return out
 
 
@@ -219,11 +223,10 @@ class _Run:
         self.losses: list[float] = []
         self._restore()
 
-    def train(self) -> None:
+    def train(self, batch_of: Callable[[int], Batch]) -> None:
         """Step until the end of the schedule, with a checkpoint now and then."""
         started, saved = time.monotonic() - self.elapsed_s, time.monotonic()
-        sources = prepare_sources(self.training, self.settings)
-        for patches, masks in prefetched_batches(sources, self.settings, start=self.step):
+        for patches, masks in prefetched_batches(batch_of, start=self.step):
             progress = self.settings.progress(self.step, self.elapsed_s)
             if progress >= 1:
                 break

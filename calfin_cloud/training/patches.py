@@ -55,9 +55,9 @@ def prepare(sample: Sample) -> Prepared:
 
 
 def random_patch(
-    prepared: Prepared, rng: np.random.Generator, *, label: Label = "after"
+    prepared: Prepared, rng: np.random.Generator, *, label: Label = "after", size: int = TILE_SIZE
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cut one augmented patch: channels (y, x, 3) in 0..255 and its masks (y, x, 5), see `cut_patch`.
+    """Cut one augmented patch of `size` px: channels (y, x, 3) in 0..255 and its masks (y, x, 5), see `cut_patch`.
 
     The channels are made before the patch is cut, as for a scene that is mapped: there, too, they see the whole domain.
     """
@@ -75,9 +75,9 @@ def random_patch(
         channels = cv2.resize(large, grey.shape[::-1], interpolation=cv2.INTER_AREA)
     else:
         channels = eight_bit_channels(grey).astype(np.float32)
-    window = random_window(prepared, rng)
-    bend = random_bend(rng) if rng.random() < BEND_SHARE else None
-    return cut_patch(channels, prepared, window, border=bool(rng.random() < 0.5), label=label, bend=bend)
+    window = random_window(prepared, rng, size)
+    bend = random_bend(rng, size) if rng.random() < BEND_SHARE else None
+    return cut_patch(channels, prepared, window, border=bool(rng.random() < 0.5), label=label, bend=bend, size=size)
 
 
 def cut_patch(
@@ -88,6 +88,7 @@ def cut_patch(
     border: bool,
     label: Label = "after",
     bend: NDArray[np.float32] | None = None,
+    size: int = TILE_SIZE,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Warp channels and masks by `window`, a (2, 3) affine from patch (x, y) to scene (x, y), and by a bend before it.
 
@@ -96,7 +97,7 @@ def cut_patch(
     labelled `"before"`, in the whole scene squeezed to `FRAME_SIZE`.
     """
     mode = cv2.BORDER_CONSTANT if border else cv2.BORDER_REFLECT_101
-    x, y = places_in_scene(window, bend)
+    x, y = places_in_scene(window, bend, size)
 
     def warp(values: NDArray[Any], interpolation: int, outside: float) -> NDArray[Any]:
         return np.asarray(cv2.remap(values, x, y, interpolation, borderMode=mode, borderValue=(outside,) * 3))
@@ -114,20 +115,20 @@ def cut_patch(
 
 
 def places_in_scene(
-    window: NDArray[np.float64], bend: NDArray[np.float32] | None
+    window: NDArray[np.float64], bend: NDArray[np.float32] | None, size: int = TILE_SIZE
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Where the pixels of a patch lie in the scene, x and y each (y, x); a bend (2, y, x) moves them by px of it."""
-    y, x = np.mgrid[:TILE_SIZE, :TILE_SIZE].astype(np.float32)
+    y, x = np.mgrid[:size, :size].astype(np.float32)
     if bend is not None:
         x, y = x + bend[0], y + bend[1]
     (xx, xy, x0), (yx, yy, y0) = window.astype(np.float32)
     return xx * x + xy * y + x0, yx * x + yy * y + y0
 
 
-def random_bend(rng: np.random.Generator) -> NDArray[np.float32]:
+def random_bend(rng: np.random.Generator, size: int = TILE_SIZE) -> NDArray[np.float32]:
     """Draw smooth shifts (2, y, x) in px that stretch by a third at most: no coast keeps its shape."""
     cells = int(rng.integers(2, 5))
-    field = np.stack([_clouds((TILE_SIZE, TILE_SIZE), rng, cells=cells) for _ in range(2)])
+    field = np.stack([_clouds((size, size), rng, cells=cells) for _ in range(2)])
     steepest = max(np.abs(np.diff(field, axis=axis)).max() for axis in (1, 2))
     return np.asarray(field * rng.uniform(0.05, 0.33) / steepest, dtype=np.float32)
 
@@ -142,7 +143,7 @@ def whole_scene(shape: tuple[int, int]) -> NDArray[np.float64]:
     return _window((shape[0] / 2, shape[1] / 2), (shape[0], shape[1]), 0.0, flip=False)
 
 
-def random_window(prepared: Prepared, rng: np.random.Generator) -> NDArray[np.float64]:
+def random_window(prepared: Prepared, rng: np.random.Generator, size: int = TILE_SIZE) -> NDArray[np.float64]:
     """Draw a window as the two passes see it: the whole scene, or a part around the front; turned and mirrored."""
     height, width = prepared.grey.shape
     angle = 90 * rng.integers(4) + (rng.uniform(-20, 20) if rng.random() < 0.5 else 0)
@@ -157,17 +158,17 @@ def random_window(prepared: Prepared, rng: np.random.Generator) -> NDArray[np.fl
         centre = anchor + rng.uniform(-0.35, 0.35, 2) * sides
         inside = np.minimum(0.4 * sides, np.array([height, width]) / 2)
         centre = np.clip(centre, inside, np.array([height, width]) - inside)
-    return _window(tuple(centre), tuple(sides), float(angle), flip=bool(rng.random() < 0.5))
+    return _window(tuple(centre), tuple(sides), float(angle), flip=bool(rng.random() < 0.5), size=size)
 
 
 def _window(
-    centre: tuple[float, ...], sides: tuple[float, ...], angle_deg: float, *, flip: bool
+    centre: tuple[float, ...], sides: tuple[float, ...], angle_deg: float, *, flip: bool, size: int = TILE_SIZE
 ) -> NDArray[np.float64]:
     """Affine from patch (x, y) to scene (x, y) for a frame of `sides` (y, x) px around `centre` (y, x)."""
     cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
     turn = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
     linear = np.diag([sides[1], sides[0]]) @ turn / FRAME_SIZE  # turned, then squeezed: sides stay those of the scene
-    middle = np.full(2, (TILE_SIZE - 1) / 2)
+    middle = np.full(2, (size - 1) / 2)
     offset = np.array([centre[1], centre[0]]) - 0.5 - linear @ middle
     return np.column_stack([linear, offset])
 
