@@ -18,7 +18,7 @@ from calfin_cloud.evaluation.methods import Method, folds_method, network_method
 from calfin_cloud.evaluation.scores import line_of, trace_sample
 from calfin_cloud.evaluation.sequences import SCALE_M
 from calfin_cloud.fronts import DEFAULT, Front, Guide, Place, TraceSettings, trace_placed
-from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.fronts.lines import length_of, scale_of
 from calfin_cloud.fronts.uncertainty import front_features, vertex_features
 from calfin_cloud.network import training_glaciers
 
@@ -146,8 +146,8 @@ def _pieces(sample: Sample) -> list[Line]:
 
 def _near(line: Line, others: Sequence[Line]) -> tuple[Line, ...]:
     """Lines of other dates that belong to the same terminus: their middles are within its length, as in a domain."""
-    length = float(np.hypot(*np.diff(line, axis=0).T).sum())
-    return tuple(other for other in others if float(np.hypot(*(other.mean(axis=0) - line.mean(axis=0)))) < length)
+    middle, length = line.mean(axis=0), length_of(line)
+    return tuple(other for other in others if float(np.hypot(*(other.mean(axis=0) - middle))) < length)
 
 
 def _measured(
@@ -159,6 +159,6 @@ def _measured(
     for n, line in enumerate(lines):
         distances = nearest.query(line[:, ::-1])[0] / scale
         of_vertices = vertex_features(line, front, ice)
-        whole = front_features(of_vertices, line, front, [*lines[:n], *lines[n + 1 :]])
+        whole = front_features(of_vertices, line, front, [*lines[:n], *lines[n + 1 :]], fronts[n].covered)
         apart = float(np.concatenate([distances, back[n][back.argmin(axis=0) == n]]).mean())
         yield of_vertices, distances, whole, apart

@@ -14,6 +14,7 @@ from skimage.morphology import skeletonize
 from calfin_cloud.datasets import ICE, UNKNOWN, Sample
 from calfin_cloud.evaluation.references import WITHIN_M
 from calfin_cloud.fronts import extract_line
+from calfin_cloud.fronts.lines import length_of
 from calfin_cloud.metrics import (
     equidistant_distance,
     front_iou,
@@ -104,7 +105,7 @@ def equidistant(lines: list[Line], reference: NDArray[np.bool_]) -> float:
     drawn = extract_line(reference.astype(np.float32))
     if len(drawn) < 2:
         return float("nan")
-    longest = max(lines, key=lambda line: float(np.hypot(*np.diff(line, axis=0).T).sum()))
+    longest = max(lines, key=length_of)
     return equidistant_distance(LineString(longest), LineString(drawn[:, ::-1]))
 
 

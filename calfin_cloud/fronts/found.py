@@ -29,6 +29,8 @@ class Front:
     ends
         Why a front at a known terminus ends where it does, on either side: it reaches the end of the corridor, is
         faint beyond, has turned along the fjord, or follows a wall.
+    covered
+        Length of all fronts of the scene by that of its known termini; NaN where none is known.
 
     Examples
     --------
@@ -43,6 +45,7 @@ class Front:
     guide_m: float = float("nan")
     least: float = float("nan")
     ends: str = ""
+    covered: float = float("nan")
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,11 @@ def best_path(
     return names[path], float(best)
 
 
+def length_of(line: NDArray[np.floating]) -> float:
+    """Length in px of a line (n, 2)."""
+    return float(np.hypot(*np.diff(line, axis=0).T).sum())
+
+
 def fill_gaps(line: NDArray[np.intp]) -> NDArray[np.intp]:
     """Put a pixel at every step of a line (n, 2) row, column, so that bridged gaps weigh by their length."""
     if len(line) < 2:

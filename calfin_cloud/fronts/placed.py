@@ -17,7 +17,7 @@ from calfin_cloud.fronts.evidence import map_weight
 from calfin_cloud.fronts.filters import Objection
 from calfin_cloud.fronts.found import Front, Rejected, Trace
 from calfin_cloud.fronts.guided import Guide, Judged, Seen, judge_line, see, trace_guided, widths_m
-from calfin_cloud.fronts.lines import fill_gaps, scale_of
+from calfin_cloud.fronts.lines import fill_gaps, length_of, scale_of
 from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, TraceSettings
 from calfin_cloud.fronts.trace import NO_BOXES, trace_fronts
 from calfin_cloud.fronts.vertices import pixels_of, vertices_of
@@ -102,9 +102,10 @@ def trace_placed(
         made = front_of(seen, judged, by, settings)
         if not _is_among(made, fronts, SAME_PX * scale_of(front.shape)):
             fronts.append(made)
-    fronts.sort(key=lambda f: -float(np.hypot(*np.diff(f.line, axis=0).T).sum()))
     if not fronts:
         return _without(guided, free, settings.guide)
+    covered = sum(length_of(f.line) for f in fronts) / sum(length_of(guide.line) for guide in place.guides)
+    fronts = [replace(f, covered=covered) for f in sorted(fronts, key=lambda f: -length_of(f.line))]
     beaten = [f for f in free.fronts if not _is_among(f, fronts, SAME_PX * scale_of(front.shape))]
     what = "another line lies across the fjord at the known terminus, and is better supported there"
     no = [Rejected(f.line, Objection("terminus", "not_chosen", f.confidence, math.nan, what)) for f in beaten]

@@ -14,7 +14,7 @@ from calfin_cloud.fronts.filters import Measured, Objection, frame_objection, li
 from calfin_cloud.fronts.found import Front, Rejected, Trace
 from calfin_cloud.fronts.ice_contrast import IceStep, contrast_along, ice_step, step_at
 from calfin_cloud.fronts.isolation import isolate_fronts
-from calfin_cloud.fronts.lines import best_path, fill_gaps, linked, scale_of, skeleton_pixels
+from calfin_cloud.fronts.lines import best_path, fill_gaps, length_of, linked, scale_of, skeleton_pixels
 from calfin_cloud.fronts.settings import DEFAULT, FRAME, CandidateSettings, TraceSettings
 from calfin_cloud.fronts.vertices import vertices_of
 from calfin_cloud.fronts.windows import Window, box_of, whole_box, window_around
@@ -256,7 +256,7 @@ def _measure(
     pixels = fill_gaps(line)
     vertices = vertices_of(pixels if settings.vertex.fill_gaps else line, frame.edge, scale, settings.vertex)
     measured = Measured(
-        length_px=float(np.hypot(*np.diff(vertices, axis=0).T).sum()) / scale,
+        length_px=length_of(vertices) / scale,
         border_px=float(np.median(inside[tuple(pixels.T)])),
         confidence=_confidence(frame.edge[tuple(pixels.T)], settings.line.edge_threshold),
         contrast=contrast_along(step, vertices[:, ::-1]),

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter1d, map_coordinates, uniform_filter1d
 from scipy.special import expit
 
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
-from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.fronts.lines import length_of, scale_of
 from calfin_cloud.resampling import distance_inside
 
 FEATURES = {
@@ -28,7 +28,10 @@ FEATURES = {
 }
 """What raises the doubt about a vertex: name, and what is said of a front that has much of it."""
 
-FRONT_FEATURES = FEATURES | {"left": "an edge is seen elsewhere that no front follows"}
+FRONT_FEATURES = FEATURES | {
+    "left": "an edge is seen elsewhere that no front follows",
+    "short": "all fronts together are shorter than the known terminus",
+}
 """The same of a whole front, and what tells that a flank, or a tributary, is missing."""
 
 ALONG_PX = 15  # lengths in px of a 256 px frame: to both sides of a vertex along the line
@@ -38,6 +41,7 @@ FOLLOWED_PX, EDGE_PX = 8, 3  # an edge so near to a front is followed by it; wid
 REACH = 1.5  # lengths of a front, beyond which an edge says nothing of it: a scene may be of any size
 STEP_PX = 4.0  # of the Gaussian through which the ice mask is seen
 DIRECTION_PX, COURSE_PX = 2.0, 5.0  # of the Gaussians through which a line is seen for its direction and its corners
+LEAST_COVERED = 0.05  # of a terminus; what is shorter is as doubtful
 LEAST = 1e-4  # probability of an edge anywhere, so that a vertex without one has the greatest width
 WORTH_SAYING = 1.1  # factor on the expected distance below which a feature is no reason
 
@@ -140,18 +144,20 @@ def uncertainty_of(
     *,
     others: Sequence[NDArray[np.floating]] = (),
     traced_by: str = "free",
+    covered: float = float("nan"),
 ) -> Uncertainty:
     """Tell how sure a front (n, 2) x, y in px is, from the masks (y, x) that it was traced from; NaN = missing.
 
     `others` are the further fronts of the scene: an edge that they follow is not missing. A front `traced_by` a known
-    terminus, `guided`, is surer than a `free` one of the same looks.
+    terminus, `guided`, is surer than a `free` one of the same looks; less so where the fronts of the scene are only
+    `covered` times as long as its known termini.
     """
     if calibration is None:
         nowhere = np.full(len(line), np.nan)
         return Uncertainty(nowhere, nowhere.copy(), np.nan, np.nan, np.nan, "")
     calibration = calibration.of(traced_by)
     features, scale = vertex_features(line, front, ice), scale_of(front.shape)
-    of_front = front_features(features, line, front, others)
+    of_front = front_features(features, line, front, others, covered)
     doubt = calibration.front.doubt(of_front)
     vertex = calibration.vertex.half_widths(calibration.vertex.doubt(features))
     sigma, half95 = calibration.front.half_widths(doubt)
@@ -178,20 +184,23 @@ def front_features(
     line: NDArray[np.floating],
     front: NDArray[np.floating],
     others: Sequence[NDArray[np.floating]] = (),
+    covered: float = float("nan"),
 ) -> NDArray[np.float64]:
-    """`FRONT_FEATURES` (feature,) of a front (n, 2) x, y: the mean of those of its vertices, and what is left.
+    """`FRONT_FEATURES` (feature,) of a front (n, 2) x, y: the mean of those of its vertices, what is left, what lacks.
 
     `left` is the length of the edge in the front mask (y, x) that no front of the scene follows, within `REACH` lengths
-    of the line, as a share of its length, as log(1 + share).
+    of the line, as a share of its length, as log(1 + share). `short` is log(1 / `covered`), where the fronts of a scene
+    are shorter than its known termini, else 0.
     """
     scale = scale_of(front.shape)
-    length = max(float(np.hypot(*np.diff(line, axis=0).T).sum()), 1.0)
+    length = max(length_of(line), 1.0)
     apart = from_line = distance_inside(undrawn([line, *others], front.shape))
     if others:
         from_line = distance_inside(undrawn([line], front.shape))
     is_left = (apart > FOLLOWED_PX * scale) & (from_line < REACH * length)
     unseen = float(np.nan_to_num(front[is_left]).sum()) / (EDGE_PX * scale)
-    return np.append(of_vertices.mean(axis=0), np.log1p(unseen / length))
+    short = 0.0 if np.isnan(covered) else -np.log(np.clip(covered, LEAST_COVERED, 1))
+    return np.append(of_vertices.mean(axis=0), [np.log1p(unseen / length), short])
 
 
 def undrawn(lines: Sequence[NDArray[np.floating]], shape: tuple[int, ...]) -> NDArray[np.bool_]:

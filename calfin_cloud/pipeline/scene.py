@@ -275,7 +275,15 @@ def _uncertainty(
     """Uncertainty of one of the fronts of a scene in metres on the ground, and its score."""
     others = [front.line for front in fronts if front is not found]
     calibration = calibration_of(settings.network)
-    sure = uncertainty_of(found.line, masks[0], masks[1], calibration, others=others, traced_by=found.traced_by)
+    sure = uncertainty_of(
+        found.line,
+        masks[0],
+        masks[1],
+        calibration,
+        others=others,
+        traced_by=found.traced_by,
+        covered=found.covered,
+    )
     metres = domain.resolution_m / length_scale(domain.crs, domain.polygon)
     return {
         "sigma_m": sure.sigma_px * metres,

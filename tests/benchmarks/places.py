@@ -141,7 +141,14 @@ def _widths(scene: Scene, trace: Trace) -> Iterator[dict[str, float]]:
     calibration = calibration_of(SETTINGS.network)
     for front in trace.fronts:
         others = [other.line for other in trace.fronts if other is not front]
-        sure = uncertainty_of(front.line, *scene.masks, calibration, others=others, traced_by=front.traced_by)
+        sure = uncertainty_of(
+            front.line,
+            *scene.masks,
+            calibration,
+            others=others,
+            traced_by=front.traced_by,
+            covered=front.covered,
+        )
         line, pixel_m = georeference(front.line, scene.domain.grid.transform), scene.domain.resolution_m
         yield {"m": _mean_of(line, scene), "sigma": sure.sigma_px * pixel_m, "half95": sure.half95_px * pixel_m}
 
