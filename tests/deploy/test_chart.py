@@ -66,6 +66,8 @@ def test_helm_lint_is_strict_and_content(place):
         ("runs.weekly.failAbove=2", "/runs/weekly/failAbove"),
         ("runs.retry.shards=4", "/runs/retry/shards"),
         ("monitoring.failedShare=-1", "/monitoring/failedShare"),
+        ("monitoring.prices.cpuHour=-1", "/monitoring/prices/cpuHour"),
+        ("dashboard.host=dask.example.org", "/dashboard/annotations"),  # whoever opens it must log in
         ("domains.configMap=glaciers", "/domains"),  # both a ConfigMap and a text
     ],
 )
@@ -273,12 +275,50 @@ def test_prometheus_reaches_metrics_and_not_dasks_own_port_and_alerts_name_what_
     (policy,) = (r for r in found if r["kind"] == "NetworkPolicy" and r["metadata"]["name"] == "calfin-metrics")
     assert {port["port"] for port in policy["spec"]["ingress"][0]["ports"]} == {8787, 8788, 9200}
     (rules,) = by_kind["PrometheusRule"]["spec"]["groups"]
-    (dashboard,) = (r["data"]["calfin-cloud.json"] for r in found if r["metadata"]["name"] == "calfin-dashboard")
+    (dashboard,) = (r["data"]["calfin-cloud.json"] for r in found if r["metadata"]["name"] == "calfin-grafana")
     panels = json.loads(dashboard)["panels"]
     asked = [rule["expr"] for rule in rules["rules"]] + [t["expr"] for p in panels for t in p["targets"]]
     told = Path(exporter.__file__).read_text()
     for name in {name for expression in asked for name in re.findall(r"calfin_\w+", expression)}:
         assert f'"{name}"' in told, name
+
+
+def test_the_price_of_a_run_is_reckoned_from_what_its_pods_ask_for_where_prices_are_given():
+    def recorded(*settings):
+        (group,) = (
+            r["spec"]["groups"][0]
+            for r in render(["kind"], "monitoring.enabled=true", *settings)
+            if r["kind"] == "PrometheusRule"
+        )
+        return {rule["record"]: rule["expr"] for rule in group["rules"] if "record" in rule}
+
+    assert recorded() == {}
+    found = recorded("monitoring.prices.cpuHour=4", "monitoring.prices.gpuHour=250")
+    expression = found["calfin:run_cost_per_hour"]
+    assert 'resource="cpu"} * 4' in expression
+    assert 'resource="nvidia_com_gpu"} * 250' in expression
+    assert expression.count("(") == expression.count(")")
+    pattern = re.search(r'"(calfin-\(.*)"\)', expression)[1]
+    for pod, run in {
+        "calfin-weekly-28927537-worker-3f2a": "weekly-28927537",
+        "calfin-full-28927537-3-scheduler-77d": "full-28927537-3",
+        "calfin-once-r2-runner": "once-r2",
+    }.items():
+        assert re.fullmatch(pattern, pod)[1] == run
+
+
+def test_a_dashboard_is_behind_a_login_and_its_controller_reaches_that_port_alone():
+    assert not [r for r in render(["aws"]) if r["kind"] in ("Ingress", "Service")]
+    login = r"dashboard.annotations.nginx\.ingress\.kubernetes\.io/auth-url=https://login.example.org"
+    found = render(["aws"], "dashboard.host=dask.example.org", "dashboard.tlsSecretName=dask-host", login)
+    named = {r["kind"]: r for r in found if r["metadata"]["name"] == "calfin-dashboard"}
+    for resource in named.values():
+        check(resource)
+    ingress, service, policy = (named[kind]["spec"] for kind in ("Ingress", "Service", "NetworkPolicy"))
+    assert "auth-url" in next(iter(named["Ingress"]["metadata"]["annotations"]))
+    assert ingress["tls"] == [{"hosts": ["dask.example.org"], "secretName": "dask-host"}]
+    assert service["selector"]["dask.org/component"] == "scheduler"
+    assert [port["port"] for port in policy["ingress"][0]["ports"]] == [service["ports"][0]["targetPort"]]
 
 
 def test_pods_of_the_chart_are_those_of_the_function_for_kubernetes():
