@@ -355,6 +355,7 @@ def test_verdicts_of_the_page_are_applied_to_the_store(glacier, folder, tmp_path
     glacier.execute_script("atlas.choose(atlas.state.data.fronts[0])")
     glacier.find_element(By.ID, "author").send_keys("M. Person")
     glacier.find_element(By.CSS_SELECTOR, "[data-verdict=reject]").click()
+    assert "reject, by M. Person" in text(glacier, "factTable")
     glacier.execute_script("atlas.choose(atlas.state.data.fronts[1])")
     glacier.find_element(By.CSS_SELECTOR, "[data-verdict=redraw]").click()
     left, bottom, right, top = glacier.execute_script("return atlas.state.glacier.bounds")

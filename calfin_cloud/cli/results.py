@@ -102,9 +102,10 @@ def compare(options: argparse.Namespace) -> int:
         note(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place")
         tell(options, {"pairs": 0, "summary": []})
         return 1
-    title = f"{Path(options.a).name} against {Path(options.b).name if options.b else 'its own authors'}"
+    names = {"a": Path(options.a).name, "b": Path(options.b).name if options.b else "its own authors"}
     products = {"a": a} if b is None else {"a": a, "b": b}
-    summary = write_comparison(pairs, options.out, title=title, products=products)
+    title = f"{names['a']} against {names['b']}"
+    summary = write_comparison(pairs, options.out, title=title, products=products, names=names)
     table = summary[summary["by"] != "year"].round(1).to_string(index=False)
     result = {"pairs": len(pairs), "out": options.out, "summary": records(summary)}
     tell(options, result, table, f"{len(pairs)} pairs: {options.out}")

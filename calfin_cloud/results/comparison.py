@@ -154,23 +154,30 @@ def count_fronts(fronts: gpd.GeoDataFrame) -> pd.DataFrame:
 
 
 def write_comparison(
-    pairs: pd.DataFrame, folder: Path, *, title: str, products: Mapping[str, gpd.GeoDataFrame] | None = None
+    pairs: pd.DataFrame,
+    folder: Path,
+    *,
+    title: str,
+    products: Mapping[str, gpd.GeoDataFrame] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Write pairs and summary (CSV) and the picture of their distributions; return the summary.
 
-    Of each product, by name, its counts of fronts (`counts-NAME.csv`) and a heat map of them (`coverage-NAME.png`).
+    Of each product, by its letter, its counts of fronts (`counts-a.csv`) and a heat map of them (`coverage-a.png`),
+    whose title has its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise_pairs(pairs)
     write_csv(pairs, folder / "pairs.csv")
     write_csv(summary, folder / "summary.csv")
     (folder / "comparison.png").write_bytes(comparison_png(pairs.assign(sensor=_both(pairs, "sensor")), title=title))
-    for name, fronts in (products or {}).items():
+    for letter, fronts in (products or {}).items():
         counts = count_fronts(fronts)
-        write_csv(counts, folder / f"counts-{name}.csv")
+        write_csv(counts, folder / f"counts-{letter}.csv")
         told = f"{counts['fronts'].sum()} fronts of {counts['glacier_id'].nunique()} glaciers"
+        name = (names or {}).get(letter, letter)
         title = f"{name}: {told}, {counts['duplicates'].sum()} of them on a day that has another"
-        (folder / f"coverage-{name}.png").write_bytes(coverage_png(counts, title=title))
+        (folder / f"coverage-{letter}.png").write_bytes(coverage_png(counts, title=title))
     return summary
 
 

@@ -54,12 +54,13 @@ def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
         ]
         if twice := {name for _, name in new if [other for _, other in new].count(name) > 1}:
             raise ValueError(f"the domains {sorted(twice)} are in several shards: a glacier belongs to one of them")
+        # Before the glaciers, so that a call that is stopped takes them when it is repeated, and no later one does.
+        take_tries(store, [shard for shard in shards if shard in {of for of, _ in new}], check)
         for shard in shards:
             wanted = [name for of, name in new if of == shard]
             for folder in OF_A_DOMAIN:
                 check()
                 _copy(shard, store, folder, wanted)
-        take_tries(store, shards, check)
     return sorted(name for _, name in new)
 
 

@@ -13,6 +13,7 @@
 
   atlas.placeOf = (front) => `${front.key}#${front.front}`;
   atlas.verdictOf = (front) => atlas.state.verdicts.get(atlas.placeOf(front))?.verdict ?? front.verdict ?? "";
+  atlas.judgeOf = (front) => atlas.state.verdicts.get(atlas.placeOf(front))?.author || front.reviewer || "";
   atlas.lineOf = (front) => atlas.state.verdicts.get(atlas.placeOf(front))?.line ?? front.line;
 
   // No zIndex: features are drawn in the order in which they were added, which is that of time.

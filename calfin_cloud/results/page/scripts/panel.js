@@ -42,7 +42,7 @@
     if (front.sigma_m != null) rows.push(["Uncertainty", `± ${Math.round(front.sigma_m)} m (68 %)`]);
     if (front.score != null) rows.push(["Score", `${front.score.toFixed(2)} of 1${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
     rows.push(...atlas.seaDoubt(front));
-    rows.push(["Quality flag", FLAGS[front.quality_flag] ? `${front.quality_flag}: ${FLAGS[front.quality_flag]}` : front.quality_flag], ["Verdict", atlas.verdictOf(front) || "none yet"]);
+    rows.push(["Quality flag", FLAGS[front.quality_flag] ? `${front.quality_flag}: ${FLAGS[front.quality_flag]}` : front.quality_flag], ["Verdict", [atlas.verdictOf(front) || "none yet", atlas.judgeOf(front)].filter(Boolean).join(", by ")]);
     get("factTable").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", name), element("dd", String(value ?? "–"))]));
     get("doubt").hidden = !front.flags;
     get("doubt").textContent = front.flags ? `Doubtful: ${front.flags}: ${front.flag_details}` : "";
