@@ -169,7 +169,8 @@ def test_a_merged_store_goes_on_counting_the_tries_of_its_shards(painted, tmp_pa
     assert due_keys(store, failed, NOW + timedelta(days=5)) == failed
     note_tries(store, [], failed[1:], NOW, lambda: None)  # one no longer fails
     merge_stores(store, [shard])
-    assert json.loads(Path(f"{store}/tries.json").read_text())["tries"] == {}  # and what was merged is not counted again
+    counted = json.loads(Path(f"{store}/tries.json").read_text())["tries"]
+    assert counted == {}  # what was merged long ago is not counted again
 
 
 def test_a_merger_without_shards_or_of_a_domain_in_two_shards_is_refused(painted, tmp_path):

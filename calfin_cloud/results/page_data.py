@@ -16,7 +16,8 @@ from calfin_cloud.land import packed
 from calfin_cloud.results.series import Series
 
 SIMPLIFY_PX = 0.5
-FACTS = ("score", "flags", "flag_details", "sigma_m", "length_m", "quality_flag", "verdict", "reviewer", "score_reasons")
+JUDGED = ("score", "score_reasons", "flags", "flag_details", "verdict", "reviewer")
+FACTS = (*JUDGED, "sigma_m", "length_m", "quality_flag")
 POINT = ("key", "datetime", "change_m", "sigma_m")
 MOST_SPARKS = 40  # points of the small line in the list of glaciers
 DAYS_AT_AN_END = 365.0  # the change of a glacier is between the means of its first and last year
