@@ -1,6 +1,6 @@
 """Fronts at known places, in boxes of any size: Harald Moltke Bræ (Landsat 8) and Uummannaq (Sentinel-1, ten glaciers).
 
-    python tests/benchmarks/places.py --data ../shared/data --out /tmp/places [--figures docs]
+    python tests/benchmarks/places.py --data ../shared/data --out /tmp/places [--figures docs] [--variant once]
 
 Maps every box once, keeps the masks, and traces them with and without termini and maps of ice and ocean. Prints the
 mean distance of every box and glacier, what is drawn and found within 300 m, beside persistence, and how many fronts
@@ -25,10 +25,19 @@ from matplotlib import pyplot as plt
 from shapely.geometry import MultiLineString
 
 from calfin_cloud.domains import Domain, box_grid, domains_from_termini
-from calfin_cloud.fronts import DEFAULT, Trace, georeference, pixels_of, place_of, trace_placed, uncertainty_of
+from calfin_cloud.fronts import (
+    DEFAULT,
+    Calibration,
+    Trace,
+    georeference,
+    pixels_of,
+    place_of,
+    trace_placed,
+    uncertainty_of,
+)
 from calfin_cloud.metrics import lengths_within, line_distances, shares_of
 from calfin_cloud.pipeline import MapSettings, map_fronts
-from calfin_cloud.pipeline.settings import calibration_of
+from calfin_cloud.pipeline.settings import VARIANTS, calibration_of
 from calfin_cloud.scenes import images_of, items_from_images
 from calfin_cloud.storage import (
     is_store,
@@ -44,7 +53,7 @@ HARALD, HARALD_DATE = 75, date(2021, 9, 27)
 UUMMANNAQ, UUMMANNAQ_DATE = tuple(range(7, 17)), date(2014, 10, 31)
 MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 WITHIN_M = 300.0
-SETTINGS = MapSettings(max_nodata=0.9)  # the larger boxes reach beyond the rasters
+MAX_NODATA = 0.9  # the larger boxes reach beyond the rasters
 
 
 class Scene(NamedTuple):
@@ -64,7 +73,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the shared data sets")
     parser.add_argument("--out", type=Path, required=True, help="folder for the stores, which a second run reuses")
     parser.add_argument("--figures", type=Path, help="folder for sheets of all boxes and glaciers")
+    parser.add_argument("--variant", default="default", choices=sorted(VARIANTS), help="settings to map with")
+    parser.add_argument("--network", help="name or path of weights, in place of those of the variant")
     options = parser.parse_args()
+    settings = VARIANTS[options.variant]
+    options.settings = replace(settings, max_nodata=MAX_NODATA, network=options.network or settings.network)
     termini = gpd.read_parquet(options.data / "measures_termini_greenland/derived_termini_3413.parquet")
     termini["SourceDate"] = pd.to_datetime(termini["SourceDate"])
     ice = gpd.read_file(options.data / "greenland_basins_icemask/gimp_icemask_simplified.gpkg")
@@ -74,7 +87,9 @@ def main() -> None:
     report_harald(harald, on_map)
     uummannaq = list(_uummannaq(options, termini))
     report_uummannaq(uummannaq, on_map)
-    report_widths({"Harald Moltke": (harald, HARALD_DATE), "Uummannaq": (uummannaq, UUMMANNAQ_DATE)})
+    places = {"Harald Moltke": (harald, HARALD_DATE), "Uummannaq": (uummannaq, UUMMANNAQ_DATE)}
+    if calibration := calibration_of(options.settings.network):
+        report_widths(places, calibration)
     if options.figures:
         guided = [(s, _trace(s, HARALD_DATE)) for s in harald]
         draw_sheet(guided, options.figures / "places_harald_moltke.png")
@@ -121,14 +136,16 @@ def report_uummannaq(scenes: list[Scene], on_map: Callable[[Scene], Scene]) -> N
     print(pd.DataFrame(rows).round(2).to_string(index=False, na_rep="-"))
 
 
-def report_widths(places: dict[str, tuple[list[Scene], date]]) -> None:
+def report_widths(places: dict[str, tuple[list[Scene], date]], calibration: Calibration) -> None:
     """Print how many fronts of all boxes the stated half-widths hold, and the medians of width and distance in m."""
     rows = []
     for place, (scenes, when) in places.items():
         for scene in scenes:
             bare = scene._replace(domain=replace(scene.domain, termini=()))
             for known, shown in (("termini", scene), ("nothing", bare)):
-                rows += [{"place": place, "known": known} | row for row in _widths(shown, _trace(shown, when))]
+                rows += [
+                    {"place": place, "known": known} | row for row in _widths(shown, _trace(shown, when), calibration)
+                ]
     table = pd.DataFrame(rows)
     table["in 68 %"], table["in 95 %"] = table["m"] <= table["sigma"], table["m"] <= table["half95"]
     of = table.groupby(["place", "known"])
@@ -136,9 +153,8 @@ def report_widths(places: dict[str, tuple[list[Scene], date]]) -> None:
     print("\nShare of fronts inside their half-widths, medians in m\n", held.round(2).to_string())
 
 
-def _widths(scene: Scene, trace: Trace) -> Iterator[dict[str, float]]:
+def _widths(scene: Scene, trace: Trace, calibration: Calibration) -> Iterator[dict[str, float]]:
     """Yield distance and half-widths in m of each front."""
-    calibration = calibration_of(SETTINGS.network)
     for front in trace.fronts:
         others = [other.line for other in trace.fronts if other is not front]
         sure = uncertainty_of(
@@ -192,7 +208,8 @@ def _harald(options: argparse.Namespace, termini: gpd.GeoDataFrame) -> Iterator[
     for box, domain in boxes.items():
         named = replace(domain, name=f"Harald-Moltke-{box.replace(' ', '-')}")
         references = [drawn.geometry.to_crs(domain.crs).union_all()]
-        yield from _mapped(options.out / f"harald-{box.replace(' ', '-')}", box, [named], items, {HARALD: references})
+        store = options.out / f"harald-{box.replace(' ', '-')}"
+        yield from _mapped(store, box, [named], items, {HARALD: references}, options.settings)
 
 
 def _uummannaq(options: argparse.Namespace, termini: gpd.GeoDataFrame) -> Iterator[Scene]:
@@ -204,15 +221,16 @@ def _uummannaq(options: argparse.Namespace, termini: gpd.GeoDataFrame) -> Iterat
     references = {n: list(lines.geometry) for n, lines in drawn.groupby("Glacier_ID")}
     for margin in MARGINS:
         domains = domains_from_termini(known, margin=margin, resolution_m=100.0, crs="EPSG:3413")
-        yield from _mapped(options.out / f"uummannaq-{margin}", str(margin), domains, items, references)
+        store = options.out / f"uummannaq-{margin}"
+        yield from _mapped(store, str(margin), domains, items, references, options.settings)
 
 
 def _mapped(
-    store: Path, box: str, domains: list[Domain], items: Any, references: dict[int, list[Any]]
+    store: Path, box: str, domains: list[Domain], items: Any, references: dict[int, list[Any]], settings: MapSettings
 ) -> Iterator[Scene]:
     """Map domains into a store, unless it is there, and yield what it has."""
     if not is_store(str(store)):
-        map_fronts(domains, partial(images_of, items), str(store), settings=SETTINGS)
+        map_fronts(domains, partial(images_of, items), str(store), settings=settings)
     for domain in read_store_domains(str(store)):
         for place in read_places(str(store), domain.name).values():
             at = (str(store), domain.name, place)
