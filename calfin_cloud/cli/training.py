@@ -111,12 +111,21 @@ def calibrate(options: argparse.Namespace) -> int:
     )
     from calfin_cloud.figures.reliability import reliability_png
     from calfin_cloud.fronts import calibration_beside, write_calibration
-    from calfin_cloud.network import DEFAULT_NETWORK, network_id, weights_path
+    from calfin_cloud.network import network_id, weights_path
+    from calfin_cloud.pipeline import VARIANTS
 
-    network = options.network or DEFAULT_NETWORK
+    variant = VARIANTS[options.variant]
+    network = options.network or variant.network
     samples = [s for s in _samples(options.data) if not options.glaciers or s.glacier in options.glaciers]
     shown = bar(options, "scenes traced", "scene", samples)
-    cases = make_cases(shown, network, folds=options.folds, known=known_termini(samples))
+    cases = make_cases(
+        shown,
+        network,
+        folds=options.folds,
+        trace=variant.trace,
+        settings=variant.inference,
+        known=known_termini(samples),
+    )
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)
@@ -219,6 +228,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
         help="networks of `calfin train --leave-out each`: they map the glaciers that the network was trained on",
     )
     flags.many(parser, "--glaciers", "calibrate on these glaciers in place of all", metavar="NAME")
+    flags.add_variant(parser)
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from calfin_cloud.evaluation.sequences import SCALE_M
 from calfin_cloud.fronts import DEFAULT, Front, Guide, Place, TraceSettings, trace_placed
 from calfin_cloud.fronts.lines import length_of, scale_of
 from calfin_cloud.fronts.uncertainty import front_features, vertex_features
-from calfin_cloud.network import training_glaciers
+from calfin_cloud.network import InferenceSettings, training_glaciers
 
 LEAST_DAYS = 365
 """A front drawn so long before or after a scene stands for a terminus that is known beforehand."""
@@ -58,6 +58,7 @@ def make_cases(
     *,
     folds: Path | str | None = None,
     trace: TraceSettings = DEFAULT,
+    settings: InferenceSettings | None = None,
     known: Mapping[str, Sequence[Guide]] | None = None,
 ) -> list[Case]:
     """Map and trace labelled scenes with a network, given by name or path, and measure every front's vertices.
@@ -72,9 +73,9 @@ def make_cases(
         The folder has no network without such a glacier.
     """
     trained_on = training_glaciers(network) or frozenset()
-    of_known = of_others = network_method(network, trace=trace)
+    of_known = of_others = network_method(network, trace=trace, settings=settings)
     if folds is not None:
-        of_known = folds_method(folds, trace=trace)
+        of_known = folds_method(folds, trace=trace, settings=settings)
     cases: list[Case] = []
     for sample in samples:
         is_known = sample.glacier in trained_on
