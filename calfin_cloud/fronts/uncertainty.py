@@ -112,8 +112,8 @@ class Calibration:
     guided: Calibration | None = None
 
     def of(self, traced_by: str) -> Calibration:
-        """Calibration of fronts that were traced so: `guided`, or `free`."""
-        return self.guided if self.guided and traced_by == "guided" else self
+        """Calibration of fronts that were traced so: along a terminus or fronts of other dates, or `free`."""
+        return self.guided if self.guided and traced_by != "free" else self
 
     def score(self, doubt: NDArray[np.floating]) -> NDArray[np.float64]:
         """Score, 0 to 1, of each doubt about a front."""

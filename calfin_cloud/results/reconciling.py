@@ -202,7 +202,7 @@ def _columns(
     front, scale = made.front, length_scale(domain.crs, domain.polygon)
     assert front is not None
     others = [other for other in lines if other is not front.line]
-    sure = uncertainty_of(front.line, masks[0], masks[1], calibration, others=others)
+    sure = uncertainty_of(front.line, masks[0], masks[1], calibration, others=others, traced_by=front.traced_by)
     metres = domain.resolution_m / scale
     columns: dict[str, Any] = {
         "length_m": line.length / scale,
