@@ -293,8 +293,10 @@ def test_the_efficient_network_has_decoders_of_any_width_and_sizes_that_can_be_h
     filters = [network.get_layer("up0_conv1_conv").kernel.shape[-1] for network in (whole, half)]
     assert filters == [128, 64]
     assert half.get_layer("stem_conv").kernel.shape == whole.get_layer("stem_conv").kernel.shape
-    with pytest.raises(ValueError, match="must leave a filter at each level"):
-        efficient_network(width=0.01)
+    odd = efficient_network(width=0.7, size=64)  # in eights: 90, 67, 45, 22 and 11 otherwise
+    assert [odd.get_layer(f"up{n}_conv1_conv").kernel.shape[-1] for n in range(5)] == [88, 64, 48, 24, 8]
+    with pytest.raises(ValueError, match="width must be positive"):
+        efficient_network(width=0)
     with pytest.raises(ValueError, match="multiple of 32"):
         efficient_network(size=200)
     assert efficient_network(size=96).output_shape == (None, 96, 96, 2)

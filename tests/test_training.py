@@ -23,12 +23,12 @@ from calfin_cloud.network import (
 from calfin_cloud.training import (
     TrainingSettings,
     average_weights,
-    batches,
     coarsen,
     copy_weights,
     cut_patch,
     draw_sample,
     fit,
+    fitting,
     make_batch,
     masks_loss,
     melange,
@@ -288,7 +288,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     samples = [painted(seed=i) for i in range(2)] + [painted("JAC", "sar"), painted("Crane", "sar")]
     two = replace(QUICK, steps=2)
     whole = stored(fit(samples, tmp_path / "whole.weights.h5", two))
-    real = batches.make_batch
+    real = fitting.make_batch
 
     def make_batch_until_the_power_fails(samples, settings, step):
         if step == 1:
@@ -296,11 +296,11 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
         return real(samples, settings, step)
 
     out = tmp_path / "parts.weights.h5"
-    monkeypatch.setattr(batches, "make_batch", make_batch_until_the_power_fails)
+    monkeypatch.setattr(fitting, "make_batch", make_batch_until_the_power_fails)
     with pytest.raises(OSError, match="power failed"):
         fit(samples, out, two)
     assert out.is_file()  # what was learned so far is usable
-    monkeypatch.setattr(batches, "make_batch", real)
+    monkeypatch.setattr(fitting, "make_batch", real)
     with pytest.raises(ValueError, match="belongs to other samples"):
         fit([*samples, painted(seed=9)], out, two)
     parts = stored(fit(samples, out, two))
