@@ -25,6 +25,12 @@ NOON = np.datetime64("2020-07-01T12:00:00", "us")
 WAIT_S = 600.0
 """How long tests wait for other processes, on machines that have other work too; it only ends what hangs."""
 
+
+def write_masks(store, domain, place, masks, **further):
+    """Write the masks of one scene at its place."""
+    storage.write_scenes(store, domain, {place: storage.encode_scene(masks, **further)})
+
+
 PLACES = ("disk", pytest.param("s3", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")))
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from storing import DOMAIN, LINE, NOON, WATER, item, new_store, polygon_rows, rejected_rows, rows
+from storing import DOMAIN, LINE, NOON, WATER, item, new_store, polygon_rows, rejected_rows, rows, write_masks
 
 from calfin_cloud import storage
 from calfin_cloud.storage import files
@@ -25,7 +25,7 @@ def fill(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
     ramp = np.linspace(0, 1, 16_000).reshape(2, 80, 100)
     boxes, grey = np.array([[0, 80, 10, 90]]), np.arange(8000, dtype="uint16").astype("uint8").reshape(80, 100)
-    storage.write_masks(store, "Store", 1, ramp, candidates=boxes, grey=grey)
+    write_masks(store, "Store", 1, ramp, candidates=boxes, grey=grey)
     tables = storage.Tables(rows("a", "b", line=LINE), rejected_rows("b"), polygon_rows("a", polygon=WATER))
     storage.write_batch(store, tables, {key: item(key) for key in KEYS}, recipe={"masks": "m", "fronts": "f"})
     png = io.BytesIO()

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
-from storing import DOMAIN, LINE, NOON, item, paths_in, polygon_rows, rejected_rows, rows, write
+from storing import DOMAIN, LINE, NOON, item, paths_in, polygon_rows, rejected_rows, rows, write, write_masks
 from test_storage import PNG
 
 from calfin_cloud import storage
@@ -47,7 +47,7 @@ def test_line_breaks_in_ids_make_no_two_batches_one(store):
 def test_a_scene_of_any_id_has_a_place_a_row_and_a_picture(store, scene):
     other = scene + "x"
     places = storage.add_scenes(store, DOMAIN, {scene: NOON, other: NOON})
-    storage.write_masks(store, "Store", places[other], np.full((2, 80, 100), 0.5))
+    write_masks(store, "Store", places[other], np.full((2, 80, 100), 0.5))
     write(store, scene, other, line=LINE)
     storage.write_picture(store, "Store", scene, PNG)
     assert set(storage.read_fronts(store)["scene_id"]) == {scene, other}
@@ -122,7 +122,7 @@ def test_a_store_below_the_home_folder_is_whole_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("lost", ["scene_id/c/0", "scene_id", ""])
 def test_places_that_are_lost_are_not_given_away_again(store, lost):
     storage.add_scenes(store, DOMAIN, {"a": NOON})
-    storage.write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5))
+    write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5))
     write(store, "a")
     path = Path(store) / "masks/Store" / lost
     path.unlink() if path.is_file() else shutil.rmtree(path)

@@ -9,7 +9,7 @@ import pystac
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from storing import PLACES, contents, new_store
+from storing import PLACES, contents, new_store, write_masks
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
@@ -155,7 +155,7 @@ def make_store(store):
     for n, (item, day) in enumerate(zip(items, days, strict=True)):
         masks = masks_at(ROWS[n], 0.5 if n == FAINT else 0.95)
         grey = np.where(masks[1] > 0, 200, 50).astype(np.uint8)
-        storage.write_masks(store, domain.name, places[item.id], masks, grey=grey)
+        write_masks(store, domain.name, places[item.id], masks, grey=grey)
         stored = storage.read_scene_masks(store, domain.name, places[item.id])
         target = Target(store, domain, places[item.id], item.id, day.to_pydatetime())
         results.append(trace_scene(stored, storage.NO_BOXES, grey, target, made))

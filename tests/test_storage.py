@@ -14,7 +14,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from storing import DOMAIN, NOON, PLACES, chunks_in, contents, new_store, paths_in, write
+from storing import DOMAIN, NOON, PLACES, chunks_in, contents, new_store, paths_in, write, write_masks
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, box_grid
@@ -31,10 +31,6 @@ def store(tmp_path):
     uri = str(tmp_path / "store")
     storage.open_store(uri, crs=DOMAIN.crs, made_by={"model": "a@1"})
     return uri
-
-
-def write_masks(store, domain, place, masks, **further):
-    storage.write_scenes(store, domain, {place: storage.encode_scene(masks, **further)})
 
 
 def arrays_of(store):

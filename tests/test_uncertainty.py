@@ -58,7 +58,8 @@ def by_hand(**weights):
     half = np.exp(doubts)
     halves = (0.0, doubts, tuple(half), tuple(3 * half))
     vertex = Level(values, (0.0,) * len(NAMES), *halves)
-    front = Level((*values, float(weights.get("left", 0.0))), (0.0,) * len(FRONT_FEATURES), *halves)
+    of_front = (*values, *(float(weights.get(name, 0.0)) for name in ("left", "short")))
+    front = Level(of_front, (0.0,) * len(FRONT_FEATURES), *halves)
     return Calibration("net@1", vertex, front, GOOD_PX, 1.0, 0.0, {})
 
 
@@ -71,7 +72,7 @@ def noisy_cases(n_fronts=200, *, seed=0, glacier="Crane", seen=False, factor=1.0
         features[:, 0] = rng.random() + 0.1 * rng.random(40)
         spread = factor * np.exp(3 * features[:, 0] + 0.5 * rng.normal())
         distances = np.abs(rng.normal(0, spread))
-        whole = np.append(features.mean(axis=0), 0.0)
+        whole = np.append(features.mean(axis=0), [0.0, 0.0])
         cases.append(Case(f"{glacier}{n}", glacier, seen, features, distances, whole, float(distances.mean())))
     return cases
 

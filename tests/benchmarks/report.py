@@ -135,7 +135,8 @@ def write_domain(
     for row in rows[-PICTURES:]:
         grain = rng.normal(0, 9, domain.shape)
         grey = np.clip(60 + 110 * land + 22 * ground + grain, 1, 255).astype(np.uint8)
-        storage.write_masks(store, domain.name, places[row["scene_id"]], empty, grey=grey)
+        scene = storage.encode_scene(empty, grey=grey)
+        storage.write_scenes(store, domain.name, {places[row["scene_id"]]: scene})
     storage.write_batch(
         store,
         storage.Tables(table, rejected, polygons),
