@@ -26,6 +26,8 @@ def train(options: argparse.Namespace) -> int:
         changes["leave_out"] = tuple(options.leave_out)
     switches = {"rock": options.rock, "mixed_precision": options.mixed_precision}
     settings = replace(RECIPES[options.recipe], **switches, **changes)
+    if options.teacher and (options.start or options.leave_out == [EACH]):
+        raise ValueError("--teacher trains one network that starts from it: leave out --start and --leave-out each")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.leave_out == [EACH]:
         folds = fit_folds(_samples(options.data), options.out / options.name, settings)
@@ -195,7 +197,11 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         help="train a narrower efficient network on what these weights and their verifier believe, beside the truth",
     )
     parser.add_argument(
-        "--pictures", type=int, default=8000, metavar="N", help="pictures that a teacher looks at (default 8000)"
+        "--pictures",
+        type=flags.natural,
+        default=8000,
+        metavar="N",
+        help="pictures that a teacher looks at (default 8000)",
     )
     parser.add_argument("--learning-rate", type=float, help="highest learning rate")
     parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")

@@ -19,6 +19,7 @@ from calfin_cloud.evaluation.scores import line_of, trace_sample
 from calfin_cloud.evaluation.sequences import SCALE_M
 from calfin_cloud.fronts import DEFAULT, Front, Guide, Place, TraceSettings, trace_placed
 from calfin_cloud.fronts.lines import length_of, scale_of
+from calfin_cloud.fronts.reconcile import DAYS_A_YEAR
 from calfin_cloud.fronts.uncertainty import front_features, vertex_features
 from calfin_cloud.network import InferenceSettings, training_glaciers
 
@@ -27,8 +28,6 @@ LEAST_DAYS = 365
 
 LEAST_PX = 10.0
 """Length in px of a 256 px frame from which a drawn piece is a terminus."""
-
-DAYS_A_YEAR = 365.25
 
 Floats = NDArray[np.float64]
 

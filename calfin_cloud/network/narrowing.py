@@ -20,7 +20,7 @@ def narrow_decoder(source: keras.Model, target: keras.Model) -> keras.Model:
     Raises
     ------
     ValueError
-        A layer of the target is not in the source, or is wider there.
+        A layer of the target is not in the source, or is wider than there.
     """
     kept: NDArray[np.intp] = np.arange(0)
     decoder = {f"up{level}_conv{i}" for level in range(len(DECODER_FILTERS)) for i in (1, 2)}

@@ -24,14 +24,13 @@ from calfin_cloud.network import (
     load_network,
     narrow_decoder,
     network_id,
-    prepare_compilation,
 )
 from calfin_cloud.network.backend import keras, ops
 from calfin_cloud.opinions import ROCK, SEEN_BY, believed
 from calfin_cloud.preprocess import normalise
 from calfin_cloud.sample import ADVERSE_CASES, paint_adverse
 from calfin_cloud.training.batches import Batch, draw_sample
-from calfin_cloud.training.fitting import fit, make_optimizer, painted_samples
+from calfin_cloud.training.fitting import fit, painted_samples, with_loss
 from calfin_cloud.training.losses import ROCK_WEIGHT, masks_loss
 from calfin_cloud.training.patches import Prepared, prepare, random_patch
 from calfin_cloud.training.settings import TrainingSettings
@@ -122,6 +121,11 @@ def write_lessons(samples: Sequence[Sample], folder: Path | str, *, teacher: str
     """Make pictures as scenes and windows are seen, with their truth and the teacher's believed masks.
 
     Files that an earlier call wrote are kept, so that it can be stopped at any time.
+
+    Raises
+    ------
+    ValueError
+        The folder has lessons of another teacher, seed or number of samples.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,14 +170,10 @@ def lesson_batch(lessons: Lessons, settings: TrainingSettings, step: int) -> Bat
 
 def student_network(settings: TrainingSettings) -> keras.Model:
     """Build the network of the settings from its teacher, with loss and optimiser."""
-    network = build_network("efficient", width=settings.width, rock=True)
-    narrow_decoder(load_network(settings.start or ""), network)
-    network.compile(
-        optimizer=make_optimizer(settings), loss=partial(distilled_loss, front_weight=settings.front_weight)
+    network = build_network(
+        settings.architecture, width=settings.width, rock=settings.rock, mixed_precision=settings.mixed_precision
     )
-    prepare_compilation(network)
-    network.optimizer.build(network.trainable_variables)
-    return network
+    return with_loss(narrow_decoder(load_network(settings.start or ""), network), settings, distilled_loss)
 
 
 def distilled_loss(goal: Tensor, masks: Tensor, *, front_weight: float) -> Tensor:

@@ -162,7 +162,12 @@ def trainable_network(settings: TrainingSettings) -> keras.Model:
     )
     if settings.start:
         start_from(network, settings.start)
-    network.compile(optimizer=make_optimizer(settings), loss=partial(masks_loss, front_weight=settings.front_weight))
+    return with_loss(network, settings, masks_loss)
+
+
+def with_loss(network: keras.Model, settings: TrainingSettings, loss: Callable[..., Any]) -> keras.Model:
+    """Give a network its loss, a function of truth, masks and `front_weight`, and the optimiser of the settings."""
+    network.compile(optimizer=make_optimizer(settings), loss=partial(loss, front_weight=settings.front_weight))
     prepare_compilation(network)
     network.optimizer.build(network.trainable_variables)
     return network
