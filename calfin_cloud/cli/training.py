@@ -198,7 +198,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pictures",
-        type=flags.natural,
+        type=flags.count,
         default=8000,
         metavar="N",
         help="pictures that a teacher looks at (default 8000)",
