@@ -19,12 +19,13 @@ from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import DEFAULT, TraceSettings, Window, candidate_boxes, whole_box, window_around
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
-from calfin_cloud.opinions import FRONT, ICE, NOT_SEEN, SEEN_BY, VERIFIED, believed, needs_verifier
+from calfin_cloud.opinions import FRONT, ICE, NOT_SEEN, SEEN_BY, VERIFIED, agreement_of, believed, needs_verifier
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import resize
 from calfin_cloud.schema import MASKS, MISSING, from_levels, to_levels
 from calfin_cloud.sensors import Kind
 
+PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
 TAPER_PX = 16  # a window fades into the first pass over so many pixels
 
 
@@ -53,9 +54,13 @@ class Pictures(NamedTuple):
 
 @dataclass(frozen=True)
 class SecondPass:
-    """What the first pass shows of each scene that is not left out, and the windows that the second one looks at."""
+    """What the first pass shows of each scene that is not left out, and the windows that the second one looks at.
+
+    Where the verifier does not see windows, `agreements` (256, 256) in 0 to 1 are what it saw of each whole scene.
+    """
 
     overviews: Sequence[NDArray[np.float32]]
+    agreements: Sequence[NDArray[np.float32] | None]
     boxes: Sequence[NDArray[np.int32]]
     windows: Sequence[Sequence[Window]]
     pictures: Pictures
@@ -186,6 +191,11 @@ def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = 
     return np.asarray(cv2.merge([eight_bit_channels(to_eight_bit(signal)), seen.astype(np.uint8)]))
 
 
+def prepare_image(image: NDArray[np.float32], kind: Kind = "unknown") -> NDArray[np.uint8]:
+    """Make the input of an image (y, x) that comes without clouds and scale, as `prepare_scene` does."""
+    return prepare_scene(np.stack([image, np.full_like(image, np.nan)]), PLAIN_RESOLUTION_M, kind)
+
+
 def tracing_mask(domain: Domain, trace: TraceSettings) -> NDArray[np.bool_] | None:
     """Fjord mask (y, x) that fronts of a domain are traced with.
 
@@ -234,7 +244,13 @@ def second_pictures(
     ]
     windows = [_windows(of_scene, scene.shape, trace) for of_scene, scene in zip(boxes, scenes, strict=True)]
     cut = [window.cut(scene) for scene, of_scene in zip(scenes, windows, strict=True) for window in of_scene]
-    return SecondPass(overviews, boxes, windows, _pictures(cut, settings))
+    shown = _pictures(cut, settings)
+    agreements: list[NDArray[np.float32] | None] = [None] * len(scenes)
+    if not settings.verify_windows:
+        agreements = [_agreement(masks, scene, settings) for masks, scene in zip(seen, scenes, strict=True)]
+        is_seen = [agreed is not None for agreed, of_scene in zip(agreements, windows, strict=True) for _ in of_scene]
+        shown = shown._replace(verify=shown.verify & ~np.array(is_seen, dtype=bool))
+    return SecondPass(overviews, agreements, boxes, windows, shown)
 
 
 def pictures_of(second: SecondPass) -> Pictures:
@@ -255,17 +271,20 @@ def lay_windows(
     Windows fade into the first pass at their border, unless each is to give a front of its own.
     """
     predicted = iter(seen)
-    scenes = iter(zip(second.overviews, second.boxes, second.windows, strict=True))
+    scenes = iter(zip(second.overviews, second.agreements, second.boxes, second.windows, strict=True))
     laid: list[SceneMasks | None] = []
     for channels in group.channels:
         if channels is None:
             laid.append(None)
             continue
-        overview, boxes, windows = next(scenes)
+        overview, agreed, boxes, windows = next(scenes)
         shape = channels.shape[:2]
         masks = resize(overview, shape)
+        agreement = None if agreed is None else resize(agreed, shape)
         for window in windows:
             part = resize(_believed(next(predicted), window.cut(channels), settings), window.shape)
+            if agreement is not None:
+                part[..., FRONT] *= window.cut(agreement)
             weight = np.float32(1) if trace.window.one_front else _taper(window, shape)[..., None]
             below = window.cut(masks)
             below *= 1 - weight
@@ -303,6 +322,14 @@ def _believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8], settings: Infer
     return _unmirrored(masks, shown.shape) if settings.square_pixels else masks
 
 
+def _agreement(
+    seen: NDArray[np.uint8], shown: NDArray[np.uint8], settings: InferenceSettings
+) -> NDArray[np.float32] | None:
+    """How far the verifier believes the front of a picture, as `_believed`; None where it has not seen it."""
+    agreed = agreement_of(seen, shown)
+    return _unmirrored(agreed, shown.shape) if agreed is not None and settings.square_pixels else agreed
+
+
 def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -> Pictures:
     """Resize scenes or parts of them, each (y, x, 4), to the network's size."""
     pictures = np.empty((len(shown), PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
@@ -328,7 +355,7 @@ def _mirrored(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _unmirrored(masks: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Stretch the part of masks (256, 256, mask) that shows the picture of `shape` (y, x) to the whole frame."""
+    """Stretch the part of masks (256, 256, ...) that shows the picture of `shape` (y, x) to the whole frame."""
     side = max(shape[:2])
     if shape[0] == shape[1]:
         return masks

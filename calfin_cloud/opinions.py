@@ -38,9 +38,16 @@ def believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.fl
     front, ice = masks[..., FRONT], masks[..., ICE]
     if not is_optical(shown) and (seen[..., ROCK] != MISSING).any():
         front = front * beside_glaciers(ice, masks[..., ROCK])
-    if needs_verifier(shown) and (seen[..., VERIFIED] != MISSING).any():
-        front = front * agreement(masks[..., VERIFIED])
+    if (agreed := agreement_of(seen, shown)) is not None:
+        front = front * agreed
     return np.dstack([front, ice])
+
+
+def agreement_of(seen: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """How far the verifier believes the front of a picture, (256, 256) in 0 to 1; None where it has not seen it."""
+    if not needs_verifier(shown) or (seen[..., VERIFIED] == MISSING).all():
+        return None
+    return agreement(from_levels(seen[..., VERIFIED]))
 
 
 def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:

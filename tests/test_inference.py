@@ -109,6 +109,19 @@ def test_in_optical_scenes_a_front_counts_only_near_what_the_verifier_sees(brigh
 
 
 @pytest.mark.usefixtures("blind_on_the_right")
+def test_what_the_verifier_does_not_see_in_a_scene_is_no_front_of_its_windows_either(brightness_network):
+    scene = scene_with_a_bright_line(side=2048, row=500, end=0)
+    scene[0, 470:531, 500:1300] = 1.0
+    settings = InferenceSettings(verify_windows=False)
+    masks, (box,) = predict_scene(prepare_scene(scene, 30.0, "optical"), network=brightness_network, settings=settings)
+    window = fronts.window_around(box, (2048, 2048), DEFAULT.window)
+    assert window.shape[1] < 2048
+    assert window[3] > 1300
+    assert masks[0, 500, 520:1000].min() > 0.9
+    assert masks[0, 500, 1200:].max() == 0
+
+
+@pytest.mark.usefixtures("blind_on_the_right")
 @pytest.mark.parametrize(("side", "is_verified"), [(128, True), (129, False)])
 def test_a_picture_that_is_magnified_twice_goes_to_the_verifier_whatever_its_sensor(
     brightness_network, side, is_verified
@@ -256,6 +269,7 @@ def test_one_front_a_window_leaves_the_window_as_it_was_predicted(brightness_net
     alone = overview_of(window.cut(channels), brightness_network, settings)
     second = inference.SecondPass(
         [overview_of(channels, brightness_network, settings)],
+        [None],
         [box[None]],
         [[window]],
         inference.Pictures(np.empty(0), np.empty(0)),

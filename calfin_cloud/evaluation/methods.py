@@ -13,7 +13,7 @@ from skimage.filters import sobel
 from calfin_cloud import network as networks  # Keras waits until it is needed
 from calfin_cloud.datasets import Sample
 from calfin_cloud.fronts import DEFAULT, TraceSettings
-from calfin_cloud.inference import predict_scene, prepare_scene
+from calfin_cloud.inference import predict_scene, prepare_image
 from calfin_cloud.network import PUBLISHED_UNET, InferenceSettings, network_id, training_glaciers, weights_path
 from calfin_cloud.network.files import noted
 from calfin_cloud.preprocess import to_eight_bit
@@ -25,7 +25,6 @@ UNKNOWN_ICE = 0.5
 EDGE_FILTER = "sobel"
 STRONG_EDGES = 95  # percentile of the gradient that counts as a sure edge
 WEIGHTS = ".weights.h5"
-RESOLUTION_M = 30.0  # taken for SLC-off stripes, whose width in px is lost with the scale of the labelled sets
 
 
 def make_methods(
@@ -81,7 +80,9 @@ def network_method(
     """Map as a scene is mapped, without a fjord mask: three channels, two passes of a network given by name or path."""
 
     def predict(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        masks, _ = predict_scene(_prepared(sample), network=network, settings=settings, trace=trace)
+        masks, _ = predict_scene(
+            prepare_image(sample.image, sample.sensor), network=network, settings=settings, trace=trace
+        )
         return masks[0], masks[1]
 
     return predict
@@ -163,10 +164,6 @@ def _channels_of(name: str) -> int:
     return int(networks.load_network(name).input_shape[-1])
 
 
-def _prepared(sample: Sample) -> NDArray[np.uint8]:
-    return prepare_scene(np.stack([sample.image, np.full_like(sample.image, np.nan)]), RESOLUTION_M, sample.sensor)
-
-
 def _without_ice(front: NDArray[np.floating], sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    valid = _prepared(sample)[..., 3] > 0
+    valid = prepare_image(sample.image, sample.sensor)[..., 3] > 0
     return np.where(valid, front, np.nan).astype(np.float32), np.full(front.shape, UNKNOWN_ICE, np.float32)

@@ -17,9 +17,11 @@ from .files import (
 from .graphs import KerasPictures, pictures_network
 from .narrowing import narrow_decoder
 from .openvino_files import convert, save_openvino
-from .pictures import Predictor, engine_of, load_predictor, predict_pictures, predict_with
+from .pictures import Predictor, engine_of, is_eight_bit, load_predictor, predict_pictures, predict_with
+from .quantising import save_eight_bit
 from .settings import (
     CALFIN,
+    FAST,
     LEVELS,
     ONCE,
     PICTURE_SIZE,
@@ -45,6 +47,7 @@ __all__ = [
     "CALFIN",
     "DEFAULT_NETWORK",
     "ENCODERS",
+    "FAST",
     "LEVELS",
     "ONCE",
     "PICTURE_SIZE",
@@ -70,6 +73,7 @@ __all__ = [
     "efficient_network",
     "engine_of",
     "interpolation_matrix",
+    "is_eight_bit",
     "load_network",
     "load_predictor",
     "narrow_decoder",
@@ -82,6 +86,7 @@ __all__ = [
     "preprocess_grey",
     "read_openvino",
     "read_weights",
+    "save_eight_bit",
     "save_openvino",
     "save_weights",
     "training_glaciers",

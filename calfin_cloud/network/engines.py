@@ -76,9 +76,9 @@ def read_model(path: Path, *, is_kept: bool = True) -> Any:  # noqa: ANN401 - a 
     return core.read_model(str(path))
 
 
-def read_openvino(name_or_path: str | Path, size: int) -> Any:  # noqa: ANN401
+def read_openvino(name_or_path: str | Path, size: int, *, eight_bit: bool = False) -> Any:  # noqa: ANN401
     """Read the network of weights that come with a file for OpenVINO and a side of input in px."""
-    return read_model(checked_openvino_file(name_or_path, size))
+    return read_model(checked_openvino_file(name_or_path, size, eight_bit=eight_bit))
 
 
 def compile_model(model: Any) -> Any:  # noqa: ANN401

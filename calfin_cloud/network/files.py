@@ -129,9 +129,9 @@ def _resolve(name_or_path: str) -> tuple[Path, str | None]:
     return path, None
 
 
-def openvino_file(path: Path, size: int) -> Path:
+def openvino_file(path: Path, size: int, *, eight_bit: bool = False) -> Path:
     """Path of the file for OpenVINO of weights and a side of input in px; its `.bin` lies beside it."""
-    return path.with_name(f"{_stem(path)}-{size}.xml")
+    return path.with_name(f"{_stem(path)}-{form_of(size, eight_bit=eight_bit)}.xml")
 
 
 def openvino_note(path: Path) -> Path:
@@ -139,12 +139,12 @@ def openvino_note(path: Path) -> Path:
     return path.with_name(f"{_stem(path)}.openvino.json")
 
 
-def has_openvino(name_or_path: str | Path, size: int) -> bool:
+def has_openvino(name_or_path: str | Path, size: int, *, eight_bit: bool = False) -> bool:
     """Whether weights come with a file for OpenVINO and a side of input in px, made of these very weights."""
-    return bool(_openvino_hashes(_resolve(str(name_or_path))[0], size))
+    return bool(noted_files(_resolve(str(name_or_path))[0]).get(form_of(size, eight_bit=eight_bit)))
 
 
-def checked_openvino_file(name_or_path: str | Path, size: int) -> Path:
+def checked_openvino_file(name_or_path: str | Path, size: int, *, eight_bit: bool = False) -> Path:
     """Path of the file for OpenVINO of weights, whose hash and that of its `.bin` are checked.
 
     Raises
@@ -153,8 +153,8 @@ def checked_openvino_file(name_or_path: str | Path, size: int) -> Path:
         The file has another hash than is noted.
     """
     path = weights_path(name_or_path)
-    file = openvino_file(path, size)
-    for suffix, expected in _openvino_hashes(path, size).items():
+    file = openvino_file(path, size, eight_bit=eight_bit)
+    for suffix, expected in noted_files(path).get(form_of(size, eight_bit=eight_bit), {}).items():
         part = file.with_suffix(f".{suffix}")
         if not part.is_file() or sha256_of(part) != expected:
             raise ValueError(
@@ -164,14 +164,24 @@ def checked_openvino_file(name_or_path: str | Path, size: int) -> Path:
     return file
 
 
-def _openvino_hashes(path: Path, size: int) -> dict[str, str]:
-    """Hashes of the parts of a file for OpenVINO by suffix; none where weights have no such file, or that of others."""
+def noted_files(path: Path) -> dict[str, dict[str, str]]:
+    """Hashes of the files for OpenVINO of weights, by form and suffix; none of other weights."""
     note = openvino_note(path)
     if not note.is_file():
         return {}
     about = json.loads(note.read_text(encoding="utf-8"))
-    hashes: dict[str, str] = about["files"].get(str(size), {})
-    return hashes if about["weights"] == sha256_of(path) else {}
+    files: dict[str, dict[str, str]] = about["files"]
+    return files if about["weights"] == sha256_of(path) else {}
+
+
+def hashes_of(file: Path) -> dict[str, str]:
+    """Hashes of a file for OpenVINO and its `.bin`, by suffix."""
+    return {part.suffix[1:]: sha256_of(part) for part in (file, file.with_suffix(".bin"))}
+
+
+def form_of(size: int, *, eight_bit: bool) -> str:
+    """Name of a file for OpenVINO among those of its weights."""
+    return f"{size}-int8" if eight_bit else str(size)
 
 
 def sha256_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from calfin_cloud.network.backend import keras
 from calfin_cloud.network.engines import compile_model, openvino, read_model
 from calfin_cloud.network.files import (
+    hashes_of,
     openvino_file,
     openvino_note,
     sha256_of,
@@ -55,7 +56,7 @@ def save_openvino(name_or_path: str | Path, *, sizes: Sequence[int] = (TILE_SIZE
         file = openvino_file(path, size)
         openvino.save_model(_halved(convert(network)), str(file), compress_to_fp16=False)
         differences.append(_difference(network, file))
-        files[str(size)] = {part.suffix[1:]: sha256_of(part) for part in (file, file.with_suffix(".bin"))}
+        files[str(size)] = hashes_of(file)
     if max(differences) > MOST_DIFFERENCE:
         raise ValueError(f"OpenVINO's masks of {path.name} differ from Keras's by {max(differences):.2g}: use Keras")
     about = {

@@ -126,6 +126,18 @@ def engine_of(network: str | Path, settings: InferenceSettings = DEFAULT) -> Eng
     return "openvino" if is_ready and not _has_gpu() else "keras"
 
 
+def is_eight_bit(network: str | Path, settings: InferenceSettings = DEFAULT) -> bool:
+    """Whether a network runs in numbers of 8 bits here: where that is wanted, and OpenVINO has a file for it.
+
+    Examples
+    --------
+    >>> is_eight_bit("calfin-efficient")
+    False
+    """
+    is_ready = settings.eight_bit and has_openvino(network, tile_size(settings), eight_bit=True)
+    return is_ready and engine_of(network, settings) == "openvino"
+
+
 _loading = threading.Lock()
 
 
@@ -133,7 +145,8 @@ _loading = threading.Lock()
 def _load(network: str, settings: InferenceSettings, engine: Engine, _: tuple[int, int]) -> Predictor:
     size = tile_size(settings)
     if engine == "openvino" and has_openvino(network, size):
-        return networks.OpenVinoPictures(networks.read_openvino(network, size), cut_of(settings, size))
+        model = networks.read_openvino(network, size, eight_bit=is_eight_bit(network, settings))
+        return networks.OpenVinoPictures(model, cut_of(settings, size))
     by_keras = networks.load_network(network, size=size, in_bfloat16=engine == "keras-bfloat16")
     if by_keras.input_shape[-1] != 3:
         raise ValueError(

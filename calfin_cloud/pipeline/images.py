@@ -8,18 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from shapely.geometry import LineString, mapping
 
 from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, Uncertainty, trace_fronts, uncertainty_of
 from calfin_cloud.imagery import read_image
-from calfin_cloud.inference import predict_scene, prepare_scene
+from calfin_cloud.inference import predict_scene, prepare_image
 from calfin_cloud.network import DEFAULT_NETWORK, InferenceSettings
 from calfin_cloud.pipeline.settings import calibration_of
 from calfin_cloud.schema import FAILURES, SceneError
 from calfin_cloud.sensors import Kind
-
-PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
 
 SURE = ("sigma_px", "half95_px", "score", "score_reasons")
 
@@ -73,7 +70,7 @@ def trace_image(
     sure: list[Uncertainty] = []
     try:
         grey = read_image(path)
-        channels = prepare_scene(np.stack([grey, np.full_like(grey, np.nan)]), PLAIN_RESOLUTION_M, kind)
+        channels = prepare_image(grey, kind)
         (front, ice), boxes = predict_scene(channels, network=network, settings=settings, trace=trace)
         traced = trace_fronts(front, ice, boxes=boxes, settings=trace)
         lines = [f.line for f in traced.fronts]

@@ -14,7 +14,17 @@ from calfin_cloud import fronts
 from calfin_cloud.domains import Domain, domains_json
 from calfin_cloud.feature_schema import check_wanted
 from calfin_cloud.fronts import Calibration, TraceSettings, calibration_beside, read_calibration
-from calfin_cloud.network import CALFIN, DEFAULT_NETWORK, ONCE, InferenceSettings, engine_of, network_id, weights_path
+from calfin_cloud.network import (
+    CALFIN,
+    DEFAULT_NETWORK,
+    FAST,
+    ONCE,
+    InferenceSettings,
+    engine_of,
+    is_eight_bit,
+    network_id,
+    weights_path,
+)
 from calfin_cloud.polygons import PolygonSettings
 from calfin_cloud.sensors import own_sensors
 
@@ -59,12 +69,21 @@ class MapSettings:
         object.__setattr__(self, "features", check_wanted(self.features))
 
 
-VARIANTS = {"default": MapSettings(), "once": MapSettings(inference=ONCE)} | {
+VARIANTS = {
+    "default": MapSettings(),
+    "once": MapSettings(inference=ONCE),
+    "fast": MapSettings(inference=FAST),
+} | {
     name: MapSettings(inference=CALFIN, trace=trace, polygons=PolygonSettings())
     for name, trace in fronts.VARIANTS.items()
     if name != "default"
 }
-"""Settings by name: ours; ours with each picture shown once; those of the release for its four sets of scenes (6.1)."""
+"""Settings by name: ours; with each picture shown once; that in eight bits; those of the release for its four sets of
+scenes (6.1).
+"""
+
+LATER = {"verify_windows": True, "eight_bit": False}
+"""Settings of inference that stores name only where they are not these, so that older stores stay what they are."""
 
 
 def saved(settings: MapSettings) -> dict[str, Any]:
@@ -74,6 +93,9 @@ def saved(settings: MapSettings) -> dict[str, Any]:
     """
     values = asdict(settings)
     del values["inference"]["engine"]
+    for name, before in LATER.items():
+        if values["inference"][name] == before:
+            del values["inference"][name]
     if not settings.features:
         del values["features"]
     return values
@@ -87,7 +109,9 @@ def settings_from(saved: Mapping[str, Any]) -> MapSettings:
     ValueError
         Where another version of the code knew other settings.
     """
-    settings: MapSettings = _value(MapSettings, {"features": ()} | dict(saved))
+    values = {"features": ()} | dict(saved)
+    values["inference"] = LATER | dict(values["inference"])
+    settings: MapSettings = _value(MapSettings, values)
     return settings
 
 
@@ -133,9 +157,10 @@ def _calibration(network: str, _: str) -> Calibration | None:
 
 
 def code_of(settings: MapSettings) -> str:
-    """Version of the code, and the engine of the network where it is not Keras: `0.1.0` or `0.1.0 openvino`."""
+    """Version of the code, and the engine of the network where it is not Keras: `0.1.0`, `0.1.0 openvino int8`."""
     engine = engine_of(settings.network, settings.inference)
-    return _code() + ("" if engine == "keras" else f" {engine}")
+    bits = " int8" if is_eight_bit(settings.network, settings.inference) else ""
+    return _code() + ("" if engine == "keras" else f" {engine}{bits}")
 
 
 @lru_cache(maxsize=1)

@@ -26,6 +26,7 @@ from calfin_cloud.training.patches import (
     vary_grey,
     whole_scene,
 )
+from calfin_cloud.training.quantising import quantise
 from calfin_cloud.training.settings import CALFIN, FRONT_WEIGHT, RECIPES, TrainingSettings
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "painted_samples",
     "prefetched_batches",
     "prepare",
+    "quantise",
     "random_bend",
     "random_patch",
     "random_window",

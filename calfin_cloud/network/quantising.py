@@ -1,0 +1,79 @@
+"""Files of OpenVINO that multiply in numbers of 8 bits, made of those that multiply in float32 and of real pictures."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calfin_cloud.network.engines import openvino, read_openvino
+from calfin_cloud.network.files import form_of, has_openvino, hashes_of, openvino_file, openvino_note, weights_path
+from calfin_cloud.network.settings import PICTURE_SIZE
+
+
+def save_eight_bit(name_or_path: str | Path, pictures: NDArray[np.uint8]) -> Path:
+    """Write the eight-bit file for OpenVINO of weights, for pictures shown whole; return the path of its `.xml`.
+
+    Weights and activations become int8 after training, by NNCF: the pictures tell how large activations get. So they
+    must be of training glaciers, and of all kinds of sensors. Masks are no longer those of float32; what that does to
+    fronts is for `calfin evaluate --variant fast` to say. The note beside the weights gets the hashes.
+
+    Parameters
+    ----------
+    name_or_path
+        Weights that come with a file for OpenVINO and the whole picture, see `save_openvino`.
+    pictures
+        (n, 256, 256, 3) uint8, as the network sees them; some 300 are enough.
+
+    Returns
+    -------
+    Path
+        File for `InferenceSettings(eight_bit=True)`.
+
+    Raises
+    ------
+    ValueError
+        For weights without a file for OpenVINO and the whole picture, and for pictures of another shape or type.
+    ImportError
+        NNCF is not installed.
+
+    Examples
+    --------
+    >>> save_eight_bit("glacier.weights.h5", pictures)  # doctest: +SKIP
+    PosixPath('glacier-256-int8.xml')
+    """
+    expected = (PICTURE_SIZE, PICTURE_SIZE, 3)
+    if not len(pictures) or pictures.shape[1:] != expected or pictures.dtype != np.uint8:
+        raise ValueError(f"pictures must be (n, *{expected}) uint8, n > 0, got {pictures.shape} {pictures.dtype}")
+    if not has_openvino(name_or_path, PICTURE_SIZE):
+        raise ValueError(
+            f"{name_or_path} has no file for OpenVINO and whole pictures: make it by "
+            f"save_openvino(..., sizes=(224, {PICTURE_SIZE}))"
+        )
+    path = weights_path(name_or_path)
+    model = read_openvino(name_or_path, PICTURE_SIZE)
+    model.reshape([1, *expected])
+    quantised = _quantised(model, pictures)
+    quantised.reshape([-1, *expected])
+    file = openvino_file(path, PICTURE_SIZE, eight_bit=True)
+    openvino.save_model(quantised, str(file), compress_to_fp16=False)
+    about = json.loads(openvino_note(path).read_text(encoding="utf-8"))
+    about["files"][form_of(PICTURE_SIZE, eight_bit=True)] = hashes_of(file)
+    openvino_note(path).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def _quantised(model: Any, pictures: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - models of OpenVINO
+    try:
+        nncf = import_module("nncf")
+    except ImportError as error:
+        raise ImportError(
+            f'eight-bit files are made by NNCF, which is missing: pip install "nncf" ({error})'
+        ) from error
+    shown = nncf.Dataset(list(pictures), lambda picture: picture[None].astype(np.float32) / 127.5 - 1)
+    # Mixed: activations that are never negative use all 256 steps for what is.
+    return nncf.quantize(model, shown, preset=nncf.QuantizationPreset.MIXED, subset_size=len(pictures))
