@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import platform
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -26,11 +27,18 @@ log = logging.getLogger(__name__)
 
 SHORT_LOGS = {"distributed.admin.low-level-log-length": 30}
 """Dask keeps the last 1,000 messages of each connection, whole graphs among them: 100 MB after 8,000 scenes."""
+LOOK_S = 5.0  # between two looks at whether there is a worker
 SAME_EVERYWHERE = ("calfin-cloud", "dask", "distributed", "numpy", "zarr", "keras")
 
 
+NO_WORKER_S = {"local": 120.0, "cuda": 120.0}
+"""So long a run waits when all its workers are gone: here their nannies start others at once; elsewhere pods may be
+pending, so it is as long as for the first ones.
+"""
+
+
 class ClusterLostError(RuntimeError):
-    """The scheduler, and with it all that was under way, is gone; what the store has stays."""
+    """The scheduler or all workers, and with them all that was under way, are gone; what the store has stays."""
 
 
 STARTS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
@@ -57,7 +65,7 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
     Raises
     ------
     ClusterLostError
-        When the scheduler disappears during the run.
+        When the scheduler disappears during the run, or all workers do and no other one comes.
     """
     if cluster not in STARTS and (n_workers is not None or options):
         raise ValueError(
@@ -79,6 +87,7 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
                 f"got {cluster!r}"
             )
         closing.enter_context(client)
+        given_up = closing.enter_context(watched(client, NO_WORKER_S.get(cluster, START_S)))
         try:
             await_workers(client, {"GPU"} if cluster == "cuda" or options.get("gpu_workers") else set())
             check_versions(client)
@@ -87,10 +96,36 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
             # Without a scheduler Dask answers some questions with nothing, and what asked stumbles over that.
             if client.status == "running" and not isinstance(error, CancelledError | CommClosedError):
                 raise
+            what = given_up() or "the scheduler is lost"
             raise ClusterLostError(
-                "the scheduler is lost; finished batches are stored: run the same call again to resume "
+                f"{what}; finished batches are stored: run the same call again to resume "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             ) from error
+
+
+@contextmanager
+def watched(client: Client, patience_s: float) -> Iterator[Callable[[], str]]:
+    """Close a client that has had no worker for some time, since Dask would wait for ever; why, once that was done."""
+    over, reasons = threading.Event(), list[str]()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not over.wait(min(LOOK_S, patience_s / 4)):
+            with suppress(OSError):  # an answer that did not come says nothing
+                if client.status != "running" or client.nthreads():
+                    seen = time.monotonic()
+            if time.monotonic() - seen > patience_s:
+                reasons.append(f"all workers are gone, and none came within {patience_s:.0f} s")
+                client.close()
+                return
+
+    watching = threading.Thread(target=watch, name="workers", daemon=True)
+    watching.start()
+    try:
+        yield lambda: reasons[0] if reasons else ""
+    finally:
+        over.set()
+        watching.join(LOOK_S)
 
 
 @contextmanager

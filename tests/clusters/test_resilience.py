@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import psutil
@@ -10,6 +11,7 @@ import pytest
 from distributed import Client
 from faults.world import calfin, calfin_process, tables
 
+from calfin_cloud import clusters
 from clusters.conftest import N_SCENES
 from clusters.farm import farm, kill, wait_until
 
@@ -41,6 +43,21 @@ def test_workers_that_are_killed_or_retired_in_the_middle_of_a_run_lose_nothing(
         client.retire_workers([retired])
         _, errors = run.communicate(timeout=600)
         assert run.returncode == 0, errors.decode()
+    assert tables(store) == tables(world.undisturbed)
+
+
+def test_a_run_whose_workers_are_all_gone_ends_with_3_and_the_same_call_resumes(world, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "faults")
+    store = str(tmp_path / "store")
+    with farm(1) as cluster:
+        monkeypatch.setitem(clusters.NO_WORKER_S, cluster.address, 2.0)
+        killing = threading.Thread(target=lambda: (wait_until(lambda: fronts_of(store)), kill(cluster.workers[0])))
+        killing.start()
+        assert calfin(*world.map_call(store, cluster=cluster.address)) == 3
+        killing.join()
+    assert "all workers are gone, and none came within 2 s; finished batches are stored" in caplog.text
+    assert 0 < len(fronts_of(store)) < N_SCENES
+    assert calfin(*world.map_call(store)) == 0
     assert tables(store) == tables(world.undisturbed)
 
 

@@ -31,10 +31,16 @@ from faults.world import World, calfin, calfin_process, difference, listing, sta
 
 SCENES, CATALOG = r"\.tif$", r"\.json$"
 
+EARLY = (0.05, 0.4)
+"""When what is to be killed is killed, in parts of the time of an undisturbed run: later ones may have ended."""
+
 
 @dataclass(frozen=True)
 class Stage:
-    """A world behind a proxy, the workers that map it (None: this process), where stores go, and a seed."""
+    """A world behind a proxy, the workers that map it (None: this process), where stores go, a seed.
+
+    `seconds` is how long a run takes that nothing disturbs.
+    """
 
     world: World
     proxy: FaultProxy
@@ -42,6 +48,7 @@ class Stage:
     seed: int
     workers: LocalCluster | None = None
     wire: FlippingWire | None = None
+    seconds: float = 0.0
 
     @property
     def cluster(self) -> str:
@@ -158,7 +165,7 @@ def killed_workers(most: int) -> Harm:
             row.hit |= unfinished(stage, store)
             row.injected["SIGKILL"] += kill_one(worker_ids(stage), draw)
 
-        with repeatedly(kill, most, lambda: draw.uniform(1.0, 6.0)):
+        with repeatedly(kill, most, lambda: draw.uniform(*EARLY) * stage.seconds):
             row.ended[stage.map(store)] += 1
         row.look(stage, store)
         yield stage
@@ -177,7 +184,7 @@ def starved_workers(most: int) -> Harm:
             row.hit |= unfinished(stage, store)
             row.injected["out of memory"] += fill_memory_of_one(stage, draw)
 
-        with repeatedly(starve, most, lambda: draw.uniform(1.0, 6.0)):
+        with repeatedly(starve, most, lambda: draw.uniform(*EARLY) * stage.seconds):
             row.ended[stage.map(store)] += 1
         row.look(stage, store)
         yield stage
@@ -185,7 +192,7 @@ def starved_workers(most: int) -> Harm:
     return harm
 
 
-def killed_drivers(most: int, wait_s: tuple[float, float] = (0.0, 10.0)) -> Harm:
+def killed_drivers(most: int) -> Harm:
     """The process of `calfin map` killed some time after it began to write."""
 
     @contextmanager
@@ -194,7 +201,7 @@ def killed_drivers(most: int, wait_s: tuple[float, float] = (0.0, 10.0)) -> Harm
         for _ in range(most):
             driver = calfin_process(*stage.world.map_call(store, cluster=stage.cluster))
             wait_for(lambda process=driver: process.poll() is not None or list(Path(store).glob("lease-*.json")))
-            time.sleep(draw.uniform(*wait_s))
+            time.sleep(draw.uniform(*EARLY) * stage.seconds)
             if driver.poll() is None:
                 row.hit |= unfinished(stage, store)
                 driver.kill()
@@ -567,9 +574,10 @@ def unfinished(stage: Stage, store: str) -> set[str]:
 
 
 def worker_ids(stage: Stage) -> list[int]:
-    """Process ids of the workers that live."""
+    """Process ids of the workers that the scheduler knows: a nanny whose worker dies while it starts gives up."""
     assert stage.workers is not None, "this harm needs workers"
-    return [nanny.pid for nanny in stage.workers.workers.values() if nanny.pid]
+    known = stage.workers.scheduler.workers
+    return [nanny.pid for nanny in stage.workers.workers.values() if nanny.pid and nanny.worker_address in known]
 
 
 def kill_one(processes: list[int], draw: random.Random) -> bool:
