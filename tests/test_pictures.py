@@ -186,7 +186,7 @@ print(*({"keras", "tensorflow"} & set(sys.modules)))
 
 def test_tensorflow_starts_in_silence_also_in_processes_that_others_start():
     code = """
-import subprocess, sys, os
+import subprocess, sys, os, calfin_cloud.cli
 from calfin_cloud.network import build_network
 build_network("unet", size=64).predict_on_batch(__import__("numpy").zeros((1, 64, 64, 3)))
 print("tensorflow" in sys.modules, "said", file=sys.stderr)

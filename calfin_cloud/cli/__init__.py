@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 # Imports that take seconds (TensorFlow, Dask) wait until a verb needs them, so that --help answers at once.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded, which logs the abilities of the CPU
-
 from calfin_cloud.cli.config import with_config
 from calfin_cloud.cli.output import note, set_up_log
 from calfin_cloud.cli.parser import make_parser
