@@ -1,9 +1,13 @@
 """How scenes are cut into tasks: every picture once, enough of them for a GPU, and no scene left out."""
 
+import os
+import signal
 from types import SimpleNamespace
 
+import dask
 import numpy as np
 import pytest
+from distributed import KilledWorker
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +16,7 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.inference import Pictures
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.runners import _Tasks, _together, waves
+from calfin_cloud.pipeline.runners import _gathered, _Tasks, _together, run_each, waves
 from calfin_cloud.pipeline.workers import (
     MOST_PIXELS,
     MOST_SCENES,
@@ -47,6 +51,27 @@ def test_batches_are_taken_together_only_where_a_gpu_wants_many_pictures(resourc
     batches = [Batch(domain, [object()] * 32, list(np.arange(32))) for _ in range(4)]
     assert [sum(len(b.scenes) for b in wave) for wave in waves(iter(batches), client)] == expected
     assert [len(wave) for wave in waves(iter(batches), None)] == [1] * 4
+
+
+def once(seen: str) -> int:
+    """A step that its worker survives once."""
+    if os.path.exists(seen):
+        os.kill(os.getpid(), signal.SIGKILL)
+    open(seen, "w").close()
+    return 1
+
+
+def test_a_result_that_is_lost_with_its_worker_and_then_kills_others_is_an_error_of_its_group(tmp_path):
+    seen = str(tmp_path / "seen")
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), connect("local", n_workers=1) as client:
+        made = [client.submit(once, seen, pure=False)]
+        assert _gathered(client, made) == [1]
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGKILL)
+        assert [type(error) for error in _gathered(client, made)] == [KilledWorker]
+        assert [type(error) for error in run_each(once, [seen], client=client)] == [KilledWorker]
+        os.remove(seen)
+        assert list(run_each(once, [seen], client=client)) == [1]
 
 
 class LostError(Exception):

@@ -283,7 +283,9 @@ def _trace_again(
         groups.append(Group(store, domain, items, [places[row["scene_id"]] for row in part]))
         reasons.append([(row["reason"], row["detail"]) for row in part])
     traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
-    results: list[Result] = [result for of_group in traced for result in of_group]
+    results: list[Result] = []
+    for group, of_group in zip(groups, traced, strict=True):
+        results += [of_group] * len(group.items) if isinstance(of_group, Exception) else of_group
     return made_of(scenes, results, domain, settings.features)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from dask.delayed import delayed
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 from numpy.typing import NDArray
 
@@ -56,8 +56,8 @@ def map_batches(
 
 def run_each(
     step: Callable[..., R], groups: Sequence[Group], *more: Sequence[Any], client: Client | None
-) -> Iterator[R]:
-    """Run a step that needs no network for each group, some at a time; their results in order."""
+) -> Iterator[R | Exception]:
+    """Run a step that needs no network for each group, some at a time; in order its results, or that workers died."""
     calls = zip(groups, *more, strict=True)
     if client is None:
         yield from (step(*call) for call in calls)
@@ -66,9 +66,9 @@ def run_each(
     for call in calls:
         running.append(client.submit(step, *call, resources=placement.others, pure=False))
         if len(running) > 4 * placement.n_threads:
-            yield running.popleft().result()
+            yield _outcome(running.popleft())
     while running:
-        yield running.popleft().result()
+        yield _outcome(running.popleft())
 
 
 def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) -> Iterator[R]:
@@ -165,9 +165,24 @@ def _outcomes_on(
         done = [future if error else next(mapped) for future, error in zip(looks, lost, strict=True)]
     outcomes: list[Any] = _errors(done)
     fine = [i for i, error in enumerate(outcomes) if error is None]
-    for i, results in zip(fine, client.gather([done[i] for i in fine]), strict=True):
+    for i, results in zip(fine, _gathered(client, [done[i] for i in fine]), strict=True):
         outcomes[i] = results
     return outcomes
+
+
+def _gathered(client: Client, futures: Sequence[Future]) -> Sequence[Any]:
+    """Fetch what tasks have made; what was lost with its worker, and again when made anew, is an error."""
+    try:
+        return list(client.gather(futures))
+    except KilledWorker:
+        return [_outcome(future) for future in futures]
+
+
+def _outcome(future: Future) -> Any:  # noqa: ANN401 - what the task makes
+    try:
+        return future.result()
+    except KilledWorker as error:
+        return error
 
 
 def _errors(futures: Sequence[Future]) -> list[Exception | None]:
