@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import dask
@@ -72,6 +74,24 @@ def test_a_result_that_is_lost_with_its_worker_and_then_kills_others_is_an_error
         assert [type(error) for error in run_each(once, [seen], client=client)] == [KilledWorker]
         os.remove(seen)
         assert list(run_each(once, [seen], client=client)) == [1]
+
+
+def test_a_run_that_fails_ends_though_a_job_of_it_waits_for_what_never_comes():
+    code = """
+from threading import Event
+from types import SimpleNamespace
+from calfin_cloud.pipeline.runners import in_order
+
+def run(job):
+    if job:
+        Event().wait()
+    raise ValueError("the first job fails")
+
+list(in_order(run, [0, 1], SimpleNamespace(nthreads=dict)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert "ValueError: the first job fails" in done.stderr
 
 
 class LostError(Exception):

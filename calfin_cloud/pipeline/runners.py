@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
-from concurrent.futures import ThreadPoolExecutor as Threads
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -77,7 +76,7 @@ def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) ->
         yield from map(run, jobs)
         return
     running: deque[ThreadFuture[R]] = deque()
-    pool = Threads(MOST_ALIVE)
+    pool = ThreadPoolExecutor(MOST_ALIVE)
     try:
         for job in jobs:
             running.append(pool.submit(run, job))
@@ -86,8 +85,10 @@ def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) ->
         while running:
             yield running.popleft().result()
     finally:
-        # Not waited for: what ends a run ends its client, and with it the wait of each job for its workers.
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Not waited for: a job that asks a client which is gone may get no answer.
+        for job_left in running:
+            job_left.cancel()
+        pool.shutdown(wait=False)
 
 
 def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batch]]:

@@ -110,7 +110,8 @@ def settings_from(saved: Mapping[str, Any]) -> MapSettings:
         Where another version of the code knew other settings.
     """
     values = {"features": ()} | dict(saved)
-    values["inference"] = LATER | dict(values["inference"])
+    if "inference" in values:
+        values["inference"] = LATER | dict(values["inference"])
     settings: MapSettings = _value(MapSettings, values)
     return settings
 
