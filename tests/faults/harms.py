@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 from distributed import Client, LocalCluster
+from distributed.core import Status
 from servers.files import serve_folder
 from servers.processes import free_ports, listens
 from servers.proxy import FaultProxy, FlippingWire, Plan
@@ -574,10 +575,11 @@ def unfinished(stage: Stage, store: str) -> set[str]:
 
 
 def worker_ids(stage: Stage) -> list[int]:
-    """Process ids of the workers that the scheduler knows: a nanny whose worker dies while it starts gives up."""
+    """Process ids of the workers that have started: a nanny whose worker dies before that gives up for good."""
     assert stage.workers is not None, "this harm needs workers"
-    known = stage.workers.scheduler.workers
-    return [nanny.pid for nanny in stage.workers.workers.values() if nanny.pid and nanny.worker_address in known]
+    nannies = [nanny for nanny in stage.workers.workers.values() if nanny.process]
+    running = [nanny for nanny in nannies if nanny.status == nanny.process.status == Status.running]
+    return [nanny.pid for nanny in running if nanny.worker_address in stage.workers.scheduler.workers]
 
 
 def kill_one(processes: list[int], draw: random.Random) -> bool:
