@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -31,7 +31,6 @@ KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "24h"}
 """15 s after a worker is killed Dask's local cluster gives it up for good, if its next life was just killed too."""
 LOOK_S = 5.0  # between two looks at whether there is a worker
 SAME_EVERYWHERE = ("calfin-cloud", "dask", "distributed", "numpy", "zarr", "keras")
-
 
 NO_WORKER_S = {"local": 120.0, "cuda": 120.0}
 """So long a run waits when all its workers are gone: here their nannies start others at once; elsewhere pods may be
@@ -107,16 +106,18 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
 
 @contextmanager
 def watched(client: Client, patience_s: float) -> Iterator[Callable[[], str]]:
-    """Close a client that has had no worker for some time, since Dask would wait for ever; why, once that was done."""
+    """Close a client whose tasks have had no worker for some time, since Dask would wait for ever.
+
+    Lends a function that says why the client was closed, or nothing.
+    """
     over, reasons = threading.Event(), list[str]()
 
     def watch() -> None:
         seen = time.monotonic()
         while not over.wait(min(LOOK_S, patience_s / 4)):
-            with suppress(OSError):  # an answer that did not come says nothing
-                if client.status != "running" or client.nthreads():
-                    seen = time.monotonic()
-            if time.monotonic() - seen > patience_s:
+            if not _lacks_workers(client):
+                seen = time.monotonic()
+            elif time.monotonic() - seen > patience_s:
                 reasons.append(f"all workers are gone, and none came within {patience_s:.0f} s")
                 client.close()
                 return
@@ -128,6 +129,16 @@ def watched(client: Client, patience_s: float) -> Iterator[Callable[[], str]]:
     finally:
         over.set()
         watching.join(LOOK_S)
+
+
+def _lacks_workers(client: Client) -> bool:
+    """Whether tasks wait and the scheduler says that it has no worker; without tasks a cluster may shrink to none."""
+    if client.status != "running" or all(future.status != "pending" for future in list(client.futures.values())):
+        return False
+    try:
+        return not client.nthreads()
+    except OSError:  # no answer says nothing
+        return False
 
 
 @contextmanager

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from faults.world import paint_world
 
+from calfin_cloud import inference
 from calfin_cloud.datasets import Sample
+from calfin_cloud.domains import read_domains
 from calfin_cloud.inference import predict_pictures, predict_scene, prepare_scene
 from calfin_cloud.network import (
     FAST,
@@ -104,8 +106,6 @@ def test_weights_that_have_no_file_for_openvino_are_refused(tmp_path):
 
 def test_what_the_verifier_saw_of_the_scene_counts_for_its_windows(monkeypatch):
     """The verifier sees one picture, the scene, and not the windows around its fronts."""
-    from calfin_cloud import inference  # noqa: PLC0415
-
     scene = np.stack([paint_scene(np.random.default_rng(3), (600, 600)).signal, np.zeros((600, 600), np.float32)])
     shown = []
 
@@ -124,8 +124,6 @@ def test_what_the_verifier_saw_of_the_scene_counts_for_its_windows(monkeypatch):
 
 def test_a_fast_store_says_so_and_one_made_before_is_read_as_it_was(tmp_path):
     folder = paint_world(tmp_path / "painted", 2, seed=3)
-    from calfin_cloud.domains import read_domains  # noqa: PLC0415
-
     domains, fast = read_domains(folder / "domains.geojson"), VARIANTS["fast"]
     find = partial(search_scenes, folder / "catalog.json", period="1984/2030")
     map_fronts(domains, find, str(tmp_path / "store"), settings=fast)

@@ -95,6 +95,6 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
         default="default",
         choices=VARIANTS,
         help="settings of all steps: ours (default); ours with each picture shown to the network once, a quarter "
-        "of its price (once); that in numbers of 8 bits, a tenth of its price on many CPUs (fast); or those of "
-        "CALFIN's release for one of its sets of scenes",
+        "of its price (once); that in numbers of 8 bits, a tenth of its price on CPUs with VNNI (fast); or those "
+        "of CALFIN's release for one of its sets of scenes",
     )

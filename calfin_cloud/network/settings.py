@@ -52,7 +52,7 @@ class InferenceSettings:
     verify_windows
         Show the windows of the second pass to the verifier too; else what it saw in the whole scene counts for them.
     eight_bit
-        Multiply in numbers of 8 bits, a third of the price on many CPUs, where weights come with a file for that;
+        Multiply in numbers of 8 bits, a third of the price on CPUs with VNNI, where weights come with a file for that;
         elsewhere, as on a GPU, nothing changes.
     engine
         What runs the network, see `Engine`. Settings that differ in nothing else are equal, and a store does not

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -59,6 +60,22 @@ def test_a_run_whose_workers_are_all_gone_ends_with_3_and_the_same_call_resumes(
     assert 0 < len(fronts_of(store)) < N_SCENES
     assert calfin(*world.map_call(store)) == 0
     assert tables(store) == tables(world.undisturbed)
+
+
+def test_a_cluster_without_workers_is_given_up_only_while_tasks_wait_for_them():
+    with clusters.connect("local", n_workers=1) as client:
+        client.cluster.scale(0)
+        wait_until(lambda: not client.nthreads())
+        with clusters.watched(client, 0.2) as given_up:
+            time.sleep(1)
+            assert not given_up()
+            assert client.submit(int, "7", pure=False).status == "pending"  # held no longer, so nothing waits
+            time.sleep(1)
+            assert not given_up()
+            waiting = client.submit(int, "7", pure=False)
+            wait_until(given_up)
+            assert waiting.status == "cancelled"
+        assert client.status == "closed"
 
 
 def test_a_lost_scheduler_ends_the_run_with_3_and_a_new_cluster_resumes_it(world, tmp_path):
