@@ -192,7 +192,13 @@ def prepare_scene(scene: NDArray[np.float32], resolution_m: float, kind: Kind = 
 
 
 def prepare_image(image: NDArray[np.float32], kind: Kind = "unknown") -> NDArray[np.uint8]:
-    """Make the input of an image (y, x) that comes without clouds and scale, as `prepare_scene` does."""
+    """Make the input of an image (y, x) that comes without clouds and scale, as `prepare_scene` does.
+
+    Raises
+    ------
+    SceneError
+        `nodata` or `flat` for an image that shows nothing.
+    """
     return prepare_scene(np.stack([image, np.full_like(image, np.nan)]), PLAIN_RESOLUTION_M, kind)
 
 

@@ -129,6 +129,11 @@ def engine_of(network: str | Path, settings: InferenceSettings = DEFAULT) -> Eng
 def is_eight_bit(network: str | Path, settings: InferenceSettings = DEFAULT) -> bool:
     """Whether a network runs in numbers of 8 bits here: where that is wanted, and OpenVINO has a file for it.
 
+    Raises
+    ------
+    ValueError
+        For a name or path of no weights.
+
     Examples
     --------
     >>> is_eight_bit("calfin-efficient")
