@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from calfin_cloud.sample import PaintedScene
 
 OCEAN, ICE, UNKNOWN = 0, 1, 255
 """Values of a sample's ice mask; ice means land or ice, ocean includes melange."""
@@ -82,27 +85,21 @@ def synthetic_sample(
     name: str,
     glacier: str,
     sensor: Sensor,
-    *,
-    signal: NDArray[np.float32],
-    front: NDArray[np.float64],
-    ice: NDArray[np.bool_],
-    fjord: NDArray[np.bool_],
+    scene: PaintedScene,
 ) -> Sample:
-    """Label a synthetic scene: its front (n, 2) of x and y in px is drawn as a line, land beside the fjord is rock.
+    """Label a synthetic scene: its front is drawn as a line, land beside the fjord is rock.
 
     Examples
     --------
-    >>> everywhere = np.ones((8, 8), bool)
-    >>> line = np.array([[0.0, 4.0], [7.0, 4.0]])
-    >>> signal = np.zeros((8, 8), np.float32)
-    >>> sample = synthetic_sample("a", "synthetic", "sar", signal=signal, front=line, ice=everywhere, fjord=everywhere)
-    >>> int(sample.front.sum())
-    8
+    >>> from calfin_cloud.sample import paint_adverse
+    >>> sample = synthetic_sample("shelf-0", "shelf", "optical", paint_adverse("shelf", 0))
+    >>> sample.front.shape, sample.front.any()
+    ((320, 320), np.True_)
     """
-    drawn = np.zeros(signal.shape, np.uint8)
-    cv2.polylines(drawn, [np.rint(front).astype(np.int32)[:, None]], isClosed=False, color=1)
-    rock = (ice & ~fjord).astype(np.uint8)
-    return Sample(name, glacier, sensor, signal.astype(np.float32), drawn > 0, ice.astype(np.uint8), rock)
+    drawn = np.zeros(scene.signal.shape, np.uint8)
+    cv2.polylines(drawn, [np.rint(scene.front).astype(np.int32)[:, None]], isClosed=False, color=1)
+    rock = (scene.ice & ~scene.fjord).astype(np.uint8)
+    return Sample(name, glacier, sensor, scene.signal.astype(np.float32), drawn > 0, scene.ice.astype(np.uint8), rock)
 
 
 def read_samples(folder: Path | str) -> Iterator[Sample]:

@@ -42,3 +42,12 @@ def test_adverse_scenes_have_a_table_of_their_own(shared, tmp_path, capsys):
     assert {scenes[1]["sobel", case] for case in ADVERSE_CASES} == {1}
     assert (tmp_path / "scores.md").is_file()
     assert (tmp_path / "adverse" / "scores.md").is_file()
+
+
+def test_adverse_scenes_are_scored_without_any_images_of_your_own(tmp_path, capsys):
+    words = ["evaluate", "--network", "sobel", "--out", str(tmp_path)]
+    assert main([*words, "--adverse", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["summary"]
+    assert {row["value"] for row in rows if row["group"] == "glacier"} == set(ADVERSE_CASES)
+    assert main(words) == 2
+    assert "give --data FOLDER with labelled images, --adverse N, or both" in capsys.readouterr().err

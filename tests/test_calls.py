@@ -101,7 +101,7 @@ def test_a_result_in_json_is_all_there_is_on_stdout_and_every_note_a_line_with_i
     (row,) = json.loads(out)
     assert (row["domain"], row["platform"]) == ("Harald-Moltke-Brae", "landsat-8")
     (note,) = map(json.loads, err.splitlines())
-    assert (note["message"], note["level"]) == ("1 scenes", "INFO")
+    assert (note["message"], note["level"]) == ("1 scene", "INFO")
     assert note["time"].endswith("+00:00")
 
 

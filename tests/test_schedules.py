@@ -111,10 +111,10 @@ def test_trouble_fails_a_run_once_when_it_is_new_and_the_next_run_tries_again(pa
     damaged.write_bytes(b"cut")
     assert main(call(painted, store, "--retry")) == 1
     assert main(call(painted, store, "--retry")) == 0  # the same trouble is no news
-    assert "1 failed scenes were tried again, 1 failed" in capsys.readouterr().err
+    assert "1 failed scene tried again, 1 failed" in capsys.readouterr().err
     damaged.write_bytes(whole)
     assert main(call(painted, store, "--retry")) == 0
-    assert "0 failed scenes were tried again" in capsys.readouterr().err  # not due before five days are over
+    assert "0 failed scenes tried again" in capsys.readouterr().err  # not due before five days are over
     assert count_scenes(store)["states"]["failed"] == 1
     assert retry_failed(store)["failed"] == 0  # by hand it is tried at once
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from calfin_cloud.cli.output import bar, note, records, tell
+from calfin_cloud.cli.output import bar, how_many, note, records, tell
 from calfin_cloud.cli.searching import FEW_SCENES, Find, cluster_for, counted, search_ahead
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def sample(options: argparse.Namespace) -> int:
         said = f"a Landsat 8 scene of Harald Moltke Brae, Greenland: {catalog}"
     else:
         catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed, features=options.features)
-        said = f"{options.scenes} scenes of a synthetic glacier: {catalog}"
+        said = f"{how_many(options.scenes, 'scene')} of a synthetic glacier: {catalog}"
     domains = options.folder / "domains.geojson"
     call = f"calfin map --catalog {catalog} --domains {domains} --period 1984/2024 --store fronts"
     tell(options, {"catalog": catalog, "domains": domains}, said, f"map them: {call}")
@@ -50,7 +50,7 @@ def search(options: argparse.Namespace) -> int:
     domains = read_domains(options.domains, options.domain)
     if options.out:
         total = freeze_scenes((item for domain in domains for item in find_scenes(domain)), options.out)
-        tell(options, {"scenes": total, "catalog": options.out}, f"{total} scenes: --catalog {options.out}")
+        tell(options, {"scenes": total, "catalog": options.out}, f"{how_many(total, 'scene')}: --catalog {options.out}")
         return 0
     listed = (
         {
@@ -71,7 +71,7 @@ def search(options: argparse.Namespace) -> int:
     else:
         for total, row in enumerate(listed, start=1):  # noqa: B007 (counted)
             print(*row.values(), sep="\t")
-    note(f"{total} scenes")
+    note(how_many(total, "scene"))
     return 0
 
 
@@ -97,11 +97,11 @@ def map_(options: argparse.Namespace) -> int:
         again: Mapping[str, int] = {}
         if options.recompute:
             again = recompute_changed(options.store, domains, find, settings=settings, client=client, on_batch=done)
-            note(f"{sum(again.values())} scenes had changed and were mapped or traced again")
+            note(f"{how_many(sum(again.values()), 'scene')} had changed: mapped or traced again")
             done.bar.reset()
         if options.retry and is_store(options.store):
             retried = retry_failed(options.store, engine=options.engine, only_due=True, client=client, on_batch=done)
-            note(f"{sum(retried.values())} failed scenes were tried again, {retried['failed']} failed")
+            note(f"{how_many(sum(retried.values()), 'failed scene')} tried again, {retried['failed']} failed")
             done.bar.reset()
         counts = map_fronts(
             domains,
@@ -114,7 +114,7 @@ def map_(options: argparse.Namespace) -> int:
         )
         counts["failed"] += again.get("failed", 0)
     if changed := counts.pop("changed", 0):
-        note(f"{changed} scenes have changed since: --recompute maps them again")
+        note(f"{how_many(changed, 'scene')} changed since the last run: --recompute maps them again")
     if reference is None:
         _show_scenes(options, done.fronts(), done.n_scenes, counts)
     else:
@@ -179,7 +179,10 @@ def trace(options: argparse.Namespace) -> int:
         note(f"calfin trace: {properties['image']}: {properties['detail']}", level=logging.WARNING)
     found = sum(f["geometry"] is not None for f in features)
     result = {"fronts": found, "images": len(options.images), "failed": len(failed), "out": options.out}
-    tell(options, result, f"{found} fronts in {len(options.images)} images, {len(failed)} images failed: {options.out}")
+    said = (
+        f"{how_many(found, 'front')} in {how_many(len(options.images), 'image')}, {len(failed)} failed: {options.out}"
+    )
+    tell(options, result, said)
     return 1 if failed else 0
 
 

@@ -59,6 +59,17 @@ def note(text: str, *, level: int = logging.INFO) -> None:
     notes.log(level, text)
 
 
+def how_many(n: int, what: str) -> str:
+    """Say a number of things, `what` being the word for one.
+
+    Examples
+    --------
+    >>> how_many(1, "scene"), how_many(0, "scene")
+    ('1 scene', '0 scenes')
+    """
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def tell(options: argparse.Namespace, result: Any, *lines: str) -> None:  # noqa: ANN401 - any value of JSON
     """Print the result of a verb: as JSON where `--json` asks for it, else the lines for people."""
     if options.json:

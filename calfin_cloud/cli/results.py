@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli import flags
-from calfin_cloud.cli.output import note, records, tell
+from calfin_cloud.cli.output import how_many, note, records, tell
 from calfin_cloud.cli.reading import read_fronts, read_shapes, with_files
 from calfin_cloud.cli.stores import add_store
 
@@ -30,7 +30,7 @@ def timeseries(options: argparse.Namespace) -> int:
         write_features(features, options.out)
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
-        note(f"{len(rows)} fronts without a position: {branch or 'no gate'}: {reason}")
+        note(f"{how_many(len(rows), 'front')} without a position: {branch or 'no gate'}: {reason}")
     for row in series.gates[series.gates["is_doubtful"]].itertuples():
         told = f"the box of glacier {row.glacier_id} shows {row.change_m:+.0f} m, its fronts swept {row.swept_m:+.0f} m"
         note(f"{told}: {row.measured} of {row.fronts} fronts lie across it")
@@ -38,7 +38,8 @@ def timeseries(options: argparse.Namespace) -> int:
     lines = [series.rates.head(MOST_LINES).round(1).to_string(index=False)]
     lines += [f"doubtful: {row.key}: {row.flag}: {row.detail}" for row in doubts.head(MOST_LINES).itertuples()]
     n_doubtful = series.flags["key"].nunique()
-    lines.append(f"{len(series.positions)} positions, {n_doubtful} doubtful scenes: {options.out}")
+    measured = how_many(len(series.positions), "position")
+    lines.append(f"{measured}, {how_many(n_doubtful, 'doubtful scene')}: {options.out}")
     doubtful = records(doubts[["key", "flag", "detail"]])
     result = {"out": options.out, "rates": records(series.rates), "doubtful": doubtful}
     if not Path(options.fronts).is_file():
@@ -66,7 +67,7 @@ def composite(options: argparse.Namespace) -> int:
     last = last[["name", "month", "n"]].assign(area_km2=square_km.iloc[:, 0], sigma_km2=square_km.iloc[:, 1]).round(1)
     n, cube = areas.loc[areas["by"] == "glacier", "name"].nunique(), options.out / "composite.zarr"
     result = {"composite": cube, "glaciers": int(n), "regions": records(last)}
-    tell(options, result, last.to_string(index=False), f"{n} glaciers: {cube}")
+    tell(options, result, last.to_string(index=False), f"{how_many(n, 'glacier')}: {cube}")
     return 0
 
 
@@ -158,7 +159,7 @@ def review(options: argparse.Namespace) -> int:
     if options.training:
         pairs = results.write_training_pairs(options.store, options.training)
         result["training"] = pairs
-        lines.append(f"{len(pairs) // 2} training pairs: {options.training}")
+        lines.append(f"{how_many(len(pairs) // 2, 'training pair')}: {options.training}")
     fronts = results.reviewed_fronts(options.store)
     looked_at = fronts[fronts["verdict"] != ""][["key", "front", "verdict", "reviewer", "reviewed_at", "note"]]
     orphans = results.orphaned_verdicts(options.store)

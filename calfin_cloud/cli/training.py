@@ -49,8 +49,10 @@ def evaluate(options: argparse.Namespace) -> int:
     from calfin_cloud.datasets import VALIDATION_GLACIERS
     from calfin_cloud.evaluation import adverse_samples
 
+    if not options.data and not options.adverse:
+        raise ValueError("give --data FOLDER with labelled images, --adverse N, or both: there is nothing to score")
     glaciers = set(options.glaciers or VALIDATION_GLACIERS)
-    parts = {options.out: [s for s in _samples(options.data) if s.glacier in glaciers]}
+    parts = {options.out: [s for s in _samples(options.data) if s.glacier in glaciers]} if options.data else {}
     if options.adverse:  # synthetic scenes have a table of their own: no mean joins them with real ones
         parts[options.out / "adverse"] = list(adverse_samples(options.adverse))
     results, lines = [], []
@@ -58,7 +60,7 @@ def evaluate(options: argparse.Namespace) -> int:
         path, summary = _score(options, samples, out)
         results.append({"scores": path, "summary": records(summary)})
         lines += [summary.query("group in ['all', 'glacier']").round(3).T.to_string(), f"scores: {path}"]
-    tell(options, results if options.adverse else results[0], *lines)
+    tell(options, results[0] if len(results) == 1 else results, *lines)
     return 0
 
 
@@ -157,14 +159,14 @@ def _samples(folders: Sequence[Path]) -> list[Any]:
     return [sample for folder in folders for sample in read_samples(folder)]
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     flags.many(
         parser,
         "--data",
         "folders in the layout of mohajerani2019, caffe256 or CALFIN",
         type=Path,
         metavar="FOLDER",
-        required=True,
+        required=required,
     )
 
 
@@ -239,7 +241,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin evaluate`."""
-    _add_data(parser)
+    _add_data(parser, required=False)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
     flags.many(
@@ -260,5 +262,5 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="score N synthetic scenes of each adverse case too, into DIR/adverse: melange, winter, shadow, ...",
+        help="score N synthetic scenes of each adverse case, such as melange, into DIR/adverse; needs no --data",
     )

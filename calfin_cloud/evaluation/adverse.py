@@ -19,13 +19,4 @@ def adverse_samples(n: int) -> Iterator[Sample]:
     for case in ADVERSE_CASES:
         sensor: Sensor = "sar" if case.endswith("sar") else "optical"
         for number in range(n):
-            scene = paint_adverse(case, number)
-            yield synthetic_sample(
-                f"{case}-{number}",
-                case,
-                sensor,
-                signal=scene.signal,
-                front=scene.front,
-                ice=scene.ice,
-                fjord=scene.fjord,
-            )
+            yield synthetic_sample(f"{case}-{number}", case, sensor, paint_adverse(case, number))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calfin_cloud.datasets import Sample, split_by_glacier, synthetic_sample
+from calfin_cloud.datasets import Sample, Sensor, split_by_glacier, synthetic_sample
 from calfin_cloud.inference import predict_pictures
 from calfin_cloud.network import (
     PICTURE_SIZE,
@@ -198,16 +198,8 @@ def _divergence(taught: Tensor, mask: Tensor) -> Tensor:
 def _adverse(seed: int) -> Iterator[Sample]:
     for i in range(N_ADVERSE):
         case = ADVERSE_CASES[i % len(ADVERSE_CASES)]
-        scene = paint_adverse(case, i, seed=seed)
-        yield synthetic_sample(
-            f"adverse-{case}-{i}",
-            "adverse",
-            "sar" if case.endswith("sar") else "optical",
-            signal=scene.signal,
-            front=scene.front,
-            ice=scene.ice,
-            fjord=scene.fjord,
-        )
+        sensor: Sensor = "sar" if case.endswith("sar") else "optical"
+        yield synthetic_sample(f"adverse-{case}-{i}", "adverse", sensor, paint_adverse(case, i, seed=seed))
 
 
 def _lesson(sources: Sequence[Prepared], teacher: str, seed: int, number: int) -> tuple[NDArray[np.uint8], ...]:

@@ -127,15 +127,7 @@ def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
         slc_off = bool(kind == "optical" and rng.random() < 0.2)
         pixel_m, bare = float(rng.uniform(15, 60)), i % 4 > 1
         scene = paint_scene(rng, (rows, columns), kind=kind, slc_off=slc_off, bare=bare, pixel_m=pixel_m)
-        yield synthetic_sample(
-            f"painted-{seed}-{i}",
-            "painted",
-            kind,
-            signal=scene.signal,
-            front=scene.front,
-            ice=scene.ice,
-            fjord=scene.fjord,
-        )
+        yield synthetic_sample(f"painted-{seed}-{i}", "painted", kind, scene)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

@@ -98,10 +98,8 @@ def series(kind: str, number: int) -> Iterator[Sample]:
         if kind == "poor dates" and sensor == "optical" and rng.random() < POOR:
             look = replace(with_clouds(look, x, y, rng.uniform(0.3, 0.6)), slc_off=bool(rng.random() < 0.5))
         scene = paint(glacier, look, x, y, rng)
-        front = scene.front * (1 / PIXEL_M, -1 / PIXEL_M)
-        named = f"{kind}-{number}-{n:02d}"
-        parts = {"signal": scene.signal, "front": front, "ice": scene.ice, "fjord": scene.fjord}
-        made = synthetic_sample(named, f"{kind}-{number}", sensor, **parts)
+        in_pixels = replace(scene, front=scene.front * (1 / PIXEL_M, -1 / PIXEL_M))
+        made = synthetic_sample(f"{kind}-{number}-{n:02d}", f"{kind}-{number}", sensor, in_pixels)
         yield replace(made, datetime=when, pixel_size_m=PIXEL_M)
 
 

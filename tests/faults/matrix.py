@@ -26,8 +26,9 @@ from zarr.core.sync import _get_loop as zarr_loop
 
 from calfin_cloud.clusters import KEEP_WORKERS, local
 from calfin_cloud.storage import read_fronts
-from faults import harms
-from faults.harms import CATALOG, Harm, Row, Stage, http
+from faults import harms, kills
+from faults.harms import CATALOG, http
+from faults.stage import Harm, Row, Stage
 from faults.world import World, listing, paint_world, tables
 
 Faults = Mapping[str, tuple[Harm, int]]
@@ -48,7 +49,7 @@ ALONE: Faults = {
     "hanging server": (http("hang", rate=0.1, most=4), 1),
     "catalogue: any of these": (http(*MIXED, rate=0.05, rounds=6, paths=CATALOG), 2),
     "any of these at once": (http(*MIXED, rate=0.3, rounds=3, paths=""), 1),
-    "server restarted": (harms.restarts(10), 2),
+    "server restarted": (kills.restarts(10), 2),
     "duplicate items": (harms.duplicate_items, 1),
     "changed items": (harms.changed_items, 2),
     "clock skew": (harms.skewed_clocks, 2),
@@ -64,10 +65,10 @@ ALONE: Faults = {
 
 ON_WORKERS: Faults = {
     "any of these at once, two workers": (http(*MIXED, rate=0.3, rounds=3), 1),
-    "worker killed": (harms.killed_workers(8), 2),
-    "out of memory": (harms.starved_workers(6), 1),
-    "driver killed": (harms.killed_drivers(4), 1),
-    "scheduler killed": (harms.killed_schedulers(3), 1),
+    "worker killed": (kills.killed_workers(8), 2),
+    "out of memory": (kills.starved_workers(6), 1),
+    "driver killed": (kills.killed_drivers(4), 1),
+    "scheduler killed": (kills.killed_schedulers(3), 1),
 }
 """The same for scenes that two workers map."""
 

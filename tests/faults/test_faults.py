@@ -6,8 +6,9 @@ import pytest
 from servers.proxy import ANSWERS
 
 from calfin_cloud.storage import read_fronts
-from faults import harms, matrix
-from faults.harms import Row, http
+from faults import harms, kills, matrix
+from faults.harms import http
+from faults.stage import Row
 from faults.world import difference, tables
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -47,7 +48,7 @@ def test_a_catalogue_in_trouble_ends_the_run_and_the_next_one_goes_on(stage):
 @pytest.mark.parametrize(
     ("seed", "harm"),
     [
-        (4, harms.restarts(2)),
+        (4, kills.restarts(2)),
         (5, harms.duplicate_items),
         (6, harms.changed_items),
         (7, harms.skewed_clocks),
@@ -75,7 +76,7 @@ def test_bits_flipped_below_tls_leave_the_fronts_of_an_undisturbed_run(tmp_path)
 
 
 def test_worker_driver_and_scheduler_killed_in_turn_leave_the_fronts_of_an_undisturbed_run(stage):
-    row = endured(replace(stage, seed=9), harms.killed_in_turn)
+    row = endured(replace(stage, seed=9), kills.killed_in_turn)
     assert row.injected["SIGKILL"] == 3
     assert set(row.ended) == {3}  # the scheduler was lost, and the run said so
 
