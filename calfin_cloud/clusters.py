@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -31,6 +30,8 @@ KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "24h"}
 """15 s after a worker is killed Dask's local cluster gives it up for good, if its next life was just killed too."""
 LOOK_S = 5.0  # between two looks at whether there is a worker
 SAME_EVERYWHERE = ("calfin-cloud", "dask", "distributed", "numpy", "zarr", "keras")
+NONE = "none"
+MAY_LACK = ("keras",)  # where OpenVINO runs the networks, as in the CPU image
 
 NO_WORKER_S = {"local": 120.0, "cuda": 120.0}
 """So long a run waits when all its workers are gone: here their nannies start others at once; elsewhere pods may be
@@ -179,12 +180,13 @@ def await_workers(client: Client, says: set[str], *, timeout_s: float = START_S)
 
 def check_versions(client: Client) -> None:
     """Refuse a cluster whose parts differ in the versions of what decides results, with a table of who has what."""
-    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for who, versions in _versions(client).items():
-        holders[tuple(versions)].append(who)
-    if len(holders) == 1:
+    names, found = ["python", *SAME_EVERYWHERE], _versions(client)
+    there = {name: set(versions) for name, versions in zip(names, zip(*found.values(), strict=True), strict=True)}
+    if all(len(versions - {NONE} if name in MAY_LACK else versions) <= 1 for name, versions in there.items()):
         return
-    names = ["python", *SAME_EVERYWHERE]
+    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for who, versions in found.items():
+        holders[tuple(versions)].append(who)
     rows = [["", *names]] + [[_several(who), *versions] for versions, who in holders.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
@@ -194,23 +196,26 @@ def check_versions(client: Client) -> None:
 
 
 def _versions(client: Client) -> dict[str, list[str]]:
-    """Versions by holder, asked with functions of Python itself: calfin_cloud may be what is missing there."""
+    """Versions by holder."""
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
     found: dict[str, list[str]] = {who: [] for who in ("client", "scheduler", *workers)}
-    questions: list[Callable[[], Any]] = [
-        platform.python_version_tuple,
-        *(partial(version, n) for n in SAME_EVERYWHERE),
-    ]
-    for ask in questions:
-        try:
-            there = client.run_on_scheduler(ask)
-        except PackageNotFoundError as error:
-            there = error
-        answers = {"client": ask(), "scheduler": there} | client.run(ask, workers=workers, on_error="return")
-        for who, answer in answers.items():
-            said = ".".join(answer[:2]) if isinstance(answer, tuple) else answer
-            found[who].append("none" if isinstance(said, PackageNotFoundError) else str(said))
+    for ask in (platform.python_version_tuple, *map(_asking, SAME_EVERYWHERE)):
+        answers = {"client": ask(), "scheduler": client.run_on_scheduler(ask)}
+        for who, answer in (answers | client.run(ask, workers=workers, on_error="return")).items():
+            found[who].append(".".join(answer[:2]) if isinstance(answer, tuple) else str(answer))
     return found
+
+
+def _asking(package: str) -> Callable[[], str]:
+    """Make a question for the version of a package, which travels as a whole: calfin_cloud may be what is missing."""
+
+    def ask() -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return NONE
+
+    return ask
 
 
 def _several(holders: list[str]) -> str:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Build an image from a base that is pinned by digest.   deploy/build.sh REGISTRY/NAME:TAG [cpu|gpu] [BASE@sha256:...]
+# Build an image from a base that is pinned by digest.   deploy/build.sh REGISTRY/NAME:TAG [cpu|training|gpu] [BASE@sha256:...]
 # Without BASE the digest of today's python:3.11-slim-bookworm is asked for and printed; note it to build the same again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-image=${1:?"an image name is needed: deploy/build.sh REGISTRY/NAME:TAG [cpu|gpu] [BASE@sha256:...]"}
+image=${1:?"an image name is needed: deploy/build.sh REGISTRY/NAME:TAG [cpu|training|gpu] [BASE@sha256:...]"}
 target=${2:-cpu}
 name=python:3.11-slim-bookworm
 base=${3:-$name@$(docker buildx imagetools inspect "$name" --format '{{.Manifest.Digest}}')}

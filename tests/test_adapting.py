@@ -20,7 +20,7 @@ from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN
 from calfin_cloud.fronts import calibration_beside
 from calfin_cloud.metrics import compare_paired, line_distances
-from calfin_cloud.network import build_network, network_id, save_weights, training_glaciers, verifier_of
+from calfin_cloud.network import build_network, load_network, network_id, save_weights, training_glaciers, verifier_of
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
 from calfin_cloud.storage import read_fronts
 from calfin_cloud.training import TrainingSettings, adapt, painted_samples, split_in_time
@@ -174,6 +174,19 @@ def test_adapted_weights_say_where_they_are_from_and_keep_the_verifier(tiny, tmp
     assert verifier_of(weights) == "calfin-small-2"
     assert network_id(weights).endswith("+" + network_id("calfin-small-2"))
     assert json.loads((tmp_path / "here.json").read_text())["adapted_from"] == network_id(tiny)
+
+
+def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
+    samples = [replace(s, glacier="Here") for s in painted_samples(3, seed=1)]
+    how = {"start": tiny, "steps": 4, "learning_rate": 0.02}
+    paths = [adapt(samples, tmp_path / f"{share}.weights.h5", share=share / 4, **how) for share in (4, 1)]
+    before, whole, part = ([np.array(w) for w in load_network(path).weights] for path in (tiny, *paths))
+    moved = max(np.abs(b - a).max() for a, b in zip(before, whole, strict=True))
+    assert moved > 0.01
+    for start, end, kept in zip(before, whole, part, strict=True):
+        rounding = 1e-3 * np.abs(start).max()  # of float16
+        np.testing.assert_allclose(kept, 0.75 * start + 0.25 * end, atol=rounding + 0.02 * moved)
+    assert json.loads((tmp_path / "1.json").read_text())["share"] == 0.25
 
 
 def test_each_scene_is_held_out_once_with_its_neighbours_in_time():

@@ -277,7 +277,7 @@ def test_nobody_is_told_that_it_is_used(converted):
 @pytest.mark.slow
 def test_workers_of_dask_map_with_it(find, domains, stores, tmp_path):
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         map_fronts(domains, find, str(tmp_path / "store"), settings=OPENVINO, client=client)

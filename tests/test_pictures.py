@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from calfin_cloud.network import (
     CALFIN,
@@ -182,6 +183,20 @@ print(predict_pictures(np.zeros((1, 256, 256, 3), np.uint8), network=DEFAULT_NET
 print(*({"keras", "tensorflow"} & set(sys.modules)))
 """
     assert run(code) == (["3"], "")
+
+
+def test_without_keras_what_needs_it_says_so_and_all_else_works(tmp_path):
+    Image.fromarray(np.arange(1, 4097).reshape(64, 64).astype(np.uint8)).save(tmp_path / "grey.png")
+    code = """
+import os, sys
+sys.modules["keras"] = None
+from calfin_cloud.cli import main
+trace = ["trace", os.environ["IMAGE"], "--out", os.environ["IMAGE"] + ".geojson"]
+print(main(trace), main([*trace, "--engine", "keras"]), main(["train", "--data", ".", "--out", "."]))
+"""
+    said, told = run(code, IMAGE=str(tmp_path / "grey.png"))
+    assert said[-3:] == ["0", "2", "2"]
+    assert told.count("need Keras and TensorFlow, which are not here") == 2
 
 
 def test_tensorflow_starts_in_silence_also_in_processes_that_others_start():

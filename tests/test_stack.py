@@ -188,7 +188,12 @@ def test_worker_of_one_thread_waits_for_several_scenes_at_once(tmp_path):
     with (
         serve_folder(tmp_path) as server,
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -42,7 +42,13 @@ if threads := threads_here():  # TensorFlow looks at no OMP_NUM_THREADS
 
 # Set for the processes that this one starts, too.
 with without_start_lines() if os.environ.setdefault(LOG_LEVEL, SILENT) == SILENT else nullcontext():
-    import keras
-    from keras import layers, ops
+    try:
+        import keras
+        from keras import layers, ops
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "training, the engine keras and weights without files of OpenVINO need Keras and TensorFlow, which are not "
+            f"here ({error}): install them, or take the image `training` of deploy/Dockerfile"
+        ) from error
 
 __all__ = ["keras", "layers", "ops"]

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import distributed
 import numpy as np
+import pystac
 from numpy.typing import NDArray
 from shapely.geometry import LineString
 
@@ -64,12 +65,17 @@ class Group:
     items: Sequence[Item]
     places: Sequence[int]
 
+    @cached_property
+    def stac_items(self) -> list[pystac.Item]:
+        """The items as pystac's own, made where they are needed: that takes half a millisecond each."""
+        return [item_of(item) for item in self.items]
+
     @property
     def targets(self) -> list[Target]:
         """Where the results of each scene go."""
         return [
-            Target(self.store, self.domain, place, str(item["id"]), acquired(item_of(item)))
-            for item, place in zip(self.items, self.places, strict=True)
+            Target(self.store, self.domain, place, item.id, acquired(item))
+            for item, place in zip(self.stac_items, self.places, strict=True)
         ]
 
 
@@ -124,7 +130,7 @@ def map_look(looks: Looks, *, settings: MapSettings) -> list[Result]:
 
 def look(group: Group, *, settings: MapSettings) -> Looks:
     """Read the scenes of a group, some at once, measure them, and prepare those that are worth the network."""
-    items = [item_of(item) for item in group.items]
+    items = group.stac_items
     with suppress(ValueError, KeyError):  # no task of a worker
         distributed.secede()  # reading is mostly waiting: others may run meanwhile
     looked = []

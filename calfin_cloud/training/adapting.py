@@ -22,6 +22,7 @@ from calfin_cloud.network import (
     Tensor,
     network_id,
     predict_pictures,
+    save_openvino,
     verifier_of,
     weights_path,
 )
@@ -30,6 +31,7 @@ from calfin_cloud.network.files import noted
 from calfin_cloud.opinions import ROCK, ROCK_WINDOW_PX
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import resize
+from calfin_cloud.training.averaging import write_mean
 from calfin_cloud.training.fitting import fit, trainable_network
 from calfin_cloud.training.patches import frame_scale
 from calfin_cloud.training.settings import TrainingSettings
@@ -42,8 +44,11 @@ LAST_LAYERS = {
 }
 """Beginnings of the names of the layers that are adapted, by architecture: those of the decoder."""
 
-STEPS, BATCH, RATE, ANCHOR = 100, 4, 3e-4, 1e-3
+STEPS, BATCH, RATE, ANCHOR = 200, 4, 3e-4, 1e-3
 """Batches of a training and their patches, peak of the learning rate, strength of the pull back to the start."""
+
+SHARE = 0.25
+"""Share of the adapted weights in the mean with those of the start: what few scenes do not show is not forgotten."""
 
 LEAST_LABELS, N_FOLDS = 5, 3
 
@@ -56,11 +61,13 @@ def adapt(
     steps: int = STEPS,
     learning_rate: float = RATE,
     anchor: float = ANCHOR,
+    share: float = SHARE,
 ) -> Path:
     """Train the last layers of a network on scenes of one place, and write it to `out` as `fit` does.
 
-    Weights are pulled back to where they started, batch normalisation stays as it is. They keep that network's
-    verifier, and the note beside them says what they were adapted from.
+    Weights are pulled back to where they started, batch normalisation stays as it is; what is written is the weighted
+    mean of start and end (Wortsman et al. 2022, arXiv:2109.01903). It keeps the verifier of the start, and the note
+    beside it says what it was adapted from.
 
     Parameters
     ----------
@@ -74,6 +81,8 @@ def adapt(
         Batches of `BATCH` patches, and the peak of their one-cycle schedule.
     anchor
         Added to the loss for each weight, times the square of how far it has moved.
+    share
+        Of the trained weights in the mean with those of the start, above 0 to 1.
 
     Raises
     ------
@@ -94,9 +103,12 @@ def adapt(
     )
     samples = [with_rock(sample, start) for sample in samples] if note.rock else samples
     weights = fit(samples, out, settings, make_network=partial(anchored_network, anchor=anchor))
+    write_mean([weights_path(start), weights], weights, shares=[1 - share, share])
+    if keras.backend.backend() == "tensorflow":
+        save_openvino(weights)
     path = weights.with_name(f"{weights.name.removesuffix('.weights.h5')}.json")
     about = json.loads(path.read_text(encoding="utf-8"))
-    about |= {"adapted_from": network_id(start), "anchor": anchor}
+    about |= {"adapted_from": network_id(start), "anchor": anchor, "share": share}
     path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return weights
 
@@ -201,7 +213,8 @@ measured them at other places: name them with `--network`, and for this place al
 
 * Made by `{command}`
 * {len(samples)} scenes with drawn or accepted fronts: {days}
-* Trained: the layers {", ".join(LAST_LAYERS[noted(weights_path(start)).architecture])}..., pulled back to their start
+* Trained: the layers {", ".join(LAST_LAYERS[noted(weights_path(start)).architecture])}..., pulled back to
+  their start; {SHARE:.0%} of what they moved is kept
 
 ## What it is worth
 

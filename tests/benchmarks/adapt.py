@@ -1,9 +1,10 @@
-"""What a few drawn fronts of a place are worth: `training.adapt` on places that the shipped network never saw.
+"""What a few drawn fronts of a place are worth: `training.adapt` on the images of one glacier.
 
     python tests/benchmarks/adapt.py --data ../shared/data --out /tmp/adapt [--glaciers Crane] [--labels 10]
 
-Adapts the shipped network to some images of Crane (SAR) and Kangerlussuaq (optical), the earliest ones or random ones,
-and scores both networks on all other images of the place. Prints a row a case, as soon as it is there.
+Adapts the shipped network to some images of a glacier, the earliest ones or random ones, and scores both networks on
+all other images of it: Crane (SAR) and Kangerlussuaq (optical), which it never saw, and Jakobshavn (optical), which it
+was trained on. Prints a row a case, as soon as it is there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from calfin_cloud.metrics import compare_paired
 from calfin_cloud.network import DEFAULT_NETWORK
 from calfin_cloud.training import adapting
 
-SETS = {"Crane": "caffe256", "Kangerlussuaq": "mohajerani2019"}
+SETS = {"Crane": "caffe256", "Kangerlussuaq": "mohajerani2019", "Jakobshavn": "mohajerani2019"}
 
 
 def main() -> None:
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=adapting.STEPS)
     parser.add_argument("--rate", type=float, default=adapting.RATE)
     parser.add_argument("--anchor", type=float, default=adapting.ANCHOR)
+    parser.add_argument("--share", type=float, default=adapting.SHARE)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for glacier in options.glaciers:
@@ -69,10 +71,12 @@ def row(
     chosen = set(range(n)) if order == "earliest" else set(rng.choice(len(samples), n, replace=False).tolist())
     learnt = [s for i, s in enumerate(samples) if i in chosen]
     rest = [s for i, s in enumerate(samples) if i not in chosen]
-    name = f"{glacier}-{order}-{n}-{options.steps}-{options.rate:.0e}-{options.anchor:.0e}"
+    name = f"{glacier}-{order}-{n}-{options.steps}-{options.rate:.0e}-{options.anchor:.0e}-{options.share}"
     out, started = options.out / f"{name}.weights.h5", time.process_time()
     if not out.is_file():
-        adapting.adapt(learnt, out, steps=options.steps, learning_rate=options.rate, anchor=options.anchor)
+        adapting.adapt(
+            learnt, out, steps=options.steps, learning_rate=options.rate, anchor=options.anchor, share=options.share
+        )
     core_minutes = (time.process_time() - started) / 60
     after = means(rest, str(out), options.out / f"{name}.scores.csv")
     of = compare_paired(after, before[after.index])

@@ -58,6 +58,15 @@ def test_a_worker_with_another_version_is_refused_with_a_table_of_who_has_what(t
     assert "one environment or image" in remedy
 
 
+def test_keras_may_be_on_some_workers_alone_in_one_version(client, tmp_path, monkeypatch):
+    pretend(tmp_path, "onlyhere", "1.0")
+    monkeypatch.setattr(clusters, "SAME_EVERYWHERE", ("dask", "onlyhere", "nowhere"))
+    monkeypatch.setattr(clusters, "MAY_LACK", ("onlyhere", "nowhere"))
+    check_versions(client)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_versions(client)
+
+
 def test_a_package_that_only_the_client_has_is_refused_too(client, tmp_path, monkeypatch):
     pretend(tmp_path, "onlyhere", "1.0")
     monkeypatch.syspath_prepend(tmp_path)
@@ -68,7 +77,7 @@ def test_a_package_that_only_the_client_has_is_refused_too(client, tmp_path, mon
 
 def test_a_cluster_without_workers_is_waited_for_and_named():
     with (
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster,
         cluster.get_client() as client,
         pytest.raises(TimeoutError, match="no worker with a GPU came within 1 s"),
     ):

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 
 import dask
 import pytest
@@ -51,6 +52,21 @@ def test_the_image_holds_what_the_package_is_built_from_and_no_builder():
     assert not re.search(r"\b(uv|pip|gcc)\b (install|pip)", final)
     for command in re.findall(r"pip install (?:[^&]|\\\n)+", text):
         assert "--require-hashes" in command or "--no-deps --compile-bytecode /wheels" in command, command
+
+
+def test_the_cpu_image_alone_lacks_what_openvino_needs_not():
+    left_out = re.findall(r"^([a-z]+) ;", (DEPLOY / "left_out.txt").read_text(), re.MULTILINE)
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert set(left_out) == {"keras", "tensorflow"} <= {re.match(r"[\w-]+", one)[0] for one in wanted}
+    stages = re.split(r"^FROM ", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+    by_name = {stage.split()[2]: stage for stage in stages}
+    assert [name for name, stage in by_name.items() if "--overrides deploy/left_out.txt" in stage] == ["builder"]
+    copied = {name: re.findall(r"--from=(\S+)", stage) for name, stage in by_name.items()}
+    assert {name: of for name, of in copied.items() if of} == {
+        "gpu": ["gpu-builder"],
+        "training": ["training-builder"],
+        "cpu": ["builder"],
+    }
 
 
 def test_dask_reads_from_the_image_that_workers_are_not_profiled():
