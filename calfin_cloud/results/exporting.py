@@ -128,16 +128,7 @@ def export_store(
     1
     """
     store = str(store)
-    if unknown := sorted(set(formats) - set(FORMATS)):
-        raise ValueError(f"got the unknown formats {unknown}, expected some of {list(FORMATS)}")
-    if mesh is not None and "levelset" not in formats:
-        raise ValueError(f"a mesh is for level sets, got the formats {list(formats)}: add levelset")
-    if mesh_crs is not None and mesh is None:
-        raise ValueError(f"a mesh has the CRS {mesh_crs!r}, but there is none: name the mesh, or leave its CRS out")
-    if base is not None and mesh is None:
-        raise ValueError("a base mask is for level sets on a mesh: name the mesh, or leave it out")
-    if carry_months < 0:
-        raise ValueError(f"an ice mask can be carried for 0 months or more, got {carry_months}")
+    _check_options(formats, mesh=mesh, mesh_crs=mesh_crs, base=base, carry_months=carry_months)
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons, judged = _reviewed(store)
     made_by = read_store(store)
@@ -161,6 +152,27 @@ def export_store(
     readme.write_text(_readme(stored, formats), encoding="utf-8")
     citation.write_text(CITATION.format(version=version, author=json.dumps(author)), encoding="utf-8")
     return [*paths, readme, citation, doubtful, reviewed]
+
+
+def _check_options(
+    formats: Sequence[str],
+    *,
+    mesh: str | Path | None,
+    mesh_crs: str | None,
+    base: str | Path | None,
+    carry_months: int,
+) -> None:
+    """Refuse formats that are not known, and options that go with none of the formats."""
+    if unknown := sorted(set(formats) - set(FORMATS)):
+        raise ValueError(f"got the unknown formats {unknown}, expected some of {list(FORMATS)}")
+    if mesh is not None and "levelset" not in formats:
+        raise ValueError(f"a mesh is for level sets, got the formats {list(formats)}: add levelset")
+    if mesh_crs is not None and mesh is None:
+        raise ValueError(f"a mesh has the CRS {mesh_crs!r}, but there is none: name the mesh, or leave its CRS out")
+    if base is not None and mesh is None:
+        raise ValueError("a base mask is for level sets on a mesh: name the mesh, or leave it out")
+    if carry_months < 0:
+        raise ValueError(f"an ice mask can be carried for 0 months or more, got {carry_months}")
 
 
 def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDataFrame]:

@@ -62,6 +62,11 @@ def kubernetes(
         node with a GPU boots, nothing works: so it is twice what its start may take.
 
     Pods are those of the chart (`pods.yaml`), without TLS: dask-kubernetes 2026.3 connects by tcp:// only.
+
+    Raises
+    ------
+    ValueError
+        There is no image, two numbers of workers with GPU workers, an unknown group of nodes, or no extra `kubernetes`.
     """
     if gpu_workers and isinstance(n_workers, tuple):
         raise ValueError(
@@ -69,11 +74,7 @@ def kubernetes(
             "GPU workers: scaling down would end those too, for good; give one number (--workers N), or no gpu_workers"
         )
     operator = with_extra("dask_kubernetes.operator", "kubernetes")
-    image = image or dask.config.get("kubernetes.image")
-    if not image or image.startswith("ghcr.io/dask/dask:"):  # the default of dask-kubernetes, without calfin-cloud
-        raise ValueError(
-            "--cluster kubernetes needs an image with calfin-cloud, got none: --cluster-option image=REGISTRY/NAME:TAG"
-        )
+    image = _image_of(image)
     nodes = _node_selectors(node_selectors)
     fewest, _ = bounds_of(n_workers or 1)
     limits = {"memory": str(memory_of(worker_memory)), "cpu": str(worker_cpu)}
@@ -109,6 +110,16 @@ def kubernetes(
         cluster.close()
         raise
     return started
+
+
+def _image_of(image: str | None) -> str:
+    """Image of the pods, from Dask's configuration where none is given."""
+    image = image or dask.config.get("kubernetes.image")
+    if not image or image.startswith("ghcr.io/dask/dask:"):  # the default of dask-kubernetes, without calfin-cloud
+        raise ValueError(
+            "--cluster kubernetes needs an image with calfin-cloud, got none: --cluster-option image=REGISTRY/NAME:TAG"
+        )
+    return image
 
 
 def _node_selectors(given: Mapping[str, Mapping[str, str]] | None) -> Mapping[str, Mapping[str, str]]:
