@@ -21,6 +21,7 @@ from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN
 from calfin_cloud.fronts import calibration_beside
 from calfin_cloud.metrics import compare_paired, line_distances
 from calfin_cloud.network import build_network, load_network, network_id, save_weights, training_glaciers, verifier_of
+from calfin_cloud.network.files import openvino_file
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
 from calfin_cloud.storage import read_fronts
 from calfin_cloud.training import TrainingSettings, adapt, painted_samples, split_in_time
@@ -187,6 +188,14 @@ def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
         rounding = 1e-3 * np.abs(start).max()  # of float16
         np.testing.assert_allclose(kept, 0.75 * start + 0.25 * end, atol=rounding + 0.02 * moved)
     assert json.loads((tmp_path / "1.json").read_text())["share"] == 0.25
+
+
+@pytest.mark.parametrize("start", ["calfin-efficient", "calfin-small-2"])
+def test_shipped_networks_are_adapted_and_keep_their_verifier(start, tmp_path):
+    samples = [replace(s, glacier="Here") for s in painted_samples(2, seed=1)]
+    weights = adapt(samples, tmp_path / "here.weights.h5", start=start, steps=1)
+    assert verifier_of(weights) == verifier_of(start)
+    assert openvino_file(weights, 224).is_file()
 
 
 def test_each_scene_is_held_out_once_with_its_neighbours_in_time():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud.network import network_id, training_glaciers, weights_path
+from calfin_cloud.network.files import noted
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,19 +51,21 @@ def average_weights(names_or_paths: Sequence[str | Path], out: Path | str) -> Pa
 
 
 def write_mean(sources: Sequence[Path], out: Path, *, shares: Sequence[float]) -> None:
-    """Write the weighted mean of files of weights, which may replace one of them.
+    """Write the weighted mean of files of weights, which may replace one of them; the verifier is that of the last.
 
     Raises
     ------
     ValueError
         They are of different networks.
     """
-    (first, about), *others = (_read(path) for path in sources)
-    for path, (arrays, other_about) in zip(sources[1:], others, strict=True):
-        if other_about != about or {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in first.items()}:
-            raise ValueError(f"{path} must hold the network of {sources[0]}, {about}, got {other_about}: leave it out")
+    notes = [noted(path)._replace(verifier=None) for path in sources]
+    (first, _), *others = (_read(path) for path in sources)
+    shapes = {name: values.shape for name, values in first.items()}
+    for path, note, (arrays, _) in zip(sources[1:], notes[1:], others, strict=True):
+        if note != notes[0] or {name: values.shape for name, values in arrays.items()} != shapes:
+            raise ValueError(f"{path} must hold the network of {sources[0]}, {notes[0]}, got {note}: leave it out")
     with h5py.File(out, "w") as file:
-        file.attrs.update(about)
+        file.attrs.update(others[-1][1])
         for name, values in first.items():
             mean = np.average([values, *(arrays[name] for arrays, _ in others)], axis=0, weights=shares)
             file.create_dataset(name, data=mean.astype(values.dtype))
