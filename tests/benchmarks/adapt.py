@@ -71,7 +71,7 @@ def row(
     chosen = set(range(n)) if order == "earliest" else set(rng.choice(len(samples), n, replace=False).tolist())
     learnt = [s for i, s in enumerate(samples) if i in chosen]
     rest = [s for i, s in enumerate(samples) if i not in chosen]
-    name = f"{glacier}-{order}-{n}-{options.steps}-{options.rate:.0e}-{options.anchor:.0e}-{options.share}"
+    name = f"{glacier}-{order}-{n}-{options.steps}-{options.rate:.0e}-{options.anchor:.0e}-{100 * options.share:.0f}"
     out, started = options.out / f"{name}.weights.h5", time.process_time()
     if not out.is_file():
         adapting.adapt(
