@@ -12,6 +12,7 @@ from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -76,19 +77,29 @@ def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) ->
         yield from map(run, jobs)
         return
     running: deque[ThreadFuture[R]] = deque()
-    pool = ThreadPoolExecutor(MOST_ALIVE)
-    try:
-        for job in jobs:
-            running.append(pool.submit(run, job))
-            while len(running) > _most_alive(client):
-                yield running.popleft().result()
-        while running:
+    for job in jobs:
+        running.append(_in_thread(run, job))
+        while len(running) > _most_alive(client):
             yield running.popleft().result()
-    finally:
-        # Not waited for: a job that asks a client which is gone may get no answer.
-        for job_left in running:
-            job_left.cancel()
-        pool.shutdown(wait=False)
+    while running:
+        yield running.popleft().result()
+
+
+def _in_thread(run: Callable[[T], R], job: T) -> ThreadFuture[R]:
+    """Run a job in a thread that does not keep the process from ending: one whose client is gone may get no answer.
+
+    A thread a job, since each thread that a pool has begun keeps memory of its own.
+    """
+    future: ThreadFuture[R] = ThreadFuture()
+
+    def work() -> None:
+        try:
+            future.set_result(run(job))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return future
 
 
 def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batch]]:
