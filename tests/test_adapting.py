@@ -20,12 +20,22 @@ from calfin_cloud.cli.parser import make_parser
 from calfin_cloud.datasets import ICE, OCEAN, UNKNOWN
 from calfin_cloud.fronts import calibration_beside
 from calfin_cloud.metrics import compare_paired, line_distances
-from calfin_cloud.network import build_network, load_network, network_id, save_weights, training_glaciers, verifier_of
-from calfin_cloud.network.files import openvino_file
+from calfin_cloud.network import (
+    DEFAULT_NETWORK,
+    build_network,
+    load_network,
+    network_id,
+    save_weights,
+    training_glaciers,
+    verifier_of,
+    weights_path,
+)
+from calfin_cloud.network.files import noted, openvino_file
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
 from calfin_cloud.storage import read_fronts
 from calfin_cloud.training import TrainingSettings, adapt, painted_samples, split_in_time
 from calfin_cloud.training.adapting import anchored_network, is_better, trial_table
+from calfin_cloud.training.averaging import write_mean
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -190,12 +200,21 @@ def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
     assert json.loads((tmp_path / "1.json").read_text())["share"] == 0.25
 
 
-@pytest.mark.parametrize("start", ["calfin-efficient", "calfin-small-2"])
-def test_shipped_networks_are_adapted_and_keep_their_verifier(start, tmp_path):
+def test_the_default_network_is_adapted_and_keeps_its_verifier(tmp_path):
     samples = [replace(s, glacier="Here") for s in painted_samples(2, seed=1)]
-    weights = adapt(samples, tmp_path / "here.weights.h5", start=start, steps=1)
-    assert verifier_of(weights) == verifier_of(start)
+    weights = adapt(samples, tmp_path / "here.weights.h5", steps=1)
+    assert verifier_of(weights) == verifier_of(DEFAULT_NETWORK)
     assert openvino_file(weights, 224).is_file()
+
+
+def test_weights_that_note_nothing_have_a_mean_with_those_that_note_their_verifier(tmp_path):
+    start, trained = weights_path("calfin-small-2"), tmp_path / "trained.weights.h5"
+    network = load_network(start)
+    save_weights(network, trained, width=noted(start).width, verifier="calfin-small")
+    write_mean([start, trained], trained, shares=[0.75, 0.25])
+    assert verifier_of(trained) == "calfin-small"
+    for before, mean in zip(network.weights, load_network(trained).weights, strict=True):
+        np.testing.assert_array_equal(np.array(mean), np.array(before))
 
 
 def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
