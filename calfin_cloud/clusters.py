@@ -207,7 +207,7 @@ def _versions(client: Client) -> dict[str, list[str]]:
 
 
 def _asking(package: str) -> Callable[[], str]:
-    """Make a question for the version of a package, which travels as a whole: calfin_cloud may be what is missing."""
+    """Make a function that returns a package's version; nested, it travels by value: a worker may lack calfin_cloud."""
 
     def ask() -> str:
         try:

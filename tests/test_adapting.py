@@ -217,6 +217,13 @@ def test_weights_that_note_nothing_have_a_mean_with_those_that_note_their_verifi
         np.testing.assert_array_equal(np.array(mean), np.array(before))
 
 
+def test_a_share_that_is_none_is_refused_before_anything_is_trained(tiny, tmp_path):
+    for share in (0, 1.5):
+        with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
+            adapt([], tmp_path / "here.weights.h5", start=tiny, share=share)
+    assert not list(tmp_path.iterdir())
+
+
 def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
     samples = list(painted_samples(8, seed=0))
     parts = split_in_time(samples)

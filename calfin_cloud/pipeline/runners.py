@@ -86,9 +86,9 @@ def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) ->
 
 
 def _in_thread(run: Callable[[T], R], job: T) -> ThreadFuture[R]:
-    """Run a job in a thread that does not keep the process from ending: one whose client is gone may get no answer.
+    """Run a job in a daemon thread, so that the process can end: a job whose client is gone may wait for ever.
 
-    A thread a job, since each thread that a pool has begun keeps memory of its own.
+    Each job gets a thread of its own, since a pool of Dask keeps up to `MOST_ALIVE` threads, and each holds memory.
     """
     future: ThreadFuture[R] = ThreadFuture()
 

@@ -87,8 +87,10 @@ def adapt(
     Raises
     ------
     ValueError
-        `start` is no `.weights.h5`, or `out` has another ending or a further dot.
+        `start` is no `.weights.h5`, `out` has another ending or a further dot, or `share` is out of its range.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}: 1 keeps all that the weights have moved")
     note = noted(weights_path(start))
     settings = TrainingSettings(
         architecture=note.architecture,
@@ -204,6 +206,7 @@ def trial_table(table: pd.DataFrame, compared: Mapping[str, float]) -> list[str]
 def write_card(weights: Path, samples: Sequence[Sample], trial: Sequence[str], *, start: str, command: str) -> Path:
     """Write the model card of adapted weights beside them, `<name>.md`: what they are for, made of, and worth."""
     name = weights.name.removesuffix(".weights.h5")
+    share = json.loads(weights.with_name(f"{name}.json").read_text(encoding="utf-8"))["share"]
     places = ", ".join(sorted({sample.glacier for sample in samples}))
     days = ", ".join(f"{sample.datetime:%Y-%m-%d}" for sample in samples if sample.datetime)
     text = f"""# {name}
@@ -214,7 +217,7 @@ measured them at other places: name them with `--network`, and for this place al
 * Made by `{command}`
 * {len(samples)} scenes with drawn or accepted fronts: {days}
 * Trained: the layers {", ".join(LAST_LAYERS[noted(weights_path(start)).architecture])}..., pulled back to
-  their start; {SHARE:.0%} of what they moved is kept
+  their start; {share:.0%} of what they moved is kept
 
 ## What it is worth
 

@@ -83,6 +83,7 @@ def row(
     found = (after.notna().sum(), before[after.index].notna().sum())
     return (
         f"{name}: {len(rest)} others, found {found[1]} -> {found[0]}, mean px {of['mean_b']:.2f} -> {of['mean_a']:.2f}"
+        f", median {before[after.index].median():.2f} -> {after.median():.2f}"
         f", difference {of['difference']:.2f} ({of['difference_low']:.2f} to {of['difference_high']:.2f}), nearer in "
         f"{of['a_is_closer']:.0f}, {core_minutes:.1f} core minutes"
     )

@@ -54,7 +54,7 @@ def test_the_image_holds_what_the_package_is_built_from_and_no_builder():
         assert "--require-hashes" in command or "--no-deps --compile-bytecode /wheels" in command, command
 
 
-def test_the_cpu_image_alone_lacks_what_openvino_needs_not():
+def test_the_cpu_image_alone_lacks_what_openvino_does_not_need():
     left_out = re.findall(r"^([a-z]+) ;", (DEPLOY / "left_out.txt").read_text(), re.MULTILINE)
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert set(left_out) == {"keras", "tensorflow"} <= {re.match(r"[\w-]+", one)[0] for one in wanted}

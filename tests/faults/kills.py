@@ -49,35 +49,26 @@ def restarts(most: int, away_s: tuple[float, float] = (0.5, 2.0)) -> Harm:
 
 def killed_workers(most: int) -> Harm:
     """Workers killed at random times; their nannies start others."""
-
-    @contextmanager
-    def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
-        draw = stage.draw
-
-        def kill() -> None:
-            row.hit |= unfinished(stage, store)
-            row.injected["SIGKILL"] += kill_one(worker_ids(stage), draw)
-
-        with repeatedly(kill, most, lambda: draw.uniform(*EARLY) * stage.seconds):
-            row.ended[stage.map(store)] += 1
-        row.look(stage, store)
-        yield stage
-
-    return harm
+    return harmed_workers("SIGKILL", lambda stage, draw: kill_one(worker_ids(stage), draw), most)
 
 
 def starved_workers(most: int) -> Harm:
     """Workers whose memory something else fills, until their nannies end them."""
+    return harmed_workers("out of memory", fill_memory_of_one, most)
+
+
+def harmed_workers(what: str, act: Callable[[Stage, random.Random], bool], most: int) -> Harm:
+    """Workers that suffer an act at random times, while all scenes are mapped."""
 
     @contextmanager
     def harm(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
         draw = stage.draw
 
-        def starve() -> None:
+        def once() -> None:
             row.hit |= unfinished(stage, store)
-            row.injected["out of memory"] += fill_memory_of_one(stage, draw)
+            row.injected[what] += act(stage, draw)
 
-        with repeatedly(starve, most, lambda: draw.uniform(*EARLY) * stage.seconds):
+        with repeatedly(once, most, lambda: draw.uniform(*EARLY) * stage.seconds):
             row.ended[stage.map(store)] += 1
         row.look(stage, store)
         yield stage
