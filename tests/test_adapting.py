@@ -28,14 +28,12 @@ from calfin_cloud.network import (
     save_weights,
     training_glaciers,
     verifier_of,
-    weights_path,
 )
-from calfin_cloud.network.files import noted, openvino_file
+from calfin_cloud.network.files import openvino_file
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
 from calfin_cloud.storage import read_fronts
-from calfin_cloud.training import TrainingSettings, adapt, painted_samples, split_in_time
-from calfin_cloud.training.adapting import anchored_network, is_better, trial_table
-from calfin_cloud.training.averaging import write_mean
+from calfin_cloud.training import TrainingSettings, adapt, fit, painted_samples, split_in_time
+from calfin_cloud.training.adapting import decoder_network, is_better, trial_table
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -158,8 +156,8 @@ def test_only_the_last_layers_learn_and_a_strong_anchor_holds_them(tiny):
     batch = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype("float32"), np.ones((2, 224, 224, 5), "f4")
     moved = {}
     for strength in (0.0, 1e3):
-        settings = TrainingSettings(architecture="unet", width=0.25, start=tiny, steps=5, batch=2, learning_rate=1e-3)
-        network = anchored_network(settings, anchor=strength)
+        how = {"architecture": "unet", "width": 0.25, "start": tiny, "steps": 5, "batch": 2, "learning_rate": 1e-3}
+        network = decoder_network(TrainingSettings(**how, anchor=strength))
         before = {w.path: np.array(w) for w in network.weights}
         for _ in range(5):
             network.train_on_batch(*batch)
@@ -184,7 +182,7 @@ def test_adapted_weights_say_where_they_are_from_and_keep_the_verifier(tiny, tmp
     assert training_glaciers(weights) == {"Here", "Store"}
     assert verifier_of(weights) == "calfin-small-2"
     assert network_id(weights).endswith("+" + network_id("calfin-small-2"))
-    assert json.loads((tmp_path / "here.json").read_text())["adapted_from"] == network_id(tiny)
+    assert json.loads((tmp_path / "here.json").read_text())["settings"]["start"] == network_id(tiny)
 
 
 def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
@@ -197,7 +195,7 @@ def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
     for start, end, kept in zip(before, whole, part, strict=True):
         rounding = 1e-3 * np.abs(start).max()  # of float16
         np.testing.assert_allclose(kept, 0.75 * start + 0.25 * end, atol=rounding + 0.02 * moved)
-    assert json.loads((tmp_path / "1.json").read_text())["share"] == 0.25
+    assert json.loads((tmp_path / "1.json").read_text())["settings"]["share"] == 0.25
 
 
 def test_the_default_network_is_adapted_and_keeps_its_verifier(tmp_path):
@@ -207,20 +205,34 @@ def test_the_default_network_is_adapted_and_keeps_its_verifier(tmp_path):
     assert openvino_file(weights, 224).is_file()
 
 
-def test_weights_that_note_nothing_have_a_mean_with_those_that_note_their_verifier(tmp_path):
-    start, trained = weights_path("calfin-small-2"), tmp_path / "trained.weights.h5"
-    network = load_network(start)
-    save_weights(network, trained, width=noted(start).width, verifier="calfin-small")
-    write_mean([start, trained], trained, shares=[0.75, 0.25])
-    assert verifier_of(trained) == "calfin-small"
-    for before, mean in zip(network.weights, load_network(trained).weights, strict=True):
-        np.testing.assert_array_equal(np.array(mean), np.array(before))
+def test_a_training_that_keeps_a_share_resumes_to_the_same_weights(tiny, tmp_path):
+    samples = [replace(s, glacier="Here") for s in painted_samples(1, seed=1)]
+    how = {"architecture": "unet", "width": 0.25, "batch": 2, "learning_rate": 0.02, "leave_out": ()}
+    settings = TrainingSettings(**how, start=tiny, steps=3, share=0.25, anchor=0.01, checkpoint_minutes=1e-9)
+
+    def batch(settings, step):
+        rng = np.random.default_rng(step)
+        return rng.uniform(-1, 1, (2, 224, 224, 3)).astype("f4"), np.ones((2, 224, 224, 5), "f4")
+
+    def until_the_power_fails(settings, step):
+        if step == 2:
+            raise OSError("power failed")
+        return batch(settings, step)
+
+    whole = fit(samples, tmp_path / "whole.weights.h5", settings, batch_of=batch)
+    with pytest.raises(OSError, match="power failed"):
+        fit(samples, tmp_path / "parts.weights.h5", settings, batch_of=until_the_power_fails)
+    parts = fit(samples, tmp_path / "parts.weights.h5", settings, batch_of=batch)
+    for expected, got in zip(load_network(whole).weights, load_network(parts).weights, strict=True):
+        np.testing.assert_allclose(np.array(got), np.array(expected), atol=2e-3)
 
 
 def test_a_share_that_is_none_is_refused_before_anything_is_trained(tiny, tmp_path):
     for share in (0, 1.5):
-        with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
+        with pytest.raises(ValueError, match=r"share .*, expected in \(0, 1\]"):
             adapt([], tmp_path / "here.weights.h5", start=tiny, share=share)
+    with pytest.raises(ValueError, match=r"share 0\.5 of weights that start from random ones"):
+        TrainingSettings(steps=1, share=0.5)
     assert not list(tmp_path.iterdir())
 
 

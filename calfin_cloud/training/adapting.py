@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,19 +17,16 @@ from calfin_cloud.network import (
     DEFAULT_NETWORK,
     LEVELS,
     PICTURE_SIZE,
-    Tensor,
     network_id,
     predict_pictures,
-    save_openvino,
     verifier_of,
     weights_path,
 )
-from calfin_cloud.network.backend import keras, layers, ops
+from calfin_cloud.network.backend import keras, layers
 from calfin_cloud.network.files import noted
 from calfin_cloud.opinions import ROCK, ROCK_WINDOW_PX
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import resize
-from calfin_cloud.training.averaging import write_mean
 from calfin_cloud.training.fitting import fit, trainable_network
 from calfin_cloud.training.patches import frame_scale
 from calfin_cloud.training.settings import TrainingSettings
@@ -66,8 +61,7 @@ def adapt(
     """Train the last layers of a network on scenes of one place, and write it to `out` as `fit` does.
 
     Weights are pulled back to where they started, batch normalisation stays as it is; what is written is the weighted
-    mean of start and end (Wortsman et al. 2022, arXiv:2109.01903). It keeps the verifier of the start, and the note
-    beside it says what it was adapted from.
+    mean of start and end. It keeps the verifier of the start, and the note beside it says what it was adapted from.
 
     Parameters
     ----------
@@ -79,18 +73,14 @@ def adapt(
         Network to adapt, by name or path of `.weights.h5`.
     steps, learning_rate
         Batches of `BATCH` patches, and the peak of their one-cycle schedule.
-    anchor
-        Added to the loss for each weight, times the square of how far it has moved.
-    share
-        Of the trained weights in the mean with those of the start, above 0 to 1.
+    anchor, share
+        Strength of the pull back to the start, and share of the way from there that is kept, see `TrainingSettings`.
 
     Raises
     ------
     ValueError
         `start` is no `.weights.h5`, `out` has another ending or a further dot, or `share` is out of its range.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1, got {share}: 1 keeps all that the weights have moved")
     note = noted(weights_path(start))
     settings = TrainingSettings(
         architecture=note.architecture,
@@ -102,17 +92,11 @@ def adapt(
         leave_out=(),
         start=start,
         verifier=verifier_of(start),
+        anchor=anchor,
+        share=share,
     )
     samples = [with_rock(sample, start) for sample in samples] if note.rock else samples
-    weights = fit(samples, out, settings, make_network=partial(anchored_network, anchor=anchor))
-    write_mean([weights_path(start), weights], weights, shares=[1 - share, share])
-    if keras.backend.backend() == "tensorflow":
-        save_openvino(weights)
-    path = weights.with_name(f"{weights.name.removesuffix('.weights.h5')}.json")
-    about = json.loads(path.read_text(encoding="utf-8"))
-    about |= {"adapted_from": network_id(start), "anchor": anchor, "share": share}
-    path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    return weights
+    return fit(samples, out, settings, make_network=decoder_network)
 
 
 def with_rock(sample: Sample, network: str) -> Sample:
@@ -151,26 +135,13 @@ def split_in_time(samples: Sequence[Sample]) -> list[tuple[list[Sample], list[Sa
     return [([*samples[:a], *samples[b:]], list(samples[a:b])) for a, b in pairwise(ends)]
 
 
-def anchored_network(settings: TrainingSettings, *, anchor: float) -> keras.Model:
-    """Make the network of the settings, of which only the last layers learn, pulled back to their start."""
+def decoder_network(settings: TrainingSettings) -> keras.Model:
+    """Make the network of the settings, of which only the last layers learn."""
     network = trainable_network(settings)
     for layer in network.layers:
         is_last = layer.name.startswith(LAST_LAYERS[settings.architecture])
         layer.trainable = is_last and not isinstance(layer, layers.BatchNormalization)
-        for variable in layer.trainable_weights:
-            variable.regularizer = Anchor(np.array(variable), anchor)
     return network
-
-
-class Anchor(keras.regularizers.Regularizer):  # type: ignore[misc]  # keras is an untyped border
-    """Pulls weights back to where they were (L2-SP, Li et al. 2018, arXiv:1802.01483)."""
-
-    def __init__(self, home: Any, strength: float) -> None:  # noqa: ANN401 - an array of any shape
-        self.home, self.strength = home, strength
-
-    def __call__(self, weights: Tensor) -> Tensor:
-        """Return the sum of the squares of how far the weights have moved, times the strength."""
-        return self.strength * ops.sum(ops.square(weights - self.home))
 
 
 def is_better(compared: Mapping[str, float]) -> bool:
@@ -206,7 +177,7 @@ def trial_table(table: pd.DataFrame, compared: Mapping[str, float]) -> list[str]
 def write_card(weights: Path, samples: Sequence[Sample], trial: Sequence[str], *, start: str, command: str) -> Path:
     """Write the model card of adapted weights beside them, `<name>.md`: what they are for, made of, and worth."""
     name = weights.name.removesuffix(".weights.h5")
-    share = json.loads(weights.with_name(f"{name}.json").read_text(encoding="utf-8"))["share"]
+    share = json.loads(weights.with_name(f"{name}.json").read_text(encoding="utf-8"))["settings"]["share"]
     places = ", ".join(sorted({sample.glacier for sample in samples}))
     days = ", ".join(f"{sample.datetime:%Y-%m-%d}" for sample in samples if sample.datetime)
     text = f"""# {name}

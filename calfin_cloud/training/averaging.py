@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud.network import network_id, training_glaciers, weights_path
-from calfin_cloud.network.files import noted
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -41,34 +40,21 @@ def average_weights(names_or_paths: Sequence[str | Path], out: Path | str) -> Pa
         raise ValueError(f"expected two or more weights and out ending in .weights.h5, got {given} and {out.name}")
     sources = [weights_path(name) for name in names_or_paths]
     notes = {network_id(name): _note(path) for name, path in zip(names_or_paths, sources, strict=True)}
-    write_mean(sources, out, shares=[1 / len(sources)] * len(sources))
+    (first, about), *others = (_read(path) for path in sources)
+    for path, (arrays, other_about) in zip(sources[1:], others, strict=True):
+        if other_about != about or {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in first.items()}:
+            raise ValueError(f"{path} must hold the network of {sources[0]}, {about}, got {other_about}: leave it out")
+    with h5py.File(out, "w") as file:
+        file.attrs.update(about)
+        for name, values in first.items():
+            mean = np.mean([values, *(arrays[name] for arrays, _ in others)], axis=0, dtype=np.float64)
+            file.create_dataset(name, data=mean.astype(values.dtype))
     training = {glacier: n for note in notes.values() for glacier, n in note.get("training", {}).items()}
     before = {glacier for path in sources for glacier in training_glaciers(path) or ()} - training.keys()
     name = out.name.removesuffix(".weights.h5")
     note = {"name": name, "mean_of": notes, "training": training, "started_from": {"training": sorted(before)}}
     out.with_name(f"{name}.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return out
-
-
-def write_mean(sources: Sequence[Path], out: Path, *, shares: Sequence[float]) -> None:
-    """Write the weighted mean of files of weights, which may replace one of them; the verifier is that of the last.
-
-    Raises
-    ------
-    ValueError
-        They are of different networks.
-    """
-    notes = [noted(path)._replace(verifier=None) for path in sources]
-    (first, _), *others = (_read(path) for path in sources)
-    shapes = {name: values.shape for name, values in first.items()}
-    for path, note, (arrays, _) in zip(sources[1:], notes[1:], others, strict=True):
-        if note != notes[0] or {name: values.shape for name, values in arrays.items()} != shapes:
-            raise ValueError(f"{path} must hold the network of {sources[0]}, {notes[0]}, got {note}: leave it out")
-    with h5py.File(out, "w") as file:
-        file.attrs.update(others[-1][1])
-        for name, values in first.items():
-            mean = np.average([values, *(arrays[name] for arrays, _ in others)], axis=0, weights=shares)
-            file.create_dataset(name, data=mean.astype(values.dtype))
 
 
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -36,7 +36,7 @@ from calfin_cloud.preprocess import eight_bit_channels, normalise
 from calfin_cloud.sample import paint_scene
 from calfin_cloud.schema import MASKS
 from calfin_cloud.training.batches import Batch, make_batch, prefetched_batches, prepare_sources
-from calfin_cloud.training.losses import masks_loss, soft_jaccard
+from calfin_cloud.training.losses import anchor_weights, masks_loss, soft_jaccard
 from calfin_cloud.training.patches import Prepared, cut_patch, prepare, whole_scene
 from calfin_cloud.training.settings import TrainingSettings
 
@@ -154,6 +154,8 @@ def trainable_network(settings: TrainingSettings) -> keras.Model:
     )
     if settings.start:
         start_from(network, settings.start)
+    if settings.anchor:
+        anchor_weights(network, settings.anchor)
     return with_loss(network, settings, masks_loss)
 
 
@@ -177,19 +179,21 @@ def make_optimizer(settings: TrainingSettings) -> keras.optimizers.Optimizer:
 
 
 @contextmanager
-def averaged_weights(network: keras.Model) -> Iterator[None]:
-    """Lend the network the running average of its weights, where its optimiser keeps one."""
-    if not network.optimizer.use_ema:
-        yield
-        return
-    variables = network.trainable_variables
-    own = _copies(variables)
-    network.optimizer.finalize_variable_values(variables)
-    _assign(variables, _copies(variables))
+def averaged_weights(network: keras.Model, *, start: Sequence[NDArray[Any]] = (), share: float = 1.0) -> Iterator[None]:
+    """Lend the network the weights that are saved: their running average, where its optimiser keeps one.
+
+    Where a `share` below 1 is given, of what they have moved from `start` only that share.
+    """
+    own = _copies(network.weights)
+    network.optimizer.finalize_variable_values(network.trainable_variables)
+    average = _copies(network.weights)
+    if share < 1:
+        average = [(1 - share) * before + share * after for before, after in zip(start, average, strict=True)]
+    _assign(network.weights, average)
     try:
         yield
     finally:
-        _assign(variables, own)
+        _assign(network.weights, own)
 
 
 def _copies(variables: Sequence[Any]) -> list[NDArray[Any]]:
@@ -218,6 +222,7 @@ class _Run:
         self.network = network
         self.step, self.elapsed_s = 0, 0.0
         self.losses: list[float] = []
+        self.start = _copies(network.weights)
         self._restore()
 
     def train(self, batch_of: Callable[[int], Batch]) -> None:
@@ -244,7 +249,7 @@ class _Run:
         loss = float(np.mean(self.losses)) if self.losses else np.nan
         rate = float(ops.convert_to_numpy(self.network.optimizer.learning_rate))
         row = {"step": self.step, "minutes": round(self.elapsed_s / 60, 2), "learning_rate": float(f"{rate:.4g}")}
-        with averaged_weights(self.network):
+        with averaged_weights(self.network, start=self.start, share=self.settings.share):
             scores = validate(self.network, self.validation)
             save_weights(self.network, self.out, width=self.settings.width, verifier=self.settings.verifier)
         row |= {name: round(value, 4) for name, value in {"loss": loss, **scores}.items()}

@@ -1,9 +1,17 @@
-"""Masks and their truth go in, the loss of the original comes out: cross-entropy and soft Jaccard index."""
+"""Masks and their truth go in, the loss of the original comes out: cross-entropy and soft Jaccard index.
+
+Weights that shall not move far add a loss of their own.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from calfin_cloud.network import Tensor
-from calfin_cloud.network.backend import ops
+from calfin_cloud.network.backend import keras, ops
 from calfin_cloud.training.settings import FRONT_WEIGHT
 
 ROCK_WEIGHT = 0.1
@@ -45,3 +53,20 @@ def soft_jaccard(truth: Tensor, mask: Tensor) -> Tensor:
     """Soft Jaccard index of each image, (n, y, x) -> (n,)."""
     both = ops.sum(truth * mask, axis=(1, 2))
     return (both + 1e-12) / (ops.sum(truth, axis=(1, 2)) + ops.sum(mask, axis=(1, 2)) - both + 1e-12)
+
+
+def anchor_weights(network: keras.Model, strength: float) -> None:
+    """Pull the weights of a network that learn back to where they are now."""
+    for variable in network.trainable_weights:
+        variable.regularizer = Anchor(np.array(variable), strength)
+
+
+class Anchor(keras.regularizers.Regularizer):  # type: ignore[misc]  # keras is an untyped border
+    """Pulls weights back to where they were (L2-SP, Li et al. 2018, arXiv:1802.01483)."""
+
+    def __init__(self, home: NDArray[Any], strength: float) -> None:
+        self.home, self.strength = home, strength
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """Return the sum of the squares of how far the weights have moved, times the strength."""
+        return self.strength * ops.sum(ops.square(weights - self.home))

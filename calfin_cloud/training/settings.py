@@ -69,6 +69,11 @@ class TrainingSettings:
         Name or path of weights to start from; None starts from random ones.
     verifier
         Name of shipped weights that must see a front in optical scenes too, noted in the file that is written.
+    anchor
+        Added to the loss for each weight that learns, times the square of how far it has moved from where it began.
+    share
+        Share of what the weights have moved from `start` that is validated and saved, above 0 to 1 (Wortsman et al.
+        2022, arXiv:2109.01903): what few scenes do not show is not forgotten.
     checkpoint_minutes
         Time between checkpoints; each also writes the curves and the weights so far.
 
@@ -104,6 +109,8 @@ class TrainingSettings:
     painted: int = 0
     start: str | None = None
     verifier: str | None = None
+    anchor: float = 0.0
+    share: float = 1.0
     checkpoint_minutes: float = 6.0
 
     def __post_init__(self) -> None:
@@ -140,6 +147,12 @@ class TrainingSettings:
             yield f"front_weight {self.front_weight}, expected in (0, 1]"
         if self.ema is not None and not 0 < self.ema < 1:
             yield f"ema {self.ema}, expected in (0, 1)"
+        if self.anchor < 0:
+            yield f"anchor {self.anchor}, expected 0 or above"
+        if not 0 < self.share <= 1:
+            yield f"share {self.share}, expected in (0, 1]"
+        if self.share < 1 and not self.start:
+            yield f"share {self.share} of weights that start from random ones, expected start"
         if self.rock and (self.augmentation == "release" or self.architecture != "efficient"):
             yield f"rock with {self.augmentation} and {self.architecture}, expected varied and efficient"
         if self.sampling == "rounds" and self.batch >= ROUND_SAMPLES * ROUND_COPIES:
