@@ -1,8 +1,10 @@
 """How a verb is called and what it says: options of a file, results in JSON, notes, bars, what is checked first."""
 
 import argparse
+import errno
 import io
 import json
+import logging
 import subprocess
 import sys
 from operator import length_hint
@@ -15,7 +17,9 @@ import calfin_cloud as cc
 from calfin_cloud import doctor, storage
 from calfin_cloud.cli import main
 from calfin_cloud.cli.config import with_config
+from calfin_cloud.cli.ends import end
 from calfin_cloud.cli.mapping import MOST_ROWS, _show_scenes
+from calfin_cloud.cli.output import notes
 from calfin_cloud.cli.parser import VERBS, make_parser
 from calfin_cloud.cli.searching import FEW_SCENES, cluster_for, counted, search_ahead
 from calfin_cloud.pipeline import MapSettings
@@ -312,3 +316,40 @@ def test_a_pixel_without_a_side_is_refused(tmp_path, capsys):
     assert main(call) == 2
     assert "--resolution takes metres above 0, got 0" in capsys.readouterr().err
     assert not (tmp_path / "d.geojson").exists()
+
+
+# --- how a call ends --------------------------------------------------------------------------------------------------
+
+
+def test_a_storage_that_is_out_of_reach_is_no_mistake_in_the_call(monkeypatch, capsys):
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    assert main(["status", "s3://fronts/greenland"]) == 3
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "no answer from a server" in said
+    assert "make the same call again later" in said
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EIO, errno.ECONNRESET])
+def test_a_storage_that_is_busy_is_no_mistake_in_the_call(number):
+    assert end("map", OSError(number, "Service Unavailable")) == 3
+
+
+def test_a_full_disk_and_a_pipe_that_nobody_reads_are_not_over_by_the_next_call():
+    assert end("map", OSError(errno.ENOSPC, "No space left on device")) == 2
+    assert end("status", BrokenPipeError(errno.EPIPE, "Broken pipe")) == 2
+
+
+def test_an_unexpected_error_is_told_with_its_place_and_ends_neither_as_failed_scenes_nor_as_a_mistake():
+    told = io.StringIO()
+    handler = logging.StreamHandler(told)
+    notes.addHandler(handler)
+    try:
+        {}["fronts"]
+    except KeyError as error:
+        assert end("map", error) == 70
+    finally:
+        notes.removeHandler(handler)
+    assert "calfin map: an unexpected error; please report it" in told.getvalue()
+    assert "in test_an_unexpected_error" in told.getvalue()

@@ -1,0 +1,74 @@
+"""An error that ends a verb becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from calfin_cloud.cli.output import note, notes
+
+MISTAKE, TRY_AGAIN, UNEXPECTED, INTERRUPTED = 2, 3, 70, 130
+"""Exit codes. An unexpected error is neither 1 nor 2, after which a Kubernetes Job is not tried again."""
+
+REMEDIES: dict[type, str] = {
+    FileNotFoundError: "check the path",
+    NotADirectoryError: "a folder is needed there, which may be new",
+    FileExistsError: "a folder is needed there, which may be new",
+    IsADirectoryError: "a file is needed there",
+    PermissionError: "choose a path that you may read or write",
+}
+"""What to do about an error of the file system."""
+
+PASSING_NUMBERS = {
+    errno.EBUSY,  # what s3fs makes of 503
+    errno.EIO,
+    errno.ETIMEDOUT,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+}
+PASSING_CLASSES = {
+    "ConnectionError",  # Python and botocore
+    "HTTPClientError",
+    "ClientConnectionError",  # aiohttp
+    "ServiceRequestError",  # azure
+    "ServiceResponseError",
+    "TransportError",  # google
+    "TimeoutError",
+}
+"""Errors of clients of object stores, by name since not all clients are installed."""
+
+
+def end(verb: str, error: BaseException) -> int:
+    """Say what ended a verb, and return the exit code of that."""
+    if isinstance(error, KeyboardInterrupt):
+        note(f"calfin {verb}: interrupted; the same call resumes", level=logging.ERROR)
+        return INTERRUPTED
+    if not hasattr(error, "exit_code") and may_pass(error):
+        note(f"calfin {verb}: no answer from a server: {error}; make the same call again later", level=logging.ERROR)
+        return TRY_AGAIN
+    if not isinstance(error, ValueError | OSError):
+        notes.error("calfin %s: an unexpected error; please report it", verb, exc_info=error)
+        return UNEXPECTED
+    note(f"calfin {verb}: {_told(error)}", level=logging.ERROR)
+    return int(getattr(error, "exit_code", MISTAKE))
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an error says that a storage is silent or busy, which may be over by the next call."""
+    if isinstance(error, BrokenPipeError):  # nobody reads what is printed
+        return False
+    if getattr(error, "code", getattr(error, "status_code", None)) in (429, 500, 502, 503, 504):
+        return True
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & PASSING_CLASSES) or (isinstance(error, OSError) and error.errno in PASSING_NUMBERS)
+
+
+def _told(error: Exception) -> str:
+    """Message of an error; s3fs tells with a word or with none that a server has refused it."""
+    if isinstance(error, PermissionError) and error.filename is None:
+        return f"the object store refuses: {error.__cause__ or error}; check its keys and endpoint in the environment"
+    if isinstance(error, OSError) and error.filename is not None and type(error) in REMEDIES:
+        return f"{error.filename}: {str(error.strerror).lower()}; {REMEDIES[type(error)]}"
+    return str(error)
