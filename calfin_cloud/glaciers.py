@@ -90,7 +90,7 @@ def find_glacier(text: str) -> Glacier:
     'Humboldt'
     """
     glaciers = [Glacier(*row) for row in read_glaciers().itertuples(index=False, name=None)]
-    wanted = _plain(text)
+    wanted = _plain(str(text))
     names = [[_plain(n) for n in (g.name, *g.other_names.split(";")) if n] for g in glaciers]
     number = re.fullmatch(r"(?:no|glacier)?(\d+)", wanted)
     exact = [g for g, own in zip(glaciers, names, strict=True) if wanted in own]
@@ -107,7 +107,9 @@ def find_glacier(text: str) -> Glacier:
     known = {n: g for g, own in zip(glaciers, names, strict=True) for n in own}
     near = dict.fromkeys(str(known[n]) for n in difflib.get_close_matches(wanted, known, n=4, cutoff=0.6))
     hint = f"did you mean {', '.join(near)}?" if near else "`calfin domains --list` prints all."
-    raise ValueError(f"no glacier of the index is called {text!r}: {hint} Or give a place: --point LON,LAT")
+    raise ValueError(
+        f"no glacier of the index is called {text!r}: {hint} Or give a place: --point LON,LAT, `domain_from_point`"
+    )
 
 
 def domain_from_glacier(

@@ -67,7 +67,7 @@ UNSEEN = ("cloudy", "nodata", "flat", *FAILURES)
 
 FRONT_SCHEMA = pa.schema(
     [
-        ("key", pa.string()),  # domain and scene, `DOMAIN/SCENE`: unique, which `datetime` is not
+        ("key", pa.string()),  # domain and scene, `DOMAIN/SCENE`: unique, unlike `datetime`
         ("domain", pa.string()),  # name of the domain
         ("scene_id", pa.string()),  # id of the scene in its catalogue
         ("front", pa.int16()),  # number within the scene, 0 first; -1 for a scene without one
@@ -118,7 +118,7 @@ REJECTED_SCHEMA = pa.schema(
         ("candidate", pa.int16()),  # number within the scene, 0 first
         ("datetime", pa.timestamp("us", tz="UTC")),  # when the scene was taken
         ("filter", pa.string()),  # which one rejected it
-        ("reason", pa.string()),  # a code of REASONS, never the empty one
+        ("reason", pa.string()),  # why it was rejected: a code, see States and reasons
         ("value", pa.float64()),  # what the filter measured
         ("limit", pa.float64()),  # what it asks for
         ("detail", pa.string()),  # both in words

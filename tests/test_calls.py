@@ -345,11 +345,10 @@ def test_an_unexpected_error_is_told_with_its_place_and_ends_neither_as_failed_s
     told = io.StringIO()
     handler = logging.StreamHandler(told)
     notes.addHandler(handler)
-    try:
+    with pytest.raises(KeyError) as caught:
         {}["fronts"]
-    except KeyError as error:
-        assert end("map", error) == 70
-    finally:
-        notes.removeHandler(handler)
+    code = end("map", caught.value)
+    notes.removeHandler(handler)
+    assert code == 70
     assert "calfin map: an unexpected error; please report it" in told.getvalue()
     assert "in test_an_unexpected_error" in told.getvalue()

@@ -134,7 +134,7 @@ def _command(options: argparse.Namespace) -> str:
 
 def add_adapt(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin adapt`."""
-    parser.add_argument("store", metavar="STORE", help="folder or object prefix that `calfin map` made")
+    parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for weights and model card")
     parser.add_argument("--name", help="name of the weights (default that of the domain)")
     parser.add_argument(

@@ -94,7 +94,7 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
         "--variant",
         default="default",
         choices=VARIANTS,
-        help="settings of all steps: ours (default); ours with each picture shown to the network once, a quarter "
-        "of its price (once); that in numbers of 8 bits, a tenth of its price on CPUs with VNNI (fast); or those "
-        "of CALFIN's release for one of its sets of scenes",
+        help="settings of all steps: default; once shows each picture to the network once, in a quarter of the time; "
+        "fast is once with 8-bit arithmetic, in a tenth of the time on CPUs with VNNI; the others are the settings of "
+        "CALFIN's release for one of its data sets",
     )

@@ -54,7 +54,10 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
         help="notes and log as lines of JSON with time and run",
     )
     verb.add_argument(
-        "--config", type=Path, metavar="TOML", help="file with options by name, e.g. max-cloud = 0.3; the call wins"
+        "--config",
+        type=Path,
+        metavar="TOML",
+        help="file with options by name, e.g. max-cloud = 0.3; options on the command line override it",
     )
 
 
@@ -246,7 +249,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     flags.many(
         parser,
         "--cluster-option",
-        "what else starts the cluster, e.g. image=NAME:TAG namespace=NAME gpu_workers=2 (kubernetes), or what the "
+        "further options of the cluster, e.g. image=NAME:TAG namespace=NAME gpu_workers=2 (kubernetes), or what the "
         "server of the gateway offers",
         type=flags.option,
         metavar="KEY=VALUE",
@@ -274,7 +277,9 @@ def _add_fjords(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
     parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
     parser.add_argument(
-        "--store", metavar="URI", help="derive the fjord boundaries of the other domains from the scenes of this store"
+        "--store",
+        metavar="URI",
+        help="for domains without --polygons: derive fjord boundaries from the scenes of this store",
     )
     parser.add_argument(
         "--ice-mask", metavar="FILE", help="polygons of all glacier ice: fronts lie near it, land beside it is wall"

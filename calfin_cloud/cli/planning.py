@@ -71,7 +71,9 @@ def _lines_of(told: Plan) -> list[str]:
         f"to read over the network: {told.bytes_read / 1e9:.3f} GB in {told.requests} requests",
         f"to write: {told.bytes_written / 1e9:.3f} GB in {told.files_written} files; "
         f"in a bucket {told.store_requests} requests, {_a_scene(told):.1f} a scene with those to read it",
-        f"tasks: {told.tasks}, {told.slots['all']} at once ({told.slots['gpu']} with a GPU)",
+        f"tasks: {told.tasks}, {told.slots['all']} at once ({told.slots['gpu']} with a GPU)"
+        if told.tasks
+        else "tasks: none, scenes are mapped one after the other in this process",
         f"minutes: {told.total_s / 60:.1f}, from {low:.1f} to {high:.1f}; "
         f"of these {told.start_s / 60:.1f} to start and {told.search_s / 60:.1f} to search",
     ]

@@ -92,7 +92,7 @@ def figures(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Compare two sets of fronts, or the authors of one: pairs by glacier and date, distances and bias."""
+    """Compare two sets of fronts, or the authors within one set: pairs by glacier and date, distances and bias."""
     from calfin_cloud.results import compare_products, read_lines, write_comparison
 
     a, lines = read_fronts(options.a, options)
@@ -253,7 +253,10 @@ def add_figures(parser: argparse.ArgumentParser) -> None:
         "--days", type=flags.not_negative, default=30.0, help="longest time between fronts of a pair (default 30)"
     )
     parser.add_argument(
-        "--width", choices=("single", "double"), default="single", help="83 mm (default) or 177 mm, as columns are"
+        "--width",
+        choices=("single", "double"),
+        default="single",
+        help="width of one column (83 mm, default) or two columns (177 mm) of a journal",
     )
     _add_common(parser)
     _add_lines(parser)

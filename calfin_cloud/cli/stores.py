@@ -43,7 +43,7 @@ def compact(options: argparse.Namespace) -> int:
     from calfin_cloud.storage import compact_store
 
     before, after = compact_store(options.store, scenes_a_file=options.scenes)
-    tell(options, {"before": before, "after": after}, f"{before} files of fronts became {after}")
+    tell(options, {"before": before, "after": after}, f"files of fronts: {before} before, {after} now")
     return 0
 
 
@@ -68,7 +68,9 @@ def add_store(parser: argparse.ArgumentParser, *, out: bool = False) -> None:
 def add_status(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin status`."""
     add_store(parser)
-    parser.add_argument("--serve", type=int, metavar="PORT", help="answer Prometheus there with the counts, for ever")
+    parser.add_argument(
+        "--serve", type=int, metavar="PORT", help="serve the counts to Prometheus on this port until interrupted"
+    )
 
 
 def add_compact(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ body { margin: 0 auto; max-width: 1120px; padding: 1.2rem; font: 15px/1.5 system
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; } p { margin: .2rem 0; }
 .soft { color: var(--soft); }
 .sheet { display: grid; grid-template-columns: minmax(0, 3fr) minmax(240px, 1fr); gap: 1.5rem; }
-svg { width: 100%; height: auto; max-height: 80vh; border-radius: 8px; display: block; } li { margin: .3rem 0; }
+svg { max-width: 100%; max-height: 80vh; margin: 0 auto; border-radius: 8px; display: block; } li { margin: .3rem 0; }
 .doubt { background: #fff4e5; color: #7a3b00; border-radius: 6px; padding: .5rem .8rem; margin: .4rem 0; }
 .good { background: #e6f4ea; color: #14532d; border-radius: 6px; padding: .5rem .8rem; }
 .ramp { height: 10px; border-radius: 5px; } .ends { display: flex; justify-content: space-between; }

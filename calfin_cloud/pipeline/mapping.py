@@ -106,6 +106,8 @@ def map_fronts(
 
     Raises
     ------
+    TypeError
+        For a domain that is not in a list, or scenes in place of what finds them.
     ValueError
         For domains of several CRSs, a network that cannot be loaded, a store that was made differently, or a store or
         scenes on this machine's disk that the workers do not see.
@@ -121,6 +123,12 @@ def map_fronts(
     >>> counts["found"], counts["known"], counts["failed"]
     (1, 1, 0)
     """
+    if isinstance(domains, Domain) or not callable(find_scenes):
+        got = f"{type(domains).__name__} and {type(find_scenes).__name__}"
+        raise TypeError(
+            f"map_fronts takes a list of domains and a function that finds their scenes, got {got}: give [domain] and "
+            'partial(stream_scenes, catalog, period="2019")'
+        )
     store = str(store)
     settings = settings or MapSettings()
     crs = one_crs(domains)

@@ -51,6 +51,11 @@ class MapSettings:
     features
         What else is measured in each scene, of `feature_schema.FEATURES`; nothing of it changes a front.
 
+    Raises
+    ------
+    ValueError
+        A limit is out of its range, or a feature is not known.
+
     Examples
     --------
     >>> MapSettings(max_cloud=0.3).max_nodata
@@ -67,6 +72,9 @@ class MapSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", check_wanted(self.features))
+        for name in ("max_cloud", "max_nodata"):
+            if not 0 <= (limit := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be a part of the domain, 0 to 1, got {limit}: 15 % is 0.15")
 
 
 VARIANTS = {

@@ -27,6 +27,10 @@ class Store:
 
     uri: str
 
+    def __str__(self) -> str:
+        """Return the address, so that what takes an address takes the store too."""
+        return self.uri
+
     @cached_property
     def made_by(self) -> dict[str, Any]:
         """CRS, network, code version and settings."""

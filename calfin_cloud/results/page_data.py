@@ -19,6 +19,7 @@ SIMPLIFY_PX = 0.5
 JUDGED = ("score", "score_reasons", "flags", "flag_details", "verdict", "reviewer")
 FACTS = (*JUDGED, "sigma_m", "length_m", "quality_flag")
 POINT = ("key", "datetime", "change_m", "sigma_m")
+RATE = ("rate_m_a", "rate_low_m_a", "rate_high_m_a")
 MOST_SPARKS = 40  # points of the small line in the list of glaciers
 DAYS_AT_AN_END = 365.0  # the change of a glacier is between the means of its first and last year
 
@@ -190,15 +191,16 @@ def _change(tables: Shown) -> dict[str, Any]:
     mine = tables.positions
     mine = mine[mine["branch"] == mine["branch"].min()].sort_values("datetime") if len(mine) else mine
     if mine.empty:
-        return {"change": None, "rate": None, "rate_sigma": None, "spark": []}
+        return {"change": None, "rate": None, "rate_range": None, "spark": []}
     days = (mine["datetime"] - mine["datetime"].iloc[0]).dt.total_seconds().to_numpy() / 86_400
     change = mine["change_m"].to_numpy(dtype=float)
     ends = [change[days >= days[-1] - DAYS_AT_AN_END], change[days <= DAYS_AT_AN_END]]
-    rate = tables.rates.iloc[0] if len(tables.rates) else {"rate_m_a": np.nan, "rate_sigma_m_a": np.nan}
+    rate = tables.rates.iloc[0] if len(tables.rates) else dict.fromkeys(RATE, np.nan)
+    reach = [plain(rate[name]) for name in RATE[1:]]
     taken = np.unique(np.linspace(0, len(days) - 1, MOST_SPARKS).astype(int))
     return {
         "change": round(float(ends[0].mean() - ends[1].mean()), 1) if days[-1] > DAYS_AT_AN_END else None,
         "rate": plain(rate["rate_m_a"]),
-        "rate_sigma": plain(rate["rate_sigma_m_a"]),
+        "rate_range": None if None in reach else reach,
         "spark": [[round(days[i]), round(change[i])] for i in taken],
     }

@@ -137,6 +137,8 @@ def stream_scenes(
     >>> [item.id for item in cc.stream_scenes("real/catalog.json", domain, "2021-06/2021-09")]
     ['harald-moltke-brae_20210927']
     """
+    if not isinstance(domain, Domain):
+        raise TypeError(f"scenes are searched for one Domain, got {type(domain).__name__}: call once a domain")
     named = CATALOGS.get(str(catalog))
     address = absolute(named.url if named else str(catalog))
     if isinstance(collections, str):

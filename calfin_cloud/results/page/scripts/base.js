@@ -100,6 +100,8 @@ const atlas = {
   };
   // Catalogues write landsat-8, SENTINEL-1A, sentinel-2a: shown alike.
   atlas.satellite = (text) => text.replace(/^landsat-(\d)$/i, "Landsat $1").replace(/^sentinel-(\d.)$/i, (_, name) => `Sentinel-${name.toUpperCase()}`);
+  atlas.span = (first, last) => (first === last ? `${first}` : `${first}–${last}`);
+  atlas.years = (glacier) => atlas.span(glacier.first.slice(0, 4), glacier.last.slice(0, 4));
   atlas.count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
   atlas.inSpan = (front) => front.day >= atlas.state.from && front.day <= atlas.state.to;
   atlas.css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -70,7 +70,7 @@
   function listRow(g) {
     const item = atlas.element("li"), button = atlas.element("button", "", { type: "button" });
     const words = atlas.element("span", "", { class: "words" });
-    const told = g.fronts ? [`${atlas.numberOf(g)}${atlas.count(g.fronts, "front")} ·\u00a0`, `${g.first.slice(0, 4)}–${g.last.slice(0, 4)}`] : ["no front"];
+    const told = g.fronts ? [`${atlas.numberOf(g)}${atlas.count(g.fronts, "front")} ·\u00a0`, atlas.years(g)] : ["no front"];
     const small = atlas.element("small"); // where there is no room, the years are on a line of their own
     small.append(...told.map((part) => atlas.element("span", part)));
     words.append(atlas.element("b", title(g)), small);
@@ -139,7 +139,7 @@
   };
 
   const sum = d3.sum(glaciers, (g) => g.fronts);
-  const span = allYears.length ? `, ${allYears[0]}–${allYears[allYears.length - 1]}` : "";
+  const span = allYears.length ? `, ${atlas.span(allYears[0], allYears[allYears.length - 1])}` : "";
   atlas.get("summary").textContent = `${atlas.count(glaciers.length, "glacier")}, ${atlas.count(sum, "front")}${span}`;
   atlas.get("search").addEventListener("input", showList);
   atlas.get("search").addEventListener("keydown", (event) => { if (event.key === "Enter" && found.length) atlas.openGlacier([...found].sort(ORDERS[atlas.get("order").value])[0]); });

@@ -12,12 +12,13 @@
   atlas.showNumbers = (glacier) => {
     get("name").textContent = atlas.titleOf(glacier);
     get("names").textContent = `${atlas.numberOf(glacier)}${glacier.resolution} m pixels · ${about.crs}`;
-    const rate = glacier.rate == null ? "–" : `${glacier.rate < 0 ? "−" : "+"}${Math.abs(Math.round(glacier.rate))} m/yr`;
+    const speed = (metres) => `${metres < 0 ? "−" : "+"}${Math.abs(Math.round(metres))}`;
+    const rate = glacier.rate == null ? "–" : `${speed(glacier.rate)} m/yr`;
     const facts = [
       [`${glacier.fronts.toLocaleString("en")}`, `${glacier.fronts === 1 ? "front" : "fronts"} in ${atlas.count(glacier.scenes, "scene")}${glacier.rejected ? `, ${glacier.rejected} rejected` : ""}`],
-      [glacier.first ? `${glacier.first.slice(0, 4)}–${glacier.last.slice(0, 4)}` : "–", `${atlas.count(glacier.years.length, "year")} with a front`],
+      [glacier.first ? atlas.years(glacier) : "–", `${atlas.count(glacier.years.length, "year")} with a front`],
       [atlas.length(glacier.change, { sign: true }), "change, first to last year"],
-      [rate, `rate${glacier.rate_sigma == null ? "" : ` ± ${Math.round(2 * glacier.rate_sigma)} m/yr (95 %)`}`],
+      [rate, `rate${glacier.rate_range ? `, 95 %: ${glacier.rate_range.map(speed).join(" to ")} m/yr` : ""}`],
     ];
     get("numbers").replaceChildren(...facts.map(([value, words]) => {
       const box = element("div");
@@ -37,7 +38,7 @@
     get("factTitle").style.setProperty("--dot", atlas.colourOf(front.day));
     const position = atlas.measuredOf(front);
     const rows = [["Satellite", `${front.platform}, ${front.time} UTC`], ["Scene", front.scene]];
-    if (position) rows.push(["Advance since the start", `${atlas.length(position[2], { sign: true })}${position[3] ? ` ± ${Math.round(2 * position[3])} m (95 %)` : ""}`]);
+    if (position) rows.push(["Advance since the start", atlas.advance(position)]);
     rows.push(["Length", atlas.length(front.length_m)]);
     if (front.sigma_m != null) rows.push(["Uncertainty", `± ${Math.round(front.sigma_m)} m (68 %)`]);
     if (front.score != null) rows.push(["Score", `${front.score.toFixed(2)} of 1${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);

@@ -20,7 +20,7 @@
 
   function decide(verdict, line = null) {
     const front = state.chosen, author = get("author").value.trim();
-    if (!author) { get("author").focus(); atlas.say("Write your name first"); get("author").classList.add("wanted"); return; }
+    if (!author) { get("author").focus(); get("author").placeholder = "your name first"; atlas.say("Write your name first"); get("author").classList.add("wanted"); return; }
     const time = `${new Date().toISOString().slice(0, 19)}Z`;
     state.verdicts.set(atlas.placeOf(front), { key: front.key, front: front.front, verdict, author, time, line });
     if (!line) resetLine(front);
@@ -47,6 +47,8 @@
       if (points.length >= 2) decide("redraw", points.map(([x, y]) => [Math.round(x * 10) / 10, Math.round(y * 10) / 10]));
     });
     atlas.map.map.addInteraction(drawing);
+    get("done").disabled = true;
+    drawing.on("drawstart", ({ feature }) => feature.on("change", () => { get("done").disabled = feature.getGeometry().getCoordinates().length < 3; })); // one is that under the pointer
     get("drawing").hidden = false;
     document.body.classList.add("drawing");
   }

@@ -7,7 +7,7 @@
   const COLOURS = { icebergs: "#ffe14d", melange: "#7fd4ff", plumes: "#ff9a3c" };
   const SERIES = {
     icebergs: { head: "Area of icebergs (km²)", of: (row) => row.area_m2 / 1e6 },
-    melange: { head: "Ice reaches from the front (km)", of: (row) => row.extent_m / 1e3 },
+    melange: { head: "Extent of ice from the front (km)", of: (row) => row.extent_m / 1e3 },
     plumes: { head: "Area of the plume (km²)", of: (row) => row.area_m2 / 1e6 },
   };
   const WIDTH = 330, HEIGHT = 110, EDGE = { left: 40, right: 22, top: 22, bottom: 24 };

@@ -13,7 +13,7 @@
     svg.attr("viewBox", `0 0 ${width} ${height}`).selectAll("*").remove();
     svg.append("text").attr("class", "head").attr("x", EDGE.left).attr("y", 13).text("Mean year (m)");
     if (!months.length) {
-      svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 + 8).attr("text-anchor", "middle").text("too few fronts in a year");
+      svg.append("text").attr("class", "nothing").attr("x", width / 2).attr("y", height / 2 + 8).attr("text-anchor", "middle").text("needs more fronts per year");
       atlas.get("seasonalText").textContent = "No mean year: too few fronts in a year.";
       return;
     }

@@ -15,6 +15,11 @@
   const points = () => (atlas.state.data.positions[0]?.points ?? []);
   const measured = (key) => points().find((p) => p[0] === key);
   atlas.measuredOf = (front) => measured(front.key);
+  // Both ends of an advance are uncertain.
+  atlas.advance = (point) => {
+    const sigma = Math.hypot(point[3] ?? 0, points()[0][3] ?? 0);
+    return `${atlas.length(point[2], { sign: true })}${point !== points()[0] && sigma ? ` ± ${Math.round(2 * sigma)} m (2 sigma)` : ""}`;
+  };
 
   function drawSeries() {
     const { data } = atlas.state, node = svg.node();
@@ -87,7 +92,7 @@
 
   atlas.describe = (front) => {
     const p = measured(front.key);
-    return [`${front.date}${front.platform ? ` · ${front.platform}` : ""}`, p ? `${atlas.length(p[2], { sign: true })}${p[3] ? ` ± ${Math.round(2 * p[3])} m` : ""}` : "", front.flags ? `doubtful: ${front.flags}` : ""].filter(Boolean);
+    return [`${front.date}${front.platform ? ` · ${front.platform}` : ""}`, p ? atlas.advance(p) : "", front.flags ? `doubtful: ${front.flags}` : ""].filter(Boolean);
   };
 
   svg.on("pointermove", (event) => {
@@ -111,11 +116,11 @@
   function tellSeries() {
     const { glacier } = atlas.state;
     const rate = glacier.rate == null ? "" : `, ${Math.round(glacier.rate)} m a year`;
-    atlas.get("seriesText").textContent = `Position of the front from ${glacier.first} to ${glacier.last}: ${glacier.change == null ? "change unknown" : `${atlas.length(glacier.change, { sign: true })} in all`}${rate}. Band: 95 % of cases.`;
+    atlas.get("seriesText").textContent = `Position of the front from ${glacier.first} to ${glacier.last}: ${glacier.change == null ? "change unknown" : `${atlas.length(glacier.change, { sign: true })} in all`}${rate}. Band: ± 2 sigma.`;
     const flagged = atlas.state.data.fronts.some((f) => f.flags);
     const lacking = points().length && chart.some((d) => !d.p);
     const [first, ...others] = atlas.state.data.positions.map((b) => WORDS[b.branch] ?? b.branch);
-    atlas.get("key").textContent = [points().length && `line: ${first}, band: 95 % of cases`, others.length && `dashed: ${others.join(", ")}`, flagged && "ringed: doubtful", lacking && "hollow: no position"].filter(Boolean).join(" · ");
+    atlas.get("key").textContent = [points().length && `line: ${first}, band: ± 2 sigma`, others.length && `dashed: ${others.join(", ")}`, flagged && "ringed: doubtful", lacking && "hollow: no position"].filter(Boolean).join(" · ");
   }
 
   // Slider
@@ -123,7 +128,7 @@
   function showSpan() {
     const { data } = atlas.state;
     const shown = data.fronts.filter(atlas.inSpan).length;
-    atlas.get("span").textContent = data.fronts.length ? `${atlas.date(atlas.state.from)} to ${atlas.date(atlas.state.to)} · ${shown === data.fronts.length ? "all" : `${shown} of`} ${atlas.count(data.fronts.length, "front")}` : "no front";
+    atlas.get("span").textContent = data.fronts.length === 1 ? `${data.fronts[0].date} · 1 front` : data.fronts.length ? `${atlas.date(atlas.state.from)} to ${atlas.date(atlas.state.to)} · ${shown === data.fronts.length ? "all" : `${shown} of`} ${atlas.count(data.fronts.length, "front")}` : "no front";
     for (const input of [from, to]) input.setAttribute("aria-valuetext", atlas.date(input.value));
   }
 
