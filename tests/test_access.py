@@ -14,6 +14,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from PIL import Image
 from servers.files import serve_folder
 from servers.rasters import HERE, LEFT, PIXEL, TOP, UTM, compute, make_item, ramp, write_tif
 
@@ -331,3 +332,12 @@ def test_large_numbers_that_float32_holds_are_read(tmp_path):
 
 def image_item(path):
     return make_item(path, {"image": path}, collection="images")
+
+
+def test_an_image_of_numbered_colours_is_read_as_its_colours(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 32, (80, 80)).astype(np.uint8) * 8
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    numbered = Image.fromarray(255 - grey, mode="P")
+    numbered.putpalette(np.repeat(np.arange(255, -1, -1, dtype=np.uint8), 3).tobytes())
+    numbered.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), read_image(tmp_path / "grey.png"))

@@ -156,6 +156,32 @@ def test_missing_data_over_the_terminus_gives_no_front():
     assert traced((front, ice), domain_with(on_map(150)))[0].fronts == ()
 
 
+@pytest.mark.parametrize("beyond", [-10, 0, 10, 40, 400])
+def test_a_terminus_that_ends_beyond_the_scene_or_at_its_border_leaves_the_front_whole(beyond):
+    trace, lines = traced(painted(160, left=-1, right=SIDE), domain_with(on_map(165, -beyond, SIDE + beyond)))
+    assert [f.traced_by for f in trace.fronts] == ["guided"]
+    assert np.ptp(lines[0].xy[0]) > 0.9 * SIDE * PIXEL_M
+    assert line_distances(lines[0], on_map(160, 0, SIDE)).mean() < PIXEL_M
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.24])
+def test_a_front_is_drawn_as_far_as_the_data_reach(share):
+    front, ice = painted(160)
+    missing = np.arange(SIDE) > RIGHT - share * (RIGHT - LEFT)
+    front[:, missing] = ice[:, missing] = np.nan
+    trace, lines = traced((front, ice), domain_with(on_map(165)))
+    assert [f.traced_by for f in trace.fronts] == ["guided"]
+    assert np.ptp(lines[0].xy[0]) > (0.93 - share) * (RIGHT - LEFT) * PIXEL_M
+    assert trace.fronts[0].covered < 1.02 - share
+
+
+def test_lines_that_several_people_drew_on_one_day_count_once():
+    drawn = [on_map(165), on_map(165.4), on_map(164.7, LEFT + 1, RIGHT - 1)]
+    alone, together = (traced(painted(160), domain_with(*lines))[0] for lines in (drawn[:1], drawn))
+    assert [len(trace.fronts) for trace in (alone, together)] == [1, 1]
+    assert together.fronts[0].covered == pytest.approx(alone.fronts[0].covered, rel=0.05)
+
+
 def test_a_terminus_outside_the_grid_gives_no_front_and_no_error():
     far = LineString([(50_000, 50_000), (53_000, 50_000)])
     assert traced(painted(170), domain_with(far))[0].reason == "not_across"

@@ -279,6 +279,18 @@ def test_overview_shows_what_full_resolution_does(tmp_path, monkeypatch, pixel_m
     assert abs(np.mean(grey[0]) - np.mean(grey[1])) * n < 0.1
 
 
+def test_pixels_that_are_no_squares_are_smoothed_along_their_short_side_alone(tmp_path):
+    rows = np.arange(300)
+    wave = np.repeat(5000 + 2000 * np.sin(2 * np.pi * rows / 6)[:, None], 900, axis=1).astype("uint16")
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint16", "width": 900, "height": 300, "crs": UTM}
+    with rasterio.open(path, "w", **profile, transform=Affine(10, 0, LEFT, 0, -30, TOP), nodata=0) as file:
+        file.write(wave, 1)
+    grid = GeoBox((200, 200), Affine(30, 0, LEFT + 900, 0, -30, TOP - 900), UTM)
+    scene = compute(stack_scenes([make_item(tmp_path, {"nir08": path})], Domain("d", grid)))[0, 0]
+    np.testing.assert_allclose(scene, wave[30:230, :200], atol=2)
+
+
 def test_classes_of_a_coarse_domain_are_classes_of_the_file(tmp_path):
     bits = np.where(np.random.default_rng(0).random((1024, 1024)) > 0.5, 0b1000, 0b1000000).astype("uint16")
     signal = big_cog(tmp_path, "a.tif", np.full((1024, 1024), 9000, "uint16"), nodata=0)
@@ -352,9 +364,11 @@ def test_an_overview_is_read_as_gdal_reads_it(tmp_path, server, name, pixel_m, l
     grid = GeoBox((90, 80), Affine(pixel_m, 0, LEFT + 3007.5, 0, -pixel_m, TOP - 2011.3), UTM)
     with rasterio.open(tmp_path / name) as file:
         assert reader._overview(file, grid) == level
+        sides = file.res
     with rasterio.open(tmp_path / name, overview_level=level) as overview:
         expected = np.full(grid.shape, np.nan, dtype="float32")
-        scale = {} if name == "points.tif" else dict.fromkeys(("XSCALE", "YSCALE"), min(1.0, overview.res[0] / pixel_m))
+        shrunk = zip(("XSCALE", "YSCALE"), np.array(sides) * overview.res[0] / sides[0] / pixel_m, strict=True)
+        scale = {} if name == "points.tif" else {axis: min(1.0, by) for axis, by in shrunk}
         where = {"dst_crs": UTM, "dst_transform": grid.transform, "dst_nodata": np.nan}
         band, nodata = rasterio.band(overview, 1), 0
         reproject(band, expected, src_nodata=nodata, resampling=Resampling.bilinear, **where, **scale)

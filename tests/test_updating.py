@@ -177,6 +177,14 @@ def test_scenes_that_lose_all_fronts_lose_their_polygons_too(find, domains, stor
     assert contents(store) == contents(Path(mapped(find, domains, tmp_path / "direct", settings=settings)))
 
 
+def test_a_glacier_whose_number_was_wrong_has_the_right_one_in_all_rows_after_a_retrace(domains, store):
+    corrected = [replace(domain, glacier_id="42") for domain in domains]
+    assert sum(retrace_fronts(store, corrected).values()) == N_SCENES
+    assert set(storage.read_fronts(store)["glacier_id"]) == {"42"}
+    assert set(storage.read_polygons(store)["glacier_id"]) == {"42"}
+    assert sum(retrace_fronts(store, corrected).values()) == 0
+
+
 def test_another_boundary_retraces_its_domain(find, domains, store):
     drawn = replace(domains[0], fjord_boundary=domains[0].polygon.buffer(-100))
     with mapped_in(store) as again:

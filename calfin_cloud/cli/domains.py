@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,12 +100,17 @@ def _newest_clear(options: argparse.Namespace, domain: Any) -> tuple[bytes | Non
 
     from calfin_cloud.imagery import stack_scenes
     from calfin_cloud.scenes import search_scenes
+    from calfin_cloud.schema import SceneError
 
     if options.period is None:
         raise ValueError("--period is needed with --catalog, e.g. --period 2019-06/2019-09")
     items = search_scenes(options.catalog, domain, options.period, max_cloud=CLEAR_PERCENT)
     for item in sorted(items, key=lambda i: str(i.datetime), reverse=True)[:MOST_LOOKS]:
-        signal, cloud = np.asarray(stack_scenes([item], domain)[0])
+        try:
+            signal, cloud = np.asarray(stack_scenes([item], domain)[0])
+        except SceneError as error:
+            note(f"{item.id}: {error}", level=logging.WARNING)
+            continue
         if np.isnan(signal).mean() < MOST_MISSING and (cloud > 0).mean() * 100 < CLEAR_PERCENT:
             low, high = np.nanpercentile(signal, (1, 99))
             grey = np.nan_to_num(np.clip((signal - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)

@@ -125,8 +125,9 @@ def map_(options: argparse.Namespace) -> int:
         )
     if counts["found"] == 0:
         note("no scene was found: check period, collections and domains with `calfin search`")
-    n_new = sum(counts[state] for state in ("front", "no_front", "failed"))
-    return 1 if counts["failed"] > options.fail_above * n_new else 0
+    n_mapped = sum(counts[state] for state in ("front", "no_front", "failed"))
+    n_mapped += sum(again.get(state, 0) for state in ("front", "no_front"))
+    return 1 if counts["failed"] > options.fail_above * n_mapped else 0
 
 
 def retrace(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
-from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter, gaussian_filter1d
 from shapely.geometry import LineString
 
 from calfin_cloud.fronts.settings import GuideSettings
@@ -76,11 +76,27 @@ def corridor_along(line: Line, half_px: float, valid: NDArray[np.bool_], setting
 
 
 def ends_of(corridor: Corridor, half_px: float, settings: GuideSettings) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pixels (n, 2) row, column of the corridor's two ends, between which a front leads."""
+    """Pixels (n, 2) row, column of the corridor's two ends, between which a front leads.
+
+    Where the scene or its data end before the corridor does, that is the end.
+    """
     limit = corridor.away * np.tan(np.radians(settings.fan_deg))
     edge = corridor.inside & (corridor.beyond > limit - 1.2) & (corridor.away < half_px)
     middle = (corridor.first + corridor.last) / 2
-    return np.argwhere(edge & (corridor.along < middle)), np.argwhere(edge & (corridor.along > middle))
+    ends = [edge & (corridor.along < middle), edge & (corridor.along > middle)]
+    if not all(end.any() for end in ends):
+        ends = [end if end.any() else cut for end, cut in zip(ends, _cut_ends(corridor, half_px), strict=True)]
+    return np.argwhere(ends[0]), np.argwhere(ends[1])
+
+
+def _cut_ends(corridor: Corridor, half_px: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Border (y, x) of what is seen of a corridor, but for its long sides, in the two halves of that."""
+    seen = corridor.inside & (corridor.beyond <= 0)
+    if not seen.any():
+        return seen, seen
+    border = seen & ~binary_erosion(corridor.inside) & (corridor.away < half_px - 2)
+    middle = (corridor.along[seen].min() + corridor.along[seen].max()) / 2
+    return border & (corridor.along < middle), border & (corridor.along > middle)
 
 
 def smoothed_line(line: Line, half_px: float, settings: GuideSettings) -> Line:

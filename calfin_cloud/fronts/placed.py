@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from scipy.spatial import cKDTree
+from shapely.geometry import LineString
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.fronts.evidence import map_weight
@@ -55,7 +58,7 @@ def place_of(domain: Domain, when: date | None, settings: TraceSettings = DEFAUL
         others = [(t, pixels_of(t.line, transform)) for t in domain.termini if t not in nearest]
         guides = tuple(
             Guide(
-                pixels_of(t.line, transform),
+                pixels_of(_inside(t.line, domain), transform),
                 tuple(line for o, line in others if o.line.centroid.distance(t.line.centroid) < t.line.length),
                 years_between(t, when),
                 metres,
@@ -104,7 +107,7 @@ def trace_placed(
             fronts.append(made)
     if not fronts:
         return _without(guided, free, settings.guide)
-    covered = sum(length_of(f.line) for f in fronts) / sum(length_of(guide.line) for guide in place.guides)
+    covered = sum(length_of(f.line) for f in fronts) / _known_length(place.guides, SAME_PX * scale_of(front.shape))
     fronts = [replace(f, covered=covered) for f in sorted(fronts, key=lambda f: -length_of(f.line))]
     beaten = [f for f in free.fronts if not _is_among(f, fronts, SAME_PX * scale_of(front.shape))]
     what = "another line lies across the fjord at the known terminus, and is better supported there"
@@ -158,6 +161,22 @@ def _is_among(front: Front, others: list[Front], near_px: float) -> bool:
     vertices = np.concatenate([other.line for other in others])
     apart, _ = cKDTree(vertices).query(front.line)
     return bool((apart <= near_px).mean() > 0.5)
+
+
+def _known_length(guides: Sequence[Guide], near_px: float) -> float:
+    """Length in px of all known termini; one that several people drew counts once."""
+    kept: list[NDArray[np.float64]] = []
+    for guide in sorted(guides, key=lambda guide: -length_of(guide.line)):
+        points = shapely.get_coordinates(shapely.segmentize(LineString(guide.line), 1.0))
+        if not kept or (cKDTree(np.concatenate(kept)).query(points)[0] <= near_px).mean() <= 0.5:
+            kept.append(points)
+    return sum(length_of(points) for points in kept)
+
+
+def _inside(line: LineString, domain: Domain) -> LineString:
+    """Longest part of a known terminus within the domain, beyond which no scene is looked at; all of it if none is."""
+    parts = shapely.get_parts(line.intersection(domain.polygon))
+    return max((part for part in parts if part.length > 0), key=lambda part: part.length, default=line)
 
 
 def _pixels(front: Front, seen: Seen) -> NDArray[np.intp]:

@@ -34,6 +34,8 @@ def read_image(path: str | Path) -> NDArray[np.float32]:
             _check_size(path, file)
             colours = [i for i, c in zip(file.indexes, file.colorinterp, strict=True) if c != ColorInterp.alpha]
             pixels = file.read(colours)
+            if file.colorinterp[0] == ColorInterp.palette:
+                pixels = _colours_of(file)[:, pixels[0]]
             missing = file.dataset_mask() == 0
     except rasterio.RasterioIOError as error:
         raise SceneError("unreadable", f"cannot read {path}: {error}; expected a PNG or a GeoTIFF") from None
@@ -43,6 +45,14 @@ def read_image(path: str | Path) -> NDArray[np.float32]:
         raise SceneError("unreadable", f"{path} has numbers beyond float32: scale it with gdal_translate -scale")
     small: NDArray[np.float32] = grey.astype(np.float32)
     return small
+
+
+def _colours_of(file: rasterio.DatasetReader) -> NDArray[np.uint8]:
+    """Colours (3, n) of a file whose pixels are numbers of colours."""
+    table = np.zeros((3, np.iinfo(file.dtypes[0]).max + 1), dtype=np.uint8)
+    for number, colour in file.colormap(1).items():
+        table[:, number] = colour[:3]
+    return table
 
 
 def _check_size(path: str | Path, file: rasterio.DatasetReader) -> None:

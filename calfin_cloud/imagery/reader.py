@@ -274,5 +274,5 @@ def _kernel_scale(file: rasterio.DatasetReader, coarser: float, pixel_m: float) 
     """
     if file.crs is None or not file.crs.is_projected:
         return {}
-    scale = min(1.0, file.res[0] * coarser / pixel_m)
-    return {"XSCALE": scale, "YSCALE": scale}
+    across, down = (min(1.0, abs(side) * coarser / pixel_m) for side in file.res)
+    return {"XSCALE": across, "YSCALE": down}

@@ -123,6 +123,13 @@ def of_shard(domains: Sequence[Domain], store: str, k: int, n: int) -> tuple[lis
         Into which `calfin merge` makes the shards one.
     k, n
         1 <= k <= n.
+
+    Raises
+    ------
+    ValueError
+        k is not one of 1 to n.
     """
+    if not 1 <= k <= n:
+        raise ValueError(f"a shard is one of 1 to {n}, got {k}")
     own = [domain for domain in domains if int(digest(domain.name.encode()), 16) % n == k - 1]
     return own, f"{store.rstrip('/')}/shards/{k}-of-{n}"

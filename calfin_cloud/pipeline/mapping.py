@@ -184,12 +184,17 @@ def _find_in_reach(find_scenes: FindScenes, client: Client | None, domain: Domai
 
 
 def tables_of_batches(
-    batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
+    batches: Sequence[Batch],
+    store: str,
+    settings: MapSettings,
+    client: Client | None,
+    check: Callable[[], None],
 ) -> Iterator[Made]:
     """Map some batches; their masks and pictures are written, their tables are returned."""
     for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
         # Also those without masks: what an earlier model made of a scene must not outlive a mapping that came to none.
         masks = [NOTHING if isinstance(of, Exception) else of.get("masks", NOTHING) for of in results]
+        check()  # a thread that has outlived its run would change shards that another run writes
         write_scenes(store, batch.domain.name, dict(zip(batch.places, masks, strict=True)))
         yield made_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain, settings.features)
 
@@ -220,7 +225,8 @@ def _map_wave(
 ) -> list[gpd.GeoDataFrame]:
     """Map batches and write their tables: the scenes of each appear in the store all at once."""
     written = []
-    for batch, (tables, features) in zip(batches, tables_of_batches(batches, store, settings, client), strict=True):
+    made = tables_of_batches(batches, store, settings, client, check)
+    for batch, (tables, features) in zip(batches, made, strict=True):
         check()
         write_batch(store, tables, batch.items, recipe=recipe(batch.domain), features=features)
         written.append(tables.fronts)
@@ -255,7 +261,7 @@ def _redo(
     keys, new, old = list(job.stored.items), read_tables(store, job.stored), read_batch_features(store, job.stored)
     items = {**read_items(store, job.stored), **job.items}
     parts = [
-        _map_again(store, job.domain, {key: items[key] for key in part}, settings, client)
+        _map_again(store, job.domain, {key: items[key] for key in part}, settings, client, check)
         for part in _cut(job.mapped, SCENES_AT_ONCE)
     ]
     traced = new.fronts[new.fronts["key"].isin(job.traced)]
@@ -270,12 +276,17 @@ def _redo(
 
 
 def _map_again(
-    store: str, domain: Domain, items: Mapping[str, Any], settings: MapSettings, client: Client | None
+    store: str,
+    domain: Domain,
+    items: Mapping[str, Any],
+    settings: MapSettings,
+    client: Client | None,
+    check: Callable[[], None],
 ) -> Made:
     """Start scenes at the first step."""
     places = read_places(store, domain.name)
     batch = Batch(domain, list(items.values()), [places[item["id"]] for item in items.values()])
-    (made,) = tables_of_batches([batch], store, settings, client)
+    (made,) = tables_of_batches([batch], store, settings, client, check)
     return made
 
 
@@ -284,7 +295,8 @@ def _trace_again(
 ) -> Made:
     """Start the scenes of a fronts table at the tracing; nothing is written but pictures."""
     places = read_places(store, domain.name)
-    scenes = [dict(row) for row in fronts.drop_duplicates("key").drop(columns="geometry").to_dict("records")]
+    rows = fronts.drop_duplicates("key").drop(columns="geometry").assign(glacier_id=domain.glacier_id)
+    scenes = [dict(row) for row in rows.to_dict("records")]
     groups, reasons = [], []
     for part in _cut(scenes, SCENES_A_TASK):
         items = [_as_item(row) for row in part]

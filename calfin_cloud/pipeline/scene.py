@@ -5,6 +5,7 @@ A step takes the scenes of a group (some scenes of one domain), and a scene that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
 from calfin_cloud.storage import encode_scene, read_candidates, read_scene_grey, read_scene_masks, write_picture
+
+log = logging.getLogger(__name__)
 
 Item = Mapping[str, Any]
 """A STAC item as JSON values: pystac's own may drag its whole catalogue to a worker."""
@@ -146,12 +149,20 @@ def look(group: Group, *, settings: MapSettings) -> Looks:
                 kind=kind_of(item),
             )
             if settings.features and seen.channels is not None:
-                keep_bands(group.store, item, scene, group.domain, settings.features)
+                _keep_bands(group, item, scene, settings)
             looked.append(seen)
         except Exception as error:
             looked.append(Look(error, None))
     walls = tracing_mask(group.domain, settings.trace)
     return Looks([of.channels for of in looked], walls, [of.facts for of in looked], group.targets)
+
+
+def _keep_bands(group: Group, item: pystac.Item, scene: NDArray[np.float32], settings: MapSettings) -> None:
+    """Keep the bands that features are measured from; without them a feature is `unreadable`, and a front is not."""
+    try:
+        keep_bands(group.store, item, scene, group.domain, settings.features)
+    except Exception as error:
+        log.warning("%s: the bands of its features could not be kept: %s", item.id, error)
 
 
 def finish(looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSettings) -> list[Result]:

@@ -54,7 +54,7 @@ class MapSettings:
     Raises
     ------
     ValueError
-        A limit is out of its range, or a feature is not known.
+        A limit is above 1, or a feature is not known.
 
     Examples
     --------
@@ -73,8 +73,8 @@ class MapSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", check_wanted(self.features))
         for name in ("max_cloud", "max_nodata"):
-            if not 0 <= (limit := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must be a part of the domain, 0 to 1, got {limit}: 15 % is 0.15")
+            if (limit := getattr(self, name)) > 1:
+                raise ValueError(f"{name} must be a part of the domain, at most 1, got {limit}: 15 % is 0.15")
 
 
 VARIANTS = {

@@ -21,7 +21,7 @@ from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import FindScenes
 from calfin_cloud.pipeline.mapping import Job, OnBatch, run_jobs
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of, saved, settings_from
-from calfin_cloud.pipeline.workers import check_network
+from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, in_reach
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     Stored,
@@ -76,6 +76,7 @@ def retry_failed(
     >>> retry_failed("fronts")                                                                     # doctest: +SKIP
     Counter({'front': 2, 'no_front': 0, 'failed': 1})
     """
+    check_store_in_reach(store, client)
     with hold_lease(store, "retry") as check:
         found = read_store(store)
         settings = settings_from(found["settings"])
@@ -143,6 +144,7 @@ def retrace_fronts(
     {'front': 0, 'no_front': 0, 'failed': 0}
     """
     store = str(store)
+    check_store_in_reach(store, client)
     with hold_lease(store, RETRACE) as check:
         check_finished(store, verb=RETRACE)
         kept = settings_from(read_store(store)["settings"])
@@ -195,6 +197,7 @@ def recompute_changed(
     """
     if not is_store(store):
         return Counter(front=0, no_front=0, failed=0)
+    check_store_in_reach(store, client)
     with hold_lease(store, RECOMPUTE) as check:
         check_finished(store, verb=RECOMPUTE)
         wanted = settings or settings_from(read_store(store)["settings"])
@@ -202,7 +205,7 @@ def recompute_changed(
         by_name = _own_domains(store, own)
         check_network(wanted, client)  # a wrong one ends the run here, before the store is touched
         batches = tidy(store)
-        changed = _changed_items(batches, own, find_scenes)
+        changed = _changed_items(batches, own, lambda domain: in_reach(find_scenes(domain), client))
         jobs = [
             job
             for stored, recipe in _recipes(batches, by_name, wanted)

@@ -191,7 +191,7 @@ def _scale_offset(item: pystac.Item, asset: pystac.Asset, sensor: Sensor) -> tup
         return 1.0, 0.0
     bands: list[dict[str, Any]] = asset.extra_fields.get("raster:bands") or [asset.extra_fields]
     own = bands[0] | {k.removeprefix("raster:"): v for k, v in bands[0].items()}  # STAC 1.1 names them raster:scale
-    is_late = str(item.properties.get("s2:processing_baseline", "")) >= S2_OFFSET_BASELINE
+    is_late = str(item.properties.get("s2:processing_baseline", "")).zfill(5) >= S2_OFFSET_BASELINE
     offset = own.get("offset", -0.1 if is_late else sensor.offset)
     if item.properties.get("earthsearch:boa_offset_applied"):
         offset = 0.0
