@@ -1,5 +1,6 @@
 """A store is opened as one object, whose tables are those of the functions that read them."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ from storing import DOMAIN, LINE, NOON, new_store, write
 
 import calfin_cloud as cc
 from calfin_cloud import storage
+from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain
 from calfin_cloud.results.spreadsheets import write_csv
 
@@ -58,6 +60,55 @@ def test_a_report_that_is_refused_leaves_the_earlier_one_as_it_was(store, tmp_pa
             store, tmp_path / "report", references=cc.open_store(store).fronts.set_crs(None, allow_override=True)
         )
     assert {path: path.read_bytes() for path in before} == before
+
+
+def kept(folder):
+    """All files below a folder, by path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_report_leaves_a_folder_with_files_of_others_as_it_is(store, tmp_path, capsys):
+    for name in ("data/thesis.csv", "scripts/mine.py", "notes.txt"):
+        (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "work" / name).write_text("ten years of work")
+    before = kept(tmp_path)
+    assert main(["report", store, "--out", str(tmp_path / "work")]) == 2
+    assert "holds other files in data/, scripts/" in capsys.readouterr().err
+    assert kept(tmp_path) == before
+
+
+def test_a_report_written_again_keeps_what_people_put_beside_it_and_no_picture_of_before(store, tmp_path):
+    folder = tmp_path / "report"
+    cc.write_report(store, folder)
+    (folder / "data" / "mine.csv").write_text("a")
+    (folder / "data" / "00007.js").write_text("of a glacier that is gone")
+    cc.write_report(store, folder)
+    assert (folder / "data" / "mine.csv").read_text() == "a"
+    assert not (folder / "data" / "00007.js").exists()
+
+
+def test_a_report_that_was_stopped_half_way_is_written_anew(store, tmp_path):
+    folder = tmp_path / "report"
+    cc.write_report(store, folder)
+    shutil.rmtree(folder / "scripts")
+    shutil.rmtree(folder / "lib")
+    for name in ("index.html", "data/about.js", "data/land.js"):
+        (folder / name).unlink()
+    assert cc.write_report(store, folder).is_file()
+
+
+@pytest.mark.parametrize("verb", ["report", "export", "timeseries", "composite", "compare", "review"])
+def test_no_verb_writes_its_results_into_a_store(store, verb, capsys):
+    (Path(store) / "pictures" / "Store").mkdir(parents=True)
+    (Path(store) / "pictures" / "Store" / "s1.png").write_bytes(b"a picture of the store")
+    before = kept(Path(store))
+    more = {"export": ["--format", "gpkg"], "compare": [store, "--by-place"]}.get(verb, [])
+    for folder in (store, f"{store}/pictures/Store"):
+        assert main([verb, store, *more, "--training" if verb == "review" else "--out", folder]) == 2
+        assert f"{folder} belongs to the store {store}, whose files are its own" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="belongs to the store"):
+        cc.write_figures({}, store)
+    assert kept(Path(store)) == before
 
 
 def test_a_report_of_a_store_without_a_domain_is_refused(request, tmp_path):

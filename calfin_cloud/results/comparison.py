@@ -17,6 +17,7 @@ from calfin_cloud.metrics import common_distances, line_distances
 from calfin_cloud.results.boxes import Lines, seaward_near
 from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.spreadsheets import write_csv
+from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of
 
 PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair keeps
@@ -165,8 +166,13 @@ def write_comparison(
 
     Of each product, by its letter, its counts of fronts (`counts-a.csv`) and a heat map of them (`coverage-a.png`),
     whose title has its name.
+
+    Raises
+    ------
+    ValueError
+        The folder lies within a store.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    outside_stores(folder).mkdir(parents=True, exist_ok=True)
     summary = summarise_pairs(pairs)
     write_csv(pairs, folder / "pairs.csv")
     write_csv(summary, folder / "summary.csv")

@@ -18,6 +18,7 @@ from calfin_cloud.domains import box_grid
 from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
 from calfin_cloud.results.boxes import Lines, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.spreadsheets import write_csv
+from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
 
 GRID_M = {"EPSG:3031": 240.0}
@@ -65,7 +66,8 @@ def write_composite(
     Raises
     ------
     ValueError
-        The fronts are in degrees, no glacier has a box with a front across it, or the period has no month.
+        The fronts are in degrees, no glacier has a box with a front across it, the period has no month, or the folder
+        lies within a store.
 
     Examples
     --------
@@ -74,7 +76,7 @@ def write_composite(
     >>> bool(areas["area_change_m2"].iloc[-1] < 0)
     True
     """
-    folder = Path(folder)
+    folder = outside_stores(folder)
     if not fronts.crs or not fronts.crs.is_projected:
         raise ValueError(
             f"a composite needs fronts in a projected CRS in metres, got {fronts.crs}: use --crs EPSG:3413"

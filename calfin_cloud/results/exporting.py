@@ -16,7 +16,7 @@ from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import NO_FRONT
-from calfin_cloud.storage import checked_domains, read_store, read_store_domains
+from calfin_cloud.storage import checked_domains, outside_stores, read_store, read_store_domains
 from calfin_cloud.vectors import read_vectors
 
 CALFIN = """Cheng, D., Hayes, W., Larour, E., Mohajerani, Y., Wood, M., Velicogna, I., and Rignot, E. (2021):
@@ -119,7 +119,8 @@ def export_store(
     Raises
     ------
     ValueError
-        There is no store, a format is not known, or an option goes with none of the formats.
+        There is no store, the folder lies within one, a format is not known, or an option goes with none of the
+        formats.
 
     Examples
     --------
@@ -127,7 +128,7 @@ def export_store(
     >>> sum(path.suffix == ".gpkg" for path in paths)
     1
     """
-    store = str(store)
+    store, folder = str(store), outside_stores(folder)
     _check_options(formats, mesh=mesh, mesh_crs=mesh_crs, base=base, carry_months=carry_months)
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons, judged = _reviewed(store)
@@ -139,7 +140,7 @@ def export_store(
     stored = Stored(
         store, fronts, polygons, judged, domains, made_by, author, names, version, carry_months, places, land
     )
-    folder, paths = Path(folder), []
+    paths = []
     for name in formats:
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)

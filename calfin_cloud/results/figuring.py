@@ -12,6 +12,7 @@ from calfin_cloud.figures.paper import coverage_map, product_scatter, region_cur
 from calfin_cloud.results.boxes import Lines, regions_of
 from calfin_cloud.results.comparison import count_fronts
 from calfin_cloud.results.series import Series, measure_series
+from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import BOX
 
 LEAST_PAIRS = 2
@@ -32,13 +33,18 @@ def write_figures(figures: dict[str, Figure], folder: str | Path) -> list[Path]:
     list of Path
         What was written.
 
+    Raises
+    ------
+    ValueError
+        The folder lies within a store.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
     >>> [path.name for path in write_figures({"map": Figure()}, "figures")]
     ['map.pdf', 'map.png']
     """
-    folder = Path(folder)
+    folder = outside_stores(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return [path for name, figure in figures.items() for path in save_figure(figure, folder, name)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import REASONS
 from calfin_cloud.storage import (
     checked_domains,
+    outside_stores,
     read_places,
     read_rejected,
     read_scene_grey,
@@ -53,6 +55,9 @@ PICTURE_PX = 640  # longest side, as the page shows it; AVIF of it is some 13 kB
 PICTURE_QUALITY, PICTURE_SPEED = 40, 9
 FLAGGED = ("score", "flags", "flag_details")
 NAMES_IN_TITLE = 5
+FOLDERS = ("data", "pictures", "scripts", "lib")  # below that of a report
+REWRITTEN = re.compile(r"data/\d{5}\.js|pictures/\d{5}/\d{5}\.avif")
+"""Files of a report that the next one may not write again."""
 LONLAT_PLACES = 5  # decimals of a degree: a metre
 DOWNLOADED = (
     *("key", "front", "glacier_id", "datetime", "platform", "quality_flag", "length_m", "confidence", "sigma_m"),
@@ -83,7 +88,8 @@ def write_report(
     store
         Folder or object prefix that `calfin map` made.
     folder
-        Is made; files of an earlier report in it are replaced.
+        Is made; files of an earlier report in it are replaced, and no others. `report` within the store is the only
+        folder of a store that is taken.
     title
         Heading of the page; the names of the glaciers where not given.
     most_pictures
@@ -99,14 +105,16 @@ def write_report(
     Raises
     ------
     ValueError
-        `store` is no store, nothing was mapped into it, or the references have no CRS or dates.
+        `store` is no store, nothing was mapped into it, the references have no CRS or dates, or the folder lies within
+        a store or has files of others where those of a report would be.
 
     Examples
     --------
     >>> cc.write_report("fronts", "report", title="Harald Moltke Brae", references="real/reference.parquet").name
     'index.html'
     """
-    store = str(store)
+    store, folder = str(store), outside_stores(folder, but="report")
+    _check_own(folder)
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)
     series = measure_series(product, lines) if len(product) else None
@@ -116,7 +124,7 @@ def write_report(
         raise ValueError(f"{store} has no domain yet, so there is nothing to show: run `calfin map` first")
     crs = read_store(store)["crs"]
     shown = shown_tables(flagged, read_rejected(store), _references(references, crs), series)
-    _clear(folder := Path(folder))
+    _clear(folder)
     features = features_of(store)
     glaciers = _write_glaciers(store, domains, shown, features, folder, most_pictures=most_pictures)
     left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
@@ -160,11 +168,31 @@ def _write_glaciers(
     return rows
 
 
+def _check_own(folder: Path) -> None:
+    """Refuse a folder that has files of others where a report has its own; one that was stopped half way may go on."""
+    about = folder / "data" / "about.js"
+    if about.is_file() and about.read_bytes().startswith(b'atlas.receive("about", '):
+        return
+    foreign = {name.partition("/")[0] + "/" for name in _files(folder) if not REWRITTEN.fullmatch(name)}
+    foreign |= {"index.html"} if (folder / "index.html").exists() else set()
+    if foreign:
+        raise ValueError(
+            f"{folder} holds other files in {', '.join(sorted(foreign))}, where those of a report would be: "
+            "choose a new folder, or that of an earlier report"
+        )
+
+
 def _clear(folder: Path) -> None:
     """Make the folder, and take away what an earlier report has left that this one may not write again."""
-    for name in ("data", "pictures", "scripts", "lib"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / "data").mkdir(parents=True)
+    for name in filter(REWRITTEN.fullmatch, _files(folder)):
+        (folder / name).unlink()
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+
+
+def _files(folder: Path) -> list[str]:
+    """Files in the folders that a report has, by their path below it."""
+    found = [path for name in FOLDERS for path in (folder / name).rglob("*") if not path.is_dir()]
+    return [path.relative_to(folder).as_posix() for path in found]
 
 
 def _with_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> gpd.GeoDataFrame:

@@ -159,6 +159,11 @@ def write_training_pairs(store: str, folder: Path) -> list[Path]:
 
     `<Domain>_<Satellite>_<scene>_<date>.png` is the scene as the network saw it, `..._mask.png` is 255 on ice and land
     and 0 on the ocean that the front closes. Scenes whose fronts do not close an ocean are left out.
+
+    Raises
+    ------
+    ValueError
+        The folder lies within a store.
     """
     fronts = reviewed_fronts(store)
     found = fronts[fronts["state"] == "front"]

@@ -20,7 +20,7 @@ from calfin_cloud.products import product_of
 from calfin_cloud.results.boxes import CENTER, Lines, free_name, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.reviewing import usable_fronts
 from calfin_cloud.results.spreadsheets import write_csv
-from calfin_cloud.storage import read_polygons, read_store_domains, write_flags
+from calfin_cloud.storage import outside_stores, read_polygons, read_store_domains, write_flags
 from calfin_cloud.timeseries import (
     BOX,
     POSITION_COLUMNS,
@@ -113,8 +113,14 @@ def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> lis
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
-    """Write the tables (CSV, gates as GeoJSON), the fronts with their flags (GeoParquet) and a picture a glacier."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the tables (CSV, gates as GeoJSON), the fronts with their flags (GeoParquet) and a picture a glacier.
+
+    Raises
+    ------
+    ValueError
+        The folder lies within a store.
+    """
+    outside_stores(folder).mkdir(parents=True, exist_ok=True)
     for name in ("positions", "rates", "yearly", "seasonal", "monthly", "breaks", "regions", "flags"):
         write_csv(getattr(series, name), folder / f"{name}.csv")
     series.gates.to_file(folder / "gates.geojson", driver="GeoJSON")

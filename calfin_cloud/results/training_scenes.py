@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports.tables import satellite_code
 from calfin_cloud.results.reviewed_polygons import close_scene
-from calfin_cloud.storage import read_places, read_scene_grey
+from calfin_cloud.storage import outside_stores, read_places, read_scene_grey
 
 
 def write_training_scenes(
@@ -26,8 +26,13 @@ def write_training_scenes(
     The picture is the scene as the network saw it, the mask is 255 on ice and land and 0 on the ocean that the fronts
     close. Both are on the grid of the domain. Beside the picture lies its georeference (`.pgw`, and the CRS in
     `.png.aux.xml`), which GDAL reads. Scenes whose fronts do not close an ocean are left out.
+
+    Raises
+    ------
+    ValueError
+        The folder lies within a store.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    outside_stores(folder).mkdir(parents=True, exist_ok=True)
     paths = []
     for _, scene in fronts[fronts["state"] == "front"].groupby("key"):
         first = scene.iloc[0]

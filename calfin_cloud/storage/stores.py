@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -81,6 +82,26 @@ def is_store(store: str) -> bool:
     fs, root = open_place(store)
     with telling_credentials(store):
         return bool(fs.exists(f"{root}/store.json"))
+
+
+def outside_stores(folder: str | Path, *, but: str = "") -> Path:
+    """Return the path of a folder for results, which may not be a store on disk or lie within one.
+
+    Parameters
+    ----------
+    but
+        Name of a folder right below a store that is allowed.
+
+    Raises
+    ------
+    ValueError
+        It is such a folder.
+    """
+    whole = Path(folder).resolve()
+    for place in (whole, *whole.parents):
+        if (place / "store.json").is_file() and not (but and whole == place / but):
+            raise ValueError(f"{folder} belongs to the store {place}, whose files are its own: choose another folder")
+    return Path(folder)
 
 
 def read_store(store: str) -> dict[str, Any]:
