@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
+from storing import DOMAIN, NOON, write, write_masks
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains
@@ -18,6 +20,8 @@ from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import absolute_period, describe_catalog, freeze_scenes, period_bounds, search_scenes
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
+    add_scenes,
+    compact_store,
     count_scenes,
     due_keys,
     hold_lease,
@@ -29,6 +33,7 @@ from calfin_cloud.storage import (
     read_features,
     read_fronts,
     read_masks,
+    read_places,
     shard_places,
 )
 
@@ -155,6 +160,34 @@ def test_shards_are_mapped_side_by_side_and_merged_into_one_store(painted, tmp_p
     assert read_masks(store, domain.name).equals(read_masks(shard, domain.name))
     assert main(call(painted, store, "--features", "icebergs")) == 0  # and goes on as any store
     assert "2 found, 2 known" in capsys.readouterr().out
+
+
+def shard_of(store, *scenes, number=1):
+    """A shard with these scenes of one domain, all with masks of 0.5."""
+    shard = f"{store}/shards/{number}-of-2"
+    open_store(shard, crs=DOMAIN.crs, made_by={})
+    keep_domain(shard, DOMAIN)
+    for scene in scenes:
+        add_scenes(shard, DOMAIN, {scene: NOON})
+        write_masks(shard, "Store", read_places(shard, "Store")[scene], np.full((2, 80, 100), 0.5))
+        write(shard, scene)
+    return shard
+
+
+def test_a_merger_that_was_stopped_takes_what_its_shard_has_become_since(tmp_path):
+    store = str(tmp_path / "store")
+    shard = shard_of(store, "a", "b")
+    merge_stores(store, [shard])
+    Path(f"{store}/domains/Store.geojson").unlink()  # written last: the call was stopped before
+    add_scenes(shard, DOMAIN, {"c": NOON})
+    write_masks(shard, "Store", 2, np.full((2, 80, 100), 0.5))
+    write(shard, "c")
+    compact_store(shard)
+    merge_stores(store, [shard])
+    assert count_scenes(store)["wrong"] == []
+    assert read_places(store, "Store") == {"a": 0, "b": 1, "c": 2}
+    assert read_masks(store, "Store").equals(read_masks(shard, "Store"))
+    assert read_fronts(store)["key"].tolist() == ["Store/a", "Store/b", "Store/c"]
 
 
 def test_a_merged_store_goes_on_counting_the_tries_of_its_shards(painted, tmp_path):

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import fsspec
 
 from calfin_cloud.storage.batches import SIDES
-from calfin_cloud.storage.files import open_place, read_each, write_whole
+from calfin_cloud.storage.files import delete_files, open_place, read_each, write_whole
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished, open_store, read_store, read_store_domains
 from calfin_cloud.storage.tries import take_tries
@@ -28,7 +28,8 @@ def shard_places(store: str) -> list[str]:
 def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
     """Copy the stores of shards into one, which is made where it is not there; return the names of the new domains.
 
-    The shards stay. Merged shards are passed over, so that a call that was stopped can be repeated.
+    The shards stay. A domain is merged once its file is in `domains`: it is passed over then, and until then a call
+    that was stopped is repeated from its beginning, since the shard may have grown since.
 
     Raises
     ------
@@ -60,16 +61,29 @@ def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
             wanted = [name for of, name in new if of == shard]
             for folder in OF_A_DOMAIN:
                 check()
+                _delete_copies(store, folder, wanted)
                 _copy(shard, store, folder, wanted)
     return sorted(name for _, name in new)
+
+
+def _delete_copies(store: str, folder: str, names: Sequence[str]) -> None:
+    """Delete what a call that was stopped has copied of domains; verdicts, called by their content, may stay."""
+    fs, root = open_place(store)
+    if folder != "reviews":
+        delete_files(fs, _of_domains(fs, f"{root}/{folder}", names))
 
 
 def _copy(shard: str, store: str, folder: str, names: Sequence[str]) -> None:
     """Copy the files of a folder that belong to domains, those of people's verdicts all."""
     (source, root), (target, to) = open_place(shard), open_place(store)
-    paths = [str(path) for path in source.find(f"{root}/{folder}")]
-    of_domains = [p for p in paths if folder == "reviews" or _domain_in(p.removeprefix(f"{root}/{folder}/"), names)]
-    read_each(lambda path: _copy_file(source, path, target, to + path.removeprefix(root)), of_domains)
+    paths = _of_domains(source, f"{root}/{folder}", names)
+    read_each(lambda path: _copy_file(source, path, target, to + path.removeprefix(root)), paths)
+
+
+def _of_domains(fs: fsspec.AbstractFileSystem, folder: str, names: Sequence[str]) -> list[str]:
+    paths = [str(path) for path in fs.find(folder)]
+    every = folder.endswith("/reviews")
+    return [path for path in paths if every or _domain_in(path.removeprefix(f"{folder}/"), names)]
 
 
 def _domain_in(name: str, names: Sequence[str]) -> bool:
