@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from calfin_cloud.fronts import DEFAULT, calibration_beside
 from calfin_cloud.network import engine_of, network_id, weights_path
 from calfin_cloud.pipeline import map_fronts, recompute_changed, retrace_fronts, retry_failed
 from calfin_cloud.pipeline.settings import VARIANTS
+from calfin_cloud.results import export_store
 from calfin_cloud.scenes import search_scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -204,6 +206,33 @@ def test_a_changed_item_is_counted_by_a_run_and_mapped_by_the_next_with_recomput
     assert sum(recompute_changed(store, domains, lambda _: items).values()) == 1
     assert storage.read_fronts(store).equals(storage.read_fronts(undisturbed))  # the pixels are the same
     assert "changed" not in map_fronts(domains, lambda _: items, store, settings=ONCE)
+
+
+def test_the_file_of_a_domain_that_was_deleted_is_told_and_mapping_writes_it_anew(find, domains, store, undisturbed):
+    (path,) = Path(store).glob("domains/*.geojson")
+    path.unlink()
+    lost = rf"has fronts of {domains[0].name} but no domains/{domains[0].name}\.geojson: run `calfin map` with it"
+    for verb in (
+        partial(retrace_fronts, store, everything=True),
+        partial(recompute_changed, store, domains, find),
+        partial(export_store, store, Path(store).parent / "out", ["gpkg"], author="A"),
+    ):
+        with pytest.raises(ValueError, match=lost):
+            verb()
+    (wrong,) = storage.count_scenes(store)["wrong"]
+    assert re.search(lost, wrong)
+    moved = replace(domains[0], grid=box_grid(domains[0].grid.boundingbox.bbox, 3413, 120.0))
+    with pytest.raises(ValueError, match="another grid"):
+        mapped(find, [moved], store)
+    mapped(find, domains, store)
+    assert contents(store) == contents(undisturbed)
+
+
+def test_failed_scenes_of_a_domain_whose_file_is_gone_are_not_tried_without_it(store):
+    fail_first(store, storage.read_batches(store)[0])
+    next(Path(store).glob("domains/*.geojson")).unlink()
+    with pytest.raises(ValueError, match="run `calfin map` with it"):
+        retry_failed(store)
 
 
 def test_scenes_that_no_longer_reach_the_network_lose_their_masks(find, domains, store):

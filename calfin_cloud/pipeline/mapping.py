@@ -24,9 +24,12 @@ from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, i
 from calfin_cloud.storage import (
     NOTHING,
     Stored,
+    check_grid,
     check_made_alike,
     hold_lease,
     is_store,
+    keep_domain,
+    kept_domains,
     open_store,
     read_batch_features,
     read_items,
@@ -208,8 +211,14 @@ def _plan(
     check: Callable[[], None],
 ) -> Iterator[Batch]:
     """Search domain by domain, skip what the ledger has, cut the rest into batches; a resumed run cuts alike."""
-    done = {key: item for stored in tidy(store) for key, item in stored.items.items()}
+    batches = tidy(store)
+    done = {key: item for stored in batches for key, item in stored.items.items()}
+    kept, mapped = kept_domains(store), {stored.domain for stored in batches}
     for domain in domains:
+        if domain.name not in kept and (domain.name in mapped or read_places(store, domain.name)):  # its file was lost
+            check_grid(store, domain)
+            check()
+            keep_domain(store, domain)
         todo = unknown_scenes(domain, find_scenes(domain), done, counts)
         yield from cut_batches(domain, todo, store, batch_size, check)
 

@@ -28,6 +28,7 @@ from calfin_cloud.storage import (
     begin_change,
     check_finished,
     check_room,
+    domain_of,
     due_keys,
     end_change,
     hold_lease,
@@ -152,7 +153,7 @@ def retrace_fronts(
         by_name = _own_domains(store, domains)
         jobs = [
             Job(stored, by_name[stored.domain], recipe, traced=list(stored.items))
-            for stored, recipe in _recipes(tidy(store), by_name, wanted)
+            for stored, recipe in _recipes(tidy(store), by_name, wanted, store)
             if everything or stored.recipe["fronts"] != recipe["fronts"]
         ]
         jobs = [replace(job, recipe={**job.stored.recipe, "fronts": job.recipe["fronts"]}) for job in jobs]
@@ -208,7 +209,7 @@ def recompute_changed(
         changed = _changed_items(batches, own, lambda domain: in_reach(find_scenes(domain), client))
         jobs = [
             job
-            for stored, recipe in _recipes(batches, by_name, wanted)
+            for stored, recipe in _recipes(batches, by_name, wanted, store)
             if (job := _job_of(stored, by_name[stored.domain], recipe, changed)) is not None
         ]
         return _change(
@@ -232,12 +233,12 @@ def _own_domains(store: str, domains: Sequence[Domain]) -> dict[str, Domain]:
 
 
 def _recipes(
-    batches: Iterable[Stored], domains: Mapping[str, Domain], settings: MapSettings
+    batches: Iterable[Stored], domains: Mapping[str, Domain], settings: MapSettings, store: str
 ) -> Iterator[tuple[Stored, dict[str, str]]]:
     """Batches, and the recipe that each should have."""
     recipes = {name: recipe_of(domain, settings) for name, domain in domains.items()}
     for stored in batches:
-        yield stored, recipes[stored.domain]
+        yield stored, recipes[domain_of(domains, stored.domain, store).name]
 
 
 def _job_of(stored: Stored, domain: Domain, recipe: Mapping[str, str], changed: Mapping[str, Any]) -> Job | None:
@@ -260,7 +261,8 @@ def _failed(store: str) -> Iterator[Job]:
         for table in read_batch_features(store, stored).values():
             again.update(table.loc[table["reason"].isin(FEATURE_FAILURES), "key"])
         if again:
-            yield Job(stored, domains[stored.domain], stored.recipe, mapped=[k for k in stored.items if k in again])
+            domain = domain_of(domains, stored.domain, store)
+            yield Job(stored, domain, stored.recipe, mapped=[k for k in stored.items if k in again])
 
 
 def _changed_items(batches: Sequence[Stored], domains: Sequence[Domain], find_scenes: FindScenes) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import NO_FRONT
-from calfin_cloud.storage import checked_domains, outside_stores, read_store, read_store_domains
+from calfin_cloud.storage import checked_domains, domain_of, outside_stores, read_store, read_store_domains
 from calfin_cloud.vectors import read_vectors
 
 CALFIN = """Cheng, D., Hayes, W., Larour, E., Mohajerani, Y., Wood, M., Velicogna, I., and Rignot, E. (2021):
@@ -135,7 +135,7 @@ def export_store(
     made_by = read_store(store)
     places = None if mesh is None else read_mesh(Path(mesh), crs=made_by["crs"], mesh_crs=mesh_crs)
     land = None if base is None else read_vectors(base, "base").to_crs(made_by["crs"]).union_all()
-    names = _with_known_names(names, fronts, domains)
+    names = _with_known_names(names, fronts, domains, store)
     judged = judged[judged["verdict"] != ""]
     stored = Stored(
         store, fronts, polygons, judged, domains, made_by, author, names, version, carry_months, places, land
@@ -192,11 +192,11 @@ def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDa
 
 
 def _with_known_names(
-    names: pd.DataFrame | None, fronts: gpd.GeoDataFrame, domains: Mapping[str, Domain]
+    names: pd.DataFrame | None, fronts: gpd.GeoDataFrame, domains: Mapping[str, Domain], store: str
 ) -> pd.DataFrame:
     """Add the names that are known of glaciers after those that are given."""
     pairs = fronts[["domain", "glacier_id"]].drop_duplicates("domain").itertuples(index=False)
-    rows = [(name, known_name(glacier, domains[name].area_lonlat)) for name, glacier in pairs]
+    rows = [(name, known_name(glacier, domain_of(domains, name, store).area_lonlat)) for name, glacier in pairs]
     known = pd.DataFrame([row for row in rows if row[1]], columns=["domain", "AltName"])
     return known if names is None else pd.concat([names, known], ignore_index=True)
 

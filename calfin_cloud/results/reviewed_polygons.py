@@ -14,7 +14,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.fronts import fjord_from_scenes, pixels_of
 from calfin_cloud.polygons import Polygons, PolygonSettings, close_polygons
 from calfin_cloud.schema import POLYGON_KINDS
-from calfin_cloud.storage import read_places, read_polygons, read_scene_masks, read_store, read_store_domains
+from calfin_cloud.storage import domain_of, read_places, read_polygons, read_scene_masks, read_store, read_store_domains
 from calfin_cloud.timeseries import length_scale
 
 MANUAL = (0, 3)
@@ -63,7 +63,7 @@ def close_scene(store: str, domain: Domain, scene_id: str, lines: Sequence[LineS
 def _rows(store: str, domains: dict[str, Domain], scene: gpd.GeoDataFrame) -> list[dict[str, Any]]:
     """Rows of `POLYGON_SCHEMA` of one scene."""
     first = scene.iloc[0]
-    domain = domains[first["domain"]]
+    domain = domain_of(domains, first["domain"], store)
     made = close_scene(store, domain, str(first["scene_id"]), list(scene.geometry))
     same = {name: first[name] for name in OF_SCENE} | {"fjord": domain.fjord_source or "scene", "detail": made.detail}
     rows = []

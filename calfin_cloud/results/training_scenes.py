@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports.tables import satellite_code
 from calfin_cloud.results.reviewed_polygons import close_scene
-from calfin_cloud.storage import outside_stores, read_places, read_scene_grey
+from calfin_cloud.storage import domain_of, outside_stores, read_places, read_scene_grey
 
 
 def write_training_scenes(
@@ -36,7 +36,7 @@ def write_training_scenes(
     paths = []
     for _, scene in fronts[fronts["state"] == "front"].groupby("key"):
         first = scene.iloc[0]
-        domain, scene_id = domains[first["domain"]], str(first["scene_id"])
+        domain, scene_id = domain_of(domains, first["domain"], store), str(first["scene_id"])
         made = _training_pair(store, domain, scene_id, scene)
         if made is None:
             continue

@@ -42,12 +42,14 @@ from calfin_cloud.storage.masks import (
     write_scenes,
 )
 from calfin_cloud.storage.merging import merge_stores, shard_places
-from calfin_cloud.storage.places import EDGES, add_scenes, masks_url, read_places
+from calfin_cloud.storage.places import EDGES, add_scenes, check_grid, masks_url, read_places
 from calfin_cloud.storage.stores import (
     check_finished,
     check_made_alike,
+    domain_of,
     is_store,
     keep_domain,
+    kept_domains,
     open_store,
     outside_stores,
     picture_path,
@@ -85,12 +87,14 @@ __all__ = [
     "before_change",
     "begin_change",
     "check_finished",
+    "check_grid",
     "check_made_alike",
     "check_room",
     "checked_domains",
     "compact_store",
     "count_scenes",
     "digest",
+    "domain_of",
     "due_keys",
     "encode_scene",
     "end_change",
@@ -100,6 +104,7 @@ __all__ = [
     "is_store",
     "item_digest",
     "keep_domain",
+    "kept_domains",
     "lease_holder",
     "masks_url",
     "merge_stores",

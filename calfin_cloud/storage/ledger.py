@@ -9,7 +9,7 @@ from calfin_cloud.schema import STATES, front_key
 from calfin_cloud.storage.files import read_each
 from calfin_cloud.storage.leases import lease_holder
 from calfin_cloud.storage.places import read_places
-from calfin_cloud.storage.stores import read_store, read_store_domains, unfinished_change
+from calfin_cloud.storage.stores import kept_domains, read_store, told_lost, unfinished_change
 from calfin_cloud.storage.tables import read_states
 
 
@@ -25,13 +25,15 @@ def count_scenes(store: str) -> dict[str, Any]:
     """
     made_by = read_store(store)
     scenes = read_states(store)  # before the list, which grows first
-    names = [domain.name for domain in read_store_domains(store)]
+    done = set(scenes["key"])
+    kept = kept_domains(store)
+    names = sorted(kept | {key.partition("/")[0] for key in done})
     places = read_each(lambda name: read_places(store, name), names)
     found = {front_key(name, scene_id) for name, listed in zip(names, places, strict=True) for scene_id in listed}
-    done = set(scenes["key"])
     states = Counter({state: 0 for state in STATES}) + Counter(scenes["state"])
     pairs = Counter(zip(scenes["state"], scenes["reason"], strict=True))
-    wrong = [
+    wrong = [told_lost(name, store) for name in names if name not in kept]
+    wrong += [
         f"{key} is in the tables of two batches: keep one of them in fronts/"
         for key in sorted(scenes["key"][scenes["key"].duplicated()])
     ] + [f"{key} has a state, but no search has listed it: its masks are lost" for key in sorted(done - found)]

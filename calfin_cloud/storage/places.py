@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,7 @@ def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64])
         _check_ledger(store, domain.name, [])
         _create_masks(url, domain)
         group = zarr.open_group(url, mode="r+", use_consolidated=False)
-    if group["masks"].shape[2:] != domain.shape or list(group.attrs["bounds"]) != list(domain.grid.boundingbox.bbox):
-        raise ValueError(f"domain {domain.name} has another grid in {store}: rename the domain or choose another store")
+    _check_grid(group, store, domain)
     ids = [str(s) for s in group["scene_id"][:]]
     known = set(ids)
     new = [s for s in scenes if s not in known]
@@ -65,6 +64,26 @@ def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64])
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         zarr.consolidate_metadata(url)
     return read_places(store, domain.name)
+
+
+def check_grid(store: str, domain: Domain) -> None:
+    """Refuse a domain that has another grid than its masks in a store, where there are some.
+
+    Raises
+    ------
+    ValueError
+        It has.
+    """
+    url = masks_url(store, domain.name)
+    with naming(url, RESTORE), suppress(FileNotFoundError):
+        group = zarr.open_group(url, mode="r", use_consolidated=False)
+        if "masks" in group:
+            _check_grid(group, store, domain)
+
+
+def _check_grid(group: zarr.Group, store: str, domain: Domain) -> None:
+    if group["masks"].shape[2:] != domain.shape or list(group.attrs["bounds"]) != list(domain.grid.boundingbox.bbox):
+        raise ValueError(f"domain {domain.name} has another grid in {store}: rename the domain or choose another store")
 
 
 def _check_ledger(store: str, domain_name: str, ids: Sequence[str]) -> None:

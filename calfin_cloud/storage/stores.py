@@ -191,6 +191,30 @@ def read_store_domains(store: str) -> list[Domain]:
     return [_read_domain(data, path) for path, data in zip(paths, read_each(fs.cat_file, paths), strict=True)]
 
 
+def kept_domains(store: str) -> set[str]:
+    """Names of the domains whose file a store has, without reading them."""
+    fs, root = open_place(store)
+    return {path.rpartition("/")[2].removesuffix(".geojson") for path in list_files(fs, f"{root}/domains", ".geojson")}
+
+
+def domain_of(domains: Mapping[str, Domain], name: str, store: str) -> Domain:
+    """Return a domain of a store by its name.
+
+    Raises
+    ------
+    ValueError
+        Its file is gone.
+    """
+    if name not in domains:
+        raise ValueError(told_lost(name, store))
+    return domains[name]
+
+
+def told_lost(name: str, store: str) -> str:
+    """Say that the file of a domain is gone, and what to do."""
+    return f"{store} has fronts of {name} but no domains/{name}.geojson: run `calfin map` with it, which writes it anew"
+
+
 def _read_domain(data: bytes, path: str) -> Domain:
     unseal(data, path, "delete it and run `calfin map` again, which writes it anew")
     (domain,) = read_domains(io.BytesIO(data))
