@@ -235,6 +235,23 @@ def test_failed_scenes_of_a_domain_whose_file_is_gone_are_not_tried_without_it(s
         retry_failed(store)
 
 
+@pytest.mark.parametrize("lost", ["", "scene_id"])
+@pytest.mark.parametrize("verb", ["retrace", "recompute", "retry"])
+def test_a_store_whose_masks_are_lost_is_told_and_stays_free_for_other_verbs(lost, verb, find, domains, store):
+    fail_first(store, storage.read_batches(store)[0])
+    shutil.rmtree(Path(store) / "masks" / domains[0].name / lost)
+    before = contents(store)
+    change = {
+        "retrace": partial(retrace_fronts, everything=True),
+        "recompute": partial(recompute_changed, domains=domains, find_scenes=find, settings=OTHER_TRACE),
+        "retry": retry_failed,
+    }[verb]
+    with pytest.raises(storage.DamagedFileError, match="mapped scenes have no place in it.*restore it from a copy"):
+        change(store)
+    assert contents(store) == before
+    storage.check_finished(store)
+
+
 def test_scenes_that_no_longer_reach_the_network_lose_their_masks(find, domains, store):
     counts = recompute_changed(store, domains, find, settings=replace(ONLY_CLEAR, max_nodata=-1.0))
     assert counts["no_front"] == N_SCENES

@@ -27,6 +27,7 @@ from calfin_cloud.storage import (
     Stored,
     begin_change,
     check_finished,
+    check_places,
     check_room,
     domain_of,
     due_keys,
@@ -90,6 +91,7 @@ def retry_failed(
             due = set(due_keys(store, failed, now))
             jobs = [replace(job, mapped=keys) for job in jobs if (keys := [key for key in job.mapped if key in due])]
         if jobs:
+            _check_places(store, jobs)
             check_network(settings, client)  # a wrong one ends the run here, not scene by scene
             check_room(store, [job.stored for job in jobs])
         if only_due:
@@ -277,6 +279,15 @@ def _changed_items(batches: Sequence[Stored], domains: Sequence[Domain], find_sc
     return changed
 
 
+def _check_places(store: str, jobs: Iterable[Job]) -> None:
+    """Refuse jobs on scenes that have no masks, before they begin: one reading a domain."""
+    keys: dict[str, list[str]] = {}
+    for job in jobs:
+        keys.setdefault(job.domain.name, []).extend([*job.mapped, *job.traced])
+    for name, of_domain in keys.items():
+        check_places(store, name, of_domain)
+
+
 def _change(
     store: str,
     verb: str,
@@ -294,6 +305,7 @@ def _change(
     new = [d for d in domains if d.name in kept and d != kept[d.name]]
     if not jobs and not new and found == found | json.loads(json.dumps(made)) and "unfinished" not in found:
         return Counter(front=0, no_front=0, failed=0)
+    _check_places(store, jobs)
     check_room(store, [job.stored for job in jobs])
     check()
     begin_change(store, verb, **made)

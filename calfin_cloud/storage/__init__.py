@@ -42,7 +42,7 @@ from calfin_cloud.storage.masks import (
     write_scenes,
 )
 from calfin_cloud.storage.merging import merge_stores, shard_places
-from calfin_cloud.storage.places import EDGES, add_scenes, check_grid, masks_url, read_places
+from calfin_cloud.storage.places import EDGES, add_scenes, check_grid, check_places, masks_url, read_places
 from calfin_cloud.storage.stores import (
     check_finished,
     check_made_alike,
@@ -89,6 +89,7 @@ __all__ = [
     "check_finished",
     "check_grid",
     "check_made_alike",
+    "check_places",
     "check_room",
     "checked_domains",
     "compact_store",

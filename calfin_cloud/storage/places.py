@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -88,9 +88,23 @@ def _check_grid(group: zarr.Group, store: str, domain: Domain) -> None:
 
 def _check_ledger(store: str, domain_name: str, ids: Sequence[str]) -> None:
     """Refuse to give away places again where scenes have a state and no place: their masks would be overwritten."""
-    known = {front_key(domain_name, scene_id) for scene_id in ids}
     mapped = {key for stored in read_batches(store, domain=domain_name) for key in stored.items}
-    if lost := sorted(mapped - known):
+    _refuse_lost(store, domain_name, mapped, ids)
+
+
+def check_places(store: str, domain_name: str, keys: Iterable[str]) -> None:
+    """Refuse to go on with scenes of a domain (by key) whose place in its masks is lost.
+
+    Raises
+    ------
+    DamagedFileError
+        One has no place.
+    """
+    _refuse_lost(store, domain_name, keys, read_places(store, domain_name))
+
+
+def _refuse_lost(store: str, domain_name: str, keys: Iterable[str], ids: Iterable[str]) -> None:
+    if lost := sorted(set(keys) - {front_key(domain_name, scene_id) for scene_id in ids}):
         raise DamagedFileError(
             f"{masks_url(store, domain_name)}/scene_id",
             f"{len(lost)} mapped scenes have no place in it, such as {lost[0]}",
