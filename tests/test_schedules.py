@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
-from storing import DOMAIN, NOON, write, write_masks
+from storing import DOMAIN, NOON, contents, write, write_masks
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains
@@ -188,6 +188,26 @@ def test_a_merger_that_was_stopped_takes_what_its_shard_has_become_since(tmp_pat
     assert read_places(store, "Store") == {"a": 0, "b": 1, "c": 2}
     assert read_masks(store, "Store").equals(read_masks(shard, "Store"))
     assert read_fronts(store)["key"].tolist() == ["Store/a", "Store/b", "Store/c"]
+
+
+def test_a_merger_that_would_leave_out_scenes_of_a_shard_or_lose_some_of_the_store_is_refused(tmp_path):
+    store = str(tmp_path / "store")
+    shard = shard_of(store, "a")
+    merge_stores(store, [shard])
+    shard_of(store, "b")  # the shard goes on
+    before = contents(store)
+    with pytest.raises(ValueError, match=r"1 scenes of Store that .* lacks, such as Store/b.*without --shard"):
+        merge_stores(store, [shard])
+    assert contents(store) == before
+    add_scenes(store, DOMAIN, {"b": NOON, "c": NOON})
+    write(store, "b")
+    write(store, "c")
+    assert merge_stores(store, [shard]) == []  # the store may go on alone
+    Path(f"{store}/domains/Store.geojson").unlink()
+    before = contents(store)
+    with pytest.raises(ValueError, match=r"1 scenes of Store that .* lacks, such as Store/c.*run `calfin map`"):
+        merge_stores(store, [shard])
+    assert contents(store) == before
 
 
 def test_a_merged_store_goes_on_counting_the_tries_of_its_shards(painted, tmp_path):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 import fsspec
 
-from calfin_cloud.storage.batches import SIDES
+from calfin_cloud.storage.batches import SIDES, read_batches
 from calfin_cloud.storage.files import delete_files, open_place, read_each, write_whole
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished, open_store, read_store, read_store_domains
@@ -34,8 +34,8 @@ def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
     Raises
     ------
     ValueError
-        Where the stores were made differently, or a domain has other scenes in the store than in the shard; nothing
-        is changed then.
+        Where the stores were made differently, several shards have a domain, a merged domain lacks scenes of its shard,
+        or one that is not merged has scenes that its shard lacks; nothing is changed then.
     """
     if not shards:
         raise ValueError(f"{store} has no shards: `calfin map --shard K/N --store {store}` makes them")
@@ -47,14 +47,14 @@ def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
         about = [read_store(shard) for shard in shards]
         if any(other != about[0] for other in about):
             raise ValueError(f"the shards {list(shards)} were made differently: bring them up to date with --recompute")
-        crs = about[0]["crs"]
-        open_store(store, crs=crs, made_by={key: value for key, value in about[0].items() if key != "crs"})
-        there = {domain.name: domain for domain in read_store_domains(store)}
-        new = [
-            (shard, domain.name) for shard in shards for domain in read_store_domains(shard) if domain.name not in there
-        ]
+        there = {domain.name for domain in read_store_domains(store)}
+        found = [(shard, domain.name) for shard in shards for domain in read_store_domains(shard)]
+        new = [(shard, name) for shard, name in found if name not in there]
         if twice := {name for _, name in new if [other for _, other in new].count(name) > 1}:
             raise ValueError(f"the domains {sorted(twice)} are in several shards: a glacier belongs to one of them")
+        _check_scenes(store, found, there)
+        crs = about[0]["crs"]
+        open_store(store, crs=crs, made_by={key: value for key, value in about[0].items() if key != "crs"})
         # Before the glaciers, so that a call that is stopped takes them when it is repeated, and no later one does.
         take_tries(store, [shard for shard in shards if shard in {of for of, _ in new}], check)
         for shard in shards:
@@ -64,6 +64,31 @@ def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
                 _delete_copies(store, folder, wanted)
                 _copy(shard, store, folder, wanted)
     return sorted(name for _, name in new)
+
+
+def _check_scenes(store: str, found: Sequence[tuple[str, str]], there: Collection[str]) -> None:
+    """Refuse domains (shard, name) whose scenes would be left out or lost; `there` are those that are merged."""
+    here, of_shards = _scenes(store), {shard: _scenes(shard) for shard in dict(found)}
+    for shard, name in found:
+        mine, theirs = here.get(name, set()), of_shards[shard].get(name, set())
+        if name in there and (more := sorted(theirs - mine)):
+            raise ValueError(
+                f"{shard} has {len(more)} scenes of {name} that {store} lacks, such as {more[0]}, and {name} was merged "
+                "before: map them into the store itself, by `calfin map` without --shard"
+            )
+        if name not in there and (more := sorted(mine - theirs)):
+            raise ValueError(
+                f"{store} has {len(more)} scenes of {name} that {shard} lacks, such as {more[0]}, but no "
+                f"domains/{name}.geojson: run `calfin map` with it, which writes it anew"
+            )
+
+
+def _scenes(store: str) -> dict[str, set[str]]:
+    """Keys of the scenes of a store that have a state, by domain."""
+    scenes: dict[str, set[str]] = {}
+    for stored in read_batches(store):
+        scenes.setdefault(stored.domain, set()).update(stored.items)
+    return scenes
 
 
 def _delete_copies(store: str, folder: str, names: Sequence[str]) -> None:
