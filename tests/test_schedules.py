@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
-from storing import DOMAIN, NOON, contents, write, write_masks
+from storing import DOMAIN, NOON, PLACES, contents, new_store, write, write_masks
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains
@@ -237,6 +237,25 @@ def test_a_merger_without_shards_or_of_a_domain_in_two_shards_is_refused(painted
         keep_domain(shard, domain)
     with pytest.raises(ValueError, match="are in several shards"):
         merge_stores(store, shards)
+    assert not is_store(store)
+
+
+def test_a_shard_with_a_damaged_table_is_not_merged(tmp_path):
+    store = str(tmp_path / "store")
+    shard = shard_of(store, "a")
+    (path,) = Path(f"{shard}/fronts").glob("*.parquet")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{path.name} is damaged"):
+        merge_stores(store, [shard])
+    assert not is_store(store)
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_shards_are_found_below_a_store_whatever_its_name(kind, request):
+    store = new_store(kind, request) + " [a] *?"
+    assert shard_places(store) == []
+    shards = [shard_of(store, "a", number=number) for number in (1, 2)]
+    assert shard_places(store) == shards
 
 
 # --- a frozen catalogue -----------------------------------------------------------------------------------------------

@@ -21,8 +21,12 @@ OF_A_DOMAIN = ("masks", "pictures", "bands", *SIDES, "reviews", "flags", "choice
 def shard_places(store: str) -> list[str]:
     """Addresses of the stores that the shards of `calfin map --shard` have made below a store, sorted."""
     fs, root = open_place(store)
-    found = fs.glob(f"{root}/shards/*/store.json")
-    return sorted(f"{store.rstrip('/')}/shards/{path.split('/')[-2]}" for path in found)
+    try:
+        found = [str(path).rstrip("/") for path in fs.ls(f"{root}/shards", detail=False)]
+    except FileNotFoundError:
+        return []
+    of_shards = sorted(path.rpartition("/")[2] for path in found if fs.exists(f"{path}/store.json"))
+    return [f"{store.rstrip('/')}/shards/{name}" for name in of_shards]
 
 
 def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
