@@ -1,6 +1,7 @@
 import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Geod
@@ -15,6 +16,9 @@ from calfin_cloud.domains import (
     with_fjord_polygons,
     write_domains,
 )
+
+
+LINES_APART = "MULTILINESTRING ((0 0, 5 0), (6 0, 9 0))"
 
 
 def a_domain(name="Rink-Isbrae", **more):
@@ -92,6 +96,30 @@ def test_a_grid_in_degrees_is_refused():
 def test_a_grid_whose_crs_has_no_epsg_code_is_refused_before_anything_is_mapped():
     with pytest.raises(ValueError, match="that has an EPSG code"):
         Domain("a", box_grid((0, 0, 6000, 6000), "+proj=stere +lat_0=90 +lon_0=-41 +lat_ts=71.5", 30.0))
+
+
+@pytest.mark.parametrize("shape", ["POINT (0 0)", "POLYGON ((0 0, 9 0, 9 9, 0 0))", "LINESTRING EMPTY", LINES_APART])
+def test_a_centreline_that_is_no_line_is_refused(tmp_path, shape):
+    with pytest.raises(ValueError, match="domain Store: its centreline must be one LineString"):
+        Domain("Store", a_domain("Store").grid, centerline=shapely.from_wkt(shape))
+    path = write_domains([a_domain("Store")], tmp_path / "d.geojson")
+    path.write_text(path.read_text().replace('"centerline": null', f'"centerline": "{shape}"'))
+    with pytest.raises(ValueError, match="its centreline must be one LineString"):
+        read_domains(path)
+
+
+def test_a_centreline_in_parts_that_meet_is_one_line(tmp_path):
+    path = write_domains([a_domain("Store")], tmp_path / "d.geojson")
+    parts = "MULTILINESTRING ((0 0, 5 0), (5 0, 9 0))"
+    path.write_text(path.read_text().replace('"centerline": null', f'"centerline": "{parts}"'))
+    assert read_domains(path)[0].centerline.equals(LineString([(0, 0), (5, 0), (9, 0)]))
+
+
+@pytest.mark.parametrize("name", ["ice", "ocean"])
+@pytest.mark.parametrize("shape", ["POINT (0 0)", "LINESTRING (0 0, 9 0)", "POLYGON EMPTY"])
+def test_a_map_of_ice_or_ocean_that_is_no_area_is_refused(name, shape):
+    with pytest.raises(ValueError, match=f"domain Store: its {name} must be a Polygon or MultiPolygon"):
+        Domain("Store", a_domain("Store").grid, **{name: shapely.from_wkt(shape)})
 
 
 def test_a_grid_of_a_few_pixels_is_refused():

@@ -43,7 +43,7 @@ class Domain:
     fjord_boundary
         Where a front may lie, in the grid's CRS; None where nobody knows.
     centerline
-        Line along the flow, in the grid's CRS.
+        One line along the flow, in the grid's CRS.
     fjord_source
         Where the boundary is from: `fjord_boundary` (drawn by hand), `dates` or `ice_mask` (derived).
     termini
@@ -54,7 +54,7 @@ class Domain:
     Raises
     ------
     ValueError
-        The grid is not of this kind, or the name cannot be part of a path.
+        The grid or a shape is not of this kind, or the name cannot be part of a path.
 
     Examples
     --------
@@ -105,6 +105,22 @@ class Domain:
                 f"domain {self.name}: its fjord boundary is empty or lies outside its box, so that no front could lie "
                 f"in it: give it in {crs}, or leave it out"
             )
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Refuse a centreline that is no line, and maps that are no areas: what measures along them would stumble."""
+        line = self.centerline
+        if line is not None and not (line.geom_type == "LineString" and line.length > 0):
+            raise ValueError(
+                f"domain {self.name}: its centreline must be one LineString of some length, got {line.wkt[:80]}: "
+                "join its parts, or leave it out"
+            )
+        for what, area in (("ice", self.ice), ("ocean", self.ocean)):
+            if area is not None and not (area.geom_type in ("Polygon", "MultiPolygon") and area.area > 0):
+                raise ValueError(
+                    f"domain {self.name}: its {what} must be a Polygon or MultiPolygon with some area, "
+                    f"got {area.wkt[:80]}: leave it out"
+                )
 
     @property
     def crs(self) -> str:

@@ -162,6 +162,8 @@ def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
         for key in ("fjord_boundary", "centerline", "ice", "ocean")
         if isinstance(row.get(key), str) and row[key]
     }
+    if (line := geometries.get("centerline")) is not None and line.geom_type == "MultiLineString":
+        geometries["centerline"] = shapely.line_merge(line)
     resolution = float(row.get("resolution_m") or DEFAULT_RESOLUTION_M)
     glacier_id, source = id_text(row.get("glacier_id") or ""), str(row.get("fjord_source") or "")
     termini = row.get("termini")
