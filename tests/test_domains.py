@@ -1,3 +1,5 @@
+import json
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -120,6 +122,39 @@ def test_a_centreline_in_parts_that_meet_is_one_line(tmp_path):
 def test_a_map_of_ice_or_ocean_that_is_no_area_is_refused(name, shape):
     with pytest.raises(ValueError, match=f"domain Store: its {name} must be a Polygon or MultiPolygon"):
         Domain("Store", a_domain("Store").grid, **{name: shapely.from_wkt(shape)})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"resolution_m": -30.0}, "-30"),
+        ({"resolution_m": "wide"}, "wide"),
+        ({"bounds": [0, 0, 6000]}, "got the bounds"),
+        ({"bounds": None, "geometry": None}, "got the bounds"),
+        ({"bounds": None, "geometry": {"type": "Polygon", "coordinates": []}}, "got the bounds"),
+        ({"termini": [{"line": "LINESTRING (0 0, 9 0)", "date": "0000-99-99"}]}, "date (as 2019-06-30)"),
+        ({"termini": [1]}, "termini a list of line, date"),
+        ({"termini": 1}, "termini a list of line, date"),
+        ({"glacier_id": [1, 2]}, "glacier_id"),
+    ],
+)
+def test_a_domain_that_cannot_be_read_is_named_with_its_file(tmp_path, change, words):
+    content = json.loads(write_domains([a_domain("Store")], tmp_path / "d.geojson").read_text())
+    (feature,) = content["features"]
+    feature.update({key: value for key, value in change.items() if key == "geometry"})
+    feature["properties"].update({key: value for key, value in change.items() if key != "geometry"})
+    (tmp_path / "d.geojson").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"d\.geojson: .*domain '?Store") as refused:
+        read_domains(tmp_path / "d.geojson")
+    assert words in str(refused.value)
+
+
+def test_what_one_domain_of_a_file_lacks_is_as_if_none_had_it(tmp_path):
+    boxes = [box(-50, 70, -49.7, 70.1), box(-52, 71, -51.7, 71.1)]
+    drawn = {"name": ["a", "b"], "resolution_m": [60.0, None], "crs": ["EPSG:3413", None], "glacier_id": [7, None]}
+    gpd.GeoDataFrame(drawn, geometry=boxes, crs=4326).to_file(tmp_path / "drawn.geojson")
+    a, b = read_domains(tmp_path / "drawn.geojson")
+    assert (a.resolution_m, a.glacier_id, b.resolution_m, b.glacier_id) == (60.0, "7", 30.0, "")
 
 
 def test_a_grid_of_a_few_pixels_is_refused():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import shapely
 from shapely.geometry import mapping
@@ -133,16 +134,20 @@ def id_text(value: Any) -> str:  # noqa: ANN401 - a value of a table
 
 
 def _read_told(row: dict[str, Any], file_crs: object, path: object) -> Domain:
-    """Read a domain; what libraries raise becomes a `ValueError` that names it."""
+    """Read a domain; whatever is wrong with it becomes a `ValueError` that names it and its file."""
+    given = {key: value for key, value in row.items() if not (pd.api.types.is_scalar(value) and pd.isna(value))}
+    where = path if isinstance(path, str | Path) else "the domain file"
+    name = given.get("name") or given.get("Name")
     try:
-        return _read_domain(row, file_crs)
+        return _read_domain(given, file_crs)
     except Exception as error:
-        if type(error) is ValueError:
-            raise
-        name = row.get("name") or row.get("Name")
+        if str(error).startswith(f"domain {name}: "):
+            raise ValueError(f"{where}: {error}") from error
+        told = str(error)[:200] if type(error) is ValueError else f"{type(error).__name__} {str(error)[:200]}"
         raise ValueError(
-            f"{path}: cannot read the domain {name!r}: {type(error).__name__} {str(error)[:200]}; expected a polygon, "
-            "and if given an EPSG code as crs, four numbers as bounds, metres as resolution_m, shapes as WKT"
+            f"{where}: cannot read the domain {name!r}: {told}; expected a polygon, and if given an EPSG code as crs, "
+            "four numbers as bounds, metres as resolution_m, a number or a name as glacier_id, shapes as WKT, and as "
+            "termini a list of line, date (as 2019-06-30) and source"
         ) from error
 
 
@@ -150,13 +155,15 @@ def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
     name = row.get("name") or row.get("Name")
     if not name:
         raise ValueError(f"each domain needs a property `name`, got only {sorted(set(row) - {'geometry'})}")
-    polygon = gpd.GeoSeries([row["geometry"]], crs=file_crs or 4326)
+    polygon = gpd.GeoSeries([row.get("geometry")], crs=file_crs or 4326)
     crs = row.get("crs") or best_crs(polygon)
     bounds = row.get("bounds")
     if bounds is None:
         bounds = polygon.to_crs(crs).total_bounds
     elif isinstance(bounds, str):  # GDAL hands lists of GeoJSON over as text
         bounds = json.loads(bounds)
+    if np.shape(bounds) != (4,) or not np.isfinite(np.asarray(bounds, dtype=float)).all():
+        raise ValueError(f"got the bounds {list(bounds)}")
     geometries = {
         key: shapely.from_wkt(row[key])
         for key in ("fjord_boundary", "centerline", "ice", "ocean")
@@ -168,6 +175,6 @@ def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
     glacier_id, source = id_text(row.get("glacier_id") or ""), str(row.get("fjord_source") or "")
     termini = row.get("termini")
     termini = json.loads(termini) if isinstance(termini, str) else termini
-    known = read_termini(termini if isinstance(termini, list) else [])
+    known = read_termini([] if termini is None else termini)
     grid = box_grid(bounds, crs, resolution)
     return Domain(str(name), grid, glacier_id, **geometries, fjord_source=source, termini=known)
