@@ -312,6 +312,18 @@ def test_a_front_drawn_where_there_was_none_can_be_judged_by_the_number_that_is_
     assert of_scene(store, without["key"])["verdict"].tolist() == ["reject"]
 
 
+def test_a_damaged_file_of_verdicts_is_mended_as_its_message_says(store, tmp_path):
+    front = judged(store)
+    apply_verdicts(store, [verdict(front, "reject")])
+    before, (path,) = reviewed_fronts(store), (tmp_path / "store/reviews").iterdir()
+    path.write_text("half")
+    with pytest.raises(ValueError, match=f"{path.name} is damaged .*: delete it, then apply the file of verdicts"):
+        apply_verdicts(store, [verdict(front, "reject")])
+    path.unlink()
+    apply_verdicts(store, [verdict(front, "reject")])
+    assert reviewed_fronts(store).equals(before)
+
+
 def test_verdicts_on_scenes_that_are_gone_are_kept_and_listed(store):
     first = judged(store, ("accept", {}))
     write_review(store, [verdict(first, "accept") | {"key": "Painted/gone", "line": "0" * 16}])

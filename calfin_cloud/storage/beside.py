@@ -15,7 +15,7 @@ from calfin_cloud.sensors import in_utc
 from calfin_cloud.storage.files import digest, list_files, open_place, read_sealed, seal, write_whole
 
 FLAG_COLUMNS = ("key", "front", "branch", "flag", "detail")
-VERDICTS_REMEDY = "apply the file of verdicts that it was made of once more"
+VERDICTS_REMEDY = "delete it, then apply the file of verdicts that it was made of once more"
 FLAGS_REMEDY = "run `calfin timeseries` on the store once more"
 CHOICES_REMEDY = "delete it and run `calfin reconcile` on the store once more"
 
