@@ -31,6 +31,7 @@ from calfin_cloud.schema import check_polygons
 from calfin_cloud.storage import read_fronts, read_polygons, write_review
 from calfin_cloud.timeseries import length_scale
 
+IN_DEGREES = {"type": "LineString", "coordinates": [[-49.9, 69.1], [-49.8, 69.2]]}
 TIME = "2026-01-31T12:00:00Z"
 
 
@@ -108,6 +109,7 @@ def test_the_last_verdict_counts_whatever_the_order_in_which_files_are_applied(s
         ({"time": "yesterday"}, "time must be"),
         ({"verdict": "redraw"}, "LineString"),
         ({"verdict": "redraw", "geometry": {"type": "Point", "coordinates": [0, 0]}}, "LineString"),
+        ({"verdict": "redraw", "geometry": IN_DEGREES}, "give it in EPSG:3413, within the domain"),
     ],
 )
 def test_one_wrong_verdict_keeps_none(store, change, words):
@@ -271,7 +273,7 @@ def test_a_verdict_whose_line_is_gone_is_listed_as_orphaned_and_counts_again_whe
 
 def test_a_drawn_line_far_from_every_front_of_a_recompute_stands_beside_them(store):
     automatic = judged(store)["geometry"]
-    far = mapping(translate(automatic, 0, 3 * automatic.length))
+    far = mapping(translate(automatic, 0, 1.2 * automatic.length))
     first = judged(store, ("redraw", {"geometry": far}))
     retrace_fronts(store, settings=MapSettings(trace=SMOOTHER))
     rows = of_scene(store, first["key"])
@@ -350,7 +352,8 @@ def test_odd_verdicts_are_told_in_a_sentence(store, change, words):
 def test_the_length_of_a_redrawn_front_is_one_on_the_ground(store):
     before = read_fronts(store)
     first = before[before["state"] == "front"].iloc[0]
-    drawn = LineString([(0, 0), (0, 1000)])
+    x, y = first["geometry"].coords[0]
+    drawn = LineString([(x, y), (x, y + 1000)])
     apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(drawn))])
     fronts = reviewed_fronts(store)
     after = fronts[(fronts["key"] == first["key"]) & (fronts["verdict"] == "redraw")].iloc[0]

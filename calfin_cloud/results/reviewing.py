@@ -14,6 +14,7 @@ import pandas as pd
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
+from calfin_cloud.domains import Domain
 from calfin_cloud.results.choosing import ORDER, chosen_fronts
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.results.training_scenes import write_training_scenes
@@ -34,7 +35,7 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
     verdicts
         Each with `key` and `front` as in the fronts table (`front` -1 for a scene without one), `verdict` (of
         `VERDICTS`), `author`, `time` (ISO), and for `redraw` a `geometry`: GeoJSON LineString in the CRS of the
-        store. Nothing is kept if one of them is wrong.
+        store, within the domain. Nothing is kept if one of them is wrong.
 
     Raises
     ------
@@ -45,8 +46,9 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
     places = settle_verdicts(fronts := chosen_fronts(store, before), before).places
     known = {(row.key, int(row.front)): row.geometry for row in fronts.itertuples()}
     known |= {(key, max(p.front, 0)): p.shown for key, of_scene in places.items() for p in of_scene if p.shown}
+    domains = {domain.name: domain for domain in read_store_domains(store)}
     for place, verdict in enumerate(verdicts):
-        if trouble := _trouble(verdict, known):
+        if trouble := _trouble(verdict, known) or _misplaced(verdict, domains):
             raise ValueError(f"verdict {place + 1} of {len(verdicts)}: {trouble}")
     write_review(store, [{**v, "line": line_id(known[v["key"], v["front"]])} for v in verdicts])
     return Counter(str(v["verdict"]) for v in verdicts)
@@ -186,6 +188,15 @@ def _trouble(verdict: Mapping[str, Any], known: Mapping[tuple[str, int], Any]) -
     if verdict["verdict"] == "redraw" and not _is_line(verdict.get("geometry")):
         return f"it needs a GeoJSON LineString of some length, got {str(verdict.get('geometry'))[:80]}"
     return ""
+
+
+def _misplaced(verdict: Mapping[str, Any], domains: Mapping[str, Domain]) -> str:
+    """Say where a line should have been drawn; nothing if it lies there, or is of a domain that is not known."""
+    domain = domains.get(verdict["key"].partition("/")[0])
+    if verdict["verdict"] != "redraw" or domain is None or shape(verdict["geometry"]).intersects(domain.polygon):
+        return ""
+    got = shape(verdict["geometry"]).wkt[:80]
+    return f"the line lies outside the domain {domain.name}, got {got}: give it in {domain.crs}, within the domain"
 
 
 def _odd_fields(verdict: Mapping[str, Any]) -> str:
