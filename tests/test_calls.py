@@ -281,6 +281,10 @@ def test_a_number_that_cannot_be_meant_is_refused_with_what_was_expected(option,
         (["report", "fronts", "--out", "o", "--pictures", "-4"], "must be a whole number from 0 on, got '-4'"),
         (["plan", "--price-cpu-hour", "-0.1"], "must be a number from 0 on, got '-0.1'"),
         (["composite", "fronts", "--out", "o", "--grid-m", "nan"], "must be a number above 0, got 'nan'"),
+        (["status", "fronts", "--serve", "99999"], "must be the number of a port from 1 to 65535, got '99999'"),
+        (["status", "fronts", "--serve", "-1"], "must be the number of a port from 1 to 65535, got '-1'"),
+        (["compact", "fronts", "--scenes", "0"], "must be a whole number from 1 on, got '0'"),
+        (["compact", "fronts", "--scenes", "-4"], "must be a whole number from 1 on, got '-4'"),
     ],
 )
 def test_sides_days_counts_and_prices_that_cannot_be_are_refused(call, words, capsys):

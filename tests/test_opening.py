@@ -169,6 +169,13 @@ def test_a_store_and_a_folder_may_be_paths_or_text(store, tmp_path, kind):
     assert cc.explore(place).save(kind(tmp_path / "one.html")).stat().st_size > 1_000_000
 
 
+@pytest.mark.parametrize("version", ["../../up", "a/b", ""])
+def test_a_version_of_exported_data_that_would_be_another_path_is_refused(store, tmp_path, version):
+    with pytest.raises(ValueError, match="the version of the data must be .* since it becomes part of a path"):
+        cc.export_store(store, tmp_path / "products", ["calfin"], author="A", version=version)
+    assert not (tmp_path / "products").exists()
+
+
 def test_a_map_for_a_notebook_that_would_be_too_large_is_refused(store, monkeypatch):
     monkeypatch.setattr("calfin_cloud.results.exploring.LARGEST_BYTES", 1_000_000)
     with pytest.raises(ValueError, match=r"most_pictures=0.*write_report"):

@@ -127,8 +127,10 @@ def test_a_file_of_verdicts_is_applied_from_the_command_line(store, tmp_path, ca
     (tmp_path / "v.json").write_text(json.dumps([verdict(first, "accept")]))
     assert main(["review", store, "--apply", str(tmp_path / "v.json"), "--training", str(tmp_path / "pairs")]) == 0
     assert "1 accept" in capsys.readouterr().out
-    (tmp_path / "v.json").write_text("{}")
-    assert main(["review", store, "--apply", str(tmp_path / "v.json")]) == 2
+    for text in ("{}", "[" * 100_000):
+        (tmp_path / "v.json").write_text(text)
+        assert main(["review", store, "--apply", str(tmp_path / "v.json")]) == 2
+        assert f"{tmp_path}/v.json" in capsys.readouterr().err
 
 
 def test_fronts_that_people_vouch_for_become_pairs_that_training_reads(store, tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 
 TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
 VARIANTS = (*TRACED, "once", "fast")
+MOST_PORT = 65_535
 
 
 def many(parser: Any, flag: str, help_: str, **more: Any) -> None:  # noqa: ANN401 - argparse's own types
@@ -37,6 +38,13 @@ def count(text: str) -> int:
     """Read a whole number from 1 on."""
     if not (text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Read the number of a port."""
+    if not (text.isdigit() and 1 <= int(text) <= MOST_PORT):
+        raise argparse.ArgumentTypeError(f"must be the number of a port from 1 to {MOST_PORT}, got {text!r}")
     return int(text)
 
 

@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
+from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import note, tell
 
 
@@ -68,9 +69,8 @@ def add_store(parser: argparse.ArgumentParser, *, out: bool = False) -> None:
 def add_status(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin status`."""
     add_store(parser)
-    parser.add_argument(
-        "--serve", type=int, metavar="PORT", help="serve the counts to Prometheus on this port until interrupted"
-    )
+    told = "serve the counts to Prometheus on this port until interrupted"
+    parser.add_argument("--serve", type=flags.port, metavar="PORT", help=told)
 
 
 def add_compact(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,7 @@ def add_compact(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument(
         "--scenes",
-        type=int,
+        type=flags.count,
         default=4096,
         metavar="N",
         help="merge files into ones of up to this many scenes (default 4096)",

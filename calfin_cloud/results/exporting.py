@@ -15,7 +15,7 @@ from calfin_cloud.results.formats import FORMATS, Stored, doubtful_fronts
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.spreadsheets import write_csv
-from calfin_cloud.schema import NO_FRONT
+from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import checked_domains, domain_of, outside_stores, read_store, read_store_domains
 from calfin_cloud.vectors import read_vectors
 
@@ -119,8 +119,8 @@ def export_store(
     Raises
     ------
     ValueError
-        There is no store, the folder lies within one, a format is not known, or an option goes with none of the
-        formats.
+        There is no store, the folder lies within one, a format is not known, an option goes with none of the formats,
+        or the version cannot be part of a name.
 
     Examples
     --------
@@ -129,6 +129,7 @@ def export_store(
     1
     """
     store, folder = str(store), outside_stores(folder)
+    check_name(version, what="the version of the data")
     _check_options(formats, mesh=mesh, mesh_crs=mesh_crs, base=base, carry_months=carry_months)
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons, judged = _reviewed(store)

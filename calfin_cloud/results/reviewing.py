@@ -64,7 +64,7 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}; take the file that the report saves") from None
     if not isinstance(content, list) or not all(isinstance(v, dict) for v in content):
         raise ValueError(f"{path} must hold a list of verdicts, got a {type(content).__name__}")
