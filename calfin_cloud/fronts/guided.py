@@ -191,7 +191,7 @@ def _cheapest(corridor: Corridor, support: Floats, half_px: float, settings: Gui
         return None
     cost = np.where(corridor.inside, corridor.stretch / (settings.cost + support), -1)
     paths = MCP_Geometric(cost, fully_connected=True)
-    total, _ = paths.find_costs(starts, ends)
+    total, _ = paths.find_costs(starts, ends, find_all_ends=False)  # the first one reached is the cheapest
     end = ends[int(np.argmin(total[tuple(ends.T)]))]
     return np.array(paths.traceback(end), dtype=np.intp) if np.isfinite(total[tuple(end)]) else None
 
