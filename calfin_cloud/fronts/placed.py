@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from scipy.spatial import cKDTree
-from shapely.geometry import LineString
+from shapely.geometry import LineString, MultiPolygon, Polygon
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.fronts.evidence import map_weight
@@ -21,10 +23,12 @@ from calfin_cloud.fronts.filters import Objection
 from calfin_cloud.fronts.found import Front, Rejected, Trace
 from calfin_cloud.fronts.guided import Guide, Judged, Seen, judge_line, see, trace_guided, widths_m
 from calfin_cloud.fronts.lines import fill_gaps, length_of, scale_of
-from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, TraceSettings
+from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, MapWeights, TraceSettings
 from calfin_cloud.fronts.trace import NO_BOXES, trace_fronts
 from calfin_cloud.fronts.vertices import pixels_of, vertices_of
 from calfin_cloud.termini import nearest_in_time, years_between
+
+Area = Polygon | MultiPolygon
 
 BETTER = 0.1  # worth by which a free front must beat a guided one that is not sure
 SAME_PX = 3.0  # in px of a 256 px frame: a path most of which lies so near to another is the same front
@@ -67,7 +71,7 @@ def place_of(domain: Domain, when: date | None, settings: TraceSettings = DEFAUL
         )
     weight = None
     if settings.maps is not None and domain.ice is not None:
-        weight = map_weight(_burnt(domain, "ice"), _burnt(domain, "ocean"), domain.resolution_m, settings.maps)
+        weight = _weight_of(domain.grid, domain.ice, domain.ocean, settings.maps)
     return Place(guides, weight)
 
 
@@ -185,10 +189,18 @@ def _pixels(front: Front, seen: Seen) -> NDArray[np.intp]:
     return np.clip(np.rint(front.line[:, ::-1]), 0, last).astype(np.intp)
 
 
-def _burnt(domain: Domain, name: str) -> NDArray[np.bool_] | None:
-    """Polygons of a domain on its grid, (y, x) bool; None without."""
-    polygons = getattr(domain, name)
-    if polygons is None:
+@lru_cache(maxsize=2)  # the same for all scenes of a domain, which comes to each task as a copy of its own
+def _weight_of(grid: GeoBox, ice: Area, ocean: Area | None, settings: MapWeights) -> NDArray[np.float32] | None:
+    """Weight (y, x) of edges by maps of ice and ocean in the grid's CRS, not to be written to."""
+    weight = map_weight(_burnt(grid, ice), _burnt(grid, ocean), float(grid.transform.a), settings)
+    if weight is not None:
+        weight.flags.writeable = False
+    return weight
+
+
+def _burnt(grid: GeoBox, area: Area | None) -> NDArray[np.bool_] | None:
+    """Polygons on a grid, (y, x) bool; None without."""
+    if area is None:
         return None
-    burnt = rasterize([(polygons, 1)], out_shape=domain.shape, transform=domain.grid.transform, dtype="uint8")
+    burnt = rasterize([(area, 1)], out_shape=tuple(grid.shape), transform=grid.transform, dtype="uint8")
     return np.asarray(burnt, dtype=bool)
