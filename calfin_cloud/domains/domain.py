@@ -122,6 +122,9 @@ class Domain:
                     f"got {area.wkt[:80]}: leave it out"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "fjord_mask"}  # a MB a task
+
     @property
     def crs(self) -> str:
         """CRS of grid, fjord boundary, centreline and fronts, an EPSG code where it has one."""
