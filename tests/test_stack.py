@@ -51,7 +51,7 @@ def test_scenes_read_one_by_one_are_the_chunks_of_the_stack(sample, epsg, resolu
     scenes = stack_scenes(items, there)
     stack = compute(scenes)
     assert np.isfinite(stack).mean() > 0.3
-    np.testing.assert_array_equal(stack, np.stack(list(read_each(scenes))))
+    np.testing.assert_array_equal(stack, np.stack(list(read_each(scenes.data))))
 
 
 def test_pixels_are_those_that_stackstac_reads_by_itself(sample):
@@ -177,7 +177,7 @@ def test_broken_scenes_fail_alone_and_only_when_they_are_read(tmp_path):
         with pytest.raises(SceneError) as caught:
             compute(scenes[n])
         assert caught.value.reason == reason
-    reasons = [of.reason if isinstance(of, SceneError) else None for of in read_each(scenes)]
+    reasons = [of.reason if isinstance(of, SceneError) else None for of in read_each(scenes.data)]
     assert reasons == [
         None,
         "unreadable",

@@ -4,7 +4,7 @@ from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.imagery.fractions import STRIPE_WIDTH_M, scene_fractions, wide_parts
 from calfin_cloud.imagery.further import read_further
 from calfin_cloud.imagery.images import read_image
-from calfin_cloud.imagery.stack import READ_AT_ONCE, read_each, stack_scenes
+from calfin_cloud.imagery.stack import READ_AT_ONCE, read_each, stack_pixels, stack_scenes
 
 __all__ = [
     "READ_AT_ONCE",
@@ -14,6 +14,7 @@ __all__ = [
     "read_further",
     "read_image",
     "scene_fractions",
+    "stack_pixels",
     "stack_scenes",
     "wide_parts",
 ]

@@ -71,6 +71,16 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     (('time', 'band', 'y', 'x'), True)
     >>> signal = scenes.isel(time=0).sel(band="signal").compute()
     """
+    scenes, sources = _stacked(items, domain)
+    return check_scenes(_with_coords(scenes, items, sources, domain))
+
+
+def stack_pixels(items: Sequence[pystac.Item], domain: Domain) -> da.Array:
+    """Stack items as `stack_scenes` does, without its coordinates, which take a quarter of the time of a group."""
+    return _stacked(items, domain)[0]
+
+
+def _stacked(items: Sequence[pystac.Item], domain: Domain) -> tuple[da.Array, Sequence[Source]]:
     import dask.array as da
     import stackstac
 
@@ -97,22 +107,22 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     )
     assert stack.shape == (len(items), len(BANDS), *domain.shape), f"stackstac changed the grid: {stack.shape}"
     bands = _Given([source.band for source in sources], ndim=4)
-    scenes = da.map_blocks(calibrate, _in_one_task(stack.data), bands, meta=np.empty((0,) * 4, dtype=np.float32))
-    return check_scenes(_with_coords(scenes, items, sources, domain))
+    meta = np.empty((0,) * 4, dtype=np.float32)
+    return da.map_blocks(calibrate, _in_one_task(stack.data), bands, meta=meta), sources
 
 
-def read_each(scenes: xr.DataArray, *, at_once: int = READ_AT_ONCE) -> Iterator[NDArray[np.float32] | Exception]:
-    """Read the scenes of a stack in this process, some at once: each (band, y, x) float32, or its error, in order.
+def read_each(scenes: da.Array, *, at_once: int = READ_AT_ONCE) -> Iterator[NDArray[np.float32] | Exception]:
+    """Read the scenes of `stack_pixels` in this process, some at once: (band, y, x) float32 or the error of each.
 
     The graph is optimised once for all scenes, after which each is one task, which is called: `scenes[n].compute()`
     would optimise it for each, which takes 3 ms, and a scheduler would order its single task, in 0.5 ms.
 
     Examples
     --------
-    >>> [scene if isinstance(scene, Exception) else scene.shape for scene in read_each(scenes)]    # doctest: +SKIP
+    >>> [scene if isinstance(scene, Exception) else scene.shape for scene in read_each(pixels)]    # doctest: +SKIP
     [(2, 400, 400), SceneError('unreadable', ...)]
     """
-    (data,) = dask.optimize(scenes.data)
+    (data,) = dask.optimize(scenes)
     tasks = [data.dask[key] for key in flatten(data.__dask_keys__())]
     assert not any(task.dependencies for task in tasks), "a scene is more than one task"
 

@@ -29,7 +29,7 @@ from calfin_cloud.fronts import (
     trace_placed,
     uncertainty_of,
 )
-from calfin_cloud.imagery import read_each, scene_fractions, stack_scenes
+from calfin_cloud.imagery import read_each, scene_fractions, stack_pixels
 from calfin_cloud.inference import (
     Each,
     Predict,
@@ -137,7 +137,7 @@ def look(group: Group, *, settings: MapSettings) -> Looks:
     with suppress(ValueError, KeyError):  # no task of a worker
         distributed.secede()  # reading is mostly waiting: others may run meanwhile
     looked = []
-    for item, scene in zip(items, read_each(stack_scenes(items, group.domain)), strict=True):
+    for item, scene in zip(items, read_each(stack_pixels(items, group.domain)), strict=True):
         try:
             if isinstance(scene, Exception):
                 raise scene

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.imagery import read_each, stack_scenes
+from calfin_cloud.imagery import read_each, stack_pixels
 from calfin_cloud.sensors import CATALOG_FIELD
 
 LEFT, TOP, SIDE, PIXEL = 400_000.0, 8_000_000.0, 96, 30.0
@@ -27,7 +27,7 @@ def compute(scenes):
 
 def read_one(item, domain):
     """One scene as the pipeline reads it, without the optimisation of a whole graph; its error is raised."""
-    (scene,) = read_each(stack_scenes([item], domain))
+    (scene,) = read_each(stack_pixels([item], domain))
     if isinstance(scene, Exception):
         raise scene
     return scene
