@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
+import weakref
 
 import dask
 import numpy as np
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.inference import Pictures
-from calfin_cloud.pipeline import MapSettings
+from calfin_cloud.pipeline import MapSettings, workers
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.runners import _gathered, _Tasks, _together, run_each, waves
 from calfin_cloud.pipeline.workers import (
@@ -45,10 +45,28 @@ def test_a_group_gives_every_thread_work_and_is_bounded(side, n_scenes, n_thread
     assert -(-n_scenes // length) >= min(n_threads, n_scenes) or length == -(-n_scenes // n_threads)
 
 
+def client_that(**answers):
+    """A client that can be a key, as real ones can."""
+    return type("Client", (), {name: staticmethod(answer) for name, answer in answers.items()})()
+
+
+def test_workers_are_asked_for_once_in_a_while_and_each_client_for_its_own(monkeypatch):
+    asked = []
+    one, other = client_that(), client_that()
+    ask = lambda client: asked.append(client) or len(asked)  # noqa: E731
+    assert [workers.lately(ask, client) for client in (one, one, other, one, other)] == [1, 1, 2, 1, 2]
+    monkeypatch.setattr(workers, "ASK_AGAIN_S", -1.0)
+    assert workers.lately(ask, one) == 3
+    gone = weakref.ref(one)
+    asked.clear()
+    del one
+    assert gone() is None
+
+
 @pytest.mark.parametrize(("resources", "expected"), [({}, [32, 32, 32, 32]), ({"GPU": 1}, [128])])
 def test_batches_are_taken_together_only_where_a_gpu_wants_many_pictures(resources, expected):
     workers = {"w": {"resources": resources, "nthreads": 1}}
-    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
+    client = client_that(scheduler_info=lambda n_workers: {"workers": workers})
     domain = Domain("a", box_grid((0, 0, 3000, 3000), 3413, 30.0))
     batches = [Batch(domain, [object()] * 32, list(np.arange(32))) for _ in range(4)]
     assert [sum(len(b.scenes) for b in wave) for wave in waves(iter(batches), client)] == expected
@@ -79,7 +97,6 @@ def test_a_result_that_is_lost_with_its_worker_and_then_kills_others_is_an_error
 def test_a_run_that_fails_ends_though_a_job_of_it_waits_for_what_never_comes():
     code = """
 from threading import Event
-from types import SimpleNamespace
 from calfin_cloud.pipeline.runners import in_order
 
 def run(job):
@@ -87,7 +104,10 @@ def run(job):
         Event().wait()
     raise ValueError("the first job fails")
 
-list(in_order(run, [0, 1], SimpleNamespace(nthreads=dict)))
+class Client:
+    nthreads = dict
+
+list(in_order(run, [0, 1], Client()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1

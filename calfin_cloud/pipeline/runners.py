@@ -27,7 +27,7 @@ from calfin_cloud.opinions import VERIFIED
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, placement_of, share_sensors
+from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, lately, placement_of, share_sensors
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def map_batches(
 ) -> list[list[Result]]:
     """Map the scenes of some batches; masks and pictures are written. The results of each scene, by batch."""
     share_sensors(client)
-    placement = placement_of(client) if client else None
+    placement = lately(placement_of, client) if client else None
     n_scenes = sum(len(batch.scenes) for batch in batches)
     groups = [_groups_of(batch, store, n_scenes, placement) for batch in batches]
     flat = [group for of_batch in groups for group in of_batch]
@@ -62,7 +62,7 @@ def run_each(
     if client is None:
         yield from (step(*call) for call in calls)
         return
-    placement, running = placement_of(client), deque[Future]()
+    placement, running = lately(placement_of, client), deque[Future]()
     for call in calls:
         running.append(client.submit(step, *call, resources=placement.others, pure=False))
         if len(running) > 4 * placement.n_threads:
@@ -79,7 +79,7 @@ def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) ->
     running: deque[ThreadFuture[R]] = deque()
     for job in jobs:
         running.append(_in_thread(run, job))
-        while len(running) > _most_alive(client):
+        while len(running) > lately(_most_alive, client):
             yield running.popleft().result()
     while running:
         yield running.popleft().result()
@@ -107,7 +107,7 @@ def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batc
     together: list[Batch] = []
     for batch in batches:
         together.append(batch)
-        has_gpu = client is not None and placement_of(client).network is not None
+        has_gpu = client is not None and lately(placement_of, client).network is not None
         if not has_gpu or sum(len(b.scenes) for b in together) >= SCENES_FOR_A_GPU:
             yield together
             together = []
@@ -116,7 +116,7 @@ def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batc
 
 
 def _most_alive(client: Client) -> int:
-    n_threads = int(sum(client.nthreads().values()))  # asked again and again, since clusters grow
+    n_threads = int(sum(client.nthreads().values()))
     return min(max(BATCHES_ALIVE, n_threads // THREADS_A_BATCH), MOST_ALIVE)
 
 
