@@ -114,7 +114,8 @@ def _replaced(
 def scene_rows(items: Sequence[Item], domain: Domain, settings: MapSettings) -> list[Row]:
     """Columns that say which scenes these are and what maps them."""
     by = {"model": network_id(settings.network), "code": code_of(settings)}  # read from files: once a batch
-    return [_scene_row(item_of(item), domain) | by for item in items]
+    without_files = ({**item, "assets": {}, "links": []} for item in items)  # which make most of an item, and no column
+    return [_scene_row(item_of(item), domain) | by for item in without_files]
 
 
 def _scene_row(item: pystac.Item, domain: Domain) -> Row:

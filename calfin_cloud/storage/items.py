@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
+from types import NoneType
 from typing import Any
 from urllib.parse import unquote
 
@@ -90,9 +91,12 @@ def _instant(text: Any) -> str:  # noqa: ANN401 - any JSON value
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):  # nearly all that there are
         return unsigned(value)
-    if isinstance(value, int | float):  # asked before Mapping, which takes longer to say no
+    kind = type(value)  # what JSON makes; Mapping takes longer to say no
+    if kind in (float, int, bool, NoneType):
         return value
-    if isinstance(value, Mapping):
+    if kind is list:
+        return [_clean(v) for v in value]
+    if kind is dict or isinstance(value, Mapping):
         return {
             name: _clean(v) for name, v in value.items() if not (isinstance(v, str) and _matches(SECRET_FIELD, name))
         }
