@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -94,7 +96,6 @@ def close_polygons(
     grid: GeoBox,
     *,
     fjord_mask: NDArray[np.bool_] | None,
-    exits: Sequence[Point] = (),
     settings: PolygonSettings | None = None,
 ) -> Polygons:
     """Cut the fjord along all fronts of one scene into ocean and ice.
@@ -115,8 +116,6 @@ def close_polygons(
     fjord_mask
         (y, x) bool, True where a front may lie. None: wherever the scene has data, gaps amid the data included; the
         edge of the data is then the edge of the image, and there are no walls.
-    exits
-        Points in the CRS of the grid that must never be ocean; those beyond the grid say nothing.
     settings
         What closes a front and counts as ocean; those of the release where not given.
 
@@ -159,8 +158,6 @@ def close_polygons(
     if any(line.intersection(shapely.union_all(parts[is_ocean])).length > line.length / 2 for line in left_out):
         return _rejected("front_not_closed", f"{too_far}; the ice behind would count as ocean")
     ocean, behind = (_merge(parts[which], grid.transform) for which in (is_ocean, is_ice))
-    if wrong := [p.wkt for p in exits if ocean.intersects(p)]:
-        return _rejected("exit_is_ocean", f"{wrong[0]}, and {len(wrong) - 1} more of {len(exits)} exits")
     return Polygons(ocean, behind, detail=too_far)
 
 
@@ -169,14 +166,20 @@ def outline_fjord(fjord_mask: NDArray[np.bool_], settings: PolygonSettings | Non
 
     Its walls are contours, smoothed over a few pixels; the straight edges and the corners of the image stay.
     """
-    settings = settings or PolygonSettings()
+    packed = np.packbits(fjord_mask).tobytes()
+    return _outlined(packed, fjord_mask.shape, settings or PolygonSettings())
+
+
+@lru_cache(maxsize=2)  # all scenes of a domain with a boundary have the same fjord
+def _outlined(packed: bytes, shape: tuple[int, ...], settings: PolygonSettings) -> MultiPolygon:
+    fjord_mask = np.unpackbits(np.frombuffer(packed, np.uint8), count=math.prod(shape)).reshape(shape)
     margin = settings.smooth_vertices
     # Walls go on straight beyond the image, where they are closed: nothing within it is bent by that.
-    wide = cv2.medianBlur(np.pad(fjord_mask, margin, mode="edge").astype(np.uint8), settings.median_px)
+    wide = cv2.medianBlur(np.pad(fjord_mask, margin, mode="edge"), settings.median_px)
     contours = [c for c in find_contours(np.pad(wide, 1), 0.5) if len(c) > settings.min_vertices]
     rings = [_smooth_ring(c[:, ::-1] - margin - 0.5, settings.smooth_vertices) for c in contours]
     filled = shapely.build_area(GeometryCollection(list(shapely.get_parts(shapely.unary_union(rings)))))
-    return _polygons_of(shapely.intersection(filled, _frame(fjord_mask.shape), grid_size=GRID_PX))
+    return _polygons_of(shapely.intersection(filled, _frame(shape), grid_size=GRID_PX))
 
 
 def mean_evidence(parts: NDArray[np.object_], ice: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -238,7 +241,6 @@ def _cut(fjord: BaseGeometry, cuts: Sequence[LineString]) -> NDArray[np.object_]
     """Cut a fjord along lines: its parts as polygons (n,), which touch but do not overlap."""
     noded = shapely.union_all([fjord.boundary, *(c for c in cuts if c.length > 0)], grid_size=GRID_PX)
     faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(noded)))
-    shapely.prepare(fjord)
     return np.asarray(faces[shapely.contains(fjord, shapely.point_on_surface(faces))])
 
 

@@ -134,7 +134,6 @@ POLYGON_REASONS = {
     "front_not_closed": "an end of a front is too far from a fjord wall and from the edge of the image",
     "no_ocean": "no part of the fjord that is large enough counts as ocean",
     "no_ice": "no part of the fjord is more surely ice than its ocean: the fronts do not tell them apart",
-    "exit_is_ocean": "a point that must never be ocean lies in the ocean polygon",
 }
 """Why a scene has no polygons; the empty reason belongs to one that has."""
 

@@ -262,21 +262,7 @@ def test_ice_within_a_closed_front_is_a_hole_of_the_ocean_and_belongs_to_the_ice
     assert area_px(made.ice) == pytest.approx(60 * 40 + 400, abs=0.1)
 
 
-# --- exits, evidence, missing data ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("exit_px", "reason"),
-    [((50, 20), "exit_is_ocean"), ((50, 80), ""), ((5, 20), ""), ((50, -300), "")],
-    ids=["ocean", "ice", "wall", "beyond the grid"],
-)
-def test_an_exit_must_not_be_ocean(exit_px, reason):
-    shape = (100, 100)
-    point = Point(on_map([exit_px, exit_px]).coords[0])
-    front = on_map([(19, 50), (81, 50)])
-    made = close_polygons([front], ice_below(50, shape), grid_of(shape), fjord_mask=fjord_of(shape), exits=[point])
-    assert made.reason == reason
-    assert (made.ocean is None) == (reason != "")
+# --- evidence, missing data -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
