@@ -12,6 +12,7 @@ from shapely.geometry import LineString, Polygon, box
 from calfin_cloud.domains import (
     Domain,
     box_grid,
+    cut_at_antimeridian,
     domains_from_termini,
     read_domains,
     with_fjord_mask,
@@ -65,6 +66,20 @@ def test_a_domain_at_the_antimeridian_or_a_pole_is_written_and_read_back(tmp_pat
     if low_left[1] != -100_000:  # around the pole it is a cap
         areas = [abs(Geod(ellps="WGS84").geometry_area_perimeter(part)[0]) for part in domain.area_lonlat.geoms]
         assert areas == pytest.approx([0.517 * 200_000**2] * 2, rel=0.01)
+
+
+@pytest.mark.parametrize("left", [-6000, 0])
+def test_a_domain_that_touches_the_antimeridian_is_one_polygon(left):
+    area = Domain("a", box_grid((left, -1_500_000, left + 6000, -1_494_000), 3031, 30.0)).area_lonlat
+    assert area.geom_type == "Polygon"
+    assert area.bounds[2] - area.bounds[0] < 0.3
+
+
+@pytest.mark.parametrize(("there", "back"), [((179.9, 180), (179.9, 180)), ((180, 180.1), (-180, -179.9))])
+def test_a_line_that_touches_the_antimeridian_stays_a_line(there, back):
+    line, end = LineString([(x, -76) for x in there]), LineString([(x, -76) for x in back])
+    assert cut_at_antimeridian(line).equals(end)
+    assert cut_at_antimeridian(end).equals(end)
 
 
 @pytest.mark.parametrize(

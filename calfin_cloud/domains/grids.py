@@ -20,10 +20,15 @@ DEFAULT_RESOLUTION_M = 30.0
 
 
 def cut_at_antimeridian(lonlat: BaseGeometry) -> BaseGeometry:
-    """Cut a polygon or line in longitude and latitude in two where it crosses the antimeridian, as GeoJSON wants it."""
+    """Cut a polygon or line in longitude and latitude in two where it crosses the antimeridian, as GeoJSON wants it.
+
+    Of one that only touches the antimeridian no point or edge is left on its other side.
+    """
     whole = unwrapped(lonlat)
     east, beyond = (whole.intersection(shapely.box(left, -90, left + 360, 90)) for left in (-180, 180))
-    return whole if beyond.is_empty else shapely.union_all([east, shapely.transform(beyond, shifted(-360))])
+    parts = [east, shapely.transform(beyond, shifted(-360))]
+    same = [p for p in shapely.get_parts(parts) if shapely.get_dimensions(p) == shapely.get_dimensions(lonlat)]
+    return whole if whole.bounds[2] <= 180 else shapely.union_all(same)
 
 
 def unwrapped(lonlat: BaseGeometry) -> BaseGeometry:
