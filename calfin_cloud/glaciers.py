@@ -286,7 +286,7 @@ def _check_termini(domain: Domain) -> list[str]:
 
 def _check_order(domain: Domain) -> list[str]:
     """Doubt a box without a known terminus, where there are some at its longitude taken as latitude."""
-    lon, lat = domain.area_lonlat.centroid.coords[0]
+    lon, lat = domain.middle_lonlat.coords[0]
     if len(known_termini(domain)) or abs(lon) > 90:
         return []
     size_km = domain.grid.boundingbox.span_x / 1000

@@ -75,6 +75,13 @@ def test_a_domain_that_touches_the_antimeridian_is_one_polygon(left):
     assert area.bounds[2] - area.bounds[0] < 0.3
 
 
+def test_the_middle_of_a_domain_across_the_antimeridian_lies_in_it():
+    domain = Domain("Ross", box_grid((-4000, -1_335_000, 2000, -1_329_000), 3031, 30.0))
+    assert domain.area_lonlat.geom_type == "MultiPolygon"
+    assert domain.middle_lonlat.coords[0] == pytest.approx((-179.957, -77.785), abs=1e-3)
+    assert "179.957° W" in domain._repr_html_()
+
+
 @pytest.mark.parametrize(("there", "back"), [((179.9, 180), (179.9, 180)), ((180, 180.1), (-180, -179.9))])
 def test_a_line_that_touches_the_antimeridian_stays_a_line(there, back):
     line, end = LineString([(x, -76) for x in there]), LineString([(x, -76) for x in back])

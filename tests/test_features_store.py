@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from storing import contents
 
-from calfin_cloud.domains import read_domains
+from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURES
+from calfin_cloud.features import sun_zenith_deg
 from calfin_cloud.imagery import read_further
 from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
+from calfin_cloud.pipeline.features import measured_features
 from calfin_cloud.pipeline.settings import VARIANTS, made_by, settings_from
 from calfin_cloud.results import export_store, feature_series, features_of, lineage_of, write_report
 from calfin_cloud.sample import write_sample
@@ -203,3 +206,10 @@ def test_features_are_exported_told_and_on_the_page(store, tmp_path):
     data = (tmp_path / "report" / "data" / "00000.js").read_text()
     assert '"features":{"icebergs":[' in data
     assert (tmp_path / "report" / "features.csv").is_file()
+
+
+def test_the_sun_across_the_antimeridian_is_that_of_the_place(tmp_path):
+    domain = Domain("Ross", box_grid((-4000, -1_335_000, 2000, -1_329_000), 3031, 30.0))
+    when = datetime(2020, 12, 21, tzinfo=UTC)
+    found = measured_features(str(tmp_path), domain, "s0", {}, when, ["melange"])
+    assert found["melange"]["sun_zenith_deg"] == pytest.approx(sun_zenith_deg(when, -179.957, -77.785), abs=0.01)

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize, shapes
-from shapely.geometry import LineString, MultiPolygon, Polygon, shape
+from shapely.geometry import LineString, MultiPolygon, Point, Polygon, shape
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains.grids import cut_at_antimeridian, other_unit
@@ -162,6 +162,11 @@ class Domain:
             return Polygon(shapely.box(-180, lowest if has_north else -90, 180, 90 if has_north else highest))
         return cut_at_antimeridian(lonlat)
 
+    @property
+    def middle_lonlat(self) -> Point:
+        """The rectangle's middle in longitude and latitude (EPSG:4326); that of a cut `area_lonlat` lies elsewhere."""
+        return Point(gpd.GeoSeries([self.polygon.centroid], crs=self.crs).to_crs(4326).iloc[0])
+
     @cached_property
     def fjord_mask(self) -> NDArray[np.bool_] | None:
         """Fjord boundary on the grid, (y, x) bool: True where a front may lie; None without a boundary."""
@@ -199,7 +204,7 @@ class Domain:
 
     def _facts(self) -> list[str]:
         """Facts of the domain in words, one a line."""
-        lon, lat = self.area_lonlat.centroid.coords[0]
+        lon, lat = self.middle_lonlat.coords[0]
         years = sorted(t.date.year for t in self.termini if t.date is not None)
         span = f", {years[0]} to {years[-1]}" if years else ""
         known = [name for name in ("ice", "ocean", "centerline") if getattr(self, name) is not None]

@@ -8,8 +8,7 @@ from importlib.resources import files
 import pandas as pd
 import pyproj
 import shapely
-from shapely.geometry import Polygon
-from shapely.geometry.base import BaseGeometry
+from shapely.geometry import Point, Polygon
 
 REGIONS: dict[str, Polygon] = {
     "Greenland": Polygon(
@@ -34,26 +33,27 @@ comes within 700 m of those lines."""
 NEAR_M = 50_000.0  # a number further from its glacier's place is another product's
 
 
-def region_at(area_lonlat: BaseGeometry) -> str:
-    """Name of the region (of `REGIONS`) where the middle of an area lies, else `World`.
+def region_at(place: Point) -> str:
+    """Name of the region (of `REGIONS`) where a place lies (longitude, latitude), else `World`.
 
     Examples
     --------
     >>> region_at(Point(-146.9, 61.1))  # Columbia Glacier
     'Alaska'
     """
-    middle = area_lonlat.centroid
-    return next((name for name, polygon in REGIONS.items() if polygon.covers(middle)), ELSEWHERE)
+    return next((name for name, polygon in REGIONS.items() if polygon.covers(place)), ELSEWHERE)
 
 
-def known_name(glacier_id: str, area_lonlat: BaseGeometry) -> str:
-    """Name of a glacier of Greenland by its MEaSUREs number; empty where it has none, or lies elsewhere."""
+def known_name(glacier_id: str, place: Point) -> str:
+    """Name of a glacier of Greenland by its MEaSUREs number; empty where it has none, or its place is another.
+
+    `place` is its longitude and latitude.
+    """
     row = _known().get(glacier_id)
     if row is None:
         return ""
     longitude, latitude, name = row
-    middle = area_lonlat.centroid
-    _, _, apart = pyproj.Geod(ellps="WGS84").inv(middle.x, middle.y, longitude, latitude)
+    _, _, apart = pyproj.Geod(ellps="WGS84").inv(place.x, place.y, longitude, latitude)
     return name if apart <= NEAR_M else ""
 
 

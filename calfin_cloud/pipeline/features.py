@@ -113,5 +113,5 @@ def _pixel_m(domain: Domain) -> float:
 
 
 def _zenith(domain: Domain, when: datetime) -> float:
-    middle = domain.area_lonlat.centroid
+    middle = domain.middle_lonlat
     return sun_zenith_deg(when, middle.x, middle.y)

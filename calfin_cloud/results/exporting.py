@@ -197,7 +197,7 @@ def _with_known_names(
 ) -> pd.DataFrame:
     """Add the names that are known of glaciers after those that are given."""
     pairs = fronts[["domain", "glacier_id"]].drop_duplicates("domain").itertuples(index=False)
-    rows = [(name, known_name(glacier, domain_of(domains, name, store).area_lonlat)) for name, glacier in pairs]
+    rows = [(name, known_name(glacier, domain_of(domains, name, store).middle_lonlat)) for name, glacier in pairs]
     known = pd.DataFrame([row for row in rows if row[1]], columns=["domain", "AltName"])
     return known if names is None else pd.concat([names, known], ignore_index=True)
 

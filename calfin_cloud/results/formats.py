@@ -193,7 +193,7 @@ def _regions(stored: Stored) -> list[tuple[str, str, list[str]]]:
     """Regions of the domains, each with the CRS of its tables and its domains."""
     found: dict[str, list[str]] = {}
     for name, domain in stored.domains.items():
-        found.setdefault(region_at(domain.area_lonlat), []).append(name)
+        found.setdefault(region_at(domain.middle_lonlat), []).append(name)
     return [(region, CRS.get(region, str(stored.made_by["crs"])), names) for region, names in sorted(found.items())]
 
 
