@@ -322,3 +322,29 @@ def test_a_collection_takes_twice_the_work_for_twice_the_scenes(tmp_path):
         return pstats.Stats(counted).total_calls
 
     assert calls(240) / calls(120) < 2.3  # of calls of functions, whatever the machine does beside them
+
+
+def test_the_boxes_of_a_collection_cross_the_antimeridian_and_its_polygons_turn_left(tmp_path):
+    places = {"across": (-4000, -1_335_000), "touching": (-6000, -1_500_000), "away": (-1_500_000, -4000)}
+    domains = [Domain(n, box_grid((x, y, x + 6000, y + 6000), 3031, 30.0)) for n, (x, y) in places.items()]
+    rows_ = [rows("s0").assign(domain=d.name, key=f"{d.name}/s0", flags="") for d in domains]
+    areas, told = {d.name: d.area_lonlat for d in domains}, {"id_": "a", "description": "b", "made_by": {}}
+    write_collection(tmp_path, pd.concat(rows_).set_crs(3031, allow_override=True), areas, lambda *_: {}, **told)
+    collection = pystac.Collection.from_file(str(tmp_path / "collection.json"))
+    items = {item.properties["calfin:domain"]: item for item in collection.get_items()}
+    assert items["across"].bbox[::2] == pytest.approx([179.913, -179.827], abs=1e-3)
+    assert items["touching"].bbox[::2] == pytest.approx([-180, -179.770], abs=1e-3)
+    assert items["away"].bbox == list(areas["away"].bounds)
+    assert collection.extent.spatial.bboxes[0][::2] == pytest.approx([179.913, -89.923], abs=1e-3)
+    for found in items.values():
+        found.validate()
+        assert all(part.exterior.is_ccw for part in shapely.get_parts(shapely.geometry.shape(found.geometry)))
+
+
+def test_a_front_that_touches_the_antimeridian_is_a_line_in_the_collection(tmp_path):
+    fronts = rows("s0", line=LineString([(0, -1_500_000), (-3000, -1_499_000)])).assign(flags="")
+    area = {"Store": Domain("a", box_grid((-6000, -1_500_000, 0, -1_494_000), 3031, 30.0)).area_lonlat}
+    fronts, told = fronts.set_crs(3031, allow_override=True), {"id_": "a", "description": "b", "made_by": {}}
+    path = write_collection(tmp_path, fronts, area, lambda *_: {}, **told)
+    (found,) = pystac.Collection.from_file(str(path)).get_items()
+    assert found.geometry["type"] == "LineString"

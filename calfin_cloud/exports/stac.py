@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import geopandas as gpd
+import numpy as np
 import pystac
 import shapely
 from shapely.geometry import MultiLineString, mapping
@@ -79,10 +80,8 @@ def write_collection(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(told, indent=2), encoding="utf-8")
         down.append({"rel": "item", "href": f"./{item.id}/{item.id}.json", "type": "application/geo+json"})
-    boxes = [polygon.bounds for polygon in footprints.values()]
-    bbox = [f(values) for f, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)]
     times = [when.to_pydatetime().astimezone(UTC) for when in (fronts["datetime"].min(), fronts["datetime"].max())]
-    extent = pystac.Extent(pystac.SpatialExtent([bbox]), pystac.TemporalExtent([[*times]]))
+    extent = pystac.Extent(pystac.SpatialExtent([_bbox(list(footprints.values()))]), pystac.TemporalExtent([[*times]]))
     fields = {f"calfin:{k}": v for k, v in made_by.items()}
     collection = pystac.Collection(id_, description, extent, license=LICENSE, extra_fields=fields)
     path = folder / "collection.json"
@@ -98,8 +97,8 @@ def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses)
     shape = footprint if not parts else parts[0] if len(parts) == 1 else MultiLineString(parts)
     item = pystac.Item(
         short_name(f"{first['domain']}-{quote(first['scene_id'], safe='')}", of=str(first["key"])),
-        mapping(shape),
-        list(shape.bounds),
+        mapping(shapely.orient_polygons(shape)),  # counter-clockwise, as RFC 7946 has them
+        _bbox([shape]),
         first["datetime"].to_pydatetime().astimezone(UTC),
         {
             "platform": first["platform"],
@@ -123,6 +122,15 @@ def _item(rows: gpd.GeoDataFrame, footprint: BaseGeometry, addresses: Addresses)
         media_type, role = kinds[name]
         item.add_asset(name, pystac.Asset(href, media_type=media_type, roles=[role]))
     return item
+
+
+def _bbox(lonlat: Sequence[BaseGeometry]) -> list[float]:
+    """West, south, east and north of shapes; west is above east across the antimeridian (RFC 7946, 5.2)."""
+    boxes = shapely.bounds(shapely.get_parts(lonlat))
+    turned = boxes + np.where(boxes[:, 2:3] <= 0, [360.0, 0, 360, 0], 0)  # western parts, seen from the east
+    around = [[*part[:, :2].min(axis=0), *part[:, 2:].max(axis=0)] for part in (boxes, turned)]
+    west, south, east, north = min(around, key=lambda box: round(box[2] - box[0], 9))
+    return [float(v) for v in (west, south, east - 360 if east > 180 else east, north)]
 
 
 def _feature_fields(key: str, features: Mapping[str, gpd.GeoDataFrame]) -> dict[str, Any]:
