@@ -140,7 +140,7 @@ def test_the_composite_of_four_real_glaciers_loses_what_their_lines_lost(shared,
     areas = pd.read_csv(tmp_path / "areas.csv")
     cube = xr.open_zarr(tmp_path / "composite.zarr", consolidated=False)
     fronts = gpd.read_parquet(termini)
-    boxes = gpd.read_file(tmp_path / "gates.geojson").set_index("glacier_id")
+    boxes = gpd.read_file(tmp_path / "gates.gpkg").set_index("glacier_id")
     for number, glacier in enumerate(cube["glacier_id"].values):
         told = areas[(areas["by"] == "glacier") & (areas["name"].astype(str) == glacier)].iloc[-1]
         left, bottom, right, top = boxes.geometry[glacier].bounds

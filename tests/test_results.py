@@ -167,6 +167,20 @@ def test_flags_of_a_series_are_kept_with_the_store_and_its_fronts_stay_as_they_a
     assert (tmp_path / "again" / "fronts.parquet").read_bytes() == (tmp_path / "series" / "fronts.parquet").read_bytes()
 
 
+def test_boxes_are_written_with_their_crs_and_read_as_an_earlier_version_wrote_them_too(request, tmp_path, capsys):
+    store = outlier_store("disk", request)
+    call = ["timeseries", store, "--out", str(tmp_path)]
+    assert main(call) == 0
+    gates, positions = gpd.read_file(tmp_path / "gates.gpkg"), (tmp_path / "positions.csv").read_bytes()
+    assert gates.crs.to_epsg() == 3413
+    gates.to_file(tmp_path / "gates.geojson")
+    (tmp_path / "gates.gpkg").unlink()
+    for name in ("gates.geojson", "gates.gpkg"):
+        assert main(call) == 0
+        assert f"boxes of the run before are used: {tmp_path / name}" in capsys.readouterr().err
+        assert (tmp_path / "positions.csv").read_bytes() == positions
+
+
 def test_a_flag_and_its_reason_reach_exports_and_lineage(request, tmp_path):
     store = outlier_store("disk", request)
     assert main(["timeseries", store, "--out", str(tmp_path / "series")]) == 0

@@ -12,6 +12,7 @@ from calfin_cloud.cli.output import how_many, note, records, tell
 from calfin_cloud.cli.reading import read_fronts, read_shapes, with_files
 from calfin_cloud.cli.stores import add_store
 
+GATES = ("gates.gpkg", "gates.geojson")  # as they are written, and as they once were
 MOST_LINES = 40  # rates, and doubtful fronts, that are printed
 
 
@@ -20,8 +21,8 @@ def timeseries(options: argparse.Namespace) -> int:
     from calfin_cloud.results import features_of, measure_series, read_lines, write_features, write_series
 
     fronts, lines = read_fronts(options.fronts, options)
-    earlier = options.out / "gates.geojson"
-    if earlier.is_file():  # a new or redrawn front shall move no other position
+    earlier = next((path for name in GATES if (path := options.out / name).is_file()), None)
+    if earlier is not None:  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
     series = measure_series(fronts, with_files(lines, fronts, options), read_shapes(options.regions, "file of regions"))
@@ -336,7 +337,7 @@ def _add_fronts(parser: argparse.ArgumentParser) -> None:
 def _add_lines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
     parser.add_argument(
-        "--boxes", metavar="FILE", help="boxes across the glaciers, as in gates.geojson; one without an id serves all"
+        "--boxes", metavar="FILE", help="boxes across the glaciers, as in gates.gpkg; one without an id serves all"
     )
     parser.add_argument(
         "--velocity", metavar="FILE", help="vx and vy of the ice in m/a: boxes follow its flow where that bends"

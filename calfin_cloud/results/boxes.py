@@ -71,7 +71,7 @@ def read_lines(
 
     Centrelines and boxes belong to the glacier of their id column, those without an id to every glacier. Centrelines of
     one glacier are told apart by `BRANCH_COLUMNS`, or numbered. Of ice, such as basins, each glacier gets what lies
-    within 30 km of its fronts. Boxes that an earlier run has derived along bent centrelines (its `gates.geojson`) keep
+    within 30 km of its fronts. Boxes that an earlier run has derived along bent centrelines (its `gates.gpkg`) keep
     these.
     """
     known = known or Lines()

@@ -61,7 +61,7 @@ def write_composite(
     DataFrame
         The table `areas.csv`: change since the first front by glacier and region (`by`), of `regional_change`. Beside
         it lie `composite.zarr`, `positions.csv` (of each glacier on the first of every month, with `origin` and
-        `age_days`) and `gates.geojson`.
+        `age_days`) and `gates.gpkg`.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def write_composite(
     }
     folder.mkdir(parents=True, exist_ok=True)
     boxes = gates_table(list(measured.values()), fronts.crs)
-    boxes.to_file(folder / "gates.geojson", driver="GeoJSON")
+    boxes.to_file(folder / "gates.gpkg", driver="GPKG")
     grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
     _write_cube(folder / "composite.zarr", grid, days, courses, base)
     positions = pd.concat([table for _, _, table in known.values()], ignore_index=True).dropna(subset="position_m")

@@ -113,7 +113,7 @@ def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> lis
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
-    """Write the tables (CSV, gates as GeoJSON), the fronts with their flags (GeoParquet) and a picture a glacier.
+    """Write the tables (CSV, gates as GeoPackage), the fronts with their flags (GeoParquet) and a picture a glacier.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
     outside_stores(folder).mkdir(parents=True, exist_ok=True)
     for name in ("positions", "rates", "yearly", "seasonal", "monthly", "breaks", "regions", "flags"):
         write_csv(getattr(series, name), folder / f"{name}.csv")
-    series.gates.to_file(folder / "gates.geojson", driver="GeoJSON")
+    series.gates.to_file(folder / "gates.gpkg", driver="GPKG")
     flag_fronts(fronts, series.flags).to_parquet(folder / "fronts.parquet", schema_version="1.1.0")
     if len(series.regions):
         (folder / "regions.png").write_bytes(regions_png(series.regions))
