@@ -10,6 +10,7 @@ from shapely.geometry import LineString
 
 from calfin_cloud.cli import main
 from calfin_cloud.figures.comparison import _draw_distances
+from calfin_cloud.products import product_of, read_product
 from calfin_cloud.results import compare_products, summarise_pairs, write_comparison
 from calfin_cloud.results.comparison import count_fronts
 
@@ -102,6 +103,46 @@ def test_the_comparison_of_harald_moltke_rests_on_three_drawn_lines(shared, tmp_
     counts = pd.read_csv(tmp_path / "counts-b.csv")
     assert counts["fronts"].sum() == 2499
     assert size_of(tmp_path / "coverage-b.png")[1] > 500
+
+
+def product_at(*rows, author=""):
+    """Fronts of 2 km along y: glacier, date, map y of the southern end, and map x where it is not 0."""
+    lines = [LineString([(x, y - 2e6), (x, y - 1.998e6)]) for _, _, y, x in ((*row, 0)[:4] for row in rows)]
+    table = {"glacier_id": [row[0] for row in rows], "datetime": [row[1] for row in rows], "Author": author}
+    return product_of(gpd.GeoDataFrame(table, geometry=lines, crs=3413))
+
+
+@pytest.mark.parametrize(
+    ("others", "days"),
+    [
+        ([("1", "2020-01-04", 0), ("2", "2020-01-02", 6500)], [-3]),  # a neighbour's front is nearer in time
+        ([("1", "2020-01-04", 0), ("2", "2020-01-02", 100, 4000)], [-3]),  # the neighbour lies across the fjord
+        ([("1", "2016-01-04", 0), ("2", "2020-01-02", 100, 1500)], []),  # its own front is of another year
+        ([("2", "2020-01-02", 6500)], []),  # it is not among the others
+        ([("", "2020-01-04", 0), ("", "2020-01-02", 6500)], [-3]),  # none has a number
+    ],
+)
+def test_by_place_a_front_is_paired_with_its_own_glacier(others, days):
+    pairs = compare_products(product_at(("A", "2020-01-01", 0)), product_at(*others), by_place=True)
+    assert pairs["days"].tolist() == days
+    assert (pairs["distance_m"] == 0).all()
+
+
+@pytest.mark.parametrize("by_place", [True, False])
+def test_each_pair_of_authors_is_compared_once(by_place):
+    tables = [product_at(("1", f"2020-01-0{day}", 0), author=name) for name, day in (("A", 1), ("B", 4), ("C", 3))]
+    pairs = compare_products(pd.concat(tables), by_place=by_place)
+    assert (pairs["author_a"] + pairs["author_b"]).tolist() == ["AC", "AB", "BC"]
+
+
+def test_real_fronts_are_paired_by_place_with_their_own_glaciers(shared):
+    fronts = read_product(shared / "data" / "measures_termini_greenland" / "derived_termini_3413.parquet")
+    some = fronts.iloc[::70]
+    pairs = compare_products(some, fronts[~fronts["key"].isin(some["key"])], days=400, by_place=True)
+    glacier = fronts.drop_duplicates("key").set_index("key")["glacier_id"]
+    assert len(pairs) > 20
+    apart = pairs[pairs["key_b"].map(glacier) != pairs["glacier_id"]]
+    assert set(apart["glacier_id"]) <= {"156", "230"}  # of these MEaSUREs has a line that lies at a neighbour
 
 
 def test_products_without_a_pair_have_an_empty_summary():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.figures.comparison import comparison_png
 from calfin_cloud.figures.coverage import coverage_png
-from calfin_cloud.metrics import common_distances, line_distances
+from calfin_cloud.metrics import common_distances, line_distances, points_along
 from calfin_cloud.results.boxes import Lines, seaward_near
 from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.spreadsheets import write_csv
@@ -24,7 +24,7 @@ PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair 
 PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", "season", *(f"{name}_{side}" for name in PAIRED for side in "ab"))
 MEASURES = ("days", "distance_m", "common_m", "hd95_m", "advance_m")
 GROUPS = ("all", "sensor", "season", "authors", "year")
-FAR_M = 5000.0
+FAR_M, POINTS = 5000.0, 20
 UNKNOWN = "unknown"
 SUMMARY_COLUMNS = (
     *("by", "group", "pairs", "lines", "glaciers"),
@@ -52,7 +52,8 @@ def compare_products(
         Longest time between the two fronts of a pair. Each front of `a` is paired with the nearest in time of `b`
         (of every other author, without `b`).
     by_place
-        Fronts belong together that come within 5 km of each other, for products that number glaciers differently.
+        For products that number glaciers differently: the glacier of a front is, in `b`, the one whose fronts of any
+        date most of its points are nearest to, within 5 km; both fronts of a pair have a part beside each other.
     lines
         Its ice tells on which side the sea lies; without it `advance_m` is NaN.
 
@@ -78,16 +79,14 @@ def compare_products(
     """
     if not a.crs or not a.crs.is_projected:
         raise ValueError(f"a comparison needs fronts in a projected CRS in metres, got {a.crs}: use to_crs(3413)")
-    of_authors = b is None
-    others = a if b is None else b.to_crs(a.crs)
-    mine, theirs = _whole(a), _whole(others)
+    mine = _whole(a)
     mine = mine.assign(is_southern=mine.to_crs(4326).bounds["maxy"] < 0)
+    products = [part for _, part in mine.groupby("author")] if b is None else [_whole(b.to_crs(a.crs))]
     rows = []
     for row in mine.itertuples():
-        candidates = _candidates(row, theirs, by_place)
-        if of_authors:  # each pair of authors once
-            candidates = candidates[candidates["author"] > row.author]
-        for other in _nearest_in_time(row, candidates, days, of_each=of_authors):
+        others = [p for p in products if b is not None or p["author"].iloc[0] > row.author]  # pairs of authors once
+        found = [_partner(row, part, days, by_place) for part in others]
+        for other in sorted(filter(None, found), key=lambda other: (other.wait, other.key)):
             rows.append(_pair(row, other, a.crs, lines))
     return pd.DataFrame(rows, columns=[*PAIR_COLUMNS, *MEASURES])
 
@@ -193,19 +192,27 @@ def _whole(fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def _candidates(row: Any, others: gpd.GeoDataFrame, by_place: bool) -> gpd.GeoDataFrame:  # noqa: ANN401 - a named tuple
-    """Fronts of the same glacier, by id or by place."""
+    """Fronts of the same glacier, of any date: by id, or by place, of that to which most points of it are nearest."""
     if not by_place:
         return others[(others["glacier_id"] == row.glacier_id) & (others["glacier_id"] != "")]
+    points = points_along(row.geometry, row.geometry.length / POINTS)
+    nearest = others.sindex.nearest(points, return_all=False, max_distance=FAR_M)[1]
+    glaciers = others["glacier_id"].iloc[nearest].mode()[:1]
     near = others.iloc[others.sindex.query(row.geometry, predicate="dwithin", distance=FAR_M)]
-    return near.assign(apart=near.distance(row.geometry.centroid))
+    return near[near["glacier_id"].isin(glaciers)]
 
 
-def _nearest_in_time(row: Any, candidates: gpd.GeoDataFrame, days: float, *, of_each: bool) -> Iterator[Any]:  # noqa: ANN401 - a named tuple
-    """Find the candidate nearest in time, in place where several are; of each author one where that is asked for."""
+def _partner(row: Any, others: gpd.GeoDataFrame, days: float, by_place: bool) -> Any:  # noqa: ANN401 - named tuples
+    """Find the front of the same glacier that is nearest in time, None where none is; by place it must lie beside."""
+    candidates = _candidates(row, others, by_place)
     apart = (candidates["datetime"] - row.datetime).abs()
-    close = candidates.assign(wait=apart)[apart <= pd.Timedelta(days=days)]
-    order = close.sort_values(["wait", *(["apart"] if "apart" in close else []), "key"])
-    yield from (order.drop_duplicates("author") if of_each else order.head(1)).itertuples()
+    close = candidates.assign(wait=apart)[apart <= pd.Timedelta(days=days)].sort_values(["wait", "key"])
+    return next((c for c in close.itertuples() if not by_place or _are_beside(row.geometry, c.geometry)), None)
+
+
+def _are_beside(a: BaseGeometry, b: BaseGeometry) -> bool:
+    """Whether fronts have a part beside each other and are no further apart than the first is long."""
+    return a.distance(b) <= a.length and len(common_distances(a, b)) > 0
 
 
 def _pair(a: Any, b: Any, crs: Any, lines: Lines | None) -> dict[str, Any]:  # noqa: ANN401 - named tuples, a CRS
