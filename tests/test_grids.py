@@ -119,6 +119,19 @@ def test_between_two_scenes_a_level_set_is_linear_and_less_sure_and_held_beyond_
     assert sigma[2] == pytest.approx(np.sqrt(100 * (0.628**2 + 0.372**2) + 0.628 * 0.372 * 100**2), rel=0.01)
 
 
+def test_level_sets_come_at_the_first_of_the_month_of_the_first_scene_to_that_after_the_last():
+    places = mesh_of([X + 300], [Y + 500])
+    for dates, months in (
+        (("2019-01-31",), ["2019-01-01", "2019-02-01"]),
+        (("2020-02-29", "2020-12-31"), pd.date_range("2020-02-01", "2021-01-01", freq="MS").astype(str).tolist()),
+        (("2019-01-01",), ["2019-01-01", "2019-02-01"]),
+    ):
+        polygons = polygons_of(fronts_of(dates=dates))
+        made = merge_levels([levels_at(polygons, places)], places).isel(vertex=0)
+        assert made["time"].dt.strftime("%Y-%m-%d").values.tolist() == months
+        assert made["ice_levelset"].values[-1] == -200 - 100 * (len(dates) - 1)
+
+
 def test_domains_are_merged_and_a_base_mask_tells_the_rest():
     polygons = polygons_of(fronts_of(dates=("2004-06-01",)))
     away = polygons.assign(domain="Next", geometry=polygons.geometry.translate(xoff=700))

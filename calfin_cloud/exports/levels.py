@@ -37,14 +37,19 @@ SPCLEVELSET = (
 class Levels(NamedTuple):
     """Level sets of one domain: number (v,) of the places in it, and how far each lies from its border in m.
 
-    By scene: decimal `years` (s,), sorted; `level_m` (s, v), negative on ice and land; `sigma_m` (s,) of the fronts.
+    By scene: `days` (s,), sorted; `level_m` (s, v), negative on ice and land; `sigma_m` (s,) of the fronts.
     """
 
     places: NDArray[np.intp]
     depth_m: NDArray[np.float64]
-    years: NDArray[np.float64]
+    days: pd.DatetimeIndex
     level_m: NDArray[np.float32]
     sigma_m: NDArray[np.float64]
+
+    @property
+    def years(self) -> NDArray[np.float64]:
+        """Days of the scenes as decimal years (s,)."""
+        return decimal_years(pd.Series(self.days))
 
 
 def levels_of(
@@ -69,13 +74,13 @@ def levels_of(
     scenes = scenes_of(polygons)
     border = area.boundary.buffer(pixel_m, join_style="mitre")
     levels = np.array([_signed(ocean, border, points[inside]) for ocean in scenes["ocean"]], dtype=np.float32)
-    # Scenes of one time are one: the nearest edge of any.
-    years, number = np.unique(decimal_years(scenes["datetime"]), return_inverse=True)
-    merged = [levels[number == place] for place in range(len(years))]
+    # Scenes of one day are one: the nearest edge of any.
+    days, number = np.unique(scenes["datetime"].dt.tz_localize(None).dt.normalize(), return_inverse=True)
+    merged = [levels[number == place] for place in range(len(days))]
     nearest = [np.take_along_axis(part, np.abs(part).argmin(axis=0)[None], axis=0)[0] for part in merged]
     sigma = scenes["key"].map(sigmas).groupby(number).max().to_numpy(dtype=float)
     depth = shapely.distance(area.boundary, points[inside])
-    return Levels(inside, depth, years, np.array(nearest).reshape(len(years), -1), sigma)
+    return Levels(inside, depth, pd.DatetimeIndex(days), np.array(nearest).reshape(len(days), -1), sigma)
 
 
 def merge_levels(found: Sequence[Levels], places: xr.Dataset, *, base: BaseGeometry | None = None) -> xr.Dataset:
@@ -142,9 +147,8 @@ def _at_times(one: Levels, wanted: NDArray[np.bool_], years: NDArray[np.float64]
 
 def _months(found: Sequence[Levels]) -> pd.DatetimeIndex:
     """First days of the months from that of the first scene to that after the last."""
-    first, last = min(one.years[0] for one in found), max(one.years[-1] for one in found)
-    start, end = (int(np.floor(value * 12 + 1e-9)) for value in (first, last))
-    return pd.DatetimeIndex([f"{month // 12:04d}-{month % 12 + 1:02d}-01" for month in range(start, end + 2)])
+    first, last = min(one.days[0] for one in found), max(one.days[-1] for one in found)
+    return pd.date_range(first.replace(day=1), last + pd.offsets.MonthBegin(1), freq="MS")
 
 
 def _dataset(
