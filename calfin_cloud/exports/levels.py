@@ -21,7 +21,7 @@ SIGMA = {
     "long_name": "standard deviation of the distance",
     "units": "m",
     "comment": "That of the fronts, and between two scenes a share of how far the front moved, largest half way. "
-    "NaN where fronts have none.",
+    "NaN where fronts have none, and where the distance is held: nobody has seen how far the front has moved since.",
 }
 ORIGIN = {
     "long_name": "where the distance is from",
@@ -86,8 +86,8 @@ def levels_of(
 def merge_levels(found: Sequence[Levels], places: xr.Dataset, *, base: BaseGeometry | None = None) -> xr.Dataset:
     """Bring the level sets of many domains to the first of every month, at all places.
 
-    Between two scenes of a domain the level is linear in time, before the first and after the last it is held. A place
-    in several domains has that of the one in which it lies deepest.
+    Between two scenes of a domain the level is linear in time, before the first and after the last it is held, and how
+    sure it is is not known. A place in several domains has that of the one in which it lies deepest.
 
     Parameters
     ----------
@@ -114,9 +114,10 @@ def merge_levels(found: Sequence[Levels], places: xr.Dataset, *, base: BaseGeome
         deeper = one.depth_m > depth[one.places]
         into = one.places[deeper]
         depth[into] = one.depth_m[deeper]
-        level[:, into], sigma[:, into] = _at_times(one, deeper, years)
-        is_held = (years < one.years[0]) | (years > one.years[-1])
-        origin[:, into] = np.where(is_held, ORIGINS.index("held"), ORIGINS.index("between_scenes"))[:, None]
+        is_held = ((months < one.days[0]) | (months > one.days[-1]))[:, None]
+        level[:, into], of_scenes = _at_times(one, deeper, years)
+        sigma[:, into] = np.where(is_held, np.nan, of_scenes)
+        origin[:, into] = np.where(is_held, ORIGINS.index("held"), ORIGINS.index("between_scenes"))
     return _dataset(places, months, years, (level, sigma, origin))
 
 
@@ -165,7 +166,7 @@ def _dataset(
     if dims == ("vertex",):
         rows = [np.vstack([part.T, years]) for part in (level, sigma)]
         data["spclevelset"] = (("row", "time"), rows[0], {"long_name": SPCLEVELSET})
-        told = {"long_name": "standard deviations, rows as spclevelset"}
+        told = {"long_name": "standard deviations, rows as spclevelset, NaN: not known"}
         data["spclevelset_sigma"] = (("row", "time"), rows[1], told)
     coords: dict[str, Any] = {name: places[name].assign_attrs(axis_of(name)) for name in ("x", "y")}
     made = xr.Dataset(
