@@ -75,6 +75,20 @@ def test_the_level_set_is_the_signed_distance_to_the_front_in_metres():
     assert levels["decimal_year"][0] == pytest.approx(2004 + 170.5 / 366)
 
 
+def test_scenes_of_one_time_are_one_level_set_and_an_ocean_without_a_pixel_has_none():
+    fronts = fronts_of(dates=("2004-06-19", "2004-06-19", "2004-06-20", "2004-06-21"), x=500)
+    polygons = polygons_of(fronts)
+    oceans = {2: box(X + 991, Y, X + 994, Y + 1000), 3: box(X, Y, X + 1000, Y + 1000)}
+    for scene, ocean in oceans.items():
+        polygons.loc[(polygons["key"] == f"Dom/{scene}") & (polygons["kind"] == "ocean"), "geometry"] = ocean
+    levels = level_set_series(polygons, GRID)
+    assert levels.indexes["time"].is_unique
+    assert levels["scene_id"].values.tolist()[0] == ", ".join(fronts["scene_id"][:2])
+    row = levels["ice_levelset"][0].sel(y=Y + 505).to_series()
+    assert row.loc[[X + 455, X + 535, X + 585, X + 655]].tolist() == [-45, 35, -15, 55]  # edges at 500 and 600 m
+    assert np.isnan(levels["ice_levelset"][1:]).all()
+
+
 def levels_at(polygons, places, *, grid=GRID, sigma=10.0):
     sigmas = pd.Series(sigma, index=polygons["key"].unique())
     return levels_of(polygons, sigmas, box(*grid.boundingbox), float(grid.transform.a), places)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dask.array as da
@@ -88,18 +88,20 @@ def monthly_ice(polygons: gpd.GeoDataFrame, grid: GeoBox, *, carry_months: int =
 def level_set_series(polygons: gpd.GeoDataFrame, grid: GeoBox) -> xr.Dataset:
     """Signed distance in m to the edge of the ocean for every scene: below 0 on ice and land, above 0 on the ocean.
 
-    That is the sign of ISSM's `md.mask.ice_levelset`. `decimal_year` (time) is what ISSM wants as the last row of a
-    time series. Levels are computed when they are read or written, scene by scene, so that memory does not grow with
-    the number of scenes.
+    That is the sign of ISSM's `md.mask.ice_levelset`. Scenes of one time are one, with the nearest edge of any and all
+    their ids as `scene_id`; NaN where the ocean holds no pixel's centre, or all. `decimal_year` (time) is what ISSM
+    wants as the last row of a time series. Levels are computed when they are read or written, scene by scene, so that
+    memory does not grow with the number of scenes.
     """
     scenes = scenes_of(polygons)
-    oceans = da.from_array(scenes["ocean"].to_numpy(), chunks=1)[:, None, None]
+    by_time = scenes.groupby("datetime").agg({"ocean": tuple, "scene_id": ", ".join}).reset_index()
+    oceans = da.from_array(by_time["ocean"].to_numpy(), chunks=1)[:, None, None]
     levels = oceans.map_blocks(_levels, grid, chunks=(1, *map(int, grid.shape)), dtype=np.float32, meta=EMPTY)
-    when = scenes["datetime"].dt.tz_localize(None)
+    when = by_time["datetime"].dt.tz_localize(None)
     data: dict[str, Any] = {
         "ice_levelset": (("time", "y", "x"), levels, LEVEL),
         "decimal_year": ("time", decimal_years(when), {"long_name": "time in years, as ISSM has it", "units": "1"}),
-        "scene_id": ("time", scenes["scene_id"].to_numpy(dtype=str), {"long_name": "scene of the front"}),
+        "scene_id": ("time", by_time["scene_id"].to_numpy(dtype=str), {"long_name": "scenes of the front"}),
     }
     made = _on_grid(data, when.to_numpy(), grid)
     return made.assign_attrs(title="Ice level set of a glacier front", comment=SPCLEVELSET)
@@ -146,12 +148,25 @@ def _percent(scenes: Iterable[NDArray[np.float64]], grid: GeoBox) -> NDArray[np.
     return np.where(known > 0, np.rint(100 * ice / np.maximum(known, 1)), UNKNOWN).astype(np.uint8)
 
 
+def nearest_edge(levels: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Level of the nearest edge of any scene: scenes (...) of one time -> (...)."""
+    stack = np.array(levels)
+    return np.asarray(np.take_along_axis(stack, np.abs(stack).argmin(axis=0)[None], axis=0)[0])
+
+
 def _levels(oceans: NDArray[np.object_], grid: GeoBox) -> NDArray[np.float32]:
-    """Distance (1, y, x) in m from every pixel centre to the edge of the ocean of one scene, negative outside."""
-    is_ocean = rasterize([(oceans.item(), 1)], out_shape=tuple(grid.shape), transform=grid.transform, dtype="uint8") > 0
-    outside, inside = distance_transform_edt(~is_ocean), distance_transform_edt(is_ocean)
-    levels = np.where(is_ocean, inside - 0.5, 0.5 - outside) * float(grid.transform.a)
+    """Distance (1, y, x) in m from every pixel centre to the edge of the oceans of one time, negative outside."""
+    shape = tuple(grid.shape)
+    masks = [rasterize([(o, 1)], out_shape=shape, transform=grid.transform, dtype="uint8") > 0 for o in oceans.item()]
+    edges = [_signed(is_ocean) for is_ocean in masks if is_ocean.any() and not is_ocean.all()]
+    levels = nearest_edge(edges) * float(grid.transform.a) if edges else np.full(shape, np.nan)
     return np.asarray(levels, dtype=np.float32)[None]
+
+
+def _signed(is_ocean: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance in pixels to the edge of an ocean (y, x), negative outside; there must be an inside and an outside."""
+    outside, inside = distance_transform_edt(~is_ocean), distance_transform_edt(is_ocean)
+    return np.asarray(np.where(is_ocean, inside - 0.5, 0.5 - outside))
 
 
 def _on_grid(data: dict[str, Any], time: NDArray[np.datetime64], grid: GeoBox) -> xr.Dataset:

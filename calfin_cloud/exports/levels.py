@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.exports.cubes import LEVEL, axis_of, decimal_years, scenes_of, with_crs
+from calfin_cloud.exports.cubes import LEVEL, axis_of, decimal_years, nearest_edge, scenes_of, with_crs
 
 ORIGINS = ("unknown", "between_scenes", "held", "base")
 SIGMA = {
@@ -76,8 +76,7 @@ def levels_of(
     levels = np.array([_signed(ocean, border, points[inside]) for ocean in scenes["ocean"]], dtype=np.float32)
     # Scenes of one day are one: the nearest edge of any.
     days, number = np.unique(scenes["datetime"].dt.tz_localize(None).dt.normalize(), return_inverse=True)
-    merged = [levels[number == place] for place in range(len(days))]
-    nearest = [np.take_along_axis(part, np.abs(part).argmin(axis=0)[None], axis=0)[0] for part in merged]
+    nearest = [nearest_edge(levels[number == place]) for place in range(len(days))]
     sigma = scenes["key"].map(sigmas).groupby(number).max().to_numpy(dtype=float)
     depth = shapely.distance(area.boundary, points[inside])
     return Levels(inside, depth, pd.DatetimeIndex(days), np.array(nearest).reshape(len(days), -1), sigma)

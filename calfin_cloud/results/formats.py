@@ -124,8 +124,8 @@ def _levelset(stored: Stored, folder: Path) -> list[Path]:
 
     def write(part: gpd.GeoDataFrame, domain: Domain) -> Path:
         levels = level_set_series(part, domain.grid)
-        flagged = doubtful.loc[doubtful["domain"] == domain.name, "scene_id"].to_numpy(dtype=str)
-        is_doubtful = np.isin(levels["scene_id"].to_numpy(), flagged).astype(np.int8)
+        flagged = doubtful.loc[doubtful["domain"] == domain.name, "datetime"].dt.tz_localize(None).to_numpy()
+        is_doubtful = np.isin(levels["time"].to_numpy(), flagged).astype(np.int8)
         levels["doubtful"] = ("time", is_doubtful, DOUBTFUL)
         return _netcdf(levels, folder, domain.name)
 
