@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
-from shapely.geometry import LineString, Point, box
+from shapely.geometry import LineString, Point, Polygon, box
 
 from calfin_cloud.cli import main
 from calfin_cloud.figures.paper import WIDTHS_MM, coverage_map, save_figure
@@ -86,6 +86,24 @@ def test_products_are_paired_in_the_same_boxes_whatever_they_call_the_glaciers()
     assert paired_positions(series, others, lines_of(GLACIERS), days=3).empty
     with pytest.raises(ValueError, match="--days"):
         paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), against=others, days=3, series=series)
+
+
+def test_products_are_paired_in_bent_boxes_as_bent_as_they_are():
+    angles, across = np.radians([80, 70, 60, 50, 40]), np.linspace(6000, 10_000, 41)
+    around = {a: np.column_stack([across * np.cos(a), across * np.sin(a)]) + AT for a in angles}
+    dates = [f"{2010 + year}-06-01" for year in range(len(angles))]
+    fronts = gpd.GeoDataFrame(
+        {"glacier_id": "a", "Date": dates}, geometry=list(map(LineString, around.values())), crs=3413
+    )
+    turned = np.linspace(-np.pi / 3, np.pi, 300)
+    ring = {r: np.column_stack([r * np.cos(turned), r * np.sin(turned)]) + AT for r in (6000, 8000, 10_000)}
+    is_ice = turned < np.radians(50)
+    ice = Polygon(np.concatenate([ring[10_000][is_ice], ring[6000][is_ice][::-1]]))
+    lines = Lines(centerlines={"a": {"center": LineString(ring[8000])}}, ice={"a": ice})
+    series = measure_series(product_of(fronts), lines)
+    pairs = paired_positions(series, product_of(fronts.assign(glacier_id="other")), lines, days=1)
+    assert series.gates["centerline"].iloc[0].startswith("LINESTRING")
+    assert pairs["b_m"].to_numpy() == pytest.approx(pairs["a_m"].to_numpy(), abs=10)
 
 
 def test_figures_of_glaciers_with_a_single_front_are_refused():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import pandas as pd
+import shapely
 from matplotlib.figure import Figure
 
 from calfin_cloud.figures.paper import coverage_map, product_scatter, region_curves, retreat_map, save_figure
@@ -133,12 +134,14 @@ def paired_positions(series: Series, others: gpd.GeoDataFrame, lines: Lines, *, 
     A front belongs to every box it crosses, whatever its product calls the glacier. Columns: `glacier_id`, `datetime`,
     `a_m` of the series and `b_m` of the others, both less the mean position of the glacier in the series.
     """
-    boxes = {str(row.glacier_id): row for row in series.gates.itertuples()}
+    rows = [(str(row.glacier_id), row) for row in series.gates.itertuples()]
+    boxes = {glacier: row.geometry for glacier, row in rows}
+    axes = {glacier: shapely.from_wkt(row.centerline) for glacier, row in rows if row.centerline}
     crossed = others.drop(columns="glacier_id").sjoin(series.gates[["glacier_id", "geometry"]], predicate="intersects")
     if crossed.empty:
         return pd.DataFrame(columns=["glacier_id", "datetime", "a_m", "b_m"])
     crossed["key"] = crossed["glacier_id"] + "/" + crossed["key"]
-    given = lines._replace(boxes={g: row.geometry for g, row in boxes.items()}, centerlines={})
+    given = lines._replace(boxes=boxes, axes=axes, centerlines={})
     theirs = measure_series(crossed.drop(columns="index_right"), given).positions
     tables = [
         t[t["branch"] == BOX].dropna(subset="position_m").sort_values("datetime") for t in (theirs, series.positions)
