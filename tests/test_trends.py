@@ -341,3 +341,15 @@ def test_breaks_have_a_row_by_series_and_short_series_have_none():
     assert table.iloc[0]["kind"] == "step"
     assert table.iloc[0]["step_m"] == pytest.approx(-4000, abs=60)
     assert table.iloc[0]["earliest"] <= pd.Timestamp("2013-04-01", tz="UTC") <= table.iloc[0]["latest"]
+
+
+def test_a_step_in_a_glacier_of_strong_seasons_is_found_on_its_date():
+    days = pd.date_range("2014-01-10", periods=91, freq="20D")
+    when, at = years_of(days), pd.Timestamp("2016-09-01", tz="UTC")
+    for seed in range(4):
+        noise = np.random.default_rng(seed).normal(size=91) * 40
+        values = 400 * np.cos(2 * np.pi * when) - 60 * when - 400 * (days > "2016-09-01") + noise
+        steps = break_points(series(values, days, sigma=40.0)).set_index("kind")
+        assert steps.index.tolist() == ["step"]
+        assert abs(steps.loc["step", "date"] - at) < pd.Timedelta(days=40)
+        assert steps.loc["step", "step_m"] == pytest.approx(-400, abs=100)

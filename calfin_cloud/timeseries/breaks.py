@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr  # Student's t; scipy.stats takes half a second to import
 
-from calfin_cloud.timeseries.bridging import DAYS_A_YEAR, SERIES, history_of
+from calfin_cloud.timeseries.bridging import DAYS_A_YEAR, SERIES, history_of, waves_of
 from calfin_cloud.timeseries.processes import Floats, History, design, noise_shape, solve_all, tried
 
 BREAK_COLUMNS = (
@@ -66,7 +66,8 @@ def break_points(positions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (glacier, branch), part in positions.dropna(subset="position_m").groupby(SERIES):
-        rows += [{"glacier_id": glacier, "branch": branch} | row for row in breaks_of(history_of(part))]
+        history = history_of(part, waves_of(part["datetime"]))
+        rows += [{"glacier_id": glacier, "branch": branch} | row for row in breaks_of(history)]
     return pd.DataFrame(rows, columns=list(BREAK_COLUMNS))
 
 

@@ -13,6 +13,9 @@ from calfin_cloud.timeseries.processes import Explanations, Floats, History, exp
 
 DAYS_A_YEAR = 365.25
 SERIES = ["glacier_id", "branch"]
+LONGEST_GAP = 122 / DAYS_A_YEAR  # years: a third of a year that nobody has ever seen hides a season
+TWO_WAVES_GAP = 62 / DAYS_A_YEAR  # and a sixth of a year hides the second wave
+LEAST_FOR_WAVES = 12  # fronts of at least two years
 UNKNOWN_SIGMA_M = 75.0
 """Error of fronts of which none is known: two authors of TermPicks draw one some 107 m apart (Goliber et al. 2022)."""
 
@@ -29,6 +32,16 @@ def years_of(when: pd.Index[Any] | pd.Series) -> Floats:
     index = pd.DatetimeIndex(when)
     days = (index - pd.Timestamp("2000-01-01", tz=index.tz)) / pd.Timedelta(days=1)
     return np.asarray(days, dtype=float) / DAYS_A_YEAR
+
+
+def waves_of(when: pd.Series) -> int:
+    """Waves of the year that fronts of these dates tell: 0, 1 or 2."""
+    years = np.sort(years_of(when))
+    if len(years) < LEAST_FOR_WAVES or np.ptp(years) < 2:
+        return 0
+    places = np.sort(years % 1)
+    gap = np.diff(np.r_[places, places[0] + 1]).max()
+    return int(gap <= LONGEST_GAP) + int(gap <= TWO_WAVES_GAP and len(years) >= 2 * LEAST_FOR_WAVES)
 
 
 def explain_all(histories: Sequence[History]) -> list[Explanations | None]:

@@ -9,19 +9,18 @@ import pandas as pd
 
 from calfin_cloud.timeseries.bridging import (
     DAYS_A_YEAR,
+    LONGEST_GAP,
     SERIES,
     change_error,
     explain_all,
     follow,
     history_of,
+    waves_of,
     years_of,
 )
 from calfin_cloud.timeseries.processes import Asked, Floats, History, Told, ask
 
 SEASONS = ("winter", "spring", "summer", "autumn")
-LONGEST_GAP = 122 / DAYS_A_YEAR  # years: a third of a year that nobody has ever seen hides a season
-TWO_WAVES_GAP = 62 / DAYS_A_YEAR  # and a sixth of a year hides the second wave
-LEAST_FOR_WAVES = 12  # fronts of at least two years
 PARTS_A_YEAR = 24  # in which a year's mean is summed
 
 RATE_COLUMNS = (
@@ -66,7 +65,7 @@ def rates(positions: pd.DataFrame) -> pd.DataFrame:
     wave from its lowest to its highest, NaN where it is not known; `first`, `last`, `n`.
     """
     parts = _series_of(positions)
-    histories = [history_of(part, _waves(part["datetime"])) for _, _, part in parts]
+    histories = [history_of(part, waves_of(part["datetime"])) for _, _, part in parts]
     rows = []
     for (glacier, branch, part), history, explanations in zip(parts, histories, explain_all(histories), strict=True):
         row = {"glacier_id": glacier, "branch": branch} | _rate(history)
@@ -89,7 +88,7 @@ def yearly_positions(positions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for glacier, branch, part in _series_of(positions):
-        history = history_of(part, _waves(part["datetime"]))
+        history = history_of(part, waves_of(part["datetime"]))
         years, counts = np.unique(part["datetime"].dt.year, return_counts=True)
         table = pd.DataFrame({"glacier_id": glacier, "branch": branch, "year": years, "n": counts})
         months = part["datetime"].dt.month.groupby(part["datetime"].dt.year).nunique()
@@ -111,7 +110,7 @@ def seasonal_cycle(positions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for glacier, branch, part in _series_of(positions):
-        history = history_of(part, _waves(part["datetime"]))
+        history = history_of(part, waves_of(part["datetime"]))
         if not history.waves:
             continue
         counts = part["datetime"].dt.month.value_counts()
@@ -199,16 +198,6 @@ def _months_of_year(history: History, months: list[int]) -> tuple[list[int], Tol
     weights = np.array([np.mean(rows[month], axis=0) for month in wanted]).reshape(len(wanted), len(at))
     # The straight line leaves nothing of such a deviation, since the twelve months lie evenly around it.
     return wanted, ask(history, Asked(at, weights, np.zeros((len(wanted), 2 + 2 * history.waves))))
-
-
-def _waves(when: pd.Series) -> int:
-    """Waves of the year that fronts of these dates tell."""
-    years = np.sort(years_of(when))
-    if len(years) < LEAST_FOR_WAVES or np.ptp(years) < 2:
-        return 0
-    places = np.sort(years % 1)
-    gap = np.diff(np.r_[places, places[0] + 1]).max()
-    return int(gap <= LONGEST_GAP) + int(gap <= TWO_WAVES_GAP and len(years) >= 2 * LEAST_FOR_WAVES)
 
 
 def _widest_gap(history: History, year: int) -> float:
