@@ -353,3 +353,10 @@ def test_a_step_in_a_glacier_of_strong_seasons_is_found_on_its_date():
         assert steps.index.tolist() == ["step"]
         assert abs(steps.loc["step", "date"] - at) < pd.Timedelta(days=40)
         assert steps.loc["step", "step_m"] == pytest.approx(-400, abs=100)
+
+
+def test_the_interval_of_a_step_ends_on_the_days_of_its_fronts():
+    for first in range(24, 96, 3):
+        days = pd.date_range("2018-01-01", periods=30, freq="30D") + pd.Timedelta(days=first)
+        step = break_points(series(np.where(np.arange(30) < 15, 0.0, -3000) + np.arange(30) % 3, days)).iloc[0]
+        assert [step["earliest"], step["latest"]] == [day.tz_localize("UTC") for day in days[14:16]]

@@ -170,4 +170,5 @@ def _row(places: Places, found: tuple[int, float, NDArray[np.intp]], value: floa
 
 def _date(year: float) -> pd.Timestamp:
     """UTC day of decimal years since 2000."""
-    return (pd.Timestamp("2000-01-01", tz="UTC") + pd.Timedelta(days=year * DAYS_A_YEAR)).floor("D")
+    when = pd.Timestamp("2000-01-01", tz="UTC") + pd.Timedelta(days=year * DAYS_A_YEAR)
+    return when.round("s").floor("D")  # decimal years of a midnight may lie just before it
