@@ -360,3 +360,21 @@ def test_the_interval_of_a_step_ends_on_the_days_of_its_fronts():
         days = pd.date_range("2018-01-01", periods=30, freq="30D") + pd.Timedelta(days=first)
         step = break_points(series(np.where(np.arange(30) < 15, 0.0, -3000) + np.arange(30) % 3, days)).iloc[0]
         assert [step["earliest"], step["latest"]] == [day.tz_localize("UTC") for day in days[14:16]]
+
+
+@pytest.mark.parametrize(("every", "height"), [(30, 0), (30, 400), (15, 800)])
+def test_the_height_of_a_season_is_not_that_of_the_errors_of_its_fronts(every, height):
+    rng, days = np.random.default_rng(3), pd.date_range("2015-01-01", periods=1800 // every, freq=f"{every}D")
+    when = years_of(days)
+    season = height * np.cos(2 * np.pi * when) / 2 - 50 * when
+    tables = [series(season + rng.normal(size=len(days)) * 100, days, glacier=f"{k}", sigma=100.0) for k in range(50)]
+    told = rates(pd.concat(tables))
+    assert told["seasonal_m"].mean() == pytest.approx(height, abs=0.04 * height if height else 35)
+    assert 0.9 < holds(told["seasonal_m"], told["seasonal_sigma_m"], height)
+
+
+def test_the_height_of_a_season_is_that_of_both_of_its_waves():
+    days = pd.date_range("2015-01-01", "2019-12-31", freq="10D")
+    angle = 2 * np.pi * years_of(days)
+    rate = rates(series(200 * np.cos(angle) + 100 * np.cos(2 * angle), days)).iloc[0]
+    assert rate["seasonal_m"] == pytest.approx(450, abs=10)  # 300 in winter, -150 where the cosine is -1/2
