@@ -229,6 +229,14 @@ def test_regions_of_glaciers_with_one_front_each_have_no_month():
     assert end_of(table)["change_m"] == pytest.approx(-100, abs=0.01)
 
 
+def test_a_region_of_one_glacier_has_on_each_day_what_its_monthly_grid_has():
+    alone = series([0, -1000, -1300], ["2010-01-01", "2011-01-16", "2011-12-31"])
+    told = regional_change(alone, {}).set_index("month")["change_m"]
+    monthly = monthly_grid(alone).set_index("month")["position_m"]
+    assert told.index[[0, -1]].strftime("%Y-%m-%d").tolist() == ["2010-02-01", "2012-01-01"]
+    assert told[monthly.index[1:]].to_numpy() == pytest.approx(monthly.to_numpy()[1:])
+
+
 def test_glaciers_enter_and_leave_without_a_jump():
     early = series([0, -1000], ["2010-01-01", "2015-01-01"], glacier="a")
     late = series([9000, 8800], ["2014-01-01", "2016-01-01"], glacier="b")
@@ -253,7 +261,7 @@ def test_the_error_of_a_regional_mean_holds_the_truth_of_its_glaciers():
             tables.append(series(values, days[seen], glacier=str(glacier), sigma=30.0))
             truth.append(course - course[0])
         table = regional_change(pd.concat(tables), {}).iloc[5:-2:9]
-        ends = years_of(table["month"].dt.tz_localize(None) + pd.offsets.MonthBegin(1))
+        ends = years_of(table["month"].dt.tz_localize(None))
         true = np.interp(ends, when, np.mean(truth, axis=0))
         inside.append(holds(table["change_m"], table["sigma_m"], true))
         of_area.append(holds(table["area_change_m2"], table["area_sigma_m2"], true * 4 * WIDTH))

@@ -60,8 +60,8 @@ def write_composite(
     -------
     DataFrame
         The table `areas.csv`: change since the first front by glacier and region (`by`), of `regional_change`. Beside
-        it lie `composite.zarr`, `positions.csv` (of each glacier on the first of every month, with `origin` and
-        `age_days`) and `gates.gpkg`.
+        it lie `composite.zarr`, `positions.csv` (of each glacier, with `origin` and `age_days`) and `gates.gpkg`.
+        Wherever a `month` stands, the row holds for its first day.
 
     Raises
     ------

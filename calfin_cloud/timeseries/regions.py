@@ -39,7 +39,7 @@ class Steps(NamedTuple):
 def regional_change(
     positions: pd.DataFrame, region_of: Mapping[str, str], *, whole: str | None = "all"
 ) -> pd.DataFrame:
-    """Change of regions since their first front, at the end of every month, and of all together as `whole`.
+    """Change of regions since their first front, on the first of every month, and of all together as `whole`.
 
     What a glacier did between two of its fronts is spread evenly over the time between them, however long that is. So
     glaciers enter and leave without a jump, and nothing of what they did is lost.
@@ -54,9 +54,9 @@ def regional_change(
     Returns
     -------
     DataFrame
-        `region`, `month` (its first day, UTC), `n` glaciers between fronts of theirs in it. `change_m`: mean over the
-        glaciers that are seen, day by day, summed; NaN in months that see none, and what happened in those is not in
-        the months after. `area_change_m2`: sum over glaciers of what each is known to have changed in its box so far.
+        `region`, `month` (UTC): the first day of one, for which the row holds; `n` glaciers between fronts of theirs in
+        the month before it. `change_m`: mean over the glaciers that are seen, day by day, summed; NaN after months that
+        see none, and what happened in those is not in the rows after. `area_change_m2`: sum over glaciers of what each is known to have changed in its box so far.
         `sigma_m`, `area_sigma_m2`: standard deviations of these for these glaciers, from the errors of their fronts and
         from what may have happened in gaps. `spread_m`: standard error of the mean for a region of many more glaciers,
         of which these are a sample.
@@ -123,7 +123,7 @@ def _region(steps: Steps, members: NDArray[np.bool_]) -> pd.DataFrame:
     )
     seen_in = np.flatnonzero(n.to_numpy())  # none where each glacier has one front
     made = table.iloc[seen_in.min(initial=len(n)) : seen_in.max(initial=-1) + 1].rename_axis("month").reset_index()
-    return made.assign(month=made["month"].dt.tz_localize("UTC"))
+    return made.assign(month=(made["month"] + pd.offsets.MonthBegin(1)).dt.tz_localize("UTC"))
 
 
 def _clustered_error(steps: pd.DataFrame) -> pd.Series:
