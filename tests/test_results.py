@@ -28,6 +28,7 @@ from calfin_cloud.results import (
     summarise_pairs,
     usable_fronts,
 )
+from calfin_cloud.results.series import rate_words
 
 
 def fronts_of(glaciers):
@@ -269,6 +270,16 @@ def test_a_store_that_may_only_be_read_is_measured_all_the_same(request, tmp_pat
 def test_fronts_in_longitude_and_latitude_are_refused():
     with pytest.raises(ValueError, match="projected CRS"):
         measure_series(fronts_of({"g": 1000}).to_crs(4326), Lines())
+
+
+def test_what_few_fronts_leave_unknown_is_left_out_and_no_front_is_refused():
+    lines = Lines(ice={"g": box(-9000, -9000, 800, 9000)})
+    words = [rate_words(measure_series(fronts_of({"g": 1000}).iloc[:n], lines).rates) for n in (1, 2)]
+    assert words[0] == ""
+    assert words[1].endswith(" m/a")
+    assert "nan" not in words[1]
+    with pytest.raises(ValueError, match="no fronts to measure"):
+        measure_series(fronts_of({"g": 1000}).iloc[:0], lines)
 
 
 def test_the_series_of_a_real_glacier_retreats_by_two_kilometres_in_the_box_drawn_for_it(shared, tmp_path):

@@ -90,7 +90,8 @@ def _moltke(shared, fronts):
 
 
 def test_one_front_has_a_position_but_no_rate_and_three_no_error():
-    assert np.isnan(rates(series([5.0], ["2020-01-01"])).iloc[0]["rate_m_a"])
+    one = rates(series([5.0, 7.0], ["2020-01-01"] * 2))
+    assert one[["rate_m_a", "change_m", "change_sigma_m"]].isna().all(axis=None)
     three = rates(series([5.0, 4, 3], ["2020-01-01", "2021-01-01", "2022-01-01"])).iloc[0]
     assert three["rate_m_a"] == pytest.approx(-1, rel=0.01)
     assert np.isnan(three["rate_sigma_m_a"])

@@ -129,10 +129,17 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
         (folder / "regions.png").write_bytes(regions_png(series.regions))
     for glacier, part in list(series.positions.groupby("glacier_id"))[:MOST_PICTURES]:
         mine = [table[table["glacier_id"] == glacier] for table in (series.seasonal, series.rates)]
-        rate = "; ".join(f"{r.branch} {r.rate_m_a:+.0f} ± {r.rate_sigma_m_a:.0f} m/a" for r in mine[1].itertuples())
+        rate = rate_words(mine[1])
         flags = series.flags[series.flags["key"].isin(part["key"])]
         name = quote(str(glacier), safe=" ").replace(".", "%2E")
         (folder / f"series-{name}.png").write_bytes(series_png(part, mine[0], flags, title=str(glacier), rate=rate))
+
+
+def rate_words(rates: pd.DataFrame) -> str:
+    """Tell the rate of each branch of a glacier in words, as far as it and its standard deviation are known."""
+    known = rates.dropna(subset="rate_m_a").itertuples()
+    sigmas = ((r, "" if np.isnan(r.rate_sigma_m_a) else f" ± {r.rate_sigma_m_a:.0f}") for r in known)
+    return "; ".join(f"{r.branch} {r.rate_m_a:+.0f}{sigma} m/a" for r, sigma in sigmas)
 
 
 def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataFrame | None = None) -> Series:
@@ -161,7 +168,7 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     Raises
     ------
     ValueError
-        The fronts are not in a projected CRS in metres.
+        There are no fronts, or they are not in a projected CRS in metres.
 
     Examples
     --------
@@ -173,6 +180,8 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     """
     if not fronts.crs or not fronts.crs.is_projected:
         raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")
+    if fronts.empty:
+        raise ValueError("got no fronts to measure: expected at least one with a line")
     parts, gates = [], []
     for _, of_glacier in fronts.groupby("glacier_id", sort=True):
         gate, reason, centerlines = glacier_gate(of_glacier, lines)

@@ -68,7 +68,7 @@ def rates(positions: pd.DataFrame) -> pd.DataFrame:
     interval over 1.96; NaN for fewer than four fronts.
 
     Columns: `glacier_id`, `branch`; `rate_m_a`, `rate_sigma_m_a`, `rate_low_m_a`, `rate_high_m_a` (95 % interval);
-    `change_m`, `change_sigma_m`: last position less the first; `seasonal_m`, `seasonal_sigma_m`: height of the yearly
+    `change_m`, `change_sigma_m`: last position less the first, NaN for fronts of one date; `seasonal_m`, `seasonal_sigma_m`: height of the yearly
     waves from their lowest to their highest, less what errors of fronts add to it, NaN where it is not known; `first`, `last`, `n`.
     """
     parts = _series_of(positions)
@@ -77,7 +77,8 @@ def rates(positions: pd.DataFrame) -> pd.DataFrame:
     for (glacier, branch, part), history, explanations in zip(parts, histories, explain_all(histories), strict=True):
         row = {"glacier_id": glacier, "branch": branch} | _rate(history)
         sigma = float(change_error(history, explanations, history.years[-1:])[0])
-        row |= {"change_m": history.values[-1] - history.values[0], "change_sigma_m": sigma}
+        if len(history.years) > 1:  # one date tells of no change, not of none
+            row |= {"change_m": history.values[-1] - history.values[0], "change_sigma_m": sigma}
         row |= {"first": part["datetime"].min(), "last": part["datetime"].max(), "n": len(part)}
         rows.append(row)
     return pd.DataFrame(rows, columns=list(RATE_COLUMNS))
