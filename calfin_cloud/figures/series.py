@@ -12,12 +12,13 @@ from calfin_cloud.figures.charts import COLOURS, mark_dates, open_frame, png_of
 
 MONTHS = "JFMAMJJASOND"
 KILOMETRE = 1000.0
+BAND = "band: two standard deviations"
 
 
 def series_png(
     positions: pd.DataFrame, seasonal: pd.DataFrame, flags: pd.DataFrame, *, title: str = "", rate: str = ""
 ) -> bytes:
-    """Draw one glacier: change of position by branch with its 95 % band, flagged fronts ringed, and its mean year.
+    """Draw one glacier: change of position and mean year by branch, with two standard deviations; doubtful fronts are ringed.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def series_png(
         )
     series.set_ylabel("advance since the start [km]")
     mark_dates(series)
-    series.legend(frameon=False)
+    series.legend(frameon=False, title=BAND if positions["sigma_m"].notna().any() else None)
     if season is not None:
         season.set_ylabel("deviation from the year around [km]")
         season.set_xticks(range(1, 13), MONTHS)
@@ -53,7 +54,7 @@ def series_png(
 
 
 def regions_png(regions: pd.DataFrame) -> bytes:
-    """Draw the mean change of each region with twice its standard deviation, of `timeseries.regional_change`."""
+    """Draw the mean change of each region with two standard deviations, of `timeseries.regional_change`."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for colour, (region, part) in zip(cycle(COLOURS), regions.groupby("region"), strict=False):
@@ -64,7 +65,7 @@ def regions_png(regions: pd.DataFrame) -> bytes:
         low, high = ((part["change_m"] + side * 2 * part["sigma_m"]) / KILOMETRE for side in (-1, 1))
         axes.fill_between(part["month"], low, high, color=colour, alpha=0.12, lw=0)
     axes.set_ylabel("mean advance since the start [km]")
-    axes.legend(frameon=False, ncols=2, title="region (most glaciers)")
+    axes.legend(frameon=False, ncols=2, title=f"region (most glaciers)\n{BAND}")
     return _png(figure, (axes,))
 
 
