@@ -26,7 +26,7 @@ PRODUCT_COLUMNS = {
 }
 """Our name of a column -> those of CALFIN, TermPicks, MEaSUREs, PROMICE, ESA-CCI and this project's own stores.
 
-Without a column of dates the first date in a scene's name counts, else decimal years, else the column `Year`, dated
+A column of dates may hold decimal years. Without one the first date in a scene's name counts, else decimal years, else the column `Year`, dated
 15 August as the original dates PROMICE. Glacier and satellite come from scene names like CALFIN's where there is no
 column for them.
 """
@@ -34,6 +34,8 @@ column for them.
 YEAR_COLUMNS = ("Year", "year", "YEAR")
 
 DECIMAL_YEAR_COLUMNS = ("decimal_year", "DecDate")
+
+YEARS = (1800, 2200)  # numbers in a column of dates that are years
 
 DATE_IN_NAME = r"((?:19|20)\d\d)-?([01]\d)-?([0-3]\d)"
 CALFIN_NAME = r"(?P<glacier_id>.+?)_(?P<sensor>[A-Z]{2}\d\d|S1[A-D])_"
@@ -110,6 +112,15 @@ def _first(names: tuple[str, ...], table: gpd.GeoDataFrame) -> str | None:
 
 def _dates(table: gpd.GeoDataFrame, column: str | None, scene: str | None, source: str) -> Any:  # noqa: ANN401 - a pandas series
     if column:
+        numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
+        is_year = numbers.between(*YEARS)
+        if is_year.any() and is_year.equals(table[column].notna()) and (numbers % 1 > 0).any():
+            return _instants(numbers)
+        if is_year.any():
+            raise ValueError(
+                f"{source}: column {column} has years without a day, got {table[column][is_year].iloc[0]}: expected dates "
+                "as 2019-07-04, or decimal years; call the column Year to date all fronts of a year 15 August"
+            )
         try:
             return pd.to_datetime(table[column], utc=True, format="ISO8601")
         except (ValueError, TypeError) as error:
@@ -128,7 +139,8 @@ def _dates(table: gpd.GeoDataFrame, column: str | None, scene: str | None, sourc
 
 def _instants(years: pd.Series) -> pd.Series:
     """UTC times of decimal years, to a second; leap years have 366 days."""
-    whole = np.floor(years)
+    known = years.dropna()
+    whole = np.floor(known)
     starts, ends = (pd.to_datetime((whole + k).astype(int).astype(str) + "-01-01", utc=True) for k in (0, 1))
-    made: pd.Series = (starts + (ends - starts) * (years - whole)).dt.round("s")
-    return made
+    made: pd.Series = (starts + (ends - starts) * (known - whole)).dt.round("s")
+    return made.reindex(years.index)

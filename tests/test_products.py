@@ -49,6 +49,27 @@ def test_a_product_with_years_only_is_dated_in_the_middle_of_august():
     assert product_of(table(Year=1999, name="X")).iloc[0]["datetime"].strftime("%Y-%m-%d") == "1999-08-15"
 
 
+@pytest.mark.parametrize("column", ["Date", "DecDate"])
+def test_decimal_years_are_dates_and_one_that_is_missing_is_counted(column):
+    years = gpd.GeoDataFrame({column: [2019.5, 2020.0]}, geometry=[LINE] * 2, crs=3413)
+    assert product_of(years)["datetime"].dt.strftime("%Y-%m-%dT%H").tolist() == ["2019-07-02T12", "2020-01-01T00"]
+    assert product_of(years.astype({column: str})).equals(product_of(years))
+    with pytest.raises(ValueError, match="1 of 2 fronts have no date"):
+        product_of(years.assign(**{column: [2019.5, None]}))
+
+
+@pytest.mark.parametrize("years", [[2019, 2020], [2019.0, 2020.0], ["2019", "2020"], ["2019-07-04", "2020"]])
+def test_years_without_a_day_are_no_first_of_january(years):
+    with pytest.raises(ValueError, match=r"years without a day, got 20.*call the column Year"):
+        product_of(gpd.GeoDataFrame({"when": years}, geometry=[LINE] * 2, crs=3413), {"datetime": "when"})
+
+
+@pytest.mark.parametrize("days", [[20190704, 20200101], ["20190704", "20200101"], ["2019-07-04", "2020-01-01T00:00"]])
+def test_days_are_read_with_and_without_hyphens(days):
+    product = product_of(gpd.GeoDataFrame({"Date": days}, geometry=[LINE] * 2, crs=3413))
+    assert product["datetime"].dt.strftime("%Y-%m-%d").tolist() == ["2019-07-04", "2020-01-01"]
+
+
 def test_other_columns_are_named_by_the_caller():
     product = product_of(table(when="2001-02-03", who="me"), {"datetime": "when", "author": "who"})
     assert product.iloc[0]["author"] == "me"
