@@ -1,9 +1,12 @@
 """The Helm chart: it renders what a strict API server takes, refuses wrong values, and keeps its promises of safety."""
 
+import importlib.resources
 import json
 import re
 from pathlib import Path
 
+import dask
+import distributed
 import pytest
 import yaml
 
@@ -319,6 +322,16 @@ def test_a_dashboard_is_behind_a_login_and_its_controller_reaches_that_port_alon
     assert ingress["tls"] == [{"hosts": ["dask.example.org"], "secretName": "dask-host"}]
     assert service["selector"]["dask.org/component"] == "scheduler"
     assert [port["port"] for port in policy["ingress"][0]["ports"]] == [service["ports"][0]["targetPort"]]
+
+
+def test_a_scheduler_that_the_operator_asks_over_http_keeps_all_pages_of_dask():
+    (job,) = (r for r in render(["aws"], "runs.once.when=now", "runs.once.verb=map") if r["kind"] == "DaskJob")
+    (container,) = (c for role, pod in pods_in(job) if role == "scheduler" for c in pod["containers"])
+    said = {variable["name"]: variable.get("value") for variable in container["env"]}
+    with importlib.resources.files(distributed).joinpath("distributed.yaml").open() as file:
+        own = yaml.safe_load(file)["distributed"]["scheduler"]["http"]["routes"]
+    routes = dask.config.collect_env(said)["distributed"]["scheduler"]["http"]["routes"]
+    assert set(routes) == {*own, "distributed.http.scheduler.api"}
 
 
 def test_pods_of_the_chart_are_those_of_the_function_for_kubernetes():

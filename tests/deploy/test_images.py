@@ -97,6 +97,13 @@ def test_the_locks_of_the_image_do_not_contradict_the_constraints():
     assert {"dask-cuda", "nvidia-cudnn-cu12"} <= dict(PIN.findall((DEPLOY / "gpu.txt").read_text())).keys()
 
 
+def test_the_images_hold_what_dasks_dashboard_is_drawn_with():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(one.startswith("bokeh") for one in extras["kubernetes"])
+    assert "--extra kubernetes" in (DEPLOY / "Dockerfile").read_text()
+    assert {"bokeh", "xyzservices"} <= dict(PIN.findall((ROOT / "constraints.txt").read_text())).keys()
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in (DEPLOY / "examples").glob("*.yaml")))
 def test_an_example_is_what_a_strict_api_server_takes(name):
     for resource in yaml.safe_load_all((DEPLOY / "examples" / name).read_text()):

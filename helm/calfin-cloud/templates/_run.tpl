@@ -169,9 +169,11 @@ containers:
     env:
       {{- include "calfin.env" (dict "root" .root "run" .run) | nindent 6 }}
       {{- if .root.Values.workers.cpu.maximum }}
-      # Over TLS the operator has no other way to ask how many workers are wanted, and which may go.
+      # Over TLS the operator has no other way to ask how many workers are wanted, and which may go. This list takes the
+      # place of Dask's own, which is all of it but the first.
+      {{- $routes := list "scheduler.api" "scheduler.prometheus" "scheduler.info" "scheduler.json" "health" "proxy" "statics" }}
       - name: DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES
-        value: {{ list "distributed.http.scheduler.api" "distributed.http.scheduler.info" "distributed.http.scheduler.prometheus" "distributed.http.health" | toJson | quote }}
+        value: {{ printf "distributed.http.%s" (join " distributed.http." $routes) | splitList " " | toJson | quote }}
       {{- end }}
     resources: {{ toYaml .root.Values.scheduler.resources | nindent 6 }}
     volumeMounts: {{ include "calfin.mounts" .root | nindent 6 }}
