@@ -95,6 +95,17 @@ def test_a_release_name_of_any_length_leaves_room_for_what_kubernetes_and_the_op
     assert len(job) <= 53  # the operator's limit for the name of a cluster
 
 
+def test_two_long_release_names_that_begin_alike_share_nothing():
+    names = {}
+    for release in ("calving-fronts-of-greenland-north", "calving-fronts-of-greenland-south"):
+        done = helm("template", release, str(CHART), *values(["kind"]))
+        found = [r for r in yaml.load_all(done.stdout, yaml.CSafeLoader) if r]
+        names[release] = {(r["kind"], r["metadata"]["name"]) for r in found}
+        assert all(name.startswith("calving-fronts-") for _, name in names[release])
+    north, south = names.values()
+    assert not north & south
+
+
 def test_a_run_is_dropped_with_null():
     kinds = [(r["kind"], r["metadata"]["name"]) for r in render(["kind"], "runs.weekly=null")]
     assert ("CronJob", "calfin-full") in kinds

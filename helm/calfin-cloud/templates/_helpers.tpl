@@ -1,6 +1,11 @@
-{{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11), -SHARD (4) and -scheduler (10), in 63. */}}
+{{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11), -SHARD (4) and -scheduler (10), in 63.
+Of a longer name a digest is kept, so that two releases whose names begin alike do not share their resources. */}}
 {{- define "calfin.name" -}}
-{{ .Release.Name | trunc 21 | trimSuffix "-" }}
+{{- if gt (len .Release.Name) 21 -}}
+{{ printf "%s-%s" (.Release.Name | trunc 14 | trimSuffix "-") (sha256sum .Release.Name | trunc 6) }}
+{{- else -}}
+{{ .Release.Name }}
+{{- end }}
 {{- end }}
 
 {{- define "calfin.labels" -}}
