@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import re
+import shlex
 from pathlib import Path
 
 import dask
@@ -186,7 +187,7 @@ def test_secrets_are_referred_to_and_only_where_they_are_used():
             sources = [s for c in pod["containers"] for s in c.get("envFrom", [])]
             assert (sources == [{"secretRef": {"name": "calfin-store"}}]) == (role in ("driver", "worker", "try"))
             volumes = [v["secret"]["secretName"] for v in pod.get("volumes", []) if "secret" in v]
-            assert volumes == (["dask-tls"] if role in ("driver", "worker", "scheduler") else [])
+            assert volumes == (["dask-tls"] if role in ("driver", "worker", "scheduler", "try") else [])
 
 
 def test_a_schedule_never_runs_twice_at_once_and_gives_up_only_on_what_trying_again_cannot_mend():
@@ -221,6 +222,28 @@ def test_the_runs_call_calfin_as_its_parser_understands(place):
         assert options.verb == ("retry" if name == "retry" else "map")
         assert options.cluster == "$(DASK_SCHEDULER_ADDRESS)"
         assert options.store.startswith("s3://bucket/anew" if name == "full" else ("s3:", "gs:", "abfs:"))
+
+
+def test_helm_test_asks_for_what_is_mapped_and_looks_at_the_certificate_that_the_runs_use():
+    from calfin_cloud.cli.parser import make_parser  # noqa: PLC0415
+
+    found = everything(["aws"], "tls.secretName=dask-tls", "map.collections={sentinel-2-l2a,landsat-c2-l2}")
+    containers = {role: pod["containers"][0] for resource in found for role, pod in pods_in(resource)}
+    script = containers["try"]["args"][-1]
+    _, *arguments = shlex.split(script.splitlines()[-1].removeprefix("exec "))
+    options = make_parser().parse_args(arguments)
+    assert (options.verb, options.cluster) == ("doctor", "none")
+    assert options.collections == ["sentinel-2-l2a", "landsat-c2-l2"]
+    said = {role: _variables(container) for role, container in containers.items()}
+    certificate = "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT"
+    assert said["try"][certificate] == said["driver"][certificate]
+    mounted = [mount["mountPath"] for mount in containers["try"]["volumeMounts"]]
+    assert any(said["try"][certificate].startswith(f"{path}/") for path in mounted if path != "/tmp")
+    assert said["try"]["AWS_REGION"] == "us-west-2"
+
+
+def _variables(container):
+    return {variable["name"]: variable.get("value") for variable in container.get("env") or []}
 
 
 def test_the_network_is_closed_but_for_the_release_its_stores_and_the_operator():
@@ -338,7 +361,7 @@ def test_a_dashboard_is_behind_a_login_and_its_controller_reaches_that_port_alon
 def test_a_scheduler_that_the_operator_asks_over_http_keeps_all_pages_of_dask():
     (job,) = (r for r in render(["aws"], "runs.once.when=now", "runs.once.verb=map") if r["kind"] == "DaskJob")
     (container,) = (c for role, pod in pods_in(job) if role == "scheduler" for c in pod["containers"])
-    said = {variable["name"]: variable.get("value") for variable in container["env"]}
+    said = _variables(container)
     with importlib.resources.files(distributed).joinpath("distributed.yaml").open() as file:
         own = yaml.safe_load(file)["distributed"]["scheduler"]["http"]["routes"]
     routes = dask.config.collect_env(said)["distributed"]["scheduler"]["http"]["routes"]

@@ -99,11 +99,15 @@ karpenter.sh/do-not-disrupt: "true"
 
 {{/* Environment of scheduler, driver and workers; call with (dict "root" . "run" NAME "more" MAP). */}}
 {{- define "calfin.env" -}}
-{{- $tls := .root.Values.tls.secretName }}
 - {name: CALFIN_RUN, value: {{ .run | quote }}}
 - name: DASK_SCHEDULER_ADDRESS
-  value: {{ if $tls }}tls{{ else }}tcp{{ end }}://{{ .run }}-scheduler:8786
-{{- if $tls }}
+  value: {{ if .root.Values.tls.secretName }}tls{{ else }}tcp{{ end }}://{{ .run }}-scheduler:8786
+{{- include "calfin.tlsEnv" .root }}
+{{- include "calfin.variables" (merge (dict) (.more | default dict) .root.Values.env) }}
+{{- end }}
+
+{{- define "calfin.tlsEnv" -}}
+{{- if .Values.tls.secretName }}
 - {name: DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME, value: tls}
 - {name: DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION, value: "true"}
 - {name: DASK_DISTRIBUTED__COMM__TLS__CA_FILE, value: /etc/dask-tls/ca.crt}
@@ -112,7 +116,10 @@ karpenter.sh/do-not-disrupt: "true"
 - {name: DASK_DISTRIBUTED__COMM__TLS__{{ . }}__KEY, value: /etc/dask-tls/tls.key}
 {{- end }}
 {{- end }}
-{{- range $name, $value := merge (dict) (.more | default dict) .root.Values.env }}
+{{- end }}
+
+{{- define "calfin.variables" -}}
+{{- range $name, $value := . }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
