@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from calfin_cloud.storage import count_scenes
+from calfin_cloud.storage import count_scenes, is_store
 from calfin_cloud.storage.files import modified_times, open_place
 
+log = logging.getLogger(__name__)
+
 LOOKS_EVERY_S = 300.0
-"""A scrape between two looks gets the numbers of the last one: a look reads all tables of the store."""
+"""Between two looks: each reads all tables, of 500,000 scenes for 84 s, which is longer than a scrape may take."""
 
 
 class StoreMetrics:
-    """A collector of prometheus_client; a store that cannot be read is told by `calfin_store_up`, not by silence.
+    """A collector of prometheus_client, which tells what the last look at a store has found.
+
+    A store that cannot be read is told by `calfin_store_up`, not by silence; one that no run has made yet can be read.
 
     Examples
     --------
     >>> from prometheus_client import REGISTRY                                                     # doctest: +SKIP
-    >>> REGISTRY.register(StoreMetrics("s3://bucket/fronts"))                                      # doctest: +SKIP
+    >>> metrics = StoreMetrics("s3://bucket/fronts")                                               # doctest: +SKIP
+    >>> REGISTRY.register(metrics)                                                                 # doctest: +SKIP
+    >>> metrics.look()                                                                             # doctest: +SKIP
     """
 
-    def __init__(self, store: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.store, self._now = store, now
-        self._looked: float | None = None
+    def __init__(self, store: str) -> None:
+        self.store = store
         self._found: list[Any] = []
+        self._was_there = False
 
     def collect(self) -> Iterator[Any]:
-        """Metrics of the store, looked at anew at most every five minutes."""
-        if self._looked is None or self._now() - self._looked >= LOOKS_EVERY_S:
-            self._found, self._looked = list(self._look()), self._now()
+        """Metrics of the last look; none before the first."""
         yield from self._found
 
-    def _look(self) -> Iterator[Any]:
+    def look(self) -> None:
+        """Look at the store, for the scrapes to come."""
         try:
-            counts, written = count_scenes(self.store), last_written(self.store)
-        except (ValueError, OSError):
-            yield _gauge("calfin_store_up", "Whether the store can be read", 0)
-            return
-        yield _gauge("calfin_store_up", "Whether the store can be read", 1)
+            self._found = [_gauge("calfin_store_up", "Whether the store can be read", 1), *self._look()]
+        except Exception as error:  # clients of object stores have errors of their own, which are no OSError
+            log.warning("%s cannot be read: %r", self.store, error)
+            self._found = [_gauge("calfin_store_up", "Whether the store can be read", 0)]
+
+    def _look(self) -> Iterator[Any]:
+        if not self._was_there and not is_store(self.store):
+            return  # no run has come to its first batch yet; what has been there and is gone is an error
+        self._was_there = True
+        counts, written = count_scenes(self.store), last_written(self.store)
         scenes = {**counts["states"], "pending": counts["pending"]}
         yield _gauge("calfin_scenes", "Scenes that searches have found, by state", scenes, label="state")
         failed = {row["reason"]: row["scenes"] for row in counts["reasons"] if row["state"] == "failed"}
@@ -59,16 +70,19 @@ def last_written(store: str) -> float:
 
 
 def serve(store: str, port: int) -> None:
-    """Answer scrapes at http://host:port/metrics until the process is ended."""
+    """Answer scrapes at http://host:port/metrics, and look every five minutes, until the process is ended."""
     try:
         from prometheus_client import REGISTRY, start_http_server  # noqa: PLC0415 - of an extra
     except ImportError as error:
         raise ValueError(
             f'metrics need the extra kubernetes: pip install "calfin-cloud[kubernetes]" ({error})'
         ) from error
-    REGISTRY.register(StoreMetrics(store))
-    _, server = start_http_server(port)
-    server.join()
+    metrics = StoreMetrics(store)
+    REGISTRY.register(metrics)
+    start_http_server(port)  # in threads of its own
+    while True:
+        metrics.look()
+        time.sleep(LOOKS_EVERY_S)
 
 
 def _gauge(name: str, text: str, value: float | dict[str, float], *, label: str = "") -> Any:  # noqa: ANN401

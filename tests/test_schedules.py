@@ -1,15 +1,21 @@
 """A schedule without a person: relative periods, failures tried again, shards and their merger, frozen catalogues."""
 
 import json
+import os
+import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
+import s3fs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
+from servers.processes import Processes, free_ports, listens
 from storing import DOMAIN, NOON, PLACES, contents, new_store, write, write_masks
 
 from calfin_cloud.cli import main
@@ -25,7 +31,6 @@ from calfin_cloud.storage import (
     count_scenes,
     due_keys,
     hold_lease,
-    is_store,
     keep_domain,
     merge_stores,
     note_tries,
@@ -296,20 +301,62 @@ def test_a_file_that_is_no_frozen_catalogue_is_refused(painted, tmp_path):
 # --- seen from outside ------------------------------------------------------------------------------------------------
 
 
-def test_a_store_tells_prometheus_its_scenes_who_writes_and_when_it_was_written(broken, tmp_path):
-    registry, clock = CollectorRegistry(), [0.0]
-    registry.register(StoreMetrics(broken, now=lambda: clock[0]))
-    said = generate_latest(registry).decode()
+def told(metrics) -> str:
+    """What a scrape is answered."""
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return generate_latest(registry).decode()
+
+
+def test_a_store_tells_prometheus_its_scenes_who_writes_and_when_it_was_written(broken):
+    metrics = StoreMetrics(broken)
+    metrics.look()
+    said = told(metrics)
+    assert "calfin_store_up 1.0" in said
     assert 'calfin_scenes{state="failed"} 1.0' in said
     assert 'calfin_failed_scenes{reason="unreadable"} 1.0' in said
     assert "calfin_lease_since_timestamp_seconds 0.0" in said
     (written,) = (line.split()[1] for line in said.splitlines() if line.startswith("calfin_last_written"))
     assert abs(float(written) - datetime.now(UTC).timestamp()) < 86400
     with hold_lease(broken, "map"):
-        assert generate_latest(registry).decode() == said  # a look every five minutes
-        clock[0] = 301
-        assert "calfin_lease_since_timestamp_seconds 0.0" not in generate_latest(registry).decode()
-    lost = CollectorRegistry()
-    lost.register(StoreMetrics(str(tmp_path / "none")))
-    assert "calfin_store_up 0.0" in generate_latest(lost).decode()
-    assert not is_store(str(tmp_path / "none"))
+        assert told(metrics) == said  # a scrape looks at nothing
+        metrics.look()
+        assert "calfin_lease_since_timestamp_seconds 0.0" not in told(metrics)
+
+
+def test_a_store_that_no_run_has_made_yet_is_no_alarm_and_one_that_is_gone_is(broken, tmp_path):
+    store = tmp_path / "store"
+    metrics = StoreMetrics(str(store))
+    assert "calfin" not in told(metrics)  # before the first look
+    for folder in (tmp_path, store / "shards" / "1-of-2"):
+        folder.mkdir(parents=True, exist_ok=True)
+        metrics.look()
+        assert "calfin_store_up 1.0" in told(metrics)
+        assert "calfin_scenes" not in told(metrics)
+    shutil.copytree(broken, store, dirs_exist_ok=True)
+    metrics.look()
+    assert 'calfin_scenes{state="failed"} 1.0' in told(metrics)
+    shutil.rmtree(store)
+    metrics.look()
+    assert "calfin_store_up 0.0" in told(metrics)
+
+
+def test_an_object_store_that_does_not_answer_is_told_and_ends_no_exporter(monkeypatch, caplog):
+    settings = {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "us-east-1", "MAX_ATTEMPTS": "1"}
+    for name, value in (settings | {"ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    metrics = StoreMetrics("s3://bucket/fronts")
+    metrics.look()
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert "calfin_store_up 0.0" in told(metrics)
+    assert "EndpointConnectionError" in caplog.text
+
+
+def test_the_exporter_answers_and_ends_when_told_to(broken, tmp_path):
+    (port,) = free_ports(1)
+    with Processes(tmp_path, environment=dict(os.environ)) as processes:
+        processes.start(sys.executable, "-m", "calfin_cloud.cli", "status", broken, "--serve", str(port))
+        processes.wait_for(lambda: listens(port))
+        address = f"http://127.0.0.1:{port}/metrics"
+        processes.wait_for(lambda: "calfin_scenes{" in requests.get(address, timeout=60).text)
