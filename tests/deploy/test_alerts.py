@@ -10,6 +10,7 @@ from servers.processes import need
 from deploy.chart import render
 
 PRICES = ("monitoring.prices.cpuHour=4", "monitoring.prices.memoryGiBHour=1", "monitoring.prices.gpuHour=250")
+EXPORTER = "calfin-exporter-6b8f9c7d5-x2x4z"
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +66,48 @@ def test_prometheus_takes_all_rules_and_all_questions_of_the_dashboard(promtool,
     assert f"{len(asked)} rules found" in done.stdout
 
 
-@pytest.mark.parametrize(("days", "is_raised"), [(8, False), (10, True)])
-def test_a_store_that_is_quiet_too_long_is_told(promtool, rules, days, is_raised):
-    # Written at second 0, and the clock of a test of promtool begins there too.
-    series = {'calfin_last_written_timestamp_seconds{namespace="ice"}': f"0x{days * 24}"}
-    question = fires(days * 24 * 60, "CalfinNothingWritten", is_raised=is_raised)
+@pytest.mark.parametrize(
+    ("written", "started", "is_raised"),
+    [
+        (1, 0, False),
+        (1, None, False),
+        (10, 0, True),  # an exporter that was started anew changes nothing
+        (None, 1, False),  # a new release, whose first run is still to come
+        (None, 10, True),
+    ],
+)
+def test_a_store_that_is_quiet_too_long_is_told(promtool, rules, written, started, is_raised):
+    ends = 12 * 24  # hours
+    ago = {"calfin_last_written_timestamp_seconds": written, "process_start_time_seconds": started}
+    series = {
+        f'{name}{{namespace="ice", pod="{EXPORTER}"}}': f"{(ends - days * 24) * 3600}x{ends}"
+        for name, days in ago.items()
+        if days is not None
+    }
+    question = fires(ends * 60, "CalfinNothingWritten", is_raised=is_raised)
     in_prometheus(promtool, rules, series, every="1h", **question)
 
 
+def test_a_store_that_was_never_written_is_told_after_days(promtool, rules):
+    pod = f'{{namespace="ice", pod="{EXPORTER}"}}'
+    series = {f"calfin_last_written_timestamp_seconds{pod}": "0x288", f"process_start_time_seconds{pod}": "1x288"}
+    for days, is_raised in ((8, False), (10, True)):
+        question = fires(days * 24 * 60, "CalfinNothingWritten", is_raised=is_raised)
+        in_prometheus(promtool, rules, series, every="1h", **question)
+
+
 @pytest.mark.parametrize(
-    ("failed", "namespace", "is_raised"), [(4, "ice", False), (40, "ice", True), (40, "sea", False)]
+    ("failed", "namespace", "pod", "is_raised"),
+    [
+        (4, "ice", EXPORTER, False),
+        (40, "ice", EXPORTER, True),
+        (40, "sea", EXPORTER, False),
+        (40, "ice", f"other-{EXPORTER}", False),
+    ],
 )
-def test_many_failed_scenes_of_this_namespace_are_told(promtool, rules, failed, namespace, is_raised):
+def test_many_failed_scenes_of_this_release_are_told(promtool, rules, failed, namespace, pod, is_raised):
     series = {
-        f'calfin_scenes{{namespace="{namespace}", state="{state}"}}': f"{n}x90"
+        f'calfin_scenes{{namespace="{namespace}", pod="{pod}", state="{state}"}}': f"{n}x90"
         for state, n in {"front": 100 - failed, "failed": failed}.items()
     }
     in_prometheus(promtool, rules, series, **fires(80, "CalfinManyScenesFailed", is_raised=is_raised))
@@ -86,28 +115,57 @@ def test_many_failed_scenes_of_this_namespace_are_told(promtool, rules, failed, 
 
 @pytest.mark.parametrize(("told", "is_raised"), [("1x60", False), ("0x60", True), ("1x5 _x55", True)])
 def test_a_store_that_cannot_be_read_or_an_exporter_that_is_gone_is_told(promtool, rules, told, is_raised):
-    series = {'calfin_store_up{namespace="ice"}': told}
+    series = {
+        f'calfin_store_up{{namespace="ice", pod="{EXPORTER}"}}': told,
+        f'calfin_store_up{{namespace="ice", pod="other-{EXPORTER}"}}': "1x60",  # another release in this namespace
+    }
     in_prometheus(promtool, rules, series, **fires(50, "CalfinStoreUnreadable", is_raised=is_raised))
 
 
-@pytest.mark.parametrize(("job", "is_raised"), [("calfin-weekly-1", True), ("other-weekly-1", False)])
-def test_a_failed_run_of_this_release_is_told_and_no_other(promtool, rules, job, is_raised):
-    series = {f'kube_job_status_failed{{namespace="ice", job_name="{job}"}}': "1x9"}
+@pytest.mark.parametrize(
+    ("job", "metric", "is_raised"),
+    [
+        ("calfin-weekly-1", 'kube_job_failed{{{}, condition="true"}}', True),
+        ("other-weekly-1", 'kube_job_failed{{{}, condition="true"}}', False),
+        ("calfin-weekly-1", 'kube_job_failed{{{}, condition="false"}}', False),
+        ("calfin-weekly-1", "kube_job_status_failed{{{}}}", False),  # pods: a later try may have succeeded
+    ],
+)
+def test_a_failed_run_of_this_release_is_told_and_no_other(promtool, rules, job, metric, is_raised):
+    series = {metric.format(f'namespace="ice", job_name="{job}"'): "1x9"}
     in_prometheus(promtool, rules, series, **fires(5, "CalfinRunFailed", is_raised=is_raised))
 
 
 def test_what_a_run_costs_an_hour_is_that_of_its_running_pods_alone(promtool, rules):
+    runs = {
+        "weekly-28927537": [
+            "zx8k2",
+            "runner",
+            "scheduler-6b8f9c7d5-x2x4z",
+            "default-worker-0123456789-6b8f9c7d5-x2x4z",
+        ],
+        "weekly-first": ["zx8k2", "runner"],  # named by hand
+        "full-28927537-3": ["gpu-worker-a1b2c3d4e5-6b8f9c7d5-x2x4z"],  # of a shard
+        "once-r2": ["runner"],
+    }
+    running = [f"calfin-{run}-{part}" for run, parts in runs.items() for part in parts]
+    others = [EXPORTER, "calfin-try", "other-weekly-28927537-runner"]
+    done = ["calfin-weekly-28927537-default-worker-aaaaaaaaaa-6b8f9c7d5-x2x4z"]
     asked = {"cpu": 4, "memory": 8 * 2**30, "nvidia_com_gpu": 1}
-    pods = {"calfin-weekly-28927537-worker-3f2a": 1, "calfin-weekly-28927537-worker-done": 0}
     series = {
         f'kube_pod_container_resource_requests{{namespace="ice", pod="{pod}", resource="{what}"}}': f"{n}x9"
-        for pod in pods
+        for pod in (*running, *others, *done)
         for what, n in asked.items()
     } | {
-        f'kube_pod_status_phase{{namespace="ice", pod="{pod}", phase="Running"}}': f"{running}x9"
-        for pod, running in pods.items()
+        f'kube_pod_status_phase{{namespace="ice", pod="{pod}", phase="Running"}}': f"{int(pod not in done)}x9"
+        for pod in (*running, *others, *done)
     }  # fmt: skip
-    labels = 'calfin:run_cost_per_hour{namespace="ice", run="weekly-28927537"}'
-    samples = [{"labels": labels, "value": 4 * 4 + 8 * 1 + 250}]
+    samples = [
+        {
+            "labels": f'calfin:run_cost_per_hour{{namespace="ice", run="{run}"}}',
+            "value": len(parts) * (4 * 4 + 8 * 1 + 250),
+        }
+        for run, parts in runs.items()
+    ]
     question = {"expr": "calfin:run_cost_per_hour", "eval_time": "5m", "exp_samples": samples}
     in_prometheus(promtool, rules, series, promql_expr_test=[question])

@@ -311,6 +311,8 @@ def test_prometheus_reaches_metrics_and_not_dasks_own_port_and_alerts_name_what_
     assert all(r["metadata"]["labels"]["release"] == "mine" for r in by_kind.values())
     (policy,) = (r for r in found if r["kind"] == "NetworkPolicy" and r["metadata"]["name"] == "calfin-metrics")
     assert {port["port"] for port in policy["spec"]["ingress"][0]["ports"]} == {8787, 8788, 9200}
+    endpoints = by_kind["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    assert [endpoint.get("scrapeTimeout") for endpoint in endpoints if endpoint["port"] == "metrics"] == ["30s"]
     (rules,) = by_kind["PrometheusRule"]["spec"]["groups"]
     (dashboard,) = (r["data"]["calfin-cloud.json"] for r in found if r["metadata"]["name"] == "calfin-grafana")
     panels = json.loads(dashboard)["panels"]
@@ -335,13 +337,6 @@ def test_the_price_of_a_run_is_reckoned_from_what_its_pods_ask_for_where_prices_
     assert 'resource="cpu"} * 4' in expression
     assert 'resource="nvidia_com_gpu"} * 250' in expression
     assert expression.count("(") == expression.count(")")
-    pattern = re.search(r'"(calfin-\(.*)"\)', expression)[1]
-    for pod, run in {
-        "calfin-weekly-28927537-worker-3f2a": "weekly-28927537",
-        "calfin-full-28927537-3-scheduler-77d": "full-28927537-3",
-        "calfin-once-r2-runner": "once-r2",
-    }.items():
-        assert re.fullmatch(pattern, pod)[1] == run
 
 
 def test_a_dashboard_is_behind_a_login_and_its_controller_reaches_that_port_alone():
