@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
+from urllib.error import URLError
+from urllib.parse import urlsplit
 
+import fsspec
 import geopandas as gpd
 import pyproj
+
+OBJECT_STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+"""Schemes that fsspec reads, with the credentials and endpoint of stores: GDAL has other words for these."""
 
 
 def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.GeoDataFrame:
@@ -14,6 +21,8 @@ def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.
 
     Parameters
     ----------
+    path
+        A file of the disk, an open one, or an address: https, or of an object store, where it must be a single file.
     what
         What the file is to its user, for messages.
 
@@ -21,15 +30,20 @@ def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.
     ------
     ValueError
         The file is missing, cannot be read, or has no geometry.
+    OSError
+        The server of an address does not answer; clients of object stores have errors of their own for that.
 
     Examples
     --------
     >>> len(read_vectors("real/reference.parquet"))
     159
     """
+    source = _fetch(str(path), what) if urlsplit(str(path)).scheme in OBJECT_STORES else path
     try:
-        table = gpd.read_parquet(path) if str(path).endswith("parquet") else gpd.read_file(path)
+        table = gpd.read_parquet(source) if str(path).endswith("parquet") else gpd.read_file(source)
     except Exception as error:  # of pyogrio, pyarrow and geopandas, which share no class
+        if isinstance(error, URLError) and getattr(error, "code", 500) >= 500:
+            raise ConnectionError(f"cannot read the {what} {path}: {error}") from error
         said = str(error).partition("; It might help")[0]  # GDAL's advice is for its own options
         raise ValueError(
             f"cannot read the {what} {path}: {said}; expected GeoJSON, Shapefile, GeoPackage or GeoParquet"
@@ -37,6 +51,15 @@ def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.
     if not isinstance(table, gpd.GeoDataFrame):
         raise ValueError(f"the {what} {path} has no geometry, only columns {list(table)}: expected lines or polygons")
     return table
+
+
+def _fetch(address: str, what: str) -> BytesIO:
+    """Fetch a file; what may pass, such as a store that does not answer, stays the error that it is."""
+    try:
+        with fsspec.open(address, "rb") as file:
+            return BytesIO(file.read())
+    except FileNotFoundError as error:
+        raise ValueError(f"cannot read the {what} {address}: there is no such object") from error
 
 
 def crs_of(text: str) -> pyproj.CRS:

@@ -94,7 +94,9 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
         flags.many(source, "--images", "GeoTIFFs in place of a catalogue", metavar="GEOTIFF")
         flags.many(parser, "--datetime", "when the images were taken: one date for all, or one each", metavar="DATE")
         parser.add_argument("--platform", default="unknown", help="satellite that took the images (default unknown)")
-    parser.add_argument("--domains", required=required, metavar="FILE", help="domain file, see `calfin domains`")
+    parser.add_argument(
+        "--domains", required=required, metavar="FILE", help="domain file or address, see `calfin domains`"
+    )
     flags.many(parser, "--domain", "only the domains with these names", metavar="NAME")
     parser.add_argument(
         "--period",

@@ -95,7 +95,7 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
     Parameters
     ----------
     path
-        Any vector file, or an open file of GeoJSON.
+        Any vector file, an address of one (https, or of an object store), or an open file of GeoJSON.
     names
         Only the domains of these names; all where not given.
 

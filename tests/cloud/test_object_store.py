@@ -9,8 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 import botocore.exceptions
 import numpy as np
 import pytest
+import s3fs
 from distributed.protocol import serialize
 
+from calfin_cloud.cli import main
+from calfin_cloud.domains import read_domains, write_domains
 from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import SceneError
@@ -155,3 +158,31 @@ def test_the_public_bucket_is_open_and_the_others_are_not(cloud, find):
     )
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(private, timeout=120)
+
+
+def test_a_domain_file_is_read_from_a_bucket_by_what_stores_go_by(s3, cloud, tmp_path, monkeypatch):
+    for name in ("AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_VIRTUAL_HOSTING"):  # what GDAL goes by, which pods do not have
+        monkeypatch.delenv(name)
+    path = write_domains([cloud.north], tmp_path / "domains.geojson")
+    s3.client().create_bucket(Bucket="domains")
+    s3.client().put_object(Bucket="domains", Key="greenland.geojson", Body=path.read_bytes())
+    assert read_domains("s3://domains/greenland.geojson") == [cloud.north]
+    with pytest.raises(ValueError, match=r"domain file s3://domains/none\.geojson: there is no such object"):
+        read_domains("s3://domains/none.geojson")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+def test_a_domain_file_whose_server_does_not_answer_ends_a_run_that_is_then_tried_again(monkeypatch, tmp_path, scheme):
+    settings = {
+        "ENDPOINT_URL": "http://127.0.0.1:9",
+        "MAX_ATTEMPTS": "1",
+        "ACCESS_KEY_ID": "k",
+        "SECRET_ACCESS_KEY": "s",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    address = {"s3": "s3://bucket/domains.geojson", "http": "http://127.0.0.1:9/domains.geojson"}[scheme]
+    call = ["map", "--catalog", "usgs", "--domains", address, "--period", "2020", "--store", str(tmp_path / "store")]
+    assert main(call) == 3
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -4,14 +4,18 @@ import importlib.resources
 import json
 import re
 import shlex
+from datetime import date
 from pathlib import Path
 
 import dask
 import distributed
+import numpy as np
 import pytest
 import yaml
+from shapely.geometry import LineString
 
 from calfin_cloud.domains import Domain, box_grid, write_domains
+from calfin_cloud.termini import Terminus
 from deploy.chart import CHART, PLACES, check, everything, helm, pods_in, render, runs_in, tool, values
 
 pytestmark = pytest.mark.usefixtures("_helm")
@@ -73,6 +77,9 @@ def test_helm_lint_is_strict_and_content(place):
         ("monitoring.prices.cpuHour=-1", "/monitoring/prices/cpuHour"),
         ("dashboard.host=dask.example.org", "/dashboard/annotations"),  # whoever opens it must log in
         ("domains.configMap=glaciers", "/domains"),  # both a ConfigMap and a text
+        ("domains.address=s3://bucket/domains.geojson", "/domains"),  # both an address and a text
+        ("domains.address=/data/domains.geojson", "/domains/address"),  # a path is on the disk of one pod
+        ("domains.geojson=", "/domains"),  # none
     ],
 )
 def test_wrong_values_are_refused_by_name(setting, complaint):
@@ -259,20 +266,43 @@ def test_the_network_is_closed_but_for_the_release_its_stores_and_the_operator()
     ]
 
 
-def test_domains_of_all_greenland_fit_into_the_config_map_unchanged_and_too_many_are_refused(tmp_path):
-    for n_glaciers, fits in ((290, True), (1000, False)):
-        grids = [box_grid((0, 2e4 * n, 2e4, 2e4 * (n + 1)), 3413, 30.0) for n in range(n_glaciers)]
+def test_domains_fit_into_the_config_map_unchanged_or_are_sent_to_a_bucket(tmp_path):
+    """Each takes 6.8 kB, as a glacier of Greenland with its MEaSUREs termini does."""
+    for n_glaciers, fits in ((140, True), (239, False)):
         path = tmp_path / f"{n_glaciers}.geojson"
-        write_domains([Domain(f"glacier-{n}", grid) for n, grid in enumerate(grids)], path)
+        write_domains([_domain_with_termini(n) for n in range(n_glaciers)], path)
         done = helm("template", "calfin", str(CHART), *values(["aws"]), "--set-file", f"domains.geojson={path}")
         assert (done.returncode == 0) == fits
         if fits:
-            assert path.stat().st_size > 1_000_000
             maps = [r for r in yaml.load_all(done.stdout, yaml.CSafeLoader) if r and r["kind"] == "ConfigMap"]
             (text,) = (m["data"]["domains.geojson"] for m in maps if "domains.geojson" in m["data"])
             assert json.loads(text) == json.loads(path.read_text())
         else:
             assert "a ConfigMap holds 1,000,000 characters" in done.stderr
+            assert "domains.address" in done.stderr
+
+
+def _domain_with_termini(n):
+    line = LineString([(x, 20_000 * n + 10_000.25) for x in np.linspace(-200_000.25, -180_000.25, 70).round(2)])
+    termini = [Terminus(line, date(year, 6, 1), "MEaSUREs") for year in (2005, 2015, 2017)]
+    return Domain(f"glacier-{n}", box_grid((-2e5, 2e4 * n, -1.8e5, 2e4 * (n + 1)), 3413, 30.0), termini=tuple(termini))
+
+
+def test_domains_in_a_bucket_are_named_and_nothing_is_mounted_in_their_place():
+    address = "s3://bucket/greenland.geojson"
+    found = everything(["aws", "greenland"], "domains.geojson=", f"domains.address={address}")
+    assert "calfin-domains" not in {r["metadata"]["name"] for r in found}
+    pods = [(role, pod) for resource in found for role, pod in pods_in(resource) if role in ("driver", "try")]
+    assert len(pods) == 1 + 1 + 3  # a run at once, helm test, three of CronJobs
+    for role, pod in pods:
+        (container,) = pod["containers"]
+        words = shlex.split(container["args"][-1].splitlines()[-1]) if role == "try" else container["args"]
+        if "retry" not in words:
+            assert words[words.index("--domains") + 1] == address
+        assert "domains" not in {volume["name"] for volume in pod["volumes"]}
+        assert "/etc/calfin" not in {mount["mountPath"] for mount in container["volumeMounts"]}
+    for resource in found:
+        check(resource)
 
 
 def test_a_run_of_shards_is_an_indexed_job_whose_pods_each_start_a_small_cluster():

@@ -35,6 +35,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.domains.configMap | default (printf "%s-domains" (include "calfin.name" .)) }}
 {{- end }}
 
+{{/* Where driver and `helm test` find the glaciers. */}}
+{{- define "calfin.domainsFile" -}}
+{{ .Values.domains.address | default "/etc/calfin/domains.geojson" }}
+{{- end }}
+
+{{- define "calfin.domainsVolume" -}}
+{{- if not .Values.domains.address }}
+- name: domains
+  configMap: {name: {{ include "calfin.domainsConfigMap" . }}}
+{{- end }}
+{{- end }}
+
+{{- define "calfin.domainsMount" -}}
+{{- if not .Values.domains.address }}
+- {name: domains, mountPath: /etc/calfin, readOnly: true}
+{{- end }}
+{{- end }}
+
 {{/* Image of a container; call with (list . .Values.image). */}}
 {{- define "calfin.image" -}}
 {{- $root := index . 0 }}{{ $image := index . 1 -}}

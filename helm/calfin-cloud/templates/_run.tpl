@@ -106,11 +106,10 @@ containers:
     resources: {{ toYaml .root.Values.driver.resources | nindent 6 }}
     volumeMounts:
       {{- include "calfin.mounts" .root | nindent 6 }}
-      - {name: domains, mountPath: /etc/calfin, readOnly: true}
+      {{- include "calfin.domainsMount" .root | nindent 6 }}
 volumes:
   {{- include "calfin.volumes" (dict "root" .root) | nindent 2 }}
-  - name: domains
-    configMap: {name: {{ include "calfin.domainsConfigMap" .root }}}
+  {{- include "calfin.domainsVolume" .root | nindent 2 }}
 {{- end }}
 
 {{- define "calfin.command" -}}
@@ -122,7 +121,7 @@ volumes:
 - --catalog
 - {{ $map.catalog | quote }}
 - --domains
-- /etc/calfin/domains.geojson
+- {{ include "calfin.domainsFile" .root | quote }}
 - --period
 - {{ .settings.period | default $map.period | quote }}
 - --store
