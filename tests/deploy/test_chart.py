@@ -76,6 +76,8 @@ def test_helm_lint_is_strict_and_content(place):
         ("monitoring.failedShare=-1", "/monitoring/failedShare"),
         ("monitoring.prices.cpuHour=-1", "/monitoring/prices/cpuHour"),
         ("dashboard.host=dask.example.org", "/dashboard/annotations"),  # whoever opens it must log in
+        ("runs.weekly.parallel=4", "/runs/weekly"),  # of no shards
+        ("serviceAccount.create=false", "/serviceAccount/name"),  # an account that nobody makes
         ("domains.configMap=glaciers", "/domains"),  # both a ConfigMap and a text
         ("domains.address=s3://bucket/domains.geojson", "/domains"),  # both an address and a text
         ("domains.address=/data/domains.geojson", "/domains/address"),  # a path is on the disk of one pod
@@ -112,6 +114,25 @@ def test_two_long_release_names_that_begin_alike_share_nothing():
         assert all(name.startswith("calving-fronts-") for _, name in names[release])
     north, south = names.values()
     assert not north & south
+
+
+def test_large_numbers_of_a_values_file_stay_whole_numbers(tmp_path):
+    """Helm reads numbers of files as floats, which a template writes as 1.2096e+06."""
+    two_weeks = 1_209_600
+    job = {"deadlineSeconds": two_weeks, "startingDeadlineSeconds": two_weeks}
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({"job": job, "user": {"id": 1_000_650_000, "group": 1_000_650_000}}))
+    done = helm("template", "calfin", str(CHART), *values(["aws"]), "--values", str(mine))
+    found = [r for r in yaml.safe_load_all(done.stdout) if r]
+    for resource in found:
+        check(resource)
+    jobs = [r["spec"] for r in found if r["kind"] == "CronJob"]
+    assert {(j["startingDeadlineSeconds"], j["jobTemplate"]["spec"]["activeDeadlineSeconds"]) for j in jobs} == {
+        (two_weeks, two_weeks)
+    }
+    for run in runs_in(found).values():
+        pod = run[0]["spec"]["job"]["spec"]
+        assert (pod["activeDeadlineSeconds"], pod["securityContext"]["runAsUser"]) == (two_weeks, 1_000_650_000)
 
 
 def test_a_run_is_dropped_with_null():

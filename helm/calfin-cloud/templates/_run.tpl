@@ -65,7 +65,7 @@ calfin-cloud/run: {{ .key }}
 
 {{- define "calfin.driverPod" -}}
 restartPolicy: Never
-activeDeadlineSeconds: {{ .root.Values.job.deadlineSeconds }}
+activeDeadlineSeconds: {{ int64 .root.Values.job.deadlineSeconds }}
 serviceAccountName: {{ include "calfin.serviceAccount" .root }}
 automountServiceAccountToken: false
 enableServiceLinks: false
