@@ -179,6 +179,7 @@ def test_spot_nodes_are_for_workers_alone():
             for role, pod in pods_in(resource):
                 wanted = cheap if "worker" in role else steady
                 assert wanted in pod["nodeSelector"].values(), (name, role)
+                assert pod["nodeSelector"]["kubernetes.io/arch"] == "amd64"  # of the image
                 keys = {toleration["key"] for toleration in pod.get("tolerations", [])}
                 assert any("spot" in key or "scaleset" in key for key in keys) == ("worker" in role and name != "aws")
                 assert ("CriticalAddonsOnly" in keys) == ("worker" not in role and name == "azure")

@@ -1,5 +1,6 @@
 """Container files, scripts, manifests and locks of deploy/: real linters, strict validation, and that they agree."""
 
+import os
 import re
 import subprocess
 import tomllib
@@ -39,6 +40,33 @@ def test_a_base_image_without_a_digest_is_refused():
     )  # fmt: skip
     assert done.returncode == 2
     assert "must end in @sha256:" in done.stderr
+
+
+@pytest.mark.parametrize(("wanted", "platform"), [({}, "linux/amd64"), ({"PLATFORM": "linux/arm64"}, "linux/arm64")])
+def test_an_image_is_built_for_the_nodes_and_not_for_the_machine_that_builds(tmp_path, wanted, platform):
+    (tmp_path / "docker").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        [DEPLOY / "build.sh", "calfin-cloud:0", "cpu", f"python@sha256:{'0' * 64}"],
+        env=os.environ | wanted | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    words = done.stdout.split()
+    assert words[words.index("--platform") + 1] == platform
+
+
+@pytest.mark.parametrize(
+    ("ref", "image"),
+    [("v0.2.0", "ghcr.io/icelab/calfin-cloud:0.2.0"), ("try/tags", "ghcr.io/icelab/calfin-cloud:try-tags")],
+)
+def test_the_workflow_builds_scans_and_pushes_one_name_that_the_chart_asks_for(tmp_path, ref, image):
+    steps = yaml.safe_load((DEPLOY / "github" / "images.yml").read_text())["jobs"]["build"]["steps"]
+    by_name = {step.get("name"): step for step in steps}
+    told = {"IMAGE": "ghcr.io/IceLab/calfin-cloud", "GITHUB_REF_NAME": ref, "GITHUB_OUTPUT": str(tmp_path / "output")}
+    subprocess.run(["bash", "-ec", by_name["Name of the image"]["run"]], env=os.environ | told, check=True)
+    assert (tmp_path / "output").read_text() == f"image={image}\n"
+    uses = [by_name["Build"]["run"], by_name["Scan"]["with"]["image-ref"], by_name["Push"]["run"]]
+    assert all("${{ steps.name.outputs.image }}" in use and "IMAGE" not in use for use in uses)
 
 
 def test_the_image_holds_what_the_package_is_built_from_and_no_builder():
