@@ -54,5 +54,15 @@ def _offered(server: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - 
         log.warning("the gateway offers %s and not %s, which is left out", sorted(offered), unknown)
     for name in wanted.keys() & set(offered):
         is_size = isinstance(offered[name], int | float) and isinstance(wanted[name], str)
-        offered[name] = parse_bytes(wanted[name]) / 2**30 if is_size else wanted[name]  # servers count in GiB
+        offered[name] = _in_gib(wanted[name], type(offered[name])) if is_size else wanted[name]
     return offered
+
+
+def _in_gib(size: str, kind: type) -> float:
+    """Size such as 4GiB in the unit of servers, whole where a server wants whole numbers: it refuses 4.0.
+
+    >>> _in_gib("4GiB", int), _in_gib("512MiB", float)
+    (4, 0.5)
+    """
+    amount = parse_bytes(size) / 2**30
+    return int(amount) if kind is int and amount.is_integer() else float(amount)

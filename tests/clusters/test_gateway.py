@@ -82,6 +82,12 @@ def test_what_the_server_does_not_offer_is_left_out_with_a_warning_and_what_it_o
     assert "['image', 'moons']" in warning
 
 
+def test_memory_is_given_as_a_size_where_the_server_counts_whole_gib(address):
+    with connect("gateway", address=address, worker_memory="3GiB") as client:
+        client.wait_for_workers(1, timeout=300)
+        assert [w["memory_limit"] for w in client.scheduler_info(n_workers=-1)["workers"].values()] == [3 * 2**30]
+
+
 def test_a_value_that_the_server_refuses_ends_the_call_with_its_reason(address):
     with (
         pytest.raises(ValueError, match=r"the gateway started no cluster"),

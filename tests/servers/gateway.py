@@ -23,13 +23,16 @@ c.LocalBackend.clusters_directory = {folder!r}
 c.LocalBackend.inherited_environment = {environment!r}
 c.ClusterConfig.scheduler_cmd = [{python!r}, "-m", "distributed.cli.dask_scheduler"]
 c.ClusterConfig.worker_cmd = [*{before!r}, {python!r}, "-m", "distributed.cli.dask_worker"]
-c.ClusterConfig.worker_memory = "2 G"
 c.ClusterConfig.worker_cores = 1
 c.ClusterConfig.adaptive_period = 1.0
 
 from dask_gateway_server.options import Integer, Options
 
-c.Backend.cluster_options = Options(Integer("worker_threads", 1, min=1, max=4))
+c.Backend.cluster_options = Options(
+    Integer("worker_threads", 1, min=1, max=4),
+    Integer("worker_memory", 2, min=1, max=4),  # GiB, as in deploy/gateway
+    handler=lambda chosen: {{"worker_threads": chosen.worker_threads, "worker_memory": f"{{chosen.worker_memory}} G"}},
+)
 """
 
 
