@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 
 import dask
@@ -83,9 +84,10 @@ def test_the_image_holds_what_the_package_is_built_from_and_no_builder():
 
 
 def test_the_cpu_image_alone_lacks_what_openvino_does_not_need():
-    left_out = re.findall(r"^([a-z]+) ;", (DEPLOY / "left_out.txt").read_text(), re.MULTILINE)
+    left_out = re.findall(r"^([a-z-]+) ;", (DEPLOY / "left_out.txt").read_text(), re.MULTILINE)
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert set(left_out) == {"keras", "tensorflow"} <= {re.match(r"[\w-]+", one)[0] for one in wanted}
+    assert {"keras", "tensorflow"} <= {re.match(r"[\w-]+", one)[0] for one in wanted}
+    assert set(left_out) == {"keras", "tensorflow", "kubernetes", "kubernetes-asyncio"}
     stages = re.split(r"^FROM ", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
     by_name = {stage.split()[2]: stage for stage in stages}
     assert [name for name, stage in by_name.items() if "--overrides deploy/left_out.txt" in stage] == ["builder"]
@@ -95,6 +97,15 @@ def test_the_cpu_image_alone_lacks_what_openvino_does_not_need():
         "training": ["training-builder"],
         "cpu": ["builder"],
     }
+
+
+def test_what_starts_workers_imports_none_of_the_kubernetes_clients_that_the_image_lacks():
+    code = """
+import sys
+sys.modules |= dict.fromkeys(("kubernetes", "kubernetes_asyncio", "pykube"))
+import dask_kubernetes.operator, kr8s, calfin_cloud.clusters
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_dask_reads_from_the_image_that_workers_are_not_profiled():
