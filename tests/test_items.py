@@ -49,6 +49,9 @@ def test_a_signature_goes_and_all_else_of_an_address_stays(provider):
         assert (
             unsigned(f"{address}?versionId=7&{signature}&x-id=9#f") == "https://a.example/b/c.tif?versionId=7&x-id=9#f"
         )
+        assert unsigned(f"{address}#{signature}") == "https://a.example/b/c.tif"
+        assert unsigned(f"{address}?a=1#page=2&{signature}") == "https://a.example/b/c.tif?a=1#page=2"
+    assert unsigned("# C# at https://a.example/b#st and #3") == "# C# at https://a.example/b#st and #3"
     told = unsigned(f"could not open 'https://a.example/c.tif?{signature}', HTTP 403 (why?)")
     assert told == "could not open 'https://a.example/c.tif', HTTP 403 (why?)"
     nested = unsigned(f"https://tiles.example/?url={quote('https://a.example/c.tif?' + signature, safe='')}&band=1")
@@ -62,9 +65,13 @@ def test_no_signature_is_left_anywhere_in_an_item_and_its_digest_is_that_of_the_
     for asset in signed["assets"].values():
         asset["href"] += f"?{signature}"
     signed["links"] = [{"rel": "self", "href": f"https://a.example/i?{signature}"}]
+    signed["assets"]["nir08"]["href"] = f"https://a.example/scene/nir.tif#{signature}"
     signed["assets"]["nir08"]["storage_options"] = {"credential": "pl4nted", "account_name": "a"}
+    signed["assets"]["nir08"] |= {"auth:token": "pl4nted", "msft:sas": "pl4nted", "storage:api_key": ["pl4nted"]}
+    signed["properties"]["headers"] = {"Authorization": "Bearer pl4nted", "Cookie": "pl4nted", "Accept": "*/*"}
     assert SECRET not in json.dumps(unsigned_item(signed))
     assert unsigned_item(signed)["assets"]["nir08"]["storage_options"] == {"account_name": "a"}
+    assert unsigned_item(signed)["properties"]["headers"] == {"Accept": "*/*"}
     assert item_digest(signed) == item_digest(plain)
     assert SECRET in json.dumps(signed), "the item of the caller is not changed"
 
@@ -135,7 +142,8 @@ def sign(folder, url):
         for asset in about["assets"].values():
             name = asset["href"] if n else "nothing.tif"
             asset["href"] = f"{url}/{(path.parent / name).resolve().relative_to(folder.resolve())}?{signature}"
-        about["links"].append({"rel": "via", "href": f"{url}/{path.name}?{signature}"})
+        about["links"] += [{"rel": "via", "href": f"{url}/{path.name}{mark}{signature}"} for mark in "?#"]
+        about["properties"] |= {"auth:token": SECRET, "headers": {"Authorization": f"Bearer {SECRET}"}}
         path.write_text(json.dumps(about))
     return len(paths)
 

@@ -23,10 +23,12 @@ SIGNED = re.compile(
 """What signed addresses carry: of AWS, Google, Azure (and Planetary Computer), CloudFront, and plain tokens."""
 
 SECRET_FIELD = re.compile(
-    r"(.*[_-])?(sas|secret|password|credentials?|api[_-]?key|account_key|(access|sas|session|id)_?token|token)",
+    r"(.*[:_-])?(sas|secret|password|credentials?|api[_-]?key|account_key|(access|sas|session|id)_?token|token"
+    r"|authorization|cookie)",
     re.IGNORECASE,
 )
-QUERY = re.compile(r"\?([^\s\"'<>]*)")
+QUERY = re.compile(r"\?([^\s\"'<>#]*)")
+FRAGMENT = re.compile(r"#([^\s\"'<>#?]*)")
 USER = re.compile(r"(?<=://)[^/@\s?#]*@")
 MOMENTS = ("datetime", "start_datetime", "end_datetime")
 DECISIVE = re.compile(
@@ -43,7 +45,9 @@ def unsigned(text: str) -> str:
     >>> unsigned("https://a.example/b.tif?versionId=7&X-Amz-Signature=abc")
     'https://a.example/b.tif?versionId=7'
     """
-    return QUERY.sub(_without_signature, USER.sub("", text)) if "?" in text or "@" in text else text
+    if "?" in text or "@" in text:
+        text = QUERY.sub(_without_signature, USER.sub("", text))
+    return FRAGMENT.sub(_without_signature, text) if "#" in text else text
 
 
 def unsigned_item(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +77,7 @@ def item_digest(item: Mapping[str, Any]) -> str:
 def _decisive(asset: Mapping[str, Any]) -> dict[str, Any]:
     alternate = _mapping(_mapping(asset.get("alternate")).get("s3"))
     hrefs = [USER.sub("", str(place.get("href"))).partition("?")[0] for place in (asset, alternate)]
+    hrefs = [FRAGMENT.sub(_without_signature, href) for href in hrefs]
     return {"hrefs": hrefs} | {name: value for name, value in asset.items() if _matches(DECISIVE_OF_ASSET, name)}
 
 
@@ -98,7 +103,9 @@ def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
         return [_clean(v) for v in value]
     if kind is dict or isinstance(value, Mapping):
         return {
-            name: _clean(v) for name, v in value.items() if not (isinstance(v, str) and _matches(SECRET_FIELD, name))
+            name: _clean(v)
+            for name, v in value.items()
+            if not (isinstance(v, str | list | tuple) and _matches(SECRET_FIELD, name))
         }
     return [_clean(v) for v in value] if isinstance(value, list | tuple) else value
 
@@ -109,13 +116,15 @@ def _matches(pattern: re.Pattern[str], name: str) -> bool:
 
 
 def _without_signature(found: re.Match[str]) -> str:
-    query, mark, fragment = found[1].partition("#")
-    kept = [part for part in query.split("&") if not _signs(part)]
-    return (f"?{'&'.join(kept)}" if any(kept) else "") + mark + fragment
+    """Query or fragment of an address without what signs it; of a fragment a word alone names a place in the file."""
+    mark, parts = found[0][0], found[1].split("&")
+    kept = [part for part in parts if not _signs(part) or (mark == "#" and "=" not in part)]
+    if kept == parts:
+        return found[0]
+    return f"{mark}{'&'.join(kept)}" if any(kept) else ""
 
 
 def _signs(part: str) -> bool:
     """Whether a part of a query is of a signature, or is an address that has one."""
-    name, _, value = part.partition("=")
-    inner = re.findall(r"[?&]([^=&?]+)=", unquote(value))
-    return any(SIGNED.fullmatch(word) for word in (unquote(name), *inner))
+    inner = re.findall(r"[?&#]([^=&?#]+)=", unquote(part))
+    return any(SIGNED.fullmatch(word) for word in (unquote(part.partition("=")[0]), *inner))
