@@ -19,7 +19,7 @@ from calfin_cloud.cli import main
 from calfin_cloud.cli.config import with_config
 from calfin_cloud.cli.ends import end
 from calfin_cloud.cli.mapping import MOST_ROWS, _show_scenes
-from calfin_cloud.cli.output import notes
+from calfin_cloud.cli.output import notes, set_up_log
 from calfin_cloud.cli.parser import VERBS, make_parser
 from calfin_cloud.cli.searching import FEW_SCENES, cluster_for, counted, search_ahead
 from calfin_cloud.pipeline import MapSettings
@@ -340,8 +340,14 @@ def test_a_storage_that_is_busy_is_no_mistake_in_the_call(number):
     assert end("map", OSError(number, "Service Unavailable")) == 3
 
 
-def test_a_full_disk_and_a_pipe_that_nobody_reads_are_not_over_by_the_next_call():
-    assert end("map", OSError(errno.ENOSPC, "No space left on device")) == 2
+def test_a_full_disk_and_a_pipe_that_nobody_reads_are_not_over_by_the_next_call(capsys):
+    set_up_log(parsed("status", "s"))
+    assert end("map", OSError(errno.ENOSPC, "No space left on device", "fronts/x")) == 2
+    assert end("map", OSError(errno.EDQUOT, "Disk quota exceeded")) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "calfin map: no space is left for fronts/x: free some and make the same call again",
+        "calfin map: no space is left: free some and make the same call again",
+    ]
     assert end("status", BrokenPipeError(errno.EPIPE, "Broken pipe")) == 2
 
 

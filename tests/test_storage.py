@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import resource
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +176,26 @@ def test_a_store_on_disk_and_on_s3_takes_and_gives_the_same(kind, request):
     write_masks(store, "Store", places["b"], masks, candidates=np.array([[0, 80, 10, 90]]), grey=grey)
     storage.keep_domain(store, DOMAIN)
     assert contents(store) == before
+
+
+@contextmanager
+def no_file_above(n_bytes):
+    """Let the system refuse to write more than so many bytes into one file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("write_file", [files.create_whole, files.write_whole])
+def test_a_file_that_the_disk_does_not_take_leaves_nothing_behind_and_is_named(write_file, tmp_path):
+    fs, root = files.open_place(str(tmp_path))
+    with no_file_above(10), pytest.raises(OSError, match="x'") as refused:
+        write_file(fs, f"{root}/x", bytes(100))
+    assert refused.value.filename == f"{root}/x"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", PLACES)

@@ -28,6 +28,7 @@ PASSING_NUMBERS = {
     errno.ENETUNREACH,
     errno.EHOSTUNREACH,
 }
+FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT}
 PASSING_CLASSES = {
     "ConnectionError",  # Python and botocore
     "HTTPClientError",
@@ -69,6 +70,9 @@ def _told(error: Exception) -> str:
     """Message of an error; s3fs tells with a word or with none that a server has refused it."""
     if isinstance(error, PermissionError) and error.filename is None:
         return f"the object store refuses: {error.__cause__ or error}; check its keys and endpoint in the environment"
+    if isinstance(error, OSError) and error.errno in FULL_NUMBERS:
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no space is left{where}: free some and make the same call again"
     if isinstance(error, OSError) and error.filename is not None and type(error) in REMEDIES:
         return f"{error.filename}: {str(error.strerror).lower()}; {REMEDIES[type(error)]}"
     return str(error)

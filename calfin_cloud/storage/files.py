@@ -94,10 +94,11 @@ def create_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
     if on_disk(fs):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
-            with open(path, "xb") as file:
-                file.write(data)
+            file = open(path, "xb")  # noqa: SIM115 - closed below, since a full disk may say so only then
         except FileExistsError:
             return False
+        with _undone(path, path), file:
+            file.write(data)
         return True
     try:
         fs.pipe_file(path, data, mode="create")
@@ -273,13 +274,21 @@ def _write_on_disk(path: str, data: bytes) -> None:
     os.makedirs(folder, exist_ok=True)
     # The dot keeps a leftover of a killed run out of every reader's listing; the next run replaces it.
     temporary = f"{folder}/.{name}.part"
-    try:
+    with _undone(temporary, path):
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave an empty file under the right name
         os.replace(temporary, path)
-    except OSError:
+
+
+@contextmanager
+def _undone(written: str, path: str) -> Iterator[None]:
+    """Leave nothing half behind on a full disk, and name the file in its error, which the system does not."""
+    try:
+        yield
+    except OSError as error:
         with suppress(OSError):
-            os.unlink(temporary)  # of a full disk: nothing half stays behind
+            os.unlink(written)
+        error.filename = error.filename or path
         raise

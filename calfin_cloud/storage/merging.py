@@ -77,8 +77,8 @@ def _check_scenes(store: str, found: Sequence[tuple[str, str]], there: Collectio
         mine, theirs = here.get(name, set()), of_shards[shard].get(name, set())
         if name in there and (more := sorted(theirs - mine)):
             raise ValueError(
-                f"{shard} has {len(more)} scenes of {name} that {store} lacks, such as {more[0]}, and {name} was merged "
-                "before: map them into the store itself, by `calfin map` without --shard"
+                f"{shard} has {len(more)} scenes of {name} that {store} lacks, such as {more[0]}, and {name} was "
+                "merged before: map them into the store itself, by `calfin map` without --shard"
             )
         if name not in there and (more := sorted(mine - theirs)):
             raise ValueError(
