@@ -22,7 +22,7 @@ from calfin_cloud.cli.mapping import MOST_ROWS, _show_scenes
 from calfin_cloud.cli.output import notes, set_up_log
 from calfin_cloud.cli.parser import VERBS, make_parser
 from calfin_cloud.cli.searching import FEW_SCENES, cluster_for, counted, search_ahead
-from calfin_cloud.pipeline import MapSettings
+from calfin_cloud.pipeline import MapSettings, retrace_fronts, retry_failed
 from calfin_cloud.pipeline.settings import made_by
 from calfin_cloud.scenes import describe_catalog
 
@@ -310,8 +310,12 @@ def test_names_of_columns_are_refused_where_all_fronts_are_of_a_store(verb, tmp_
 
 
 def test_nothing_is_made_where_a_store_is_missing(tmp_path, capsys):
-    assert main(["reconcile", str(tmp_path / "gone")]) == 2
-    assert "is not a store of calfin" in capsys.readouterr().err
+    for verb in ("reconcile", "compact", "retry", "retrace"):
+        assert main([verb, str(tmp_path / "gone")]) == 2
+        assert "is not a store of calfin" in capsys.readouterr().err
+    for change in (retry_failed, retrace_fronts):
+        with pytest.raises(ValueError, match="is not a store of calfin"):
+            change(str(tmp_path / "gone"))
     assert not (tmp_path / "gone").exists()
 
 

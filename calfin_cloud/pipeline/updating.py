@@ -78,6 +78,7 @@ def retry_failed(
     >>> retry_failed("fronts")                                                                     # doctest: +SKIP
     Counter({'front': 2, 'no_front': 0, 'failed': 1})
     """
+    read_store(store)  # before the lease, which would make its folder
     check_store_in_reach(store, client)
     with hold_lease(store, "retry") as check:
         found = read_store(store)
@@ -147,6 +148,7 @@ def retrace_fronts(
     {'front': 0, 'no_front': 0, 'failed': 0}
     """
     store = str(store)
+    read_store(store)  # before the lease, which would make its folder
     check_store_in_reach(store, client)
     with hold_lease(store, RETRACE) as check:
         check_finished(store, verb=RETRACE)

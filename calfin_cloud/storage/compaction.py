@@ -13,7 +13,7 @@ from calfin_cloud.storage.batches import Stored, read_items
 from calfin_cloud.storage.commits import retire_files, tidy, write_batch
 from calfin_cloud.storage.files import delete_files, open_place, read_each
 from calfin_cloud.storage.leases import hold_lease
-from calfin_cloud.storage.stores import check_finished
+from calfin_cloud.storage.stores import check_finished, read_store
 from calfin_cloud.storage.tables import Tables, read_batch_features, read_tables
 
 SCENES_A_FILE = 4096
@@ -25,7 +25,13 @@ def compact_store(store: str, *, scenes_a_file: int = SCENES_A_FILE) -> tuple[in
     Files are merged until one has `scenes_a_file` scenes or more. Readers see the small files or the large one, never
     both or neither: the header of the large one names those that it replaces, which are deleted afterwards. Rows stay
     as they are, scenes are sorted by time.
+
+    Raises
+    ------
+    ValueError
+        There is no store, or a change of it was stopped half way.
     """
+    read_store(store)  # before the lease, which would make its folder
     with hold_lease(store, "compact") as check:
         check_finished(store)
         batches = tidy(store)
