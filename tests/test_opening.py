@@ -176,6 +176,26 @@ def test_a_version_of_exported_data_that_would_be_another_path_is_refused(store,
     assert not (tmp_path / "products").exists()
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"Domain;RefName\nStore;Rink\n", "has the columns ['Domain;RefName']"),
+        (b"glacier_id,name\n9,Rink\n", "has the columns ['glacier_id', 'name']"),
+        (b"", "cannot read the names"),
+        ("domain,RefName\nStore,Brückner\n".encode("latin-1"), "cannot read the names"),
+    ],
+)
+def test_a_file_of_names_that_would_be_ignored_or_cannot_be_read_is_told(store, tmp_path, capsys, data, words):
+    (tmp_path / "names.csv").write_bytes(data)
+    call = ["export", store, "--format", "calfin", "--out", str(tmp_path / "products")]
+    assert main([*call, "--names", str(tmp_path / "names.csv")]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert f"{tmp_path}/names.csv" in said
+    assert "with domain or glacier_id, and one of GrnlndcN" in said
+    assert not (tmp_path / "products").exists()
+
+
 def test_a_map_for_a_notebook_that_would_be_too_large_is_refused(store, monkeypatch):
     monkeypatch.setattr("calfin_cloud.results.exploring.LARGEST_BYTES", 1_000_000)
     with pytest.raises(ValueError, match=r"most_pictures=0.*write_report"):

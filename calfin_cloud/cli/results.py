@@ -116,11 +116,9 @@ def compare(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write a store in the formats of the community: Shapefiles of CALFIN and TermPicks, ISSM, ice masks, STAC."""
-    import pandas as pd
+    from calfin_cloud.results.exporting import export_store, read_names
 
-    from calfin_cloud.results import export_store
-
-    names = pd.read_csv(options.names, dtype=str) if options.names else None
+    names = read_names(options.names) if options.names else None
     paths = export_store(
         options.store,
         options.out,
@@ -288,7 +286,9 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         help="formats to write, one or more",
     )
     parser.add_argument("--author", default="calfin_cloud", help="who answers for the lines (column Author)")
-    parser.add_argument("--names", metavar="CSV", help="columns domain, GrnlndcN, OfficialN, AltName, RefName")
+    parser.add_argument(
+        "--names", metavar="CSV", help="columns domain or glacier_id, and of GrnlndcN, OfficialN, AltName, RefName"
+    )
     parser.add_argument("--version", default="1.0", help="version of the data, in file names (default 1.0)")
     told = "icemask: months without a scene take the ice of up to this many months before (default 0: none)"
     parser.add_argument("--carry", type=int, default=0, metavar="MONTHS", help=told)

@@ -7,9 +7,10 @@ from calfin_cloud.exports.levels import Levels, levels_of, merge_levels
 from calfin_cloud.exports.meshes import read_mesh
 from calfin_cloud.exports.places import CRS, known_name, region_at
 from calfin_cloud.exports.stac import json_value, write_collection
-from calfin_cloud.exports.tables import calfin_lines, calfin_polygons, termpicks_lines, write_by_glacier
+from calfin_cloud.exports.tables import CALFIN_NAMES, calfin_lines, calfin_polygons, termpicks_lines, write_by_glacier
 
 __all__ = [
+    "CALFIN_NAMES",
     "CRS",
     "Levels",
     "calfin_lines",

@@ -10,7 +10,7 @@ import geopandas as gpd
 import pandas as pd
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.exports import known_name, read_mesh
+from calfin_cloud.exports import CALFIN_NAMES, known_name, read_mesh
 from calfin_cloud.results.formats import FORMATS, Stored, doubtful_fronts
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
@@ -63,6 +63,9 @@ references:
 
 
 REVIEWED_COLUMNS = ("key", "domain", "scene_id", "front", "datetime", *REVIEW_COLUMNS)
+NAMED_BY = {"domain", "glacier_id"}
+NAMED = f"with {' or '.join(sorted(NAMED_BY))}, and one of {', '.join(CALFIN_NAMES)}"
+"""What names of glaciers must have."""
 REJECTED = {"state": "no_front", "reason": "rejected", "detail": "people rejected all its fronts"}
 REJECTED |= {"flags": "", "flag_details": ""}
 """What the row of a scene has of whose fronts none is left."""
@@ -120,7 +123,7 @@ def export_store(
     ------
     ValueError
         There is no store, the folder lies within one, a format is not known, an option goes with none of the formats,
-        or the version cannot be part of a name.
+        the version cannot be part of a name, or `names` lacks its columns.
 
     Examples
     --------
@@ -130,6 +133,8 @@ def export_store(
     """
     store, folder = str(store), outside_stores(folder)
     check_name(version, what="the version of the data")
+    if names is not None:
+        _check_names(names, "the table of names")
     _check_options(formats, mesh=mesh, mesh_crs=mesh_crs, base=base, carry_months=carry_months)
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons, judged = _reviewed(store)
@@ -154,6 +159,27 @@ def export_store(
     readme.write_text(_readme(stored, formats), encoding="utf-8")
     citation.write_text(CITATION.format(version=version, author=json.dumps(author)), encoding="utf-8")
     return [*paths, readme, citation, doubtful, reviewed]
+
+
+def read_names(path: str | Path) -> pd.DataFrame:
+    """Read the names of glaciers, as `exports.calfin_lines` takes them, from a CSV file.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or lacks the columns.
+    """
+    try:
+        names = pd.read_csv(path, dtype=str)
+    except ValueError as error:  # of pandas, and of a text that is not UTF-8
+        raise ValueError(f"cannot read the names {path}: {error}; expected a CSV in UTF-8 {NAMED}") from error
+    _check_names(names, str(path))
+    return names
+
+
+def _check_names(names: pd.DataFrame, what: str) -> None:
+    if not (NAMED_BY & set(names) and set(CALFIN_NAMES) & set(names)):
+        raise ValueError(f"{what} has the columns {list(names)}, expected some {NAMED}")
 
 
 def _check_options(
