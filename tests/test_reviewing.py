@@ -341,6 +341,8 @@ def test_verdicts_on_scenes_that_are_gone_are_kept_and_listed(store):
         ({"front": True}, "a whole number"),
         ({"key": ["a"]}, "must be text"),
         ({"note": {}}, "must be text"),
+        ({"note": "seen by \ud800"}, r"half a character, '\\ud800': write the text anew"),
+        ({"more": ["\ud800"]}, "half a character"),
         ({"time": "0001-01-01T00:00:00+14:00"}, "time must be"),
         ({"verdict": "redraw", "geometry": {"type": "LineString", "coordinates": [[0, 0], [1e400, 0]]}}, "LineString"),
     ],

@@ -202,6 +202,10 @@ def _misplaced(verdict: Mapping[str, Any], domains: Mapping[str, Domain]) -> str
 def _odd_fields(verdict: Mapping[str, Any]) -> str:
     if missing := [name for name in ("key", "front", "verdict", "author", "time") if verdict.get(name) in (None, "")]:
         return f"it lacks {missing}"
+    try:
+        json.dumps(verdict, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"it has half a character, {error.object[error.start : error.end]!a}: write the text anew, in UTF-8"
     kinds = dict.fromkeys(("key", "author", "note", "verdict", "time"), str) | {"front": int}
     odd = [name for name, kind in kinds.items() if type(verdict.get(name, kind())) is not kind]
     return f"{odd} must be text, and the front a whole number" if odd else ""
