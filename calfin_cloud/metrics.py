@@ -14,6 +14,7 @@ from shapely.geometry import LineString
 from shapely.geometry.base import BaseGeometry
 
 LINE_WIDTH = np.ones((3, 3), dtype=bool)
+FAR_M = 5000.0  # fronts without a glacier id are of one glacier up to here
 N_EQUIDISTANT = 1000
 
 N_DRAWS, N_LEVELS = 2000, 2048

@@ -29,6 +29,13 @@ PROBABILITIES = np.append(np.arange(MISSING, dtype=np.float32) / np.float32(LEVE
 MOST_BOXES = 8
 """Most candidate fronts of a first pass that a second one looks at, and that are stored with the masks."""
 
+NO_BOXES = np.empty((0, 4), dtype=np.int32)
+
+GOOD_PX = 2.5
+"""Mean distance of a front below which it is good: what the score is the probability of."""
+
+SEASONS = ("winter", "spring", "summer", "autumn")
+
 LONGEST_NAME = 200
 """Bytes of the name of a file without its ending: file systems take 255."""
 

@@ -15,6 +15,7 @@ from shapely.geometry import LineString
 
 DATE_COLUMNS = ("datetime", "date", "Date", "SourceDate", "DATE", "acq_time")
 SOURCE_COLUMNS = ("source", "scene_id", "ImageID", "Image_ID", "image_id", "author", "Author")
+DAYS_A_YEAR = 365.25
 DIGITS = 2  # of a coordinate in metres
 
 
@@ -84,7 +85,7 @@ def nearest_in_time(termini: Sequence[Terminus], when: date | None) -> tuple[Ter
 
 def years_between(terminus: Terminus, when: date | None) -> float:
     """Years from a terminus to a date, either way; infinite where one of them is not known."""
-    return abs((terminus.date - when).days) / 365.25 if terminus.date and when else math.inf
+    return abs((terminus.date - when).days) / DAYS_A_YEAR if terminus.date and when else math.inf
 
 
 def termini_json(termini: Iterable[Terminus]) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from calfin_cloud.pipeline.settings import made_by
 from calfin_cloud.pipeline.tables import scene_rows, tables_of
 from calfin_cloud.results import apply_verdicts, export_store, lineage_of, reconcile_store, usable_fronts
 from calfin_cloud.results.reviewing import reviewed_fronts
+from calfin_cloud.schema import NO_BOXES
 
 SIDE, PIXEL_M = 128, 60.0
 FIRST = date(2020, 1, 10)
@@ -158,7 +159,7 @@ def make_store(store):
         write_masks(store, domain.name, places[item.id], masks, grey=grey)
         stored = storage.read_scene_masks(store, domain.name, places[item.id])
         target = Target(store, domain, places[item.id], item.id, day.to_pydatetime())
-        results.append(trace_scene(stored, storage.NO_BOXES, grey, target, made))
+        results.append(trace_scene(stored, NO_BOXES, grey, target, made))
     content = {f"Store/{item.id}": item.to_dict() for item in items}
     tables = tables_of(scene_rows(list(content.values()), domain, made), results, domain)
     storage.write_batch(store, tables, content, recipe={"masks": "a", "fronts": "b"})

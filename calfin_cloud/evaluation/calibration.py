@@ -16,9 +16,9 @@ from scipy.stats import t as student_t
 from calfin_cloud.evaluation.cases import Case
 from calfin_cloud.fronts.uncertainty import Calibration, Level
 from calfin_cloud.network import network_id
+from calfin_cloud.schema import GOOD_PX
 
 LEVELS = (0.68, 0.95)
-GOOD_PX = 2.5
 """Mean distance in px of a 256 px frame below which a front is good."""
 
 NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the truth is not known better

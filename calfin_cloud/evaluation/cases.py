@@ -19,9 +19,9 @@ from calfin_cloud.evaluation.scores import line_of, trace_sample
 from calfin_cloud.evaluation.sequences import SCALE_M
 from calfin_cloud.fronts import DEFAULT, Front, Guide, Place, TraceSettings, trace_placed
 from calfin_cloud.fronts.lines import length_of, scale_of
-from calfin_cloud.fronts.reconcile import DAYS_A_YEAR
 from calfin_cloud.fronts.uncertainty import front_features, vertex_features
 from calfin_cloud.network import InferenceSettings, training_glaciers
+from calfin_cloud.termini import DAYS_A_YEAR
 
 LEAST_DAYS = 365
 """A front drawn so long before or after a scene stands for a terminus that is known beforehand."""

@@ -11,11 +11,10 @@ import pandas as pd
 import shapely
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.metrics import lengths_within, line_distances, shares_of
+from calfin_cloud.metrics import FAR_M, lengths_within, line_distances, shares_of
 from calfin_cloud.termini import nearest_in_time
 
 MAX_DAYS = 366
-FAR_M = 5000.0  # references without a glacier id belong to the fronts they come this close to
 WITHIN_M = (150.0, 300.0)
 """Distances within which a drawn kilometre is right, and a kilometre of the reference found."""
 

@@ -22,7 +22,7 @@ from calfin_cloud.metrics import (
     shares_of,
     summarise,
 )
-from calfin_cloud.schema import SceneError
+from calfin_cloud.schema import NO_BOXES, SceneError
 
 PERSISTENCE = "persistence"
 """Name of the front drawn for another date as a method: what a method must beat to be worth its while."""
@@ -30,7 +30,6 @@ PERSISTENCE = "persistence"
 GROUPS = ("glacier", "sensor", "platform", "season", "slc_off", "seen")
 AVERAGED = ("front_iou", "ice_iou", "soft_ice_iou", "equidistant", "between_ends")
 
-NO_BOXES = np.empty((0, 4), dtype=np.int32)
 
 Key = tuple[str, str]  # method and scene
 

@@ -14,6 +14,8 @@ from calfin_cloud.features.sea import LEAST_SEA_PX, Bools, Floats, Sea, grown
 ICE_REFLECTANCE = 0.12
 """Near-infrared reflectance from which the sea is ice (Fisser et al. 2024, Annals of Glaciology)."""
 
+COARSEST_M = 100.0  # pixels in which icebergs and plumes are seen
+
 SUN_LIMIT_DEG = 65.0
 """Solar zenith above which icebergs are not measured; errors of their area grow beyond (Fisser et al. 2024)."""
 

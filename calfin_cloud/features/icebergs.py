@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calfin_cloud.features.bands import ICE_REFLECTANCE, Bands, check_pixels, check_sun, seen_part
+from calfin_cloud.features.bands import COARSEST_M, ICE_REFLECTANCE, Bands, check_pixels, check_sun, seen_part
 from calfin_cloud.features.cfar import CfarSettings, bright_pixels
 from calfin_cloud.features.sea import Bools, Sea, grown, labelled, outlines
 
-COARSEST_M = 100.0
 LEAST_PX = 4
 """Objects of fewer pixels are dropped. Of icebergs below 60 m, 85 to 90 % are missed in radar images of 40 m, of those
 of 60 to 120 m 20 to 40 % (Faerch et al. 2023, doi:10.5194/tc-17-5335-2023): four pixels of 40 m are 80 m a side."""

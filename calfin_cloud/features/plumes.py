@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud.feature_schema import NotSeenError
-from calfin_cloud.features.bands import ICE_REFLECTANCE, Bands, check_pixels, check_sun, seen_part
+from calfin_cloud.features.bands import COARSEST_M, ICE_REFLECTANCE, Bands, check_pixels, check_sun, seen_part
 from calfin_cloud.features.sea import SHORE_PX, Bools, Floats, Sea, grown, labelled, outlines
 
 RED_A, RED_C = 228.1, 0.1641
@@ -19,7 +19,6 @@ NIR_A, NIR_C = 3078.9, 0.2112
 RED_BELOW, NIR_ABOVE = 0.05, 0.07
 """Red reflectance below which the red one alone is used, and above which the near infrared; linear between."""
 
-COARSEST_M = 100.0
 ICE_RIM_PX = 2
 TIMES_AMBIENT, ABOVE_AMBIENT_FNU = 2.0, 5.0
 """A plume is so many times, and so much, more turbid than the clearest twentieth of the sea."""

@@ -8,8 +8,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from calfin_cloud.figures.charts import mark_counts, png_of
+from calfin_cloud.schema import SEASONS
 
-SEASONS = ("winter", "spring", "summer", "autumn")
 MOST_GLACIERS = 60
 
 

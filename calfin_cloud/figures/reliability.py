@@ -9,10 +9,10 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from calfin_cloud.figures.charts import open_frame, png_of
 from calfin_cloud.figures.pictures import FRONT_COLOUR, REFERENCE_COLOUR
+from calfin_cloud.schema import GOOD_PX
 
 MARKS = {"68": ("o", FRONT_COLOUR), "95": ("s", REFERENCE_COLOUR)}
 ROOM = 1.25  # factor left around the outermost points
-GOOD_PX = 2.5  # mean distance of a front below which it is good: what the score is the probability of
 
 
 def reliability_png(curve: pd.DataFrame, *, title: str = "") -> bytes:

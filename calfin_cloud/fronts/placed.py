@@ -24,8 +24,9 @@ from calfin_cloud.fronts.found import Front, Rejected, Trace
 from calfin_cloud.fronts.guided import Guide, Judged, Seen, judge_line, see, trace_guided, widths_m
 from calfin_cloud.fronts.lines import fill_gaps, length_of, scale_of
 from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, MapWeights, TraceSettings
-from calfin_cloud.fronts.trace import NO_BOXES, trace_fronts
+from calfin_cloud.fronts.trace import trace_fronts
 from calfin_cloud.fronts.vertices import pixels_of, vertices_of
+from calfin_cloud.schema import NO_BOXES
 from calfin_cloud.termini import nearest_in_time, years_between
 
 Area = Polygon | MultiPolygon

@@ -17,8 +17,8 @@ from calfin_cloud.fronts.lines import scale_of
 from calfin_cloud.fronts.placed import front_of
 from calfin_cloud.fronts.sequence import Candidate, Node, SequenceSettings, Source, best_sequences
 from calfin_cloud.fronts.settings import DEFAULT, GuideSettings, TraceSettings
+from calfin_cloud.termini import DAYS_A_YEAR
 
-DAYS_A_YEAR = 365.25
 ACROSS_PX = 4.0  # to both sides of a line, where the ice mask tells the sea from the ice
 LEAST_STEP = 0.1  # of its mean between them
 

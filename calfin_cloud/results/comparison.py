@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.figures.comparison import comparison_png
 from calfin_cloud.figures.coverage import coverage_png
-from calfin_cloud.metrics import common_distances, line_distances, points_along
+from calfin_cloud.metrics import FAR_M, common_distances, line_distances, points_along
 from calfin_cloud.results.boxes import Lines, seaward_near
 from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.spreadsheets import write_csv
@@ -24,7 +24,7 @@ PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair 
 PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", "season", *(f"{name}_{side}" for name in PAIRED for side in "ab"))
 MEASURES = ("days", "distance_m", "common_m", "hd95_m", "advance_m")
 GROUPS = ("all", "sensor", "season", "authors", "year")
-FAR_M, POINTS = 5000.0, 20
+POINTS = 20
 UNKNOWN = "unknown"
 SUMMARY_COLUMNS = (
     *("by", "group", "pairs", "lines", "glaciers"),

@@ -24,6 +24,7 @@ from calfin_cloud.sample.painting import PaintedScene, paint, to_map, with_cloud
 from calfin_cloud.sample.seascape import PaintedSea, paint_sea
 from calfin_cloud.sample.textures import Floats, Points
 from calfin_cloud.sample.truth import sea_truth
+from calfin_cloud.termini import DAYS_A_YEAR
 
 CENTRE = (-279_990.0, -1_800_000.0)
 SIDE_M = 12_000.0
@@ -159,7 +160,7 @@ def _look_at(glacier: Glacier, domain: Domain, mission: _Mission, moment: dateti
     """Front and conditions of one day. The sea stays darker than the ice, so that a person sees each front."""
     w = glacier.half_width_m
     look = draw_look(rng, mission.kind, w)
-    years = (moment - datetime(1985, 1, 1, tzinfo=UTC)).days / 365.25
+    years = (moment - datetime(1985, 1, 1, tzinfo=UTC)).days / DAYS_A_YEAR
     cycles = 0.3 * np.sin(years * 2 * np.pi / 11) + 0.08 * np.sin(2 * np.pi * years)
     darker = look.ice - 6 if mission.kind == "sar" else 0.6 * look.ice
     look = replace(

@@ -31,7 +31,6 @@ from calfin_cloud.storage.items import item_digest, unsigned, unsigned_item
 from calfin_cloud.storage.leases import LeaseLostError, StoreInUseError, hold_lease, lease_holder, told_holder
 from calfin_cloud.storage.ledger import count_scenes
 from calfin_cloud.storage.masks import (
-    NO_BOXES,
     NOTHING,
     EncodedScene,
     encode_scene,
@@ -75,7 +74,6 @@ from calfin_cloud.storage.tries import due_keys, note_tries
 __all__ = [
     "EDGES",
     "NOTHING",
-    "NO_BOXES",
     "DamagedFileError",
     "EncodedScene",
     "KeptBands",

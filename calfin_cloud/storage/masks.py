@@ -17,14 +17,13 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from calfin_cloud.schema import MISSING, MOST_BOXES, check_masks, check_name, from_levels, to_levels
+from calfin_cloud.schema import MISSING, MOST_BOXES, NO_BOXES, check_masks, check_name, from_levels, to_levels
 from calfin_cloud.storage.files import DamagedFileError, delete_files, open_place, read_each
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.places import EDGES, OF_SCENES, masks_url, naming
 from calfin_cloud.storage.shards import decode_chunk, encode_chunk, pack_shard, unpack_shard
 from calfin_cloud.storage.stores import RESTORE
 
-NO_BOXES = np.empty((0, len(EDGES)), dtype=np.int32)
 REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scenes once more"
 
 _writing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by URL: batches may share a shard
@@ -53,6 +52,11 @@ def encode_scene(
 
     `candidates` are the boxes of the first pass around which its second one looked, (n, 4) first row, last row, first
     column, last column in px of the masks, the last ones outside. `grey` is the scene as the network saw it, (y, x).
+
+    Raises
+    ------
+    ValueError
+        There are too many candidates or they are no boxes, or `grey` has another shape.
     """
     if candidates.shape[1:] != (len(EDGES),) or len(candidates) > MOST_BOXES or (candidates < 0).any():
         raise ValueError(
@@ -148,7 +152,15 @@ def _open_arrays(url: str, mark: str) -> dict[str, zarr.Array[Any]]:
 
 
 def read_scene_masks(store: str, domain_name: str, place: int) -> NDArray[np.float32]:
-    """Read the masks of one scene, (mask, y, x) float32 probabilities with NaN = missing."""
+    """Read the masks of one scene, (mask, y, x) float32 probabilities with NaN = missing.
+
+    Raises
+    ------
+    ValueError
+        The domain has no masks.
+    DamagedFileError
+        They cannot be decoded.
+    """
     stored = _read_scene(store, domain_name, "masks", place)
     if stored is None:
         raise ValueError(f"{masks_url(store, domain_name)} has no masks: make them with `calfin map`")

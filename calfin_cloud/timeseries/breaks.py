@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr  # Student's t; scipy.stats takes half a second to import
 
-from calfin_cloud.timeseries.bridging import DAYS_A_YEAR, SERIES, history_of, waves_of
+from calfin_cloud.termini import DAYS_A_YEAR
+from calfin_cloud.timeseries.bridging import SERIES, history_of, waves_of
 from calfin_cloud.timeseries.processes import Floats, History, design, noise_shape, solve_all, tried
 
 BREAK_COLUMNS = (

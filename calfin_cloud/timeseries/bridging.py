@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from calfin_cloud.termini import DAYS_A_YEAR
 from calfin_cloud.timeseries.processes import Explanations, Floats, History, explain, noise_shape
 
-DAYS_A_YEAR = 365.25
 SERIES = ["glacier_id", "branch"]
 LONGEST_GAP = 122 / DAYS_A_YEAR  # years: a third of a year that nobody has ever seen hides a season
 TWO_WAVES_GAP = 62 / DAYS_A_YEAR  # and a sixth of a year hides the second wave

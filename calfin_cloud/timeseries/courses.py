@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, MultiPoint
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.timeseries.bridging import DAYS_A_YEAR, years_of
+from calfin_cloud.termini import DAYS_A_YEAR
+from calfin_cloud.timeseries.bridging import years_of
 from calfin_cloud.timeseries.gates import Gate
 from calfin_cloud.timeseries.positions import ice_in_box
 from calfin_cloud.timeseries.processes import Floats

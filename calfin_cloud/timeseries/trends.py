@@ -7,8 +7,9 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
+from calfin_cloud.schema import SEASONS
+from calfin_cloud.termini import DAYS_A_YEAR
 from calfin_cloud.timeseries.bridging import (
-    DAYS_A_YEAR,
     LONGEST_GAP,
     SERIES,
     change_error,
@@ -20,7 +21,6 @@ from calfin_cloud.timeseries.bridging import (
 )
 from calfin_cloud.timeseries.processes import Asked, Floats, History, Told, ask, design
 
-SEASONS = ("winter", "spring", "summer", "autumn")
 PARTS_A_YEAR = 24  # in which a year's mean is summed
 DAYS = 366  # places of the year at which its waves are highest and lowest
 HEIGHT_OF_NOISE = (0.0, 8.0, 21.3)
