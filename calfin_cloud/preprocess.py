@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +18,13 @@ SHADOW_AMOUNT, SHADOW_TONE, SHADOW_RADIUS_PX = 0.35, 0.5, 30
 STRETCH_PERCENTILES = (0.5, 99.5)
 """Share of the valid pixels, in percent, between which the grey scale is stretched."""
 
-Stretch = Literal["percentile", "minmax"]
 
-
-def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile") -> NDArray[np.uint8]:
+def to_eight_bit(signal: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Stretch a scene to 8-bit grey; missing pixels become 0.
 
-    `"percentile"` maps the 0.5th to the 99.5th percentile of the valid pixels to 1..255, so that neither a few
-    saturated pixels nor the unit (reflectance, digital number, dB) decide the contrast. `"minmax"` is the original's
-    `round((v - min) / max * 255)`, applied only if the range exceeds 255; it divides by the maximum, not by the range
-    (CALFIN, open preprocessing), and knows no negative values.
+    The 0.5th to the 99.5th percentile of the valid pixels become 1..255, so that neither a few saturated pixels nor the
+    unit (reflectance, digital number, dB) decide the contrast. The original's `round((v - min) / max * 255)` knows no
+    negative values (CALFIN, open preprocessing).
 
     Parameters
     ----------
@@ -46,8 +41,7 @@ def to_eight_bit(signal: NDArray[np.floating], *, stretch: Stretch = "percentile
     valid = np.isfinite(signal)
     if not valid.any():
         raise SceneError("nodata", f"none of the {signal.size} pixels has data")
-    stretched = _stretch_percentiles if stretch == "percentile" else _stretch_as_original
-    grey = stretched(np.asarray(signal, dtype=np.float64), valid).astype(np.uint8)
+    grey = _stretch_percentiles(np.asarray(signal, dtype=np.float64), valid).astype(np.uint8)
     grey[~valid] = 0
     return grey
 
@@ -83,17 +77,9 @@ def lift_shadows(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(np.minimum(corrected, 255, out=corrected), dtype=np.uint8)
 
 
-def resize_channels(
-    channels: NDArray[np.float32] | NDArray[np.uint8], shape: tuple[int, int] = (256, 256)
-) -> NDArray[np.float32]:
-    """Resize (y, x, c) to `shape` bilinearly with anti-aliasing, and rescale what exceeds 8 bits.
-
-    A range above 255 over all channels becomes `round(v / max * 255)`, one maximum for all (Cheng et al. 2021).
-    """
-    resized = resize(channels.astype(np.float32, copy=False), shape, smooth=True)
-    if resized.max() - resized.min() > 255:
-        resized = np.round(resized / resized.max() * 255)
-    return np.asarray(resized, dtype=np.float32)
+def resize_channels(channels: NDArray[np.uint8], shape: tuple[int, int] = (256, 256)) -> NDArray[np.float32]:
+    """Resize grey levels (y, x, c) to `shape` bilinearly with anti-aliasing."""
+    return np.asarray(resize(channels.astype(np.float32), shape, smooth=True), dtype=np.float32)
 
 
 def normalise(channels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,15 +101,3 @@ def _stretch_percentiles(signal: NDArray[np.float64], valid: NDArray[np.bool_]) 
     scaled *= 254
     scaled += 1
     return np.asarray(np.round(scaled, out=scaled))
-
-
-def _stretch_as_original(signal: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    low, high = signal[valid].min(), signal[valid].max()
-    if low == high:
-        raise SceneError("flat", f"all valid pixels have the value {low:g}")
-    if high <= 0:
-        raise ValueError(
-            f"stretch 'minmax' divides by the maximum, got {high:g}: use 'percentile' for negative units such as dB"
-        )
-    filled = np.where(valid, signal, 0)
-    return np.clip(np.round((filled - low) / high * 255) if high - low > 255 else filled, 0, 255)

@@ -72,25 +72,9 @@ def test_a_few_pixels_in_a_flat_scene_are_kept():
     assert np.unique(to_eight_bit(signal)).tolist() == [1, 255]
 
 
-def test_minmax_divides_by_the_maximum_like_the_original():
-    signal = np.array([[100.0, 1100.0], [np.nan, 600.0]])
-    np.testing.assert_array_equal(to_eight_bit(signal, stretch="minmax"), [[0, 232], [0, 116]])
-
-
-def test_minmax_leaves_eight_bit_scenes_as_they_are():
-    signal = np.array([[3.0, 200.0], [17.0, 255.0]])
-    np.testing.assert_array_equal(to_eight_bit(signal, stretch="minmax"), signal)
-
-
-def test_minmax_refuses_decibel():
-    with pytest.raises(ValueError, match="use 'percentile'"):
-        to_eight_bit(-scene(), stretch="minmax")
-
-
-@pytest.mark.parametrize("stretch", ["percentile", "minmax"])
-def test_a_flat_scene_says_so(stretch):
+def test_a_flat_scene_says_so():
     with pytest.raises(SceneError, match="have the value 5") as error:
-        to_eight_bit(np.full((70, 70), 5.0), stretch=stretch)
+        to_eight_bit(np.full((70, 70), 5.0))
     assert error.value.reason == "flat"
 
 
@@ -120,10 +104,3 @@ def test_shadows_are_lifted_and_bright_ice_stays():
     lifted = lift_shadows(grey)
     assert (lifted[:, :40] > 45).all()
     assert np.abs(lifted[:, 100:].astype(int) - 230).max() <= 1
-
-
-def test_more_than_eight_bits_are_scaled_by_one_maximum():
-    channels = np.zeros((64, 64, 3), np.float32)
-    channels[..., 0], channels[..., 1] = 1000, 500
-    resized = resize_channels(channels, (32, 32))
-    np.testing.assert_allclose(resized[0, 0], [255, 128, 0])
