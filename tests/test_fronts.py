@@ -25,6 +25,7 @@ from calfin_cloud.fronts import (
     trace_fronts,
     window_around,
 )
+from calfin_cloud.fronts.isolation import wall_distance
 from calfin_cloud.fronts.lines import best_path, skeleton_pixels, spanning_tree
 from calfin_cloud.fronts.settings import IsolationSettings, WindowSettings
 from calfin_cloud.metrics import pixel_distances
@@ -39,12 +40,12 @@ def test_line_has_the_vertices_of_the_original(shared):
     np.testing.assert_array_equal(extract_line(parity["edge"]), parity["line"].T)
 
 
-def test_isolation_gives_the_original_s_boxes_threshold_and_front(shared):
+def test_isolation_gives_the_original_s_threshold_and_front(shared):
     parity = np.load(shared / "parity" / "post_256.npz")
-    isolated = isolate_fronts(extract_line(parity["edge"]), parity["fjord"] > 127)
-    np.testing.assert_array_equal(isolated.boxes, parity["boxes"])
-    assert isolated.threshold == pytest.approx(float(parity["threshold"]), abs=1e-12)
-    (front,) = isolated.fronts
+    line, fjord = extract_line(parity["edge"]), parity["fjord"] > 127
+    away = distance_transform_edt(np.pad(fjord, 1))[1:-1, 1:-1]
+    assert wall_distance(away[tuple(line.T)]) == pytest.approx(float(parity["threshold"]), abs=1e-12)
+    (front,) = isolate_fronts(line, fjord)
     np.testing.assert_array_equal(front, parity["front"].T)
     smooth = savgol_filter(front, 9, 3, axis=0)
     np.testing.assert_allclose(smooth[:, ::-1], parity["smoothed"].T, atol=1e-9)
@@ -281,9 +282,8 @@ def test_edge_at_the_border_is_no_front():
 
 def test_edge_that_runs_along_missing_data_is_no_front():
     front, ice, _ = paint((256, 256), wave=0)
-    valid = np.ones(front.shape, dtype=bool)
-    valid[131:] = False
-    assert no_front(front, ice, valid=valid) == "only_walls"
+    front[131:] = np.nan
+    assert no_front(front, ice) == "only_walls"
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +17,10 @@ FEWEST_VERTICES = 10
 SQUARE = np.ones((3, 3), dtype=np.uint8)
 
 
-class Isolated(NamedTuple):
-    """What the walls leave of a line.
-
-    `fronts`: vertices (n, 2) row, column of each; `boxes`: (m, 4) row, column, height, width, the first one the whole
-    frame; `threshold`: distance in px to the walls below which the line is taken for the wall's.
-    """
-
-    fronts: list[NDArray[np.intp]]
-    boxes: NDArray[np.intp]
-    threshold: float
-
-
 def isolate_fronts(
     line: NDArray[np.intp], fjord_mask: NDArray[np.bool_], settings: IsolationSettings | None = None
-) -> Isolated:
-    """Keep the runs of a line that lead away from the fjord's walls and back.
+) -> list[NDArray[np.intp]]:
+    """Keep the runs (n, 2) of a line that lead away from the fjord's walls and back.
 
     Parameters
     ----------
@@ -50,10 +36,9 @@ def isolate_fronts(
     threshold = wall_distance(away[tuple(line.T)])
     kept = _large_parts(drawn & (away > threshold), SMALLEST_PART)
     if not kept.any():
-        return Isolated([], np.array([[0, 0, *shape]], dtype=np.intp), threshold)
+        return []
     kept = drawn & (away > 0) & (kept | (distance_transform_edt(~kept) < threshold))
     regions = regionprops(label(_large_parts(kept, SMALLEST_BOX), connectivity=2))
-    boxes = [(0, 0, *shape)] + [_box(r.bbox) for r in regions]
     fronts = []
     for region in regions:
         part = np.zeros(shape, dtype=np.uint8)
@@ -61,7 +46,7 @@ def isolate_fronts(
         run = _run_inside(line, cv2.dilate(part, SQUARE) > 0, longest=settings.longest_run)
         if _leads_away(away[tuple(run.T)], must_return=settings.must_return):
             fronts.append(run)
-    return Isolated(fronts, np.array(boxes, dtype=np.intp), threshold)
+    return fronts
 
 
 def draw_line(line: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -84,11 +69,6 @@ def wall_distance(distances: NDArray[np.floating]) -> float:
         if counts[i] <= tallest and edges[i - 1] != 0:
             return float(edges[i - 1])
     return float(edges[3])
-
-
-def _box(bbox: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """Row, column, last row - row, last column - column of a region."""
-    return bbox[0], bbox[1], bbox[2] - bbox[0] - 1, bbox[3] - bbox[1] - 1
 
 
 def _robust_z(counts: NDArray[np.intp]) -> NDArray[np.float64]:

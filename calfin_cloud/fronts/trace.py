@@ -19,11 +19,10 @@ from calfin_cloud.fronts.settings import DEFAULT, FRAME, CandidateSettings, Trac
 from calfin_cloud.fronts.vertices import vertices_of
 from calfin_cloud.fronts.windows import Window, box_of, whole_box, window_around
 from calfin_cloud.resampling import border_distance, resize
-from calfin_cloud.schema import MOST_BOXES
+from calfin_cloud.schema import MOST_BOXES, NO_BOXES
 
 MOST_PIXELS = 100_000  # of a skeleton: noise at 2048 px has half as many, and takes 2 s
 MOST_OF_SCENE = 0.2  # of a scene; coasts cover a few per cent
-NO_BOXES = np.empty((0, 4), dtype=np.int32)
 
 
 class _Frame(NamedTuple):
@@ -46,7 +45,6 @@ def trace_fronts(
     ice: NDArray[np.floating],
     *,
     fjord_mask: NDArray[np.bool_] | None = None,
-    valid: NDArray[np.bool_] | None = None,
     boxes: NDArray[np.integer] = NO_BOXES,
     settings: TraceSettings = DEFAULT,
 ) -> Trace:
@@ -63,8 +61,6 @@ def trace_fronts(
     fjord_mask
         (y, x) bool, True where a front may lie; None where nobody has drawn it. The release needs one: without it
         the border of its windows is the wall.
-    valid
-        (y, x) bool, False where the scene has no data; by default where `front` is NaN.
     boxes
         (n, 4) top, bottom, left, right of the candidates of the first pass, see `candidate_boxes`. Where settings
         ask for one front a window, a window around each is traced; if none has a front, the scene as a whole.
@@ -88,7 +84,7 @@ def trace_fronts(
     >>> bool(abs(trace.fronts[0].line[:, 0] - 128).max() < 1)
     True
     """
-    frame = _frame(front, ice, fjord_mask, valid, settings)
+    frame = _frame(front, ice, fjord_mask, settings)
     return _trace_windows(frame, boxes, settings) if settings.window.one_front else _trace_frame(frame, settings)
 
 
@@ -107,7 +103,7 @@ def candidate_boxes(
     """
     asked = settings.candidate
     easy = replace(asked, min_confidence=asked.min_confidence / 2, min_contrast=asked.min_contrast / 2)
-    frame = _frame(front, ice, fjord_mask, None, settings)
+    frame = _frame(front, ice, fjord_mask, settings)
     good = [c for c in _candidates(frame, settings) if line_objection(c.measured, easy) is None]
     boxes = [box_of(c.pixels, front.shape, shape) for c in _worth_keeping(good, easy)]
     return np.array(boxes[:MOST_BOXES], dtype=np.int32).reshape(-1, 4)
@@ -117,7 +113,6 @@ def _frame(
     front: NDArray[np.floating],
     ice: NDArray[np.floating],
     fjord_mask: NDArray[np.bool_] | None,
-    valid: NDArray[np.bool_] | None,
     settings: TraceSettings,
 ) -> _Frame:
     shapes = {front.shape, ice.shape} | ({fjord_mask.shape} if fjord_mask is not None else set())
@@ -125,7 +120,7 @@ def _frame(
         raise ValueError(f"front, ice and fjord mask must share one shape (y, x), got {sorted(shapes)}")
     if fjord_mask is None and settings.window.one_front:
         fjord_mask = np.ones(front.shape, dtype=bool)
-    return _Frame(np.nan_to_num(front), ice, fjord_mask, ~np.isnan(front) if valid is None else valid)
+    return _Frame(np.nan_to_num(front), ice, fjord_mask, ~np.isnan(front))
 
 
 def _trace_windows(frame: _Frame, boxes: NDArray[np.integer], settings: TraceSettings) -> Trace:
@@ -243,7 +238,7 @@ def _lines(
         if frame.fjord_mask is None:
             yield line
         else:
-            yield from isolate_fronts(line, frame.fjord_mask, settings.isolation).fronts
+            yield from isolate_fronts(line, frame.fjord_mask, settings.isolation)
         distance, _ = cKDTree(line).query(pixels, distance_upper_bound=how.apart_px * scale)
         left = np.isinf(distance[links]).all(axis=1)
         links, gain = links[left], gain[left]
