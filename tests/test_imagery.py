@@ -111,7 +111,7 @@ def test_real_radar_scene_keeps_its_missing_pixels(shared):
     expected = np.where(source == 0, np.nan, source.astype("float32"))
     assert 0.01 < np.isnan(expected).mean() < 0.99
     np.testing.assert_array_equal(scene.sel(band="signal"), expected)
-    assert scene_fractions(scene)["nodata_fraction"] == np.isnan(expected).mean()
+    assert scene_fractions(scene.values)["nodata_fraction"] == np.isnan(expected).mean()
 
 
 def test_real_landsat_item_gives_reflectance_and_cloud(shared):
@@ -133,7 +133,7 @@ def test_real_landsat_item_gives_reflectance_and_cloud(shared):
     inside = np.isfinite(scene.sel(band="signal").values) & (numbers > 0)
     near = np.abs(scene.sel(band="signal").values - (numbers * 2.75e-5 - 0.2))[inside]
     assert np.median(near) < 0.02
-    fractions = scene_fractions(scene)
+    fractions = scene_fractions(scene.values)
     assert fractions["cloud_fraction"] == pytest.approx(np.nanmean(expected_cloud))
     assert 0.1 < fractions["cloud_fraction"] < 0.9
 
@@ -203,7 +203,7 @@ def test_scene_beside_the_domain_is_all_missing_and_no_error(tmp_path, domain):
     ]
     scenes = compute(stack_scenes([make_item(tmp_path, {"nir08": p}) for p in paths], domain))
     assert scenes.isnull().all()
-    assert scene_fractions(scenes[0])["nodata_fraction"] == 1
+    assert scene_fractions(scenes[0].values)["nodata_fraction"] == 1
 
 
 def test_scenes_of_different_sensors_share_one_stack(tmp_path, domain):
@@ -267,7 +267,8 @@ def striped(**marks):
 def test_stripes_count_as_slc_off_only_where_they_can_be(tmp_path, domain, platform, year, has_stripes):
     path = write_tif(tmp_path / "a.tif", np.nan_to_num(striped()).astype("uint16"))
     item = make_item(tmp_path, {"nir08": path}, platform=platform, date=datetime(year, 7, 1, tzinfo=UTC))
-    fractions = scene_fractions(compute(stack_scenes([item], domain))[0])
+    scene = compute(stack_scenes([item], domain))[0]
+    fractions = scene_fractions(scene.values, slc_off_possible=bool(scene.slc_off_possible))
     assert fractions["nodata_fraction"] == pytest.approx(np.isnan(striped()).mean())
     stripes = np.isnan(striped()[:, 30:]).sum() / SIDE**2
     # Where a stripe runs into the wide gap a few of its pixels count with the gap.

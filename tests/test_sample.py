@@ -201,8 +201,8 @@ def test_fronts_read_back_within_half_a_pixel_of_the_truth(scenes, domain, truth
     seaward = np.diff(shapely.get_coordinates(domain.centerline)[[0, -1]], axis=0)[0]
     steps = np.arange(-8, 8.01, 0.25)
     errors = {}
-    for scene in scenes.sel(band="signal"):
-        if np.isnan(scene).any() or scene_fractions_of(scenes, scene)["cloud_fraction"] > 0.15:
+    for scene, whole in zip(scenes.sel(band="signal"), scenes, strict=True):
+        if np.isnan(scene).any() or fractions_of(whole)["cloud_fraction"] > 0.15:
             continue
         points, normals = walk_along(truth.geometry[scene.scene_id.item()], seaward)
         signal = 10 ** (scene.values / 10) if scene.sensor_kind == "sar" else scene.values
@@ -217,13 +217,13 @@ def test_fronts_read_back_within_half_a_pixel_of_the_truth(scenes, domain, truth
     assert abs(np.mean(list(errors.values()))) < 0.2
 
 
-def scene_fractions_of(scenes, scene) -> dict[str, float]:
+def fractions_of(scene) -> dict[str, float]:
     """Fractions of one scene of the stack."""
-    return scene_fractions(scenes[int(np.flatnonzero(scenes.scene_id == scene.scene_id)[0])])
+    return scene_fractions(scene.values, slc_off_possible=bool(scene.slc_off_possible))
 
 
 def test_one_scene_is_cloudy_and_the_quality_bands_say_so(scenes):
-    clouds = np.array([scene_fractions(scene)["cloud_fraction"] for scene in scenes])
+    clouds = np.array([fractions_of(scene)["cloud_fraction"] for scene in scenes])
     is_radar = scenes.sensor_kind.values == "sar"
     assert np.isnan(clouds[is_radar]).all()
     assert (clouds > 0.15).sum() == 1
@@ -231,7 +231,7 @@ def test_one_scene_is_cloudy_and_the_quality_bands_say_so(scenes):
 
 
 def test_stripes_are_only_in_a_landsat_7_scene_after_may_2003(scenes):
-    fractions = [scene_fractions(scene) for scene in scenes]
+    fractions = [fractions_of(scene) for scene in scenes]
     striped = [k for k, f in enumerate(fractions) if f["nodata_fraction"] > 0]
     assert len(striped) == 1
     scene = scenes[striped[0]]
@@ -263,7 +263,7 @@ def test_one_scene_is_a_clear_one(tmp_path):
     catalog = write_sample(tmp_path / "one", scenes=1, seed=0)
     (domain,) = read_domains(catalog.parent / "domains.geojson")
     (scene,) = stack_scenes(search_scenes(catalog, domain, "1985/2023"), domain).compute(scheduler="sync")
-    fractions = scene_fractions(scene)
+    fractions = fractions_of(scene)
     assert fractions["cloud_fraction"] < 0.1
     assert fractions["nodata_fraction"] == 0
 

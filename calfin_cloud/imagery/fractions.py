@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from calfin_cloud.resampling import distance_inside
@@ -13,30 +12,19 @@ STRIPE_WIDTH_M = 500.0
 
 
 def scene_fractions(
-    scene: xr.DataArray | NDArray[np.float32],
-    *,
-    resolution_m: float | None = None,
-    slc_off_possible: bool | None = None,
+    scene: NDArray[np.float32], *, resolution_m: float = 30.0, slc_off_possible: bool = True
 ) -> dict[str, float]:
     """Measure one scene (band, y, x) over the domain: its cloud, nodata and SLC-off fractions, 0 to 1.
 
     Cloud counts among the pixels whose quality is known, NaN where there is no quality band. Nodata counts all missing
-    pixels, the stripes too. SLC-off counts missing pixels in gaps narrower than `STRIPE_WIDTH_M`, in Landsat 7 scenes
-    after 2003-05-31 only.
-
-    Parameters
-    ----------
-    resolution_m, slc_off_possible
-        By default those of the scene's coordinates; for a plain array 30 m, and gaps count.
+    pixels, the stripes too. SLC-off counts missing pixels in gaps narrower than `STRIPE_WIDTH_M`, where they are
+    possible: in Landsat 7 scenes after 2003-05-31 only.
     """
-    if isinstance(scene, xr.DataArray):
-        resolution_m = resolution_m or abs(float(scene["x"][1] - scene["x"][0]))
-        slc_off_possible = bool(scene["slc_off_possible"]) if slc_off_possible is None else slc_off_possible
-    signal, cloud = np.asarray(scene)
+    signal, cloud = scene
     nodata, known = np.isnan(signal), np.isfinite(cloud)
     slc_off = 0.0
-    if slc_off_possible is not False and nodata.any():
-        slc_off = float((nodata & ~wide_parts(nodata, STRIPE_WIDTH_M / 2 / (resolution_m or 30.0))).mean())
+    if slc_off_possible and nodata.any():
+        slc_off = float((nodata & ~wide_parts(nodata, STRIPE_WIDTH_M / 2 / resolution_m)).mean())
     return {
         "cloud_fraction": float((cloud if known.all() else cloud[known]).mean()) if known.any() else float("nan"),
         "nodata_fraction": float(nodata.mean()),
