@@ -126,7 +126,7 @@ def test_a_scene_of_twice_the_size_has_twice_the_half_widths_in_px():
         uncertainty_of(straight(size), *masks(size), by_hand(wide=1, faint=1, flat=1)) for size in (256, 512)
     )
     assert large.sigma_px == pytest.approx(2 * small.sigma_px, rel=0.02)
-    assert large.vertex_half95_px[170] == pytest.approx(2 * small.vertex_half95_px[85], rel=0.02)
+    assert large.vertex_sigma_px[170] == pytest.approx(2 * small.vertex_sigma_px[85], rel=0.02)
     assert large.score == pytest.approx(small.score, abs=0.01)
 
 
@@ -150,7 +150,7 @@ def test_missing_data_raises_the_doubt_and_leaves_it_finite():
 
 def test_without_a_calibration_nothing_is_stated():
     nothing = uncertainty_of(straight(), *masks(), None)
-    assert nothing.vertex_sigma_px.shape == nothing.vertex_half95_px.shape == (len(straight()),)
+    assert nothing.vertex_sigma_px.shape == (len(straight()),)
     assert np.isnan([*nothing.vertex_sigma_px, nothing.sigma_px, nothing.half95_px, nothing.score]).all()
     assert nothing.reasons == ""
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
-from calfin_cloud.fronts.lines import scale_of
+from calfin_cloud.fronts.lines import normals_of, scale_of
 from calfin_cloud.resampling import TRUNCATE, gaussian_gradient
 
 
@@ -57,9 +57,7 @@ def contrast_along(step: IceStep, line: NDArray[np.floating]) -> float:
     """Mean step of the ice mask from one side of a line (n, 2) row, column to the other, 0 to 1."""
     if len(line) < 2:
         return 0.0
-    along = np.gradient(np.asarray(line, dtype=float), axis=0)
-    across = np.column_stack([-along[:, 1], along[:, 0]]) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
-    return float(abs((step_at(step, line) * across).sum(axis=1).mean()))
+    return float(abs((step_at(step, line) * normals_of(line)).sum(axis=1).mean()))
 
 
 def _part_around(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, cKDTree
@@ -71,6 +72,18 @@ def linked(
         bridged = length <= max(settings.max_gap_px * scale, TOUCHING)
         links, length = links[bridged], length[bridged]
     return links, path_gain(length, sure[links].mean(axis=1), scale, settings)
+
+
+def normals_of(line: NDArray[np.floating], smooth_px: float = 0.0) -> NDArray[np.float64]:
+    """Give unit vectors (n, 2) across a line of vertices (n, 2), seen through a Gaussian of so many vertices.
+
+    Across (1, 0) it is (0, 1): to the right of a line x, y in an image.
+    """
+    course = np.asarray(line, dtype=float)
+    if smooth_px:
+        course = gaussian_filter1d(course, smooth_px, axis=0, mode="nearest")
+    along = np.gradient(course, axis=0)
+    return np.asarray(np.column_stack([-along[:, 1], along[:, 0]]) / np.maximum(np.hypot(*along.T), 1e-9)[:, None])
 
 
 def scale_of(shape: tuple[int, ...]) -> float:

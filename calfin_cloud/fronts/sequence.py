@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from calfin_cloud.fronts.lines import normals_of
+
 Source = Literal["mapped", "rejected", "retraced"]
 
 N_POINTS = 48  # of a line, evenly spaced, that stand for it
@@ -109,8 +111,7 @@ class Candidate:
     @cached_property
     def normals(self) -> Floats:
         """Unit vectors (n, 2) across the line at its points, to the right of it as seen in an image."""
-        x, y = np.gradient(self.points, axis=0).T
-        return np.asarray(np.column_stack([-y, x]) / np.maximum(np.hypot(x, y), 1e-9)[:, None])
+        return normals_of(self.points)
 
     def ahead_px(self, other: Candidate) -> float:
         """Mean distance in px by which another candidate lies seaward of this one, negative: landward; 0: unknown."""

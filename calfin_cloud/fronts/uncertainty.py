@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter1d, map_coordinates, uniform_filter1d
 from scipy.special import expit
 
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
-from calfin_cloud.fronts.lines import length_of, scale_of
+from calfin_cloud.fronts.lines import length_of, normals_of, scale_of
 from calfin_cloud.resampling import distance_inside
 
 FEATURES = {
@@ -123,13 +123,12 @@ class Calibration:
 class Uncertainty(NamedTuple):
     """How far a front may be off, in px of the image; all NaN without a calibration.
 
-    `vertex_sigma_px`, `vertex_half95_px`: (n,) half-widths that hold the truth in 68 % and 95 % of the cases;
-    `sigma_px`, `half95_px`: those of the front's symmetric mean distance; `score`: 0 to 1, comparable across sensors;
+    `vertex_sigma_px`: (n,) half-widths that hold the truth in 68 % of the cases; `sigma_px`, `half95_px`: those that do
+    in 68 % and 95 % of them for the front's symmetric mean distance; `score`: 0 to 1, comparable across sensors;
     `reasons`: what raises the doubt above that about good fronts, empty if nothing does.
     """
 
     vertex_sigma_px: NDArray[np.float64]
-    vertex_half95_px: NDArray[np.float64]
     sigma_px: float
     half95_px: float
     score: float
@@ -153,17 +152,15 @@ def uncertainty_of(
     `covered` times as long as its known termini.
     """
     if calibration is None:
-        nowhere = np.full(len(line), np.nan)
-        return Uncertainty(nowhere, nowhere.copy(), np.nan, np.nan, np.nan, "")
+        return Uncertainty(np.full(len(line), np.nan), np.nan, np.nan, np.nan, "")
     calibration = calibration.of(traced_by)
     features, scale = vertex_features(line, front, ice), scale_of(front.shape)
     of_front = front_features(features, line, front, others, covered)
     doubt = calibration.front.doubt(of_front)
-    vertex = calibration.vertex.half_widths(calibration.vertex.doubt(features))
+    vertex_sigma, _ = calibration.vertex.half_widths(calibration.vertex.doubt(features))
     sigma, half95 = calibration.front.half_widths(doubt)
     return Uncertainty(
-        vertex[0] * scale,
-        vertex[1] * scale,
+        vertex_sigma * scale,
         float(sigma * scale),
         float(half95 * scale),
         float(calibration.score(doubt)),
@@ -250,7 +247,10 @@ def write_calibration(path: Path | str, calibration: Calibration) -> None:
 def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
     """Read the calibration of a network (`name@hash`); None where there is no such file.
 
-    A calibration of other weights, or of other features, is refused: its intervals would hold nothing.
+    Raises
+    ------
+    ValueError
+        It was made for other weights, or of other features: its intervals would hold nothing.
     """
     if not Path(path).is_file():
         return None
@@ -280,7 +280,7 @@ def _level(stored: dict[str, Any]) -> Level:
 def _across(points: NDArray[np.float64], front: NDArray[np.floating], scale: float) -> dict[str, NDArray[np.float64]]:
     """Measure the edge probability across a line: points (m, 2) row, column, 1 px of a 256 px frame apart."""
     offsets = np.arange(-HAZE_PX, HAZE_PX + 1)
-    places = (points[:, None] + offsets[:, None] * _normals(points)[:, None]) * scale
+    places = (points[:, None] + offsets[:, None] * normals_of(points, DIRECTION_PX)[:, None]) * scale
     edge = map_coordinates(np.where(np.isnan(front), 0, front), np.moveaxis(places, -1, 0), order=1, mode="constant")
     near = np.abs(offsets) <= WIDTH_PX
     mass = edge[:, near] + LEAST
@@ -306,12 +306,5 @@ def _course(points: NDArray[np.float64], even: NDArray[np.float64]) -> dict[str,
 def _flat(points: NDArray[np.float64], ice: NDArray[np.floating], scale: float) -> NDArray[np.float64]:
     """How much the ice mask's step across the line falls short of one from 1 to 0."""
     places = points * scale
-    step = (step_at(ice_step(ice, STEP_PX, around=places), places) * _normals(points)).sum(axis=1)
+    step = (step_at(ice_step(ice, STEP_PX, around=places), places) * normals_of(points, DIRECTION_PX)).sum(axis=1)
     return np.asarray(1 - np.minimum(np.abs(step), 1))
-
-
-def _normals(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give unit vectors (m, 2) across a line of evenly spaced points (m, 2)."""
-    along = np.gradient(gaussian_filter1d(points, DIRECTION_PX, axis=0, mode="nearest"), axis=0)
-    across = np.column_stack([-along[:, 1], along[:, 0]])
-    return np.asarray(across / np.maximum(np.hypot(*along.T), 1e-9)[:, None])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+from scipy.ndimage import map_coordinates
 from shapely.geometry import LineString
 
+from calfin_cloud.fronts.lines import normals_of
 from calfin_cloud.fronts.settings import VertexSettings
 from calfin_cloud.resampling import smooth_line
 
+DIRECTION_PX = 2.0  # of the Gaussian through which a line is seen for its direction
 STEPS_PER_PX = 4  # of the probability across a line
 
 
@@ -32,8 +34,7 @@ def smoothed(line: NDArray[np.float64], window_px: float) -> NDArray[np.float64]
 
 def on_crest(line: NDArray[np.float64], edge: NDArray[np.floating], reach_px: float) -> NDArray[np.float64]:
     """Move each vertex (n, 2) row, column across the line to the centre of mass of the probability within reach."""
-    along = np.gradient(gaussian_filter1d(line, 2.0, axis=0, mode="nearest"), axis=0)
-    across = np.column_stack([-along[:, 1], along[:, 0]]) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
+    across = normals_of(line, DIRECTION_PX)
     offsets = np.linspace(-reach_px, reach_px, 2 * round(reach_px * STEPS_PER_PX) + 1)
     places = line[:, None] + offsets[:, None] * across[:, None]
     sure = map_coordinates(edge, np.moveaxis(places, -1, 0), order=1, mode="nearest")
