@@ -84,13 +84,7 @@ def write_batch(
     _check_keys(tables, keys, items)
     fs, root = open_place(store)
     batch = name_batch(keys)
-    kept = {key: unsigned_item(items[key]) for key in keys}
-    bodies = {
-        "rejected": (to_parquet(tables.rejected, REJECTED_SCHEMA), "parquet"),
-        "polygons": (to_parquet(tables.polygons, POLYGON_SCHEMA), "parquet"),
-        **{n: (to_parquet(t, SCHEMAS[n]), "parquet") for n, t in (features or {}).items()},
-        "items": (gzip.compress(json.dumps(kept, sort_keys=True).encode(), mtime=0), "json.gz"),
-    }
+    bodies = _side_files(tables, {key: unsigned_item(items[key]) for key in keys}, features or {})
     files = {folder: f"{batch}-{digest(body)}.{ending}" for folder, (body, ending) in bodies.items()}
     stored = Stored(
         f"{batch}.parquet",
@@ -108,6 +102,19 @@ def write_batch(
     if before:
         retire_files(fs, root, [f"{f}/{n}" for f, n in before.files.items() if n != files.get(f)])
     return stored
+
+
+def _side_files(
+    tables: Tables, items: Mapping[str, Any], features: Mapping[str, gpd.GeoDataFrame]
+) -> dict[str, tuple[bytes, str]]:
+    """Content and ending of the files that lie beside the fronts of a batch, by folder."""
+    parquet = {
+        "rejected": to_parquet(tables.rejected, REJECTED_SCHEMA),
+        "polygons": to_parquet(tables.polygons, POLYGON_SCHEMA),
+        **{name: to_parquet(table, SCHEMAS[name]) for name, table in features.items()},
+    }
+    listed = gzip.compress(json.dumps(items, sort_keys=True).encode(), mtime=0)
+    return {folder: (body, "parquet") for folder, body in parquet.items()} | {"items": (listed, "json.gz")}
 
 
 def tidy(store: str, *, grace_s: float = GRACE_S) -> list[Stored]:
