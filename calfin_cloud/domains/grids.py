@@ -79,7 +79,7 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
 
 
 def best_crs(geometries: gpd.GeoSeries) -> str:
-    """EPSG:3413 for Greenland and around the pole, EPSG:3031 for Antarctica, the UTM zone of the centre elsewhere."""
+    """EPSG:3413 for Greenland, Iceland, eastern Baffin Island and the pole, EPSG:3031 for Antarctica, UTM elsewhere."""
     left, bottom, right, top = geometries.to_crs(4326).total_bounds
     if right - left > 180:  # over the antimeridian
         east = geometries.to_crs(4326).get_coordinates()["x"] % 360

@@ -42,6 +42,11 @@ def score_sequences(
 
     Images of a glacier are one sequence where they have the same size, since then they have the same frame in the known
     sets. Those without a date are left out.
+
+    Raises
+    ------
+    ValueError
+        No image has a date.
     """
     sequences: dict[tuple[str, tuple[int, ...]], list[Sample]] = defaultdict(list)
     for sample in samples:

@@ -60,7 +60,13 @@ def write_bands(
 
 
 def read_bands(store: str, domain_name: str, scene_id: str) -> KeptBands | None:
-    """Read the bands of one scene, None where the store has kept none."""
+    """Read the bands of one scene, None where the store has kept none.
+
+    Raises
+    ------
+    DamagedFileError
+        They are not those that were written.
+    """
     fs, root = open_place(store)
     path = f"{root}/{scene_path('bands', domain_name, scene_id, 'tif')}"
     try:

@@ -60,7 +60,13 @@ def read_batches(store: str, *, domain: str = "") -> list[Stored]:
 
 
 def read_items(store: str, stored: Stored) -> dict[str, Any]:
-    """Read the STAC items of a batch by key; empty where a store has kept none."""
+    """Read the STAC items of a batch by key; empty where a store has kept none.
+
+    Raises
+    ------
+    DamagedFileError
+        They are not those that were written.
+    """
     if "items" not in stored.files:
         return {}
     fs, root = open_place(store)

@@ -32,6 +32,13 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
 
     Places never change and new scenes come last, so that a chunk has one writer for ever. Only the driver calls this.
     Safe to repeat after an interruption: `scene_id` is written last, and places without an id are taken again.
+
+    Raises
+    ------
+    ValueError
+        A scene has an empty id.
+    DamagedFileError
+        The file of the places cannot be read.
     """
     if "" in scenes:  # which marks a place that nobody has
         raise ValueError(f"a scene of {domain.name} has an empty id: leave out its item")

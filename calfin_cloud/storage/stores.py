@@ -105,7 +105,15 @@ def outside_stores(folder: str | Path, *, but: str = "") -> Path:
 
 
 def read_store(store: str) -> dict[str, Any]:
-    """Return what the store was made with: CRS, model, code version, settings; `unfinished` is the mark of a change."""
+    """Return what the store was made with: CRS, model, code version, settings; `unfinished` is the mark of a change.
+
+    Raises
+    ------
+    ValueError
+        There is no store.
+    DamagedFileError
+        Its file is not the one that was written.
+    """
     fs, root = open_place(store)
     path = f"{root}/store.json"
     try:
@@ -119,7 +127,13 @@ def read_store(store: str) -> dict[str, Any]:
 
 
 def check_finished(store: str, *, verb: str = "") -> None:
-    """Refuse a store on which a verb other than `verb` was stopped half way: its tables are of two kinds."""
+    """Refuse a store on which a verb other than `verb` was stopped half way: its tables are of two kinds.
+
+    Raises
+    ------
+    ValueError
+        It is such a store, or none.
+    """
     mark = unfinished_change(read_store(store))
     if mark and mark["verb"] != verb:
         raise ValueError(f"{store}: {told_change(mark, store)}")
@@ -166,6 +180,11 @@ def keep_domain(store: str, domain: Domain, *, replace: bool = False) -> None:
     """Keep a domain with the store; one that differs from the kept one is refused unless it is to replace it.
 
     The grid stays for ever, since the masks lie on it.
+
+    Raises
+    ------
+    ValueError
+        The kept one differs: in its grid, or in anything unless `replace`.
     """
     fs, root = open_place(store)
     path = f"{root}/domains/{check_name(domain.name)}.geojson"
@@ -228,7 +247,13 @@ def write_picture(store: str, domain_name: str, scene_id: str, png: bytes) -> No
 
 
 def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
-    """Read the picture of one scene, None where there is none."""
+    """Read the picture of one scene, None where there is none.
+
+    Raises
+    ------
+    DamagedFileError
+        It is not the one that was written.
+    """
     fs, root = open_place(store)
     path = f"{root}/{picture_path(domain_name, scene_id)}"
     if not fs.exists(path):

@@ -131,7 +131,13 @@ def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copy the weights of one network to another of the same width."""
+    """Copy the weights of one network to another of the same width.
+
+    Raises
+    ------
+    ValueError
+        They are of different widths.
+    """
     shapes = [[tuple(w.shape) for w in network.weights] for network in (source, target)]
     if shapes[0] != shapes[1]:
         raise ValueError("the weights to start from belong to a network of another width: give the same width")

@@ -51,7 +51,7 @@ class TrainingSettings:
         Weight of the front mask in the loss; the original has 25/26.
     augmentation
         `"varied"`: scale, turn, tone, speckle, shade and gaps, see `patches.random_patch`. `"release"`: that of the
-        original, see `release.release_patch`.
+        original, see `calfin_augmentation.release_patch`.
     label
         Whether the front is drawn 3 px wide into the augmented patch, `"after"`, or into the scene squeezed to 256
         px and then warped with it, `"before"`, as the release does; the authors' slides advise the former.
