@@ -66,7 +66,7 @@ MELANGE_SCHEMA = pa.schema(
         ("touches_front", pa.bool_()),  # the front is then to be doubted
         ("fraction_at_front", pa.float64()),  # ice fraction of the first band
         ("extent_m", pa.float64()),  # from the front over all bands whose ice fraction is at the limit or above
-        ("is_cut", pa.bool_()),  # it goes on beyond the last band that was seen: `extent_m` is a lower bound
+        ("is_cut", pa.bool_()),  # the band beyond was not seen: `extent_m` is a lower bound
         ("area_m2", pa.float64()),  # of ice within that extent
         ("band_m", pa.float64()),
         ("fractions", pa.list_(pa.float64())),  # ice fraction by distance from the front; NaN for a band hardly seen

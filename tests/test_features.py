@@ -158,6 +158,22 @@ def test_melange_to_the_border_of_the_scene_is_cut(sea):
     assert measure_melange(light(nir=0.3), sea, zenith_deg=SUMMER)["is_cut"]
 
 
+@pytest.mark.parametrize(("hidden", "reason"), [("cloud", "cloudy"), ("nir", "nodata")])
+def test_melange_is_not_seen_where_the_first_band_is_hidden_and_cut_at_a_later_one(hidden, reason, sea):
+    def hide(first, last):
+        bands = light(cloud=np.zeros((SIDE, SIDE), np.float32))
+        bands.values["nir"][:, 20:95] = 0.3  # 1500 m from the front
+        (bands.cloud if hidden == "cloud" else bands.values["nir"])[:, first:last] = 1 if hidden == "cloud" else np.nan
+        return measure_features(["melange"], bands, sea, zenith_deg=SUMMER)["melange"]
+
+    at_front = hide(20, 46)
+    assert (at_front["state"], at_front["reason"]) == ("not_seen", reason)
+    assert "px of sea within 500 m of the front are seen" in at_front["detail"]
+    later = hide(45, 70)
+    assert (later["touches_front"], later["extent_m"], later["is_cut"]) == (True, 500, True)
+    assert not hide(120, 145)["is_cut"]  # beyond the end of the melange
+
+
 # Plumes
 
 

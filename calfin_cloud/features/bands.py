@@ -78,10 +78,16 @@ def seen_part(bands: Bands, sea: Sea, *needed: NDArray[np.floating]) -> Bools:
     cloud = np.zeros_like(sea.open) if bands.cloud is None else np.asarray(bands.cloud > 0.5)  # NaN is unknown
     seen = has_data & ~grown(cloud, CLOUD_RIM_PX) if cloud.any() else has_data
     if seen.sum() < max(LEAST_SEA_PX, LEAST_SEEN * total):
-        is_cloud = (has_data & ~seen).sum() > (sea.open & ~has_data).sum()
         share = f"{seen.sum() / total:.0%} of the open sea is seen, at least {LEAST_SEEN:.0%} are needed"
-        raise NotSeenError("cloudy" if is_cloud else "nodata", share)
+        raise NotSeenError(reason_unseen(sea.open, seen, *needed), share)
     return np.asarray(seen)
+
+
+def reason_unseen(where: Bools, seen: Bools, *needed: NDArray[np.floating]) -> str:
+    """`cloudy` or `nodata`: what hides most of what is not seen of a part of the sea (y, x)."""
+    has_data = np.all([np.isfinite(band) for band in needed], axis=0)
+    hidden = where & ~seen
+    return "cloudy" if (hidden & has_data).sum() > (hidden & ~has_data).sum() else "nodata"
 
 
 def check_pixels(sea: Sea, coarsest_m: float) -> None:
