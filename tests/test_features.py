@@ -27,6 +27,7 @@ from calfin_cloud.features import (
     sun_zenith_deg,
     threshold,
 )
+from calfin_cloud.features.icebergs import _in_radar
 from calfin_cloud.sample.seascape import reflectance_of
 
 SIDE, PIXEL_M = 200, 20.0
@@ -66,6 +67,17 @@ def test_false_alarms_in_pure_speckle_are_as_frequent_as_asked_for(looks):
     rate = CfarSettings().false_alarms
     assert found == pytest.approx(looks, rel=0.03)
     assert bright.mean() == pytest.approx(rate, rel=0.2)  # 2,250 are expected: 20 % is nine standard deviations
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.4])
+@pytest.mark.parametrize("names", [("co",), ("co", "cross")])
+def test_false_alarms_of_both_polarisations_together_are_as_frequent_as_asked_for(looks, names):
+    side, rng = 1500, np.random.default_rng(int(looks))
+    power = {n: rng.standard_gamma(looks, (side, side), np.float32) / np.float32(looks) for n in names}
+    transform = Affine(PIXEL_M, 0, 0, 0, -PIXEL_M, side * PIXEL_M)
+    whole = sea_of(box(0, 0, side * PIXEL_M, side * PIXEL_M), [FRONT], (side, side), transform, pixel_m=PIXEL_M)
+    bright, seen, _ = _in_radar(Bands("sar", power), whole, None)
+    assert bright[seen].mean() == pytest.approx(CfarSettings().false_alarms, rel=0.2)
 
 
 def test_the_number_of_looks_does_not_see_icebergs():

@@ -20,7 +20,7 @@ class CfarSettings:
     Attributes
     ----------
     false_alarms
-        Probability that a pixel of sea alone is called bright.
+        Probability that a pixel of sea alone is called bright, in all polarisations together.
     largest_m
         Largest iceberg that shall not hide itself: half the guard window's side.
     ring_m
