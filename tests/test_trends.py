@@ -326,6 +326,11 @@ def test_a_glacier_that_wanders_about_has_no_break_as_often_as_that_is_said(memo
     assert np.mean([len(breaks_of(history)) > 0 for history in series]) < 0.11  # 0.07 of 300 at most
 
 
+def test_waves_of_the_year_show_no_more_breaks_in_a_glacier_that_wanders_about():
+    made = (course(60, memory=2.0, seed=seed, years=3.0) for seed in range(60))
+    assert np.mean([len(breaks_of(History(*one, np.full(60, 60.0), 2))) > 0 for one in made]) < 0.11
+
+
 def test_a_collapse_and_the_start_of_a_surge_are_found_with_their_dates():
     found = {"step": [], "bend": []}
     for seed in range(12):
