@@ -67,8 +67,9 @@ def course_of(
 ) -> Course:
     """Move the front of a glacier along its box, in straight lines between its dates, strip by strip.
 
-    The mean over the strips at the date of a front is its position (`box_position`), and so is the area. Before the
-    first front stands the first, after the last the last.
+    In a straight box the mean over the strips at the date of a front is its position (`box_position`), and their sum
+    the area; in a bent one lengths are those along the axis, and nearly so. Before the first front stands the first,
+    after the last the last.
 
     Parameters
     ----------
