@@ -10,6 +10,7 @@ from shapely.geometry import LineString
 
 from calfin_cloud.cli import main
 from calfin_cloud.figures.comparison import _draw_distances
+from calfin_cloud.figures.coverage import coverage_png
 from calfin_cloud.products import product_of, read_product
 from calfin_cloud.results import compare_products, summarise_pairs, write_comparison
 from calfin_cloud.results.comparison import count_fronts
@@ -88,6 +89,9 @@ def test_fronts_of_one_day_are_counted_as_drawn_twice_and_seasons_are_turned_in_
     assert counts["duplicates"].sum() == 1
     south = count_fronts(fronts.set_crs(3031, allow_override=True)).set_index(["year", "season"])
     assert south.loc[(2020, "summer"), "fronts"] == 2
+    north, south = counts.reset_index(), south.reset_index()
+    assert south["months"].tolist() == ["DJF", "JJA", "JJA"]
+    assert coverage_png(south) == coverage_png(north)  # by time, whatever the season is called
 
 
 def test_the_comparison_of_harald_moltke_rests_on_three_drawn_lines(shared, tmp_path):

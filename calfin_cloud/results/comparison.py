@@ -12,7 +12,7 @@ import pandas as pd
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.figures.comparison import comparison_png
-from calfin_cloud.figures.coverage import coverage_png
+from calfin_cloud.figures.coverage import QUARTERS, coverage_png
 from calfin_cloud.metrics import FAR_M, common_distances, line_distances, points_along
 from calfin_cloud.results.boxes import Lines, seaward_near
 from calfin_cloud.results.clusters import clustered_mean, line_groups
@@ -134,8 +134,8 @@ def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
 def count_fronts(fronts: gpd.GeoDataFrame) -> pd.DataFrame:
     """Count the fronts of a product by glacier, year and season, and those drawn twice.
 
-    Columns: `glacier_id`, `year`, `season` (December counts for the year it lies in), `fronts`, and `duplicates`: how
-    many of them lie on the day of another one of the same glacier by the same author.
+    Columns: `glacier_id`, `year`, `season` and its `months`, as DJF (December counts for the year it lies in),
+    `fronts`, and `duplicates`: how many of them lie on the day of another one of the same glacier by the same author.
     """
     whole = _whole(fronts)
     is_southern = whole.to_crs(4326).bounds["maxy"] < 0
@@ -146,10 +146,11 @@ def count_fronts(fronts: gpd.GeoDataFrame) -> pd.DataFrame:
             "glacier_id": whole["glacier_id"],
             "year": whole["datetime"].dt.year,
             "season": [season_of(when, is_southern=south) for when, south in pairs],
+            "months": [QUARTERS[month % 12 // 3] for month in whole["datetime"].dt.month],
             "duplicates": pd.DataFrame({"g": whole["glacier_id"], "d": day, "a": whole["author"]}).duplicated(),
         }
     )
-    grouped = table.groupby(["glacier_id", "year", "season"])["duplicates"]
+    grouped = table.groupby(["glacier_id", "year", "season", "months"])["duplicates"]
     return grouped.agg(fronts="size", duplicates="sum").reset_index()
 
 
