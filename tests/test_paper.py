@@ -9,7 +9,7 @@ from PIL import Image
 from shapely.geometry import LineString, Point, Polygon, box
 
 from calfin_cloud.cli import main
-from calfin_cloud.figures.paper import WIDTHS_MM, coverage_map, save_figure
+from calfin_cloud.figures.paper import WIDTHS_MM, coverage_map, product_scatter, retreat_map, save_figure
 from calfin_cloud.products import product_of
 from calfin_cloud.results import Lines, measure_series, paper_figures
 from calfin_cloud.results.figuring import glacier_changes, paired_positions
@@ -77,6 +77,32 @@ def test_words_at_the_edge_of_a_low_figure_are_not_cut_off(width):
     assert page.y0 <= label.y0 < label.y1 <= page.y1
 
 
+def test_the_map_hides_no_glacier_of_a_continent_and_says_whose_dates_its_changes_have():
+    angles = np.linspace(0, 2 * np.pi, 24)
+    around = pd.DataFrame({"x": 1.9e6 * np.cos(angles), "y": 1.9e6 * np.sin(angles), "change_m": 5.0})
+    figure = retreat_map(around.assign(area_change_m2=1e6), "EPSG:3031", span="2009 to 2021")
+    FigureCanvasAgg(figure).draw()
+    legend, (axes, bar) = figure.legends[0].get_window_extent(), figure.axes
+    assert not legend.overlaps(axes.get_window_extent())
+    assert not legend.overlaps(bar.get_tightbbox())
+    assert axes.get_legend() is None
+    assert bar.get_xlabel() == "change of the front from its first date to its last,\n2009 to 2021 [km]"
+
+
+def test_two_products_say_what_is_taken_off_which_and_long_names_have_room():
+    pairs = pd.DataFrame({"glacier_id": "a", "a_m": [-50.0, 0, 50], "b_m": [-10.0, 40, 90]})
+    long = "Fronts of a product with a very long name by many authors (2024), version 2"
+    figure = product_scatter(pairs, (long, long))
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    assert "mean of y − x: +40 m" in axes.texts[0].get_text()
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        assert label.get_text().endswith("position less the glacier's mean [km]")
+        extent, page = label.get_window_extent(), figure.bbox
+        assert page.x0 <= extent.x0 < extent.x1 <= page.x1
+        assert page.y0 <= extent.y0 < extent.y1 <= page.y1
+
+
 def test_products_are_paired_in_the_same_boxes_whatever_they_call_the_glaciers():
     series = measure_series(fronts_of(GLACIERS), lines_of(GLACIERS))
     others = fronts_of({f"other {k}": rate for k, rate in enumerate(GLACIERS.values())}, late=9, out=70.0)
@@ -116,7 +142,7 @@ def test_two_fronts_tell_a_change_without_an_error_and_small_areas_have_a_dot_of
     fronts = fronts_of({"a": 100.0})
     drawn = paper_figures(fronts[fronts["datetime"].dt.year < 2012], lines_of({"a": 100.0}))
     assert drawn["regions"].axes[0].get_title(loc="right") == "all (glaciers: 1): −0.3 km²"
-    sizes = [text.get_text() for text in drawn["retreat_map"].axes[0].get_legend().get_texts()]
+    sizes = [text.get_text() for text in drawn["retreat_map"].legends[0].get_texts()]
     assert sizes == ["0.01", "0.1"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ SIZES_KM2 = (0.01, 0.1, 1, 10, 100, 1000)
 MOST_SIZES = 4  # in the legend
 FEW = 6  # fronts in a year that have a colour each
 MOST_NAMED = 20  # glaciers that are named one by one where no region is known
+LETTERS = 48  # in a line along the axis of a square
 LINEAR_KM = 0.1  # changes below are coloured in proportion, larger ones by their logarithm
 
 
@@ -60,7 +62,7 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
     glaciers
         `x`, `y` in the CRS, `change_m` (positive is advance) and `area_change_m2`.
     span
-        The time of the change, in words.
+        Words for the time in which the first and the last dates of all glaciers lie.
     """
     reach = max(0.08 * max(np.ptp(glaciers["x"]), np.ptp(glaciers["y"])), LEAST_REACH_M)
     window = (
@@ -68,7 +70,8 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
         *(glaciers["x"].max() + reach, glaciers["y"].max() + reach),
     )
     height = 0.95 * (window[3] - window[1]) / (window[2] - window[0])
-    with _page(width, 0.17 + float(np.clip(height, 0.4, 1.3 if width == "single" else 0.75))) as figure:
+    below, tallest = (0.3, 1.3) if width == "single" else (0.21, 0.75)  # of the width
+    with _page(width, below + float(np.clip(height, 0.4, tallest))) as figure:
         axes = figure.subplots()
         _draw_land(axes, window, crs)
         _draw_graticule(axes, window, crs)
@@ -85,15 +88,17 @@ def retreat_map(glaciers: pd.DataFrame, crs: str, *, width: str = "single", span
         bar.set_ticks([-t for t in ticks[::-1]] + [0.0, *ticks])
         bar.set_ticklabels([f"−{t:g}" for t in ticks[::-1]] + ["0"] + [f"{t:g}" for t in ticks])
         bar.ax.minorticks_off()
-        bar.set_label(f"change of the front{' ' if span else ''}{span} [km]")
+        when = f",\n{span}" if span else ""
+        bar.set_label(f"change of the front from its first date to its last{when} [km]")
         sizes = [size for size in SIZES_KM2 if size <= 1.2 * area.max()][-MOST_SIZES:] or [SIZES_KM2[0]]
         dots = [
             Line2D([], [], ls="", marker="o", mfc="0.75", mec="0.2", mew=0.3, ms=(2 + unit * size**0.5) ** 0.5)
             for size in sizes
         ]
-        axes.legend(
-            dots, [f"{size:g}" for size in sizes], title="area changed\n[km²]", loc="lower right", framealpha=0.9,
-            edgecolor="0.8", labelspacing=0.9, borderpad=0.7,
+        # Outside, since glaciers all around a continent leave no corner free.
+        figure.legend(
+            dots, [f"{size:g}" for size in sizes], title="area changed [km²]", loc="outside lower center",
+            ncols=len(sizes), frameon=False, handleheight=2.2,
         )  # fmt: skip
         return figure
 
@@ -171,12 +176,12 @@ def product_scatter(pairs: pd.DataFrame, names: tuple[str, str], *, width: str =
         axes.plot(ends, ends, color="0.6", lw=0.8, zorder=1)
         axes.scatter(a, b, s=8, color=COLOURS[0], alpha=0.6, linewidths=0, zorder=2)
         axes.set(xlim=ends, ylim=ends, aspect="equal")
-        axes.set_xlabel(f"{names[0]}: position in the box [km]")
-        axes.set_ylabel(f"{names[1]}: position in the box [km]")
+        words = [f"{fill(name, LETTERS)}:\nposition less the glacier's mean [km]" for name in names]
+        axes.set(xlabel=words[0], ylabel=words[1])
         apart = pairs["b_m"] - pairs["a_m"]
         told = (
             f"{len(pairs)} pairs, glaciers: {pairs['glacier_id'].nunique()}\n"
-            f"mean difference {round(apart.mean()):+d} m\nmedian of sizes {apart.abs().median():.0f} m"
+            f"mean of y - x: {round(apart.mean()):+d} m\nmedian of |y - x|: {apart.abs().median():.0f} m"
         )
         axes.text(0.04, 0.96, told.replace("-", "−"), transform=axes.transAxes, va="top")
         open_frame(axes, has_grid=False)
