@@ -391,7 +391,7 @@ def test_the_price_of_a_run_is_reckoned_from_what_its_pods_ask_for_where_prices_
     assert expression.count("(") == expression.count(")")
 
 
-def test_a_dashboard_is_behind_a_login_and_its_controller_reaches_that_port_alone():
+def test_a_dashboard_is_behind_a_login_without_api_and_its_controller_reaches_that_port_alone():
     assert not [r for r in render(["aws"]) if r["kind"] in ("Ingress", "Service")]
     login = r"dashboard.annotations.nginx\.ingress\.kubernetes\.io/auth-url=https://login.example.org"
     found = render(["aws"], "dashboard.host=dask.example.org", "dashboard.tlsSecretName=dask-host", login)
@@ -402,6 +402,11 @@ def test_a_dashboard_is_behind_a_login_and_its_controller_reaches_that_port_alon
     assert "auth-url" in next(iter(named["Ingress"]["metadata"]["annotations"]))
     assert ingress["tls"] == [{"hosts": ["dask.example.org"], "secretName": "dask-host"}]
     assert service["selector"]["dask.org/component"] == "scheduler"
+    (closed,) = (r for r in found if r["metadata"]["name"] == "calfin-dashboard-closed")
+    check(closed)
+    assert "selector" not in closed["spec"]  # so it leads to no pod
+    paths = {path["path"]: path["backend"]["service"]["name"] for path in ingress["rules"][0]["http"]["paths"]}
+    assert paths == {"/api": "calfin-dashboard-closed", "/": "calfin-dashboard"}
     assert [port["port"] for port in policy["ingress"][0]["ports"]] == [service["ports"][0]["targetPort"]]
 
 
