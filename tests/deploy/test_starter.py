@@ -154,6 +154,30 @@ def test_without_an_operator_or_a_right_it_says_so(tmp_path, rules, manifest):
         assert "the starter may not create daskjobs" in said(strict, "barred")
 
 
+def test_an_operator_that_went_away_is_not_waited_for_for_ever(tmp_path, rules, manifest):
+    with run_kubernetes(tmp_path, rules, operator=False) as lonely:
+        starter = start(lonely, manifest, "left", OPERATOR_S="10")
+        wait_until(lambda: "left" in lonely.get("DaskJob"))
+        lonely.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "left-runner"}, "spec": {}})
+        lonely.patch("DaskJob", "left", {"status": {"jobStatus": "Running"}})  # the last that the operator did
+        lonely.end_driver("left", 0)
+        assert starter.wait(120) == 0
+        assert "the Dask operator did not see it" in said(lonely, "left")
+        assert "left" not in lonely.get("DaskJob")  # so its cluster ends too
+
+        for kind in ("DaskJob", "DaskCluster"):
+            lonely.create({"apiVersion": "kubernetes.dask.org/v1", "kind": kind, "metadata": {"name": "stuck"}})
+        lonely.patch("DaskJob", "stuck", {"status": {"jobStatus": "Failed"}})
+        assert start(lonely, manifest, "stuck", OPERATOR_S="2").wait(120) == 75
+        assert "an earlier try is still there after 2 s" in said(lonely, "stuck")
+
+
+def test_an_error_of_its_own_is_no_failure_of_scenes(tmp_path, rules, manifest):
+    with run_kubernetes(tmp_path, rules, operator=False) as lonely:
+        assert start(lonely, tmp_path / "none.yaml", "lost").wait(60) == 75
+        assert "FileNotFoundError" in said(lonely, "lost")
+
+
 def test_each_pod_of_an_indexed_job_starts_the_run_of_its_shard(kubernetes, tmp_path):
     found = render(["aws", "gpu"], "workers.cpu.replicas=1", "workers.gpu.replicas=1", "runs.full.shards=8")
     (texts,) = (r["data"] for r in found if r["kind"] == "ConfigMap" and "start.py" in r["data"])

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kr8s.objects import APIObject, Pod, object_from_spec
 POLL_S = float(os.environ.get("POLL_S", "5"))
 OPERATOR_S = float(os.environ.get("OPERATOR_S", "300"))  # an operator that runs answers within seconds
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: neither calfin's 1 nor its 2
+ENDED = ("Successful", "Failed")  # words of the operator for a DaskJob
 
 
 def main(path: str) -> int:
@@ -27,6 +29,9 @@ def main(path: str) -> int:
         return start_and_wait(path)
     except (kr8s.NotFoundError, kr8s.ServerError, kr8s.APITimeoutError, httpx.HTTPError) as error:
         say(f"the Kubernetes API said {error!r}")
+        return TRY_AGAIN
+    except Exception:  # Python would exit with 1, which calfin says where scenes failed and nobody tries again
+        traceback.print_exc()
         return TRY_AGAIN
 
 
@@ -50,8 +55,9 @@ def start_and_wait(path: str) -> int:
         say(f"{job.name}: told to stop")
         return 128 + signal.SIGTERM
     except TimeoutError as error:
-        job.delete()
         say(f"{job.name}: {error}")
+        if job.exists():
+            job.delete()
         return TRY_AGAIN
 
 
@@ -66,13 +72,16 @@ def drop_finished(job: APIObject, beside: Sequence[APIObject]) -> None:
         return
     wanted = job.raw
     job.refresh()
-    if status(job) not in ("Successful", "Failed"):
+    if status(job) not in ENDED:
         return
     job.delete()
     cluster = object_from_spec(
         {"apiVersion": job.version, "kind": "DaskCluster", "metadata": {"name": job.name}}, allow_unknown_type=True
     )
+    end = time.monotonic() + OPERATOR_S
     while any(resource.exists() for resource in (job, cluster, driver_of(job), *beside)):
+        if time.monotonic() > end:
+            raise TimeoutError(f"an earlier try is still there after {OPERATOR_S:.0f} s; does the Dask operator run?")
         time.sleep(POLL_S)
     job.raw = wanted  # without the operator's notes on the old one, by which it would take the new one for done
 
@@ -98,18 +107,26 @@ def await_operator(job: APIObject) -> None:
 
 def await_end(job: APIObject) -> int:
     """Wait until the driver has ended; return its exit code, or TRY_AGAIN where nobody can tell it any more."""
+    late = float("inf")  # when an operator that runs would have seen that the driver has ended
     while True:
         job.refresh()
         driver = driver_of(job)
-        if not driver.exists():
+        try:
+            driver.refresh()
+        except kr8s.NotFoundError:
             job.delete()
             say(f"{job.name}: the driver's pod is gone, with its node perhaps")
             return TRY_AGAIN
-        if status(job) in ("Successful", "Failed"):
-            driver.refresh()
+        if status(job) in ENDED:
             code = exit_code(driver)
             say(f"{job.name}: {status(job)}, exit code {code}; see `kubectl logs {driver.name}`")
             return code
+        if driver.raw.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            late = min(late, time.monotonic() + OPERATOR_S)
+        if time.monotonic() > late:
+            job.delete()  # with the cluster, which nobody else would end
+            say(f"{job.name}: exit code {exit_code(driver)}; the Dask operator did not see it, does it run?")
+            return exit_code(driver)
         time.sleep(POLL_S)
 
 
