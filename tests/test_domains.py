@@ -20,7 +20,6 @@ from calfin_cloud.domains import (
     write_domains,
 )
 
-
 LINES_APART = "MULTILINESTRING ((0 0, 5 0), (6 0, 9 0))"
 
 

@@ -171,7 +171,7 @@ def test_a_store_and_a_folder_may_be_paths_or_text(store, tmp_path, kind):
 
 @pytest.mark.parametrize("version", ["../../up", "a/b", ""])
 def test_a_version_of_exported_data_that_would_be_another_path_is_refused(store, tmp_path, version):
-    with pytest.raises(ValueError, match="the version of the data must be .* since it becomes part of a path"):
+    with pytest.raises(ValueError, match=r"the version of the data must be .* since it becomes part of a path"):
         cc.export_store(store, tmp_path / "products", ["calfin"], author="A", version=version)
     assert not (tmp_path / "products").exists()
 

@@ -246,7 +246,7 @@ def test_a_store_whose_masks_are_lost_is_told_and_stays_free_for_other_verbs(los
         "recompute": partial(recompute_changed, domains=domains, find_scenes=find, settings=OTHER_TRACE),
         "retry": retry_failed,
     }[verb]
-    with pytest.raises(storage.DamagedFileError, match="mapped scenes have no place in it.*restore it from a copy"):
+    with pytest.raises(storage.DamagedFileError, match=r"mapped scenes have no place in it.*restore it from a copy"):
         change(store)
     assert contents(store) == before
     storage.check_finished(store)
