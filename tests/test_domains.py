@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import geopandas as gpd
 import numpy as np
@@ -221,6 +222,15 @@ def test_the_fjord_mask_is_true_inside_the_boundary():
     assert mask[:, :160].all()
     assert not mask[:, 170:].any()
     assert a_domain().fjord_mask is None
+
+
+def test_a_domain_goes_to_workers_without_its_mask_which_is_made_anew_there():
+    domain = a_domain(fjord_boundary=box(-299e3, -1899e3, -291e3, -1889e3))
+    before, mask = len(pickle.dumps(domain)), domain.fjord_mask
+    assert len(pickle.dumps(domain)) == before
+    there = pickle.loads(pickle.dumps(domain))
+    assert there == domain
+    np.testing.assert_array_equal(there.fjord_mask, mask)
 
 
 @pytest.mark.parametrize("source", ["", "fjord_boundary", "dates", "ice_mask"])

@@ -1,5 +1,6 @@
 """Fronts at known termini: painted fjords with a front, coasts and termini that are right, shifted or wrong."""
 
+import pickle
 from datetime import date
 
 import numpy as np
@@ -246,3 +247,16 @@ def test_a_map_of_ice_takes_the_coasts_off_a_free_front():
         for t in (with_map, without)
     ]
     assert apart[0] < apart[1] / 2
+
+
+def test_weights_by_maps_are_made_once_for_the_copies_of_a_domain_and_anew_for_other_maps():
+    side = SIDE * PIXEL_M
+    ice, ocean = box(0, 0, side, side / 2), box(0, side / 2, side, side)
+    known = domain_with(ice=ice, ocean=ocean)
+    first = place_of(known, WHEN).weight
+    assert place_of(pickle.loads(pickle.dumps(known)), None).weight is first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0
+    other = place_of(domain_with(ice=ice), WHEN).weight
+    assert other.shape == first.shape
+    assert not np.array_equal(other, first)
