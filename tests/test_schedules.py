@@ -31,6 +31,7 @@ from calfin_cloud.storage import (
     count_scenes,
     due_keys,
     hold_lease,
+    is_store,
     keep_domain,
     merge_stores,
     note_tries,
