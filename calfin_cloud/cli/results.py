@@ -269,7 +269,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "--days", type=flags.not_negative, default=8.0, help="longest time between two fronts of a pair (default 8)"
     )
     parser.add_argument(
-        "--by-place", action="store_true", help="pair fronts within 5 km of each other, whatever their glacier ids"
+        "--by-place", action="store_true", help="pair fronts of the glacier at the same place, whatever its id"
     )
     _add_common(parser)
 
