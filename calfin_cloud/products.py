@@ -26,9 +26,9 @@ PRODUCT_COLUMNS = {
 }
 """Our name of a column -> those of CALFIN, TermPicks, MEaSUREs, PROMICE, ESA-CCI and this project's own stores.
 
-A column of dates may hold decimal years. Without one the first date in a scene's name counts, else decimal years, else the column `Year`, dated
-15 August as the original dates PROMICE. Glacier and satellite come from scene names like CALFIN's where there is no
-column for them.
+A column of dates may hold decimal years. Without one the first date in a scene's name counts, else decimal years, else
+the column `Year`, dated 15 August as the original dates PROMICE. Glacier and satellite come from scene names like
+CALFIN's where there is no column for them.
 """
 
 YEAR_COLUMNS = ("Year", "year", "YEAR")
@@ -118,8 +118,8 @@ def _dates(table: gpd.GeoDataFrame, column: str | None, scene: str | None, sourc
             return _instants(numbers)
         if is_year.any():
             raise ValueError(
-                f"{source}: column {column} has years without a day, got {table[column][is_year].iloc[0]}: expected dates "
-                "as 2019-07-04, or decimal years; call the column Year to date all fronts of a year 15 August"
+                f"{source}: column {column} has years without a day, got {table[column][is_year].iloc[0]}: expected "
+                "dates as 2019-07-04, or decimal years; call the column Year to date all fronts of a year 15 August"
             )
         try:
             return pd.to_datetime(table[column], utc=True, format="ISO8601")

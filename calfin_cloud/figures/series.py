@@ -18,7 +18,7 @@ BAND = "band: two standard deviations"
 def series_png(
     positions: pd.DataFrame, seasonal: pd.DataFrame, flags: pd.DataFrame, *, title: str = "", rate: str = ""
 ) -> bytes:
-    """Draw one glacier: change of position and mean year by branch, with two standard deviations; doubtful fronts are ringed.
+    """Draw one glacier: its change and mean year by branch, with two standard deviations; doubtful fronts are ringed.
 
     Parameters
     ----------

@@ -56,10 +56,10 @@ def regional_change(
     DataFrame
         `region`, `month` (UTC): the first day of one, for which the row holds; `n` glaciers between fronts of theirs in
         the month before it. `change_m`: mean over the glaciers that are seen, day by day, summed; NaN after months that
-        see none, and what happened in those is not in the rows after. `area_change_m2`: sum over glaciers of what each is known to have changed in its box so far.
-        `sigma_m`, `area_sigma_m2`: standard deviations of these for these glaciers, from the errors of their fronts and
-        from what may have happened in gaps. `spread_m`: standard error of the mean for a region of many more glaciers,
-        of which these are a sample.
+        see none, and what happened in those is not in the rows after. `area_change_m2`: sum over glaciers of what each
+        is known to have changed in its box so far. `sigma_m`, `area_sigma_m2`: standard deviations of these for these
+        glaciers, from the errors of their fronts and from what may have happened in gaps. `spread_m`: standard error of
+        the mean for a region of many more glaciers, of which these are a sample.
     """
     known = positions.dropna(subset="position_m")
     if known.empty:

@@ -68,8 +68,9 @@ def rates(positions: pd.DataFrame) -> pd.DataFrame:
     interval over 1.96; NaN for fewer than four fronts.
 
     Columns: `glacier_id`, `branch`; `rate_m_a`, `rate_sigma_m_a`, `rate_low_m_a`, `rate_high_m_a` (95 % interval);
-    `change_m`, `change_sigma_m`: last position less the first, NaN for fronts of one date; `seasonal_m`, `seasonal_sigma_m`: height of the yearly
-    waves from their lowest to their highest, less what errors of fronts add to it, NaN where it is not known; `first`, `last`, `n`.
+    `change_m`, `change_sigma_m`: last position less the first, NaN for fronts of one date; `seasonal_m`,
+    `seasonal_sigma_m`: height of the yearly waves from their lowest to their highest, less what errors of fronts add to
+    it, NaN where it is not known; `first`, `last`, `n`.
     """
     parts = _series_of(positions)
     histories = [history_of(part, waves_of(part["datetime"])) for _, _, part in parts]
@@ -181,8 +182,8 @@ def _height(history: History, waves: Floats, sigmas: Floats) -> tuple[float, flo
     course = columns @ waves
     from_low_to_high = columns[course.argmax()] - columns[course.argmin()]
     of_noise = HEIGHT_OF_NOISE[history.waves] * np.mean(sigmas**2)
-    height = np.sqrt(max(float(np.ptp(course)) ** 2 - of_noise, 0.0))
-    return float(height), float(np.hypot.reduce(from_low_to_high * sigmas))
+    height = np.sqrt(np.maximum(np.ptp(course) ** 2 - of_noise, 0))
+    return float(height), float(np.linalg.norm(from_low_to_high * sigmas))
 
 
 def _year_means(history: History, years: Floats) -> Floats:
