@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 from shapely.geometry import LineString, box
+from skimage.graph import MCP_Geometric
 
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.fronts import DEFAULT, GuideSettings, georeference, place_of, trace_fronts, trace_placed
-from calfin_cloud.fronts.corridor import corridor_along, smoothed_line
+from calfin_cloud.fronts.corridor import Corridor, corridor_along, ends_of, smoothed_line
 from calfin_cloud.fronts.evidence import map_weight, wall_weight, walls_of
-from calfin_cloud.fronts.guided import widths_m
+from calfin_cloud.fronts.guided import _cheapest, widths_m
 from calfin_cloud.fronts.settings import MapWeights
 from calfin_cloud.metrics import line_distances
 from calfin_cloud.termini import Terminus
@@ -260,3 +261,19 @@ def test_weights_by_maps_are_made_once_for_the_copies_of_a_domain_and_anew_for_o
     other = place_of(domain_with(ice=ice), WHEN).weight
     assert other.shape == first.shape
     assert not np.array_equal(other, first)
+
+
+@given(seed=st.integers(0, 2**31), n_levels=st.integers(1, 3))
+@settings(max_examples=40)
+def test_of_paths_that_cost_the_same_the_one_of_a_search_for_all_ends_is_taken(seed, n_levels):
+    guide = GuideSettings()
+    rows, columns = np.mgrid[:21, :31]
+    away, beyond = np.abs(rows - 10.0), np.maximum(3.0 - columns, columns - 27.0)
+    inside, line = np.ones(rows.shape, dtype=bool), np.zeros((31, 2))
+    corridor = Corridor(0, 0, inside, columns, away, beyond, np.ones(rows.shape), line, 3, 27)
+    support = np.random.default_rng(seed).integers(0, n_levels, corridor.inside.shape) / 2
+    starts, ends = ends_of(corridor, 12.0, guide)
+    search = MCP_Geometric(np.where(corridor.inside, corridor.stretch / (guide.cost + support), -1))
+    total, _ = search.find_costs(starts, ends)
+    expected = search.traceback(ends[np.argmin(total[tuple(ends.T)])])
+    np.testing.assert_array_equal(_cheapest(corridor, support, 12.0, guide), expected)

@@ -192,8 +192,23 @@ def _cheapest(corridor: Corridor, support: Floats, half_px: float, settings: Gui
     cost = np.where(corridor.inside, corridor.stretch / (settings.cost + support), -1)
     paths = MCP_Geometric(cost, fully_connected=True)
     total, _ = paths.find_costs(starts, ends, find_all_ends=False)  # the first one reached is the cheapest
+    if _has_rival(total, cost, ends):  # which of them is taken must not depend on when they were reached
+        total, _ = paths.find_costs(starts, ends)
     end = ends[int(np.argmin(total[tuple(ends.T)]))]
     return np.array(paths.traceback(end), dtype=np.intp) if np.isfinite(total[tuple(end)]) else None
+
+
+def _has_rival(total: Floats, cost: Floats, ends: NDArray[np.intp]) -> bool:
+    """Whether a search that stopped at the first of some ends was a step away from another one that is as cheap."""
+    reached = total[tuple(ends.T)]
+    cheapest, waiting = reached.min(), ends[np.isinf(reached)] + 1
+    total, cost = np.pad(total, 1, constant_values=np.inf), np.pad(cost, 1)
+    for step in np.argwhere(np.ones((3, 3))) - 1:
+        before = tuple((waiting + step).T)
+        then = total[before] + np.hypot(*step) / 2 * (cost[before] + cost[tuple(waiting.T)])
+        if np.isfinite(cheapest) and (then <= cheapest * (1 + 1e-9)).any():
+            return True
+    return False
 
 
 def _trimmed(way: _Way, settings: GuideSettings) -> slice | None:
