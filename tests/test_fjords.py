@@ -142,7 +142,7 @@ def test_the_command_writes_a_domain_file_and_says_where_each_boundary_is_from(p
     assert (
         main(["fjords", "--domains", str(painted / "domains.geojson"), "--store", str(store), "--out", str(out)]) == 0
     )
-    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier\tdates"]
+    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier: fjord boundary from scenes"]
     assert read_domains(out) == derive_fjords(str(store), read_domains(painted / "domains.geojson"))
 
 
@@ -155,7 +155,11 @@ def test_the_command_prefers_drawn_polygons_and_derives_the_others(store, domain
     drawn.to_file(tmp_path / "drawn.gpkg")
     call = ["fjords", "--domains", str(tmp_path / "domains.geojson"), "--polygons", str(tmp_path / "drawn.gpkg")]
     assert main([*call, "--store", str(store), "--out", str(tmp_path / "out.geojson")]) == 0
-    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier\tdates", "Other\tfjord_boundary", "Lonely\tnone"]
+    assert capsys.readouterr().out.splitlines() == [
+        "Painted-Glacier: fjord boundary from scenes",
+        "Other: drawn fjord boundary",
+        "Lonely: no fjord boundary",
+    ]
     written = json.loads((tmp_path / "out.geojson").read_text())["features"]
     assert [f["properties"]["fjord_source"] for f in written] == ["dates", "fjord_boundary", None]
 
@@ -164,7 +168,7 @@ def test_the_command_takes_an_ice_mask(painted, store, domain, tmp_path, capsys)
     gpd.GeoDataFrame(geometry=[domain.polygon], crs=domain.crs).to_file(tmp_path / "ice.gpkg")
     call = ["fjords", "--domains", str(painted / "domains.geojson"), "--store", str(store)]
     assert main([*call, "--ice-mask", str(tmp_path / "ice.gpkg"), "--out", str(tmp_path / "out.geojson")]) == 0
-    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier\tice_mask\tice"]
+    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier: fjord boundary from the ice mask, map of ice"]
     (made,) = read_domains(tmp_path / "out.geojson")
     assert made.fjord_mask.all()
 

@@ -41,6 +41,30 @@ def test_positions_are_those_of_the_series(store):
     assert cc.open_store(store).positions["key"].tolist() == ["Store/s1"]
 
 
+def test_what_takes_the_address_of_a_store_takes_an_opened_one_too(store):
+    assert cc.usable_fronts(cc.open_store(store)).equals(cc.usable_fronts(store))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda domain: cc.search_scenes("catalog.json", [domain], "2019"),
+        lambda domain: cc.map_fronts(domain, lambda _: [], "new"),
+        lambda domain: cc.map_fronts([domain], "catalog.json", "new"),
+    ],
+)
+def test_one_domain_for_several_and_a_catalogue_for_a_function_are_told_in_words(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=r"call once a domain|give \[domain\] and partial"):
+        call(DOMAIN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_percent_for_a_share_is_refused():
+    with pytest.raises(ValueError, match=r"max_cloud must be a part of the domain, at most 1, got 15: 15 % is 0\.15"):
+        cc.MapSettings(max_cloud=15)
+
+
 def test_a_place_without_a_store_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="not a store of calfin"):
         cc.open_store(tmp_path)

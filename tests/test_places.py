@@ -57,5 +57,5 @@ def test_fjords_takes_termini_and_maps_into_the_domain_file(painted, store, tmp_
     (known,) = read_domains(out)
     assert len(known.termini) == int(storage.read_fronts(store)["geometry"].notna().sum())
     assert known.ice is not None
-    assert f"\tice, {len(known.termini)} termini" in capsys.readouterr().out
+    assert f": no fjord boundary, map of ice, {len(known.termini)} known termini" in capsys.readouterr().out
     assert read_domains(write_domains([known], tmp_path / "again.geojson")) == [known]

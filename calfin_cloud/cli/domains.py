@@ -10,12 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from calfin_cloud.cli.output import note, records, tell
+from calfin_cloud.cli.output import how_many, note, records, tell
 
 NEGATIVE_PLACE = re.compile(r"^-\d[\d.,\-]*$")
 MOST_LOOKS = 8  # scenes of a catalogue that are tried for the picture of a preview
 MOST_MISSING = 0.1
 CLEAR_PERCENT = 20.0
+BOUNDARIES = {
+    "": "no fjord boundary",
+    "fjord_boundary": "drawn fjord boundary",
+    "dates": "fjord boundary from scenes",
+    "ice_mask": "fjord boundary from the ice mask",
+}
+"""Where the fjord boundary of a domain is from, in words."""
 
 
 def domains(options: argparse.Namespace) -> int:
@@ -152,8 +159,9 @@ def fjords(options: argparse.Namespace) -> int:
     lines, rows = [], []
     for domain in found:
         maps = [name for name in ("ice", "ocean") if getattr(domain, name) is not None]
-        also = maps + ([f"{len(domain.termini)} termini"] if domain.termini else [])
-        lines.append("\t".join([domain.name, domain.fjord_source or "none", *([", ".join(also)] if also else [])]))
+        also = [f"map of {name}" for name in maps]
+        also += [how_many(len(domain.termini), "known terminus", "known termini")] if domain.termini else []
+        lines.append(f"{domain.name}: {', '.join([BOUNDARIES[domain.fjord_source], *also])}")
         row = {"domain": domain.name, "fjord_source": domain.fjord_source, "maps": maps}
         rows.append(row | {"termini": len(domain.termini)})
     tell(options, rows, *lines)

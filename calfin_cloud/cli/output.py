@@ -48,6 +48,8 @@ def set_up_log(options: argparse.Namespace) -> None:
     handler.setFormatter(lines or logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, handlers=[handler])
     logging.captureWarnings(is_json)
+    if not options.verbose:  # a line a try; what they come to is told
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
     told = logging.StreamHandler(sys.stderr)
     told.setFormatter(lines or logging.Formatter("%(message)s"))
     notes.handlers, notes.propagate = [told], False
@@ -59,15 +61,15 @@ def note(text: str, *, level: int = logging.INFO) -> None:
     notes.log(level, text)
 
 
-def how_many(n: int, what: str) -> str:
-    """Say a number of things, `what` being the word for one.
+def how_many(n: int, what: str, many: str = "") -> str:
+    """Say a number of things, `what` being the word for one, `many` for several where that is no `s` more.
 
     Examples
     --------
     >>> how_many(1, "scene"), how_many(0, "scene")
     ('1 scene', '0 scenes')
     """
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+    return f"{n} {what}" if n == 1 else f"{n} {many or what + 's'}"
 
 
 def tell(options: argparse.Namespace, result: Any, *lines: str) -> None:  # noqa: ANN401 - any value of JSON

@@ -123,6 +123,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _told(error: BaseException) -> str:
     status = getattr(error, "status_code", None)
     text = f"{type(error).__name__}{f' (HTTP status {status})' if status else ''} {error}".strip()
+    if inner := re.search(r"\(Caused by .*?\): (.*)[\"']\)\)$", text):  # what happened, within errors of urllib3
+        text = inner[1]
     text = re.sub(r"\?\S*|(?<=://)[^/@\s]*@", "", text)[:300]
     return text + (f", because of {_told(error.__cause__)}" if error.__cause__ else "")
 
