@@ -161,7 +161,7 @@ def naming(path: str, remedy: str, kinds: tuple[type[Exception], ...] = DAMAGE) 
     """Name the file in the error of a codec that finds it damaged."""
     try:
         yield
-    except DamagedFileError:
+    except (DamagedFileError, FileNotFoundError):  # Zarr's error of a group that is not there is a ValueError too
         raise
     except kinds as error:
         raise DamagedFileError(path, f"{type(error).__name__}: {error}", remedy) from None
