@@ -89,7 +89,7 @@ def test_a_period_before_the_newest_scene_of_a_store_that_has_none_is_refused():
 
 def test_a_run_from_the_newest_scene_on_searches_no_older_ones(painted, broken, capsys):
     assert main([word if word != "1984/2030" else "newest-1-days" for word in call(painted, broken)]) == 0
-    assert "1 found, 1 known" in capsys.readouterr().out
+    assert "1 found, 1 known, 0 front, 0 no_front, 0 failed; nothing new" in capsys.readouterr().out
 
 
 # --- failed scenes ----------------------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def _show_scenes(
         if left_out := n_scenes - len(scenes):
             result["scenes_left_out"] = left_out
             lines.append(f"and {left_out} more scenes, which are in the store as well")
-    nothing_new = "; nothing new" if counts.get("found") and counts["found"] == counts["known"] else ""
+    nothing_new = "; nothing new" if counts.get("found") and counts["found"] == counts.get("known") else ""
     lines.append(", ".join(f"{n} {state}" for state, n in counts.items()) + nothing_new)
     if counts.get("found") != 0:
         lines.append(f"see them on a map: calfin report {shlex.quote(options.store)} --out report")
