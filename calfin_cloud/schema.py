@@ -32,7 +32,7 @@ MOST_BOXES = 8
 NO_BOXES = np.empty((0, 4), dtype=np.int32)
 
 GOOD_PX = 2.5
-"""Mean distance of a front below which it is good: what the score is the probability of."""
+"""Mean distance in px of a 256 px frame below which a front is good: what the score is the probability of."""
 
 SEASONS = ("winter", "spring", "summer", "autumn")
 

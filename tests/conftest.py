@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import s3fs
 from servers.s3 import S3, serve_s3
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # machines have other work too
@@ -42,3 +43,14 @@ def s3() -> Iterator[S3]:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+@pytest.fixture
+def dead_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An S3 endpoint that nobody listens at, in the environment; clients that know it do not outlive the test."""
+    keys = {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "us-east-1", "MAX_ATTEMPTS": "1"}
+    for name, value in (keys | {"ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -10,7 +10,6 @@ import sys
 from operator import length_hint
 
 import pytest
-import s3fs
 from storing import DOMAIN, NOON, new_store, rows, write
 from tqdm import tqdm
 
@@ -330,17 +329,7 @@ def test_a_pixel_without_a_side_is_refused(tmp_path, capsys):
 # --- how a call ends --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def dead_storage(monkeypatch):
-    """An endpoint that nobody listens at, in the environment; clients that know it do not outlive the test."""
-    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.mark.usefixtures("dead_storage")
+@pytest.mark.usefixtures("dead_s3")
 def test_a_storage_that_is_out_of_reach_is_no_mistake_in_the_call(capsys):
     assert main(["status", "s3://fronts/greenland"]) == 3
     said = capsys.readouterr().err

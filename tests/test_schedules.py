@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-import s3fs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
@@ -342,14 +341,10 @@ def test_a_store_that_no_run_has_made_yet_is_no_alarm_and_one_that_is_gone_is(br
     assert "calfin_store_up 0.0" in told(metrics)
 
 
-def test_an_object_store_that_does_not_answer_is_told_and_ends_no_exporter(monkeypatch, caplog):
-    settings = {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "us-east-1", "MAX_ATTEMPTS": "1"}
-    for name, value in (settings | {"ENDPOINT_URL": "http://127.0.0.1:9"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    s3fs.S3FileSystem.clear_instance_cache()
+@pytest.mark.usefixtures("dead_s3")
+def test_an_object_store_that_does_not_answer_is_told_and_ends_no_exporter(caplog):
     metrics = StoreMetrics("s3://bucket/fronts")
     metrics.look()
-    s3fs.S3FileSystem.clear_instance_cache()
     assert "calfin_store_up 0.0" in told(metrics)
     assert "EndpointConnectionError" in caplog.text
 

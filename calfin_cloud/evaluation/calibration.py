@@ -19,8 +19,6 @@ from calfin_cloud.network import network_id
 from calfin_cloud.schema import GOOD_PX
 
 LEVELS = (0.68, 0.95)
-"""Mean distance in px of a 256 px frame below which a front is good."""
-
 NEAR_PX = 0.3  # added to distances before the logarithm: drawn on pixels, the truth is not known better
 SHRINK = 0.02  # of the ridge that lets correlated features share an effect, instead of one taking it all
 N_VERTEX_BINS, N_FRONT_BINS = 12, 1  # of doubt, in which what it leaves open is told apart: vertices are many

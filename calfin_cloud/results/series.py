@@ -138,12 +138,11 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
 def rate_words(rates: pd.DataFrame) -> str:
     """Tell the rate of each branch of a glacier in words, as far as it and its standard deviation are known."""
     known = rates.dropna(subset="rate_m_a")
-    columns = (known[name] for name in ("branch", "rate_m_a", "rate_sigma_m_a"))
-    told = (
-        (branch, rate, "" if np.isnan(sigma) else f" ± {sigma:.0f}")
-        for branch, rate, sigma in zip(*columns, strict=True)
-    )
-    return "; ".join(f"{branch} {rate:+.0f}{sigma} m/a" for branch, rate, sigma in told)
+    told = []
+    for branch, rate, sigma in zip(known["branch"], known["rate_m_a"], known["rate_sigma_m_a"], strict=True):
+        error = "" if np.isnan(sigma) else f" ± {sigma:.0f}"
+        told.append(f"{branch} {rate:+.0f}{error} m/a")
+    return "; ".join(told)
 
 
 def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataFrame | None = None) -> Series:

@@ -79,7 +79,8 @@ def adapt(
     Raises
     ------
     ValueError
-        `start` is no `.weights.h5`, `out` has another ending or a further dot, or `share` is out of its range.
+        `start` is no `.weights.h5`, `out` has another ending or a further dot, or `anchor` or `share` is out of its
+        range.
     """
     note = noted(weights_path(start))
     settings = TrainingSettings(

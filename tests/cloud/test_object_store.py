@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 import botocore.exceptions
 import numpy as np
 import pytest
-import s3fs
 from distributed.protocol import serialize
 
 from calfin_cloud.cli import main
@@ -171,18 +170,9 @@ def test_a_domain_file_is_read_from_a_bucket_by_what_stores_go_by(s3, cloud, tmp
         read_domains("s3://domains/none.geojson")
 
 
+@pytest.mark.usefixtures("dead_s3")
 @pytest.mark.parametrize("scheme", ["s3", "http"])
-def test_a_domain_file_whose_server_does_not_answer_ends_a_run_that_is_then_tried_again(monkeypatch, tmp_path, scheme):
-    settings = {
-        "ENDPOINT_URL": "http://127.0.0.1:9",
-        "MAX_ATTEMPTS": "1",
-        "ACCESS_KEY_ID": "k",
-        "SECRET_ACCESS_KEY": "s",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    s3fs.S3FileSystem.clear_instance_cache()
+def test_a_domain_file_whose_server_does_not_answer_ends_a_run_that_is_then_tried_again(tmp_path, scheme):
     address = {"s3": "s3://bucket/domains.geojson", "http": "http://127.0.0.1:9/domains.geojson"}[scheme]
     call = ["map", "--catalog", "usgs", "--domains", address, "--period", "2020", "--store", str(tmp_path / "store")]
     assert main(call) == 3
-    s3fs.S3FileSystem.clear_instance_cache()
