@@ -36,6 +36,36 @@ def test_a_mistake_in_the_call_is_told_in_one_line_and_ends_with_2(tmp_path, cap
     assert "cannot read the domain file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (["train", "--name", "../net"], "letters, digits"),
+        (["train", "--steps", "0"], "from 1 on"),
+        (["train", "--learning-rate", "nan"], "a number above 0"),
+        (["adapt", "fronts", "--name", "/net"], "letters, digits"),
+        (["evaluate", "--adverse", "-1"], "from 0 on"),
+    ],
+)
+def test_a_value_that_no_training_or_score_can_have_is_refused_before_anything_is_read(tmp_path, capsys, call, told):
+    data = [] if call[0] == "adapt" else ["--data", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        main([*call, *data, "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_calibration_of_a_shipped_network_is_not_replaced(tmp_path, capsys):
+    assert main(["calibrate", "--data", str(tmp_path)]) == 2
+    assert "give --out FILE" in capsys.readouterr().err
+
+
+def test_glaciers_that_no_image_shows_are_told_with_those_that_images_show(shared, tmp_path, capsys):
+    call = ["evaluate", "--data", str(shared / "data/mohajerani2019"), "--out", str(tmp_path / "scores")]
+    assert main([*call, "--glaciers", "Nowhere"]) == 2
+    assert "no image shows ['Nowhere'], got ['Jakobshavn'" in capsys.readouterr().err
+
+
 def test_domains_of_real_termini_around_ten_glaciers(shared, tmp_path, capsys):
     termini = shared / "data/sentinel1_uummannaq_20141031/derived_measures_fronts_2014_2015.geojson"
     out = tmp_path / "domains.geojson"

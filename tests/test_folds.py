@@ -12,8 +12,8 @@ from calfin_cloud.datasets import ICE, OCEAN, Sample
 from calfin_cloud.evaluation import describe_methods, folds_method, make_cases, make_methods
 from calfin_cloud.network import network_id, save_weights, training_glaciers, verifier_of, weights_path
 from calfin_cloud.network.weights import load_network
-from calfin_cloud.training import TrainingSettings, fit_folds, fold_path, painted_samples
-from calfin_cloud.training.folds import is_finished
+from calfin_cloud.training import TrainingSettings, fit, fit_folds, fold_path, painted_samples
+from calfin_cloud.training.records import is_trained, samples_digest
 
 TINY = TrainingSettings(architecture="unet", width=0.03, batch=1, steps=1, verifier="calfin-small-2")
 
@@ -55,10 +55,23 @@ def test_a_second_call_trains_only_what_is_not_finished(folds):
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"steps": 2}, {"leave_out": ("Store",)}])
-def test_a_network_of_other_settings_is_not_the_one_that_is_wanted(folds, changes):
-    settings = replace(TINY, leave_out=("Rink",))
-    assert is_finished(fold_path(folds, "Rink"), settings)
-    assert not is_finished(fold_path(folds, "Rink"), replace(settings, **changes))
+def test_a_training_of_other_settings_or_samples_replaces_no_finished_network(folds, changes):
+    settings, out, samples = replace(TINY, leave_out=("Rink",)), fold_path(folds, "Rink"), samples_digest(SAMPLES)
+    before = out.read_bytes()
+    assert is_trained(out, settings, samples)
+    with pytest.raises(ValueError, match=rf"other settings \({next(iter(changes))} .*, now .*another name"):
+        fit(SAMPLES, out, replace(settings, **changes))
+    with pytest.raises(ValueError, match="belongs to other samples"):
+        fit([*SAMPLES, labelled("Store", 3)], out, settings)
+    assert out.read_bytes() == before
+
+
+def test_weights_of_which_nothing_says_how_they_were_trained_are_not_replaced(tmp_path):
+    out = tmp_path / "given.weights.h5"
+    out.write_bytes(b"of somebody")
+    with pytest.raises(ValueError, match=r"no given\.json says how it was trained"):
+        fit(SAMPLES, out, TINY)
+    assert out.read_bytes() == b"of somebody"
 
 
 def test_a_glacier_is_mapped_by_the_network_that_has_not_seen_it(folds):

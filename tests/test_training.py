@@ -278,7 +278,8 @@ def test_the_run_ends_with_steps_or_minutes_whichever_comes_first():
 def test_settings_that_never_end_are_refused():
     with pytest.raises(ValueError, match="steps or minutes"):
         TrainingSettings()
-    for wrong in ({"batch": 0}, {"minutes": -1.0}, {"steps": 0}, {"front_weight": 1.5}):
+    numbers = ({"minutes": float("nan")}, {"learning_rate": float("inf")}, {"painted": -1}, {"seed": -1})
+    for wrong in (*numbers, {"batch": 0}, {"minutes": -1.0}, {"steps": 0}, {"front_weight": 1.5}):
         with pytest.raises(ValueError, match="correct them"):
             replace(TINY, **wrong)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import bar, note, tell
 
 if TYPE_CHECKING:
@@ -136,15 +137,18 @@ def add_adapt(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin adapt`."""
     parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for weights and model card")
-    parser.add_argument("--name", help="name of the weights (default that of the domain)")
+    parser.add_argument("--name", type=flags.weights_name, help="name of the weights (default that of the domain)")
     parser.add_argument(
         "--lines", metavar="FILE", help="drawn fronts with dates, in place of the store's accepted and redrawn ones"
     )
     parser.add_argument(
-        "--days", type=int, default=0, help="most days between a drawn front and its scene (default 0: the same day)"
+        "--days",
+        type=flags.natural,
+        default=0,
+        help="most days between a drawn front and its scene (default 0: the same day)",
     )
     parser.add_argument(
         "--domain", nargs="+", action="extend", metavar="NAME", help="only the domains with these names"
     )
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file to adapt")
-    parser.add_argument("--steps", type=int, help="batches of each of the four trainings")
+    parser.add_argument("--steps", type=flags.count, help="batches of each of the four trainings")

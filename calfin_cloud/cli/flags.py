@@ -80,6 +80,16 @@ def _number(text: str, is_good: Callable[[float], bool], expected: str) -> float
     return number
 
 
+def weights_name(text: str) -> str:
+    """Read the name of weights, which becomes that of files."""
+    from calfin_cloud.schema import check_name
+
+    try:
+        return check_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def option(text: str) -> tuple[str, Any]:
     """Read KEY=VALUE."""
     key, equals, value = text.partition("=")

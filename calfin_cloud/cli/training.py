@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def train(options: argparse.Namespace) -> int:
     from calfin_cloud.training import RECIPES, distil, fit, fit_folds
 
     changes = {name: getattr(options, name) for name in TRAINING_FLAGS if getattr(options, name) is not None}
-    if options.steps or options.minutes:
+    if options.steps is not None or options.minutes is not None:
         changes |= {"steps": options.steps, "minutes": options.minutes}
     if options.leave_out and options.leave_out != [EACH]:
         changes["leave_out"] = tuple(options.leave_out)
@@ -51,8 +51,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if not options.data and not options.adverse:
         raise ValueError("give --data FOLDER with labelled images, --adverse N, or both: there is nothing to score")
-    glaciers = set(options.glaciers or VALIDATION_GLACIERS)
-    parts = {options.out: [s for s in _samples(options.data) if s.glacier in glaciers]} if options.data else {}
+    glaciers = options.glaciers or VALIDATION_GLACIERS
+    parts = {options.out: _samples(options.data, glaciers)} if options.data else {}
     if options.adverse:  # synthetic scenes have a table of their own: no mean joins them with real ones
         parts[options.out / "adverse"] = list(adverse_samples(options.adverse))
     results, lines = [], []
@@ -115,12 +115,14 @@ def calibrate(options: argparse.Namespace) -> int:
     )
     from calfin_cloud.figures.reliability import reliability_png
     from calfin_cloud.fronts import calibration_beside, write_calibration
-    from calfin_cloud.network import network_id, weights_path
+    from calfin_cloud.network import SHIPPED, network_id, weights_path
     from calfin_cloud.pipeline import VARIANTS
 
     variant = VARIANTS[options.variant]
     network = options.network or variant.network
-    samples = [s for s in _samples(options.data) if not options.glaciers or s.glacier in options.glaciers]
+    if not options.out and network in SHIPPED:
+        raise ValueError(f"the calibration of {network} is part of the package: give --out FILE for another one")
+    samples = _samples(options.data, options.glaciers)
     shown = bar(options, "scenes traced", "scene", samples)
     cases = make_cases(
         shown,
@@ -153,10 +155,16 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(folders: Sequence[Path]) -> list[Any]:
+def _samples(folders: Sequence[Path], glaciers: Collection[str] | None = None) -> list[Any]:
+    """Labelled images of folders: those of some glaciers, or all."""
     from calfin_cloud.datasets import read_samples
 
-    return [sample for folder in folders for sample in read_samples(folder)]
+    samples = [sample for folder in folders for sample in read_samples(folder)]
+    wanted = [sample for sample in samples if glaciers is None or sample.glacier in glaciers]
+    if not wanted:
+        shown = sorted({sample.glacier for sample in samples})
+        raise ValueError(f"no image shows {sorted(glaciers or ())}, got {shown}: name others with --glaciers")
+    return wanted
 
 
 def _add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -176,7 +184,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
     )
-    parser.add_argument("--name", default="calfin", help="name of the weights (default calfin)")
+    parser.add_argument(
+        "--name", type=flags.weights_name, default="calfin", help="name of the weights (default calfin)"
+    )
     parser.add_argument(
         "--recipe",
         default="default",
@@ -188,10 +198,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         choices=("calfin", "efficient", "unet", "unet-4"),
         help="CALFIN-NN, a U-Net on EfficientNet-Lite0, or the U-Net of Mohajerani with two or four levels",
     )
-    parser.add_argument("--width", type=float, help="factor on the number of the network's filters")
-    parser.add_argument("--steps", type=int, help="stop after this many batches")
-    parser.add_argument("--minutes", type=float, help="stop after this many minutes")
-    parser.add_argument("--painted", type=int, metavar="N", help="number of synthetic scenes to train on as well")
+    parser.add_argument("--width", type=flags.positive, help="factor on the number of the network's filters")
+    parser.add_argument("--steps", type=flags.count, help="stop after this many batches")
+    parser.add_argument("--minutes", type=flags.positive, help="stop after this many minutes")
+    parser.add_argument(
+        "--painted", type=flags.natural, metavar="N", help="number of synthetic scenes to train on as well"
+    )
     parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
     parser.add_argument(
         "--teacher",
@@ -205,13 +217,13 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pictures that a teacher looks at (default 8000)",
     )
-    parser.add_argument("--learning-rate", type=float, help="highest learning rate")
+    parser.add_argument("--learning-rate", type=flags.positive, help="highest learning rate")
     parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
     parser.add_argument(
         "--rock", action="store_true", help="learn a mask of rock as well, which helps with fjord walls"
     )
     parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
-    parser.add_argument("--seed", type=int, help="seed of weights and patches")
+    parser.add_argument("--seed", type=flags.natural, help="seed of weights and patches")
     parser.add_argument(
         "--verifier", metavar="NAME", help="shipped network that must see a front in optical scenes too"
     )
@@ -259,7 +271,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     flags.add_variant(parser)
     parser.add_argument(
         "--adverse",
-        type=int,
+        type=flags.natural,
         default=0,
         metavar="N",
         help="score N synthetic scenes of each adverse case, such as melange, into DIR/adverse; needs no --data",

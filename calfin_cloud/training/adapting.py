@@ -97,7 +97,7 @@ def adapt(
         share=share,
     )
     samples = [with_rock(sample, start) for sample in samples] if note.rock else samples
-    return fit(samples, out, settings, make_network=decoder_network)
+    return fit(samples, out, settings, make_network=decoder_network, overwrite=True)
 
 
 def with_rock(sample: Sample, network: str) -> Sample:

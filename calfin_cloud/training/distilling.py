@@ -30,9 +30,10 @@ from calfin_cloud.opinions import ROCK, SEEN_BY, believed
 from calfin_cloud.preprocess import normalise
 from calfin_cloud.sample import ADVERSE_CASES, paint_adverse
 from calfin_cloud.training.batches import Batch, draw_sample
-from calfin_cloud.training.fitting import fit, painted_samples, with_loss
+from calfin_cloud.training.fitting import checked_path, fit, painted_samples, with_loss
 from calfin_cloud.training.losses import ROCK_WEIGHT, masks_loss
 from calfin_cloud.training.patches import Prepared, prepare, random_patch
+from calfin_cloud.training.records import is_trained, samples_digest
 from calfin_cloud.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def distil(
     Raises
     ------
     ValueError
-        The settings are of another network or have no teacher, or the folder has lessons of another one.
+        The settings are of another network or have no teacher, the folder has lessons of another one, or `out` has
+        weights of another training.
 
     Examples
     --------
@@ -110,7 +112,9 @@ def distil(
             f"a student must be an efficient network with rock and a start, got {settings.architecture}, rock "
             f"{settings.rock}, start {settings.start}: name the teacher as start"
         )
-    samples = list(samples)
+    out, samples = checked_path(out), list(samples)
+    if is_trained(out, settings, samples_digest(samples)):
+        return out
     training, _ = split_by_glacier(samples, leave_out=settings.leave_out)
     write_lessons(training, lessons, teacher=settings.start, pictures=pictures, seed=settings.seed)
     taught = read_lessons(lessons, pictures)

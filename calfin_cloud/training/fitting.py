@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 import os
@@ -11,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from calfin_cloud.datasets import Sample, Sensor, split_by_glacier, synthetic_sa
 from calfin_cloud.network import (
     build_network,
     load_network,
-    network_id,
     prepare_compilation,
     read_weights,
     save_openvino,
@@ -38,6 +35,7 @@ from calfin_cloud.schema import MASKS
 from calfin_cloud.training.batches import Batch, make_batch, prefetched_batches, prepare_sources
 from calfin_cloud.training.losses import anchor_weights, masks_loss, soft_jaccard
 from calfin_cloud.training.patches import Prepared, cut_patch, prepare, whole_scene
+from calfin_cloud.training.records import beside, check_same, is_trained, noted_settings, samples_digest
 from calfin_cloud.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -53,12 +51,14 @@ def fit(
     *,
     make_network: Callable[[TrainingSettings], keras.Model] | None = None,
     batch_of: Callable[[TrainingSettings, int], Batch] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Train a network on all glaciers but those left out, and write its weights to `out`.
 
     Beside `<name>.weights.h5` go `<name>.json` (settings), `<name>.csv` (curves) and, until the run is done,
-    `<name>.checkpoint.npz`, from which the same call resumes. In the end it writes files for OpenVINO, with which the
-    weights map without Keras on a CPU (`network.save_openvino`); only TensorFlow can write them.
+    `<name>.checkpoint.npz`, from which the same call resumes; after that it trains nothing. In the end it writes files
+    for OpenVINO, with which the weights map without Keras on a CPU (`network.save_openvino`); only TensorFlow can write
+    them.
 
     Parameters
     ----------
@@ -72,6 +72,8 @@ def fit(
         Makes the compiled network of the settings; `trainable_network` where not given.
     batch_of
         Makes the batch of a step; patches of the samples (`batches.make_batch`) where not given.
+    overwrite
+        Replace weights of another training, which are refused otherwise.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def fit(
     ------
     ValueError
         `out` has another ending or a further dot, no sample is left to train on, the weights to start from have another
-        width, or the checkpoint is of other settings or samples.
+        width, or the checkpoint, or the weights in `out`, are of other settings or samples.
 
     Examples
     --------
@@ -91,7 +93,11 @@ def fit(
     >>> cc.fit(read_samples("mohajerani2019"), "weights/own.weights.h5", settings)  # doctest: +SKIP
     PosixPath('weights/own.weights.h5')
     """
-    out = checked_path(out)
+    out, samples = checked_path(out), list(samples)
+    digest = samples_digest(samples)
+    if not overwrite and is_trained(out, settings, digest):
+        log.info("%s is trained already", out)
+        return out
     training, validation = split_by_glacier(samples, leave_out=settings.leave_out)
     training += painted_samples(settings.painted, seed=settings.seed)
     if not training:
@@ -99,7 +105,7 @@ def fit(
         raise ValueError(f"no sample is left to train on: leave_out {left_out} names every glacier; leave out fewer")
     keras.utils.set_random_seed(settings.seed)
     network = (make_network or trainable_network)(settings)
-    run = _Run(out, settings, network, [prepare(s) for s in training], [prepare(s) for s in validation])
+    run = _Run(out, settings, network, [prepare(s) for s in training], [prepare(s) for s in validation], digest)
     sources = prepare_sources(run.training, settings)
     run.train(partial(batch_of or partial(make_batch, sources), settings))
     return out
@@ -222,8 +228,10 @@ class _Run:
         network: keras.Model,
         training: list[Prepared],
         validation: list[Prepared],
+        samples: str,
     ) -> None:
         self.out, self.settings, self.training, self.validation = out, settings, training, validation
+        self.samples = samples
         self.name = out.name.removesuffix(".weights.h5")
         self.network = network
         self.step, self.elapsed_s = 0, 0.0
@@ -248,6 +256,7 @@ class _Run:
             self.save()
         if keras.backend.backend() == "tensorflow":
             save_openvino(self.out)
+        self._write_note(finished=True)
         self._checkpoint.unlink(missing_ok=True)
 
     def save(self) -> None:
@@ -260,11 +269,11 @@ class _Run:
             save_weights(self.network, self.out, width=self.settings.width, verifier=self.settings.verifier)
         row |= {name: round(value, 4) for name, value in {"loss": loss, **scores}.items()}
         self.losses = []
-        self._write_settings()
+        self._write_note(finished=False)
         self._append_curve(row)
         arrays: dict[str, Any] = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(self._variables)}
         arrays |= {"step": self.step, "elapsed_s": self.elapsed_s}
-        arrays |= {"settings": self._settings_json(), "samples": self._samples_id()}
+        arrays |= {"settings": json.dumps(noted_settings(self.settings)), "samples": self.samples}
         unfinished = self._checkpoint.with_suffix(".unfinished.npz")
         np.savez(unfinished, **arrays)
         os.replace(unfinished, self._checkpoint)
@@ -277,36 +286,26 @@ class _Run:
 
     @property
     def _checkpoint(self) -> Path:
-        return self.out.with_name(f"{self.name}.checkpoint.npz")
-
-    def _settings_json(self) -> str:
-        return json.dumps(asdict(self.settings), sort_keys=True)
-
-    def _samples_id(self) -> str:
-        names = [p.sample.name for p in (*self.training, *self.validation)]
-        return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        return beside(self.out, ".checkpoint.npz")
 
     def _restore(self) -> None:
         if not self._checkpoint.is_file():
-            self.out.with_name(f"{self.name}.csv").unlink(missing_ok=True)
+            beside(self.out, ".csv").unlink(missing_ok=True)
             return
         with np.load(self._checkpoint, allow_pickle=False) as stored:
-            if str(stored["settings"]) != self._settings_json():
-                raise ValueError(
-                    f"{self._checkpoint} belongs to other settings, {stored['settings']}: remove it, or change out"
-                )
-            if str(stored.get("samples")) != self._samples_id():
-                raise ValueError(f"{self._checkpoint} belongs to other samples: remove it, give those, or change out")
+            of_settings = json.loads(str(stored["settings"]))
+            check_same(self._checkpoint, of_settings, str(stored.get("samples")), self.settings, self.samples)
             for i, variable in enumerate(self._variables):
                 variable.assign(stored[f"v{i}"])
             self.step, self.elapsed_s = int(stored["step"]), float(stored["elapsed_s"])
         log.info("training %s resumes at step %d", self.name, self.step)
 
-    def _write_settings(self) -> None:
+    def _write_note(self, *, finished: bool) -> None:
         about: dict[str, Any] = {
             "name": self.name,
-            "settings": asdict(self.settings)
-            | {"start": network_id(self.settings.start) if self.settings.start else None},
+            "settings": noted_settings(self.settings),
+            "samples": self.samples,
+            "finished": finished,
             "done": {"steps": self.step, "minutes": round(self.elapsed_s / 60, 2)},
             "training": dict(sorted(Counter(p.sample.glacier for p in self.training).items())),
             "started_from": {"training": sorted(self._seen_before())},
@@ -314,14 +313,14 @@ class _Run:
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
         }
-        self.out.with_name(f"{self.name}.json").write_text(json.dumps(about, indent=2) + "\n")
+        beside(self.out, ".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     def _seen_before(self) -> frozenset[str]:
         """Glaciers that the weights to start from have seen, as far as anybody has noted them."""
         return training_glaciers(self.settings.start) or frozenset() if self.settings.start else frozenset()
 
     def _append_curve(self, row: dict[str, float]) -> None:
-        path = self.out.with_name(f"{self.name}.csv")
+        path = beside(self.out, ".csv")
         is_new = not path.is_file()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from calfin_cloud.datasets import Sample
-from calfin_cloud.network import network_id
 from calfin_cloud.schema import check_name
 from calfin_cloud.training.fitting import checked_path, fit
 from calfin_cloud.training.settings import TrainingSettings
-
-log = logging.getLogger(__name__)
 
 
 def fit_folds(
@@ -44,8 +39,8 @@ def fit_folds(
     Raises
     ------
     ValueError
-        The samples show one glacier only, or none of a glacier that is named, or a glacier's name cannot be that of a
-        file.
+        The samples show one glacier only, or none of a glacier that is named, a glacier's name cannot be that of a
+        file, or `folder` has networks of other settings or samples.
 
     Examples
     --------
@@ -66,11 +61,7 @@ def fit_folds(
     paths = {glacier: fold_path(folder, glacier) for glacier in wanted}
     Path(folder).mkdir(parents=True, exist_ok=True)
     for glacier, path in paths.items():
-        fold = replace(settings, leave_out=(glacier,))
-        if is_finished(path, fold):
-            log.info("%s is trained already", path)
-        else:
-            fit(samples, path, fold)
+        fit(samples, path, replace(settings, leave_out=(glacier,)))
     return paths
 
 
@@ -83,14 +74,3 @@ def fold_path(folder: Path | str, glacier: str) -> Path:
         The name of the glacier cannot be that of a file, or has a dot.
     """
     return checked_path(Path(folder) / f"{check_name(glacier, what='glacier')}.weights.h5")
-
-
-def is_finished(path: Path, settings: TrainingSettings) -> bool:
-    """Whether a training of these settings has come to its end and left these weights."""
-    note = path.with_name(f"{path.name.removesuffix('.weights.h5')}.json")
-    checkpoint = path.with_name(f"{path.name.removesuffix('.weights.h5')}.checkpoint.npz")
-    if not path.is_file() or not note.is_file() or checkpoint.is_file():
-        return False
-    start = network_id(settings.start) if settings.start else None
-    wanted = json.loads(json.dumps(asdict(settings) | {"start": start}))
-    return bool(json.loads(note.read_text(encoding="utf-8"))["settings"] == wanted)

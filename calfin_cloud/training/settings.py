@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -22,6 +23,15 @@ Schedule = Literal["one-cycle", "constant"]
 
 _CHOICES = {"augmentation": Augmentation, "sampling": Sampling, "label": Label, "schedule": Schedule}
 _POSITIVE = ("width", "batch", "accumulate", "steps", "minutes", "learning_rate")
+_NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(_POSITIVE, (lambda value: 0 < value < math.inf, "above 0")),
+    **dict.fromkeys(("painted", "anchor"), (lambda value: 0 <= value < math.inf, "0 or above")),
+    **dict.fromkeys(("front_weight", "share"), (lambda value: 0 < value <= 1, "in (0, 1]")),
+    "seed": (lambda value: 0 <= value < 2**32, f"0 to {2**32 - 1}"),
+    "warmup": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "ema": (lambda value: 0 < value < 1, "in (0, 1)"),
+}
+"""What the value of a field must be, where it has one."""
 
 
 @dataclass(frozen=True)
@@ -134,23 +144,13 @@ class TrainingSettings:
         return self.learning_rate * 0.5 * (1 + float(np.cos(np.pi * (progress - self.warmup) / (1 - self.warmup))))
 
     def _wrong(self) -> Iterator[str]:
-        for name in _POSITIVE:
+        for name, (is_good, expected) in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                yield f"{name} {value}, expected above 0"
+            if value is not None and not is_good(value):
+                yield f"{name} {value}, expected {expected}"
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 yield f"{name} {getattr(self, name)!r}, expected one of {get_args(choices)}"
-        if not 0 <= self.warmup < 1:
-            yield f"warmup {self.warmup}, expected in [0, 1)"
-        if not 0 < self.front_weight <= 1:
-            yield f"front_weight {self.front_weight}, expected in (0, 1]"
-        if self.ema is not None and not 0 < self.ema < 1:
-            yield f"ema {self.ema}, expected in (0, 1)"
-        if self.anchor < 0:
-            yield f"anchor {self.anchor}, expected 0 or above"
-        if not 0 < self.share <= 1:
-            yield f"share {self.share}, expected in (0, 1]"
         if self.share < 1 and not self.start:
             yield f"share {self.share} of weights that start from random ones, expected start"
         if self.rock and (self.augmentation == "release" or self.architecture != "efficient"):
