@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
@@ -15,8 +15,16 @@ import pyproj
 OBJECT_STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 """Schemes that fsspec reads, with the credentials and endpoint of stores: GDAL has other words for these."""
 
+Shapes = Literal["lines", "polygons"]
+TYPES: dict[Shapes, tuple[str, ...]] = {
+    "lines": ("LineString", "MultiLineString"),
+    "polygons": ("Polygon", "MultiPolygon", "GeometryCollection"),  # the last comes of mending polygons
+}
 
-def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.GeoDataFrame:
+
+def read_vectors(
+    path: str | Path | BinaryIO, what: str = "vector file", *, of: Shapes | None = None
+) -> gpd.GeoDataFrame:
     """Read a vector file: GeoParquet by its ending, else what GDAL reads; geometries in the file's CRS.
 
     Parameters
@@ -25,11 +33,13 @@ def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.
         A file of the disk, an open one, or an address: https, or of an object store, where it must be a single file.
     what
         What the file is to its user, for messages.
+    of
+        The kind of shapes that it must hold, and no other.
 
     Raises
     ------
     ValueError
-        The file is missing, cannot be read, or has no geometry.
+        The file is missing, cannot be read, has no geometry, or holds shapes of another kind.
     OSError
         The server of an address does not answer; clients of object stores have errors of their own for that.
 
@@ -50,6 +60,13 @@ def read_vectors(path: str | Path | BinaryIO, what: str = "vector file") -> gpd.
         ) from error
     if not isinstance(table, gpd.GeoDataFrame):
         raise ValueError(f"the {what} {path} has no geometry, only columns {list(table)}: expected lines or polygons")
+    return table if of is None else check_shapes(table, of, f"the {what} {path}")
+
+
+def check_shapes(table: gpd.GeoDataFrame, of: Shapes, what: str) -> gpd.GeoDataFrame:
+    """Return a table if all its shapes, but for missing ones, are of a kind; raise `ValueError` otherwise."""
+    if others := set(table.geom_type.dropna()) - set(TYPES[of]):
+        raise ValueError(f"{what} must hold {of} alone, got {', '.join(sorted(others))}")
     return table
 
 

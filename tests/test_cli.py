@@ -55,6 +55,36 @@ def test_a_value_that_no_training_or_score_can_have_is_refused_before_anything_i
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [("--polygons", "polygons"), ("--ice-mask", "polygons"), ("--termini", "lines"), ("", "nothing is given to add")],
+)
+def test_a_place_is_known_by_shapes_of_the_right_kind_alone(tmp_path, capsys, flag, expected):
+    assert main(["sample", str(tmp_path), "--scenes", "1"]) == 0
+    domains, out = str(tmp_path / "domains.geojson"), tmp_path / "known.geojson"
+    wrong = {"lines": domains, "polygons": str(tmp_path / "truth.parquet")}.get(expected)
+    assert main(["fjords", "--domains", domains, "--out", str(out), *([flag, wrong] if flag else [])]) == 2
+    assert (f"must hold {expected} alone" if flag else expected) in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--regions", "no column `region`"),
+        ("--centerlines", "must hold lines alone, got Polygon"),
+        ("--ice", "must hold polygons alone, got LineString"),
+        ("--boxes", "must hold polygons alone, got LineString"),
+    ],
+)
+def test_a_file_that_cannot_be_what_a_series_needs_is_refused_with_a_reason(tmp_path, capsys, flag, told):
+    assert main(["sample", str(tmp_path), "--scenes", "3"]) == 0
+    lines, polygons = str(tmp_path / "truth.parquet"), str(tmp_path / "domains.geojson")
+    file = polygons if flag in ("--regions", "--centerlines") else lines
+    assert main(["timeseries", lines, "--out", str(tmp_path / "out"), flag, file]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_calibration_of_a_shipped_network_is_not_replaced(tmp_path, capsys):
     assert main(["calibrate", "--data", str(tmp_path)]) == 2
     assert "give --out FILE" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli.output import how_many, note, records, tell
+from calfin_cloud.cli.reading import read_polygons
 
 NEGATIVE_PLACE = re.compile(r"^-\d[\d.,\-]*$")
 MOST_LOOKS = 8  # scenes of a catalogue that are tried for the picture of a preview
@@ -69,7 +70,7 @@ def _make(options: argparse.Namespace) -> list[Any]:
     if options.bbox:
         bounds = _numbers(options.bbox, 4, "--bbox WEST,SOUTH,EAST,NORTH")
         return [domain_from_box(bounds, name=options.name, **size)]
-    termini = _vectors(options.from_termini)
+    termini = _fronts(options.from_termini)
     return domains_from_termini(termini, id_column=options.id_column, margin=options.margin, **size)
 
 
@@ -146,13 +147,16 @@ def fjords(options: argparse.Namespace) -> int:
     from calfin_cloud.surroundings import with_maps, with_termini
     from calfin_cloud.vectors import read_vectors
 
+    if not any((options.polygons, options.store, options.ice_mask, options.ocean, options.termini)):
+        raise ValueError("nothing is given to add: name --polygons, --store, --ice-mask, --ocean or --termini")
     found = read_domains(options.domains)
     if options.polygons:
-        found = with_fjord_polygons(found, read_vectors(options.polygons))
-    ice = _vectors(options.ice_mask) if options.ice_mask else None
-    found = with_maps(found, ice=ice, ocean=_vectors(options.ocean) if options.ocean else None)
+        found = with_fjord_polygons(found, read_polygons(options.polygons, "file of fjords"))
+    ice = read_polygons(options.ice_mask, "map of ice")
+    ocean = read_vectors(options.ocean, "map of ocean") if options.ocean else None
+    found = with_maps(found, ice=ice, ocean=ocean)
     if options.termini:
-        found = with_termini(found, _vectors(options.termini))
+        found = with_termini(found, _fronts(options.termini))
     if options.store:
         found = derive_fjords(options.store, found, ice_mask=ice)
     write_domains(found, options.out)
@@ -168,12 +172,12 @@ def fjords(options: argparse.Namespace) -> int:
     return 0
 
 
-def _vectors(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed
-    """Read a vector file, GeoParquet, or the fronts of a store."""
+def _fronts(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed
+    """Read the lines of a vector file, or the fronts of a store."""
     from calfin_cloud.storage import is_store, read_fronts
     from calfin_cloud.vectors import read_vectors
 
-    return read_fronts(path) if is_store(path) else read_vectors(path)
+    return read_fronts(path) if is_store(path) else read_vectors(path, "file of termini", of="lines")
 
 
 def add_domains(parser: argparse.ArgumentParser) -> None:

@@ -52,11 +52,19 @@ def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # 
     return read_lines(lines, fronts, **files)
 
 
-def read_shapes(path: str | None, what: str) -> Any:  # noqa: ANN401 - a table
-    """Read a vector file, where one is named; `what` it is to the user goes into messages."""
+def read_regions(path: str | None) -> Any:  # noqa: ANN401 - a table
+    """Read the polygons of regions, where a file is named."""
+    table = read_polygons(path, "file of regions")
+    if table is not None and "region" not in table:
+        raise ValueError(f"the file of regions {path} has no column `region`, got {list(table)}: rename the one it is")
+    return table
+
+
+def read_polygons(path: str | None, what: str) -> Any:  # noqa: ANN401 - a table
+    """Read polygons, where a file is named; `what` it is to the user goes into messages."""
     from calfin_cloud.vectors import read_vectors
 
-    return read_vectors(path, what) if path else None
+    return read_vectors(path, what, of="polygons") if path else None
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:

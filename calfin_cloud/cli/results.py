@@ -9,7 +9,7 @@ from typing import Any
 
 from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import how_many, note, records, tell
-from calfin_cloud.cli.reading import read_fronts, read_shapes, with_files
+from calfin_cloud.cli.reading import read_fronts, read_polygons, read_regions, with_files
 from calfin_cloud.cli.stores import add_store
 
 GATES = ("gates.gpkg", "gates.geojson")  # as they are written, and as they once were
@@ -22,10 +22,10 @@ def timeseries(options: argparse.Namespace) -> int:
 
     fronts, lines = read_fronts(options.fronts, options)
     earlier = next((path for name in GATES if (path := options.out / name).is_file()), None)
-    if earlier is not None:  # a new or redrawn front shall move no other position
+    if earlier is not None and not options.boxes:  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
-    series = measure_series(fronts, with_files(lines, fronts, options), read_shapes(options.regions, "file of regions"))
+    series = measure_series(fronts, with_files(lines, fronts, options), read_regions(options.regions))
     write_series(series, fronts, options.out)
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
         write_features(features, options.out)
@@ -60,8 +60,8 @@ def composite(options: argparse.Namespace) -> int:
         options.out,
         grid_m=options.grid_m,
         period=options.period,
-        regions=read_shapes(options.regions, "file of regions"),
-        base=read_shapes(options.base, "base"),
+        regions=read_regions(options.regions),
+        base=read_polygons(options.base, "base"),
     )
     last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
     square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
@@ -81,7 +81,7 @@ def figures(options: argparse.Namespace) -> int:
     drawn = paper_figures(
         fronts,
         with_files(lines, fronts, options),
-        regions=read_shapes(options.regions, "file of regions"),
+        regions=read_regions(options.regions),
         against=against,
         names=(Path(options.fronts).stem, Path(options.against or "").stem),
         days=options.days,

@@ -29,7 +29,7 @@ from calfin_cloud.timeseries import (
     stream_line,
     swept_m,
 )
-from calfin_cloud.vectors import read_vectors
+from calfin_cloud.vectors import Shapes, read_vectors
 
 CENTER = "center"
 BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
@@ -78,19 +78,19 @@ def read_lines(
     glaciers = {str(g): part for g, part in fronts.groupby("glacier_id")}
     shapes, covers, axes = dict(known.boxes), dict(known.ice), dict(known.axes)
     drawn: dict[str, dict[str, LineString]] = {}
-    for row in _rows(centerlines, fronts):
+    for row in _rows(centerlines, fronts, "lines"):
         for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
             own = drawn.setdefault(glacier, {})
             own[free_name(_branch_of(row), own)] = LineString(row["geometry"].coords)
     lines = {g: {**known.centerlines.get(g, {}), **drawn.get(g, {})} for g in {*known.centerlines, *drawn}}
-    for row in _rows(boxes, fronts):
+    for row in _rows(boxes, fronts, "polygons"):
         for glacier in [row["glacier_id"]] if row["glacier_id"] else glaciers:
             shapes[glacier] = row["geometry"]
             axes.pop(glacier, None)
             if isinstance(line := row.get("centerline"), str) and line:
                 axes[glacier] = LineString(shapely.get_coordinates(shapely.from_wkt(line)))
     if ice:
-        table = read_vectors(ice, "file of ice").to_crs(fronts.crs)
+        table = read_vectors(ice, "file of ice", of="polygons").to_crs(fronts.crs)
         for glacier, part in glaciers.items():
             near = _around(list(part.geometry))
             covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
@@ -104,7 +104,7 @@ def cut_to_boxes(fronts: gpd.GeoDataFrame, boxes: str) -> gpd.GeoDataFrame:
     Lines are kept some way beyond the sides of a box, so that they cross it. A product that has glacier ids, or boxes
     that have none, are left as they are.
     """
-    named = [row for row in _rows(boxes, fronts) if row["glacier_id"]]
+    named = [row for row in _rows(boxes, fronts, "polygons") if row["glacier_id"]]
     if (fronts["glacier_id"] != "").any() or not named:
         return fronts
     parts = []
@@ -204,11 +204,12 @@ def regions_of(gates: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None) -> dic
     return dict(zip(near["glacier_id"].astype(str), near["region"].astype(str), strict=True))
 
 
-def _rows(path: str | None, fronts: gpd.GeoDataFrame) -> list[dict[str, Any]]:
+def _rows(path: str | None, fronts: gpd.GeoDataFrame, of: Shapes) -> list[dict[str, Any]]:
     """Rows of a vector file in the CRS of the fronts, with `glacier_id`, empty where a row has none."""
     if path is None:
         return []
-    table = read_vectors(path).to_crs(fronts.crs).explode(index_parts=False)
+    what = "file of boxes" if of == "polygons" else "file of centrelines"
+    table = read_vectors(path, what, of=of).to_crs(fronts.crs).explode(index_parts=False)
     column = next((c for c in PRODUCT_COLUMNS["glacier_id"][:4] if c in table.columns), None)
     ids = table[column].map(id_text) if column else ""
     rows: list[dict[str, Any]] = table.assign(glacier_id=ids).to_dict("records")

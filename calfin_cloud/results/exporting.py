@@ -140,7 +140,7 @@ def export_store(
     fronts, polygons, judged = _reviewed(store)
     made_by = read_store(store)
     places = None if mesh is None else read_mesh(Path(mesh), crs=made_by["crs"], mesh_crs=mesh_crs)
-    land = None if base is None else read_vectors(base, "base").to_crs(made_by["crs"]).union_all()
+    land = None if base is None else read_vectors(base, "base", of="polygons").to_crs(made_by["crs"]).union_all()
     names = _with_known_names(names, fronts, domains, store)
     judged = judged[judged["verdict"] != ""]
     stored = Stored(
