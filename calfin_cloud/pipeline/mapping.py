@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from distributed import Client
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
 from calfin_cloud.pipeline.runners import in_order, map_batches, run_each, waves
-from calfin_cloud.pipeline.scene import Group, Result, retrace
+from calfin_cloud.pipeline.scene import Group, retrace
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of
 from calfin_cloud.pipeline.tables import Made, made_of, scene_rows, with_new_features, with_new_rows
 from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, in_reach
@@ -312,10 +313,7 @@ def _trace_again(
         groups.append(Group(store, domain, items, [places[row["scene_id"]] for row in part]))
         reasons.append([(row["reason"], row["detail"]) for row in part])
     traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
-    results: list[Result] = []
-    for group, of_group in zip(groups, traced, strict=True):
-        results += [of_group] * len(group.items) if isinstance(of_group, Exception) else of_group
-    return made_of(scenes, results, domain, settings.features)
+    return made_of(scenes, list(chain.from_iterable(traced)), domain, settings.features)
 
 
 def _as_item(row: Mapping[str, Any]) -> dict[str, Any]:

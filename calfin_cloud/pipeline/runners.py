@@ -41,6 +41,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class WorkersDiedError(OSError):
+    """Workers have died with the same task several times, and nothing may be made of that."""
+
+    exit_code = 3  # of the command line: the same call may succeed later
+
+
 def map_batches(
     batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
 ) -> list[list[Result]]:
@@ -56,8 +62,14 @@ def map_batches(
 
 def run_each(
     step: Callable[..., R], groups: Sequence[Group], *more: Sequence[Any], client: Client | None
-) -> Iterator[R | Exception]:
-    """Run a step that needs no network for each group, some at a time; in order its results, or that workers died."""
+) -> Iterator[R]:
+    """Run a step that needs no network for each group, some at a time; yield its results in order.
+
+    Raises
+    ------
+    WorkersDiedError
+        Workers died with a group, each time it was tried. The fronts that its scenes have are worth more than to know.
+    """
     calls = zip(groups, *more, strict=True)
     if client is None:
         yield from (step(*call) for call in calls)
@@ -66,9 +78,19 @@ def run_each(
     for call in calls:
         running.append(client.submit(step, *call, resources=placement.others, pure=False))
         if len(running) > 4 * placement.n_threads:
-            yield _outcome(running.popleft())
+            yield _survived(running.popleft())
     while running:
-        yield _outcome(running.popleft())
+        yield _survived(running.popleft())
+
+
+def _survived(future: Future) -> Any:  # noqa: ANN401 - what the task makes
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise WorkersDiedError(
+            "workers died several times with the same scenes, which stay as they were: give each worker more memory "
+            f"(--worker-memory 4GiB, or the limit of its pod), and run the same again, which continues ({error})"
+        ) from error
 
 
 def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) -> Iterator[R]:
