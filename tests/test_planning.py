@@ -26,9 +26,9 @@ from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.pipeline import Prices, map_fronts, plan_run, planning, probing
 from calfin_cloud.pipeline.planning import _list_scenes, _relative_error, _spread, _work_seconds
 from calfin_cloud.pipeline.probing import Mapped, NetworkStatistics, Probe, Slots, start_counting, stop_counting
-from calfin_cloud.pipeline.settings import VARIANTS
+from calfin_cloud.pipeline.settings import VARIANTS, made_by
 from calfin_cloud.scenes import search_scenes
-from calfin_cloud.storage import read_fronts
+from calfin_cloud.storage import open_store, read_fronts
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 6
@@ -145,6 +145,14 @@ def test_scenes_that_cannot_be_read_are_told_beforehand(site, domains, find, cap
 
     told = plan_run(domains, with_broken, sample=2, settings=ONCE)
     assert told.outcomes["unreadable"] == 1
+
+
+def test_a_plan_refuses_what_its_run_would_refuse(site, domains, tmp_path, capsys):
+    open_store(str(tmp_path / "store"), crs=domains[0].crs, made_by=made_by(replace(ONCE, max_cloud=0.5)))
+    words = ["plan", "--catalog", f"{site.url}/catalog.json", "--domains", str(site.folder / "domains.geojson")]
+    words += ["--period", "1984/2030", "--cluster", "none", "--variant", "once", "--store", str(tmp_path / "store")]
+    assert main(words) == 2
+    assert "was made differently: settings.max_cloud is 0.5 in the store and 0.15 now" in capsys.readouterr().err
 
 
 def test_the_command_tells_a_plan_in_words_and_as_json(site, capsys):

@@ -22,7 +22,7 @@ from calfin_cloud.cli import main
 from calfin_cloud.domains import box_grid, read_domains
 from calfin_cloud.fronts import DEFAULT, calibration_beside
 from calfin_cloud.network import engine_of, network_id, weights_path
-from calfin_cloud.pipeline import map_fronts, recompute_changed, retrace_fronts, retry_failed
+from calfin_cloud.pipeline import check_wanted, map_fronts, recompute_changed, retrace_fronts, retry_failed
 from calfin_cloud.pipeline.settings import VARIANTS
 from calfin_cloud.results import export_store
 from calfin_cloud.scenes import search_scenes
@@ -226,6 +226,29 @@ def test_the_file_of_a_domain_that_was_deleted_is_told_and_mapping_writes_it_ane
         mapped(find, [moved], store)
     mapped(find, domains, store)
     assert contents(store) == contents(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda d: replace(d, glacier_id="7"),
+            "another boundary, centreline, glacier id or known termini of the domain",
+        ),
+        (
+            lambda d: replace(d, grid=box_grid(d.grid.boundingbox.bbox, 3413, 120.0)),
+            "has another grid in .*: rename it",
+        ),
+    ],
+)
+def test_a_domain_that_was_changed_is_told_also_where_no_scene_is_new(change, told, find, domains, store):
+    before = contents(store)
+    changed = [change(domain) for domain in domains]
+    with pytest.raises(ValueError, match=told):
+        map_fronts(changed, find, store, settings=ONCE)
+    with pytest.raises(ValueError, match=told):  # `calfin map` and `calfin plan` ask this before workers start
+        check_wanted(changed, ONCE, store)
+    assert contents(store) == before
 
 
 def test_failed_scenes_of_a_domain_whose_file_is_gone_are_not_tried_without_it(store):

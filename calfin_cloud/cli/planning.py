@@ -38,7 +38,7 @@ def plan(options: argparse.Namespace) -> int:
     domains = read_domains(options.domains, options.domain)
     prices = {name: getattr(options, f"price_{name.replace('-', '_')}") for name in PRICES}
     settings = settings_of(options)
-    check_wanted(domains, settings)
+    check_wanted(domains, settings, options.store)
     find, n_scenes = search_ahead(finder(options), domains, enough=FEW_SCENES if options.cluster == "auto" else 1)
     with connected(options, n_scenes) as client:
         told = plan_run(

@@ -25,6 +25,7 @@ from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, i
 from calfin_cloud.storage import (
     NOTHING,
     Stored,
+    check_domains,
     check_grid,
     check_made_alike,
     hold_lease,
@@ -113,8 +114,8 @@ def map_fronts(
     TypeError
         For a domain that is not in a list, or scenes in place of what finds them.
     ValueError
-        For domains of several CRSs, a network that cannot be loaded, a store that was made differently, or a store or
-        scenes on this machine's disk that the workers do not see.
+        For domains of several CRSs, a network that cannot be loaded, a store that was made differently or has other
+        domains of these names, or a store or scenes on this machine's disk that the workers do not see.
     StoreInUseError
         Where another run writes to the store.
 
@@ -159,12 +160,13 @@ def check_wanted(domains: Sequence[Domain], settings: MapSettings, store: str | 
     ------
     ValueError
         For domains of several CRSs, a network that is not there, a calibration of another one, or a store that was
-        made differently.
+        made differently or has other domains of these names.
     """
     crs, made = one_crs(domains), made_by(settings)
     calibration_of(settings.network)
     if store is not None and is_store(store):
         check_made_alike(store, crs=crs, made_by=made)
+        check_domains(store, domains)
 
 
 def one_crs(domains: Sequence[Domain]) -> str:
@@ -204,7 +206,7 @@ def tables_of_batches(
 
 
 def _plan(
-    domains: Iterable[Domain],
+    domains: Sequence[Domain],
     find_scenes: FindScenes,
     store: str,
     batch_size: int,
@@ -212,6 +214,7 @@ def _plan(
     check: Callable[[], None],
 ) -> Iterator[Batch]:
     """Search domain by domain, skip what the ledger has, cut the rest into batches; a resumed run cuts alike."""
+    check_domains(store, domains)  # also those without a new scene: whoever has changed one waits for its effect
     batches = tidy(store)
     done = {key: item for stored in batches for key, item in stored.items.items()}
     kept, mapped = kept_domains(store), {stored.domain for stored in batches}

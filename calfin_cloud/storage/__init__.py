@@ -43,6 +43,7 @@ from calfin_cloud.storage.masks import (
 from calfin_cloud.storage.merging import merge_stores, shard_places
 from calfin_cloud.storage.places import EDGES, add_scenes, check_grid, check_places, masks_url, read_places
 from calfin_cloud.storage.stores import (
+    check_domains,
     check_finished,
     check_made_alike,
     domain_of,
@@ -84,6 +85,7 @@ __all__ = [
     "add_scenes",
     "before_change",
     "begin_change",
+    "check_domains",
     "check_finished",
     "check_grid",
     "check_made_alike",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -187,20 +188,41 @@ def keep_domain(store: str, domain: Domain, *, replace: bool = False) -> None:
         The kept one differs: in its grid, or in anything unless `replace`.
     """
     fs, root = open_place(store)
-    path = f"{root}/domains/{check_name(domain.name)}.geojson"
-    text = seal(json.loads(domains_json([domain])))
-    if fs.exists(path):
-        kept = bytes(fs.cat_file(path))
-        if kept == text:
-            return
-        if not replace:
-            raise ValueError(
-                f"{store} was made with another boundary, centreline or grid of the domain {domain.name}: "
-                "run `calfin retrace` with the new one, or choose another store"
-            )
-        if _read_domain(kept, path).grid != domain.grid:
-            raise ValueError(f"domain {domain.name} has another grid in {store}: rename it or choose another store")
-    commit_whole(fs, root, path, text)
+    if not _is_kept(store, domain, replace=replace):
+        commit_whole(fs, root, _domain_path(root, domain.name), _domain_text(domain))
+
+
+def check_domains(store: str, domains: Iterable[Domain]) -> None:
+    """Refuse domains that differ from those which a store has kept under their names, as `keep_domain` does."""
+    kept = kept_domains(store)
+    read_each(partial(_is_kept, store), [domain for domain in domains if domain.name in kept])
+
+
+def _is_kept(store: str, domain: Domain, *, replace: bool = False) -> bool:
+    """Whether a store has kept just this domain; raises `ValueError` where it may not be kept instead of another."""
+    fs, root = open_place(store)
+    path = _domain_path(root, domain.name)
+    if not fs.exists(path):
+        return False
+    kept = bytes(fs.cat_file(path))
+    if kept == _domain_text(domain):
+        return True
+    if _read_domain(kept, path).grid != domain.grid:
+        raise ValueError(f"domain {domain.name} has another grid in {store}: rename it or choose another store")
+    if not replace:
+        raise ValueError(
+            f"{store} was made with another boundary, centreline, glacier id or known termini of the domain "
+            f"{domain.name}: run `calfin retrace` with the new domain, or choose another store"
+        )
+    return False
+
+
+def _domain_path(root: str, name: str) -> str:
+    return f"{root}/domains/{check_name(name)}.geojson"
+
+
+def _domain_text(domain: Domain) -> bytes:
+    return seal(json.loads(domains_json([domain])))
 
 
 def read_store_domains(store: str) -> list[Domain]:
