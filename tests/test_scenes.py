@@ -88,11 +88,11 @@ def write_catalog(folder, items=ITEMS):
     return folder / "catalog.json"
 
 
-@pytest.fixture(params=["file", "catalog", "served file", "served catalog", "api"])
+@pytest.fixture(params=["file", "catalog", "served file", "served catalog", "api", "api by GET"])
 def catalog(request, tmp_path):
     """The same items behind each kind of catalogue."""
-    if request.param == "api":
-        with serve_api(ITEMS, page_size=2) as api:
+    if "api" in request.param:
+        with serve_api(ITEMS, page_size=2, method="GET" if "GET" in request.param else "POST") as api:
             yield api.url
         return
     path = (write_collection if "file" in request.param else write_catalog)(tmp_path)
@@ -141,6 +141,21 @@ def test_relative_addresses_are_resolved_against_the_item(tmp_path, domain):
         write_collection(tmp_path)
         found = search_scenes(f"{server.url}/items.json", domain, "2019")
         assert found[0].assets["nir08"].href == f"{server.url}/early.tif"
+
+
+def test_addresses_from_the_root_of_a_server_are_its_own_and_no_files_of_this_machine(tmp_path, domain):
+    item = make_item("rooted", "2020-01-01", assets={"nir08": {"href": "/data/a.tif"}})
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    root = {"type": "Catalog", "id": "top", "description": "-", "stac_version": "1.0.0"}
+    root["links"] = [{"rel": "item", "href": "/item.json"}]
+    (tmp_path / "sub" / "catalog.json").write_text(json.dumps(root))
+    with serve_folder(tmp_path) as server:
+        (found,) = search_scenes(f"{server.url}/sub/catalog.json", domain, "2020")
+        assert found.assets["nir08"].href == f"{server.url}/data/a.tif"
+    write_collection(tmp_path, [item])
+    (found,) = search_scenes(tmp_path / "items.json", domain, "2020")
+    assert found.assets["nir08"].href == "/data/a.tif"
 
 
 def test_static_catalogue_in_an_object_store_is_followed_by_its_relative_links(tmp_path, domain, s3):
@@ -231,6 +246,14 @@ def test_busy_api_is_asked_again(domain, monkeypatch):
         assert len(api.searches) == 3
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_api_that_leads_back_to_a_page_is_told_instead_of_read_for_hours(domain, method):
+    with serve_api(ITEMS, page_size=2, method=method, loops=True) as api:
+        with pytest.raises(ValueError, match="leads back to a page that it has given"):
+            search_scenes(api.url, domain, "2019/2020")
+        assert len(api.searches) == 2
+
+
 def test_api_is_searched_with_the_collections_of_its_name(domain, monkeypatch):
     items = [make_item("a", "2020-01-01"), make_item("b", "2020-01-01", collection="naip")]
     with serve_api(items) as api:
@@ -255,7 +278,7 @@ def test_item_cannot_claim_another_catalogue(tmp_path, domain):
 def test_static_catalogue_is_not_followed_to_another_place(tmp_path, domain):
     (tmp_path / "secret.json").write_text(json.dumps(ITEMS[0]))
     root = {"type": "Catalog", "id": "top", "description": "-", "stac_version": "1.0.0"}
-    root["links"] = [{"rel": "item", "href": str(tmp_path / "secret.json")}]
+    root["links"] = [{"rel": "item", "href": f"file://{tmp_path}/secret.json"}]
     served = tmp_path / "served"
     served.mkdir()
     (served / "catalog.json").write_text(json.dumps(root))

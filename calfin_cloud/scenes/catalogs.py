@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Set
@@ -25,7 +26,7 @@ from calfin_cloud.scenes.reading import Feature, KnownError, Reader, shown, tell
 from calfin_cloud.sensors import CATALOG_FIELD, in_utc, listed_assets
 
 EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
-ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:|/|<")  # how an address begins that needs no base; GDAL reads XML after <
+ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:|<")  # how an address begins that needs no base; GDAL reads XML after <
 PAGE_SIZE = 100  # items; what public APIs allow
 MOST_PAGES = 100_000  # a catalogue that never ends is told after ten million items
 
@@ -115,8 +116,10 @@ def _api_items(root: dict[str, Any], address: str, reader: Reader, wanted: Wante
     # APIs refuse a range open at both ends.
     when = "/".join(rfc3339(t) for t in wanted.period) if any(wanted.period) else None
     area, collections = mapping(wanted.area), wanted.collections or None
-    search = client.search(intersects=area, datetime=when, collections=collections, limit=PAGE_SIZE)
-    parameters = search.get_parameters()
+    methods = {link.extra_fields.get("method") or "GET" for link in client.get_links("search")}
+    method = "POST" if "POST" in methods or not methods else "GET"
+    search = client.search(method=method, intersects=area, datetime=when, collections=collections, limit=PAGE_SIZE)
+    parameters, asked = search.get_parameters(), set[int]()
     with ThreadPoolExecutor(1) as ahead:  # a page is read while the one before is looked through
         waiting = ahead.submit(reader.read_json, search.url, method=search.method, parameters=parameters)
         for _ in range(MOST_PAGES):
@@ -124,8 +127,12 @@ def _api_items(root: dict[str, Any], address: str, reader: Reader, wanted: Wante
             # pystac-client ends at a page without items, though more may follow it, and takes an error for one.
             if not isinstance(page, dict) or not isinstance(page.get("features"), list):
                 raise TypeError(f"got a page that lists no features: {str(page)[:100]}")
-            following = next((link for link in page.get("links", []) if link.get("rel") == "next"), None)
+            following = next((link for link in _links(page) if link.get("rel") == "next"), None)
             if following is not None:
+                following["href"] = urljoin(search.url, following["href"])
+                if (question := hash(json.dumps(following, sort_keys=True))) in asked:
+                    raise KnownError(f"{shown(address)} leads back to a page that it has given: report it to its owner")
+                asked.add(question)
                 waiting = ahead.submit(reader.read_json, pystac.Link.from_dict(following), parameters=parameters)
             for feature in page["features"]:
                 yield feature, address
@@ -187,7 +194,7 @@ def _joined(base: str, href: str) -> str:
     if ABSOLUTE.match(href):
         return href.removeprefix("file://")
     if "://" not in base:
-        return os.path.normpath(Path(base).parent / href)
+        return href if href.startswith("/") else os.path.normpath(Path(base).parent / href)
     scheme, _, place = base.partition("://")  # of which urljoin knows those of the web, and not those of object stores
     return f"{scheme}:{urljoin(f'https://{place}', href).removeprefix('https:')}"
 

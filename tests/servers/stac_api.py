@@ -1,10 +1,11 @@
-"""A loopback STAC API: landing page, collections, and item search by POST, page by page."""
+"""A loopback STAC API: landing page, collections, and item search by POST or by GET, page by page."""
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from shapely.geometry import shape
 
@@ -18,13 +19,19 @@ CONFORMS = [
 
 
 class StacApi(ThreadingHTTPServer):
-    """Serves items given as dictionaries, `page_size` a page; answers `busy` to the first `n_busy` searches."""
+    """Serves items given as dictionaries, `page_size` a page; answers `busy` to the first `n_busy` searches.
+
+    Where it is searched by GET, the links to further pages are relative; with `loops` the second page leads to itself.
+    """
 
     daemon_threads = True
 
-    def __init__(self, items: Sequence[dict[str, Any]], page_size: int, n_busy: int, busy: int) -> None:
+    def __init__(
+        self, items: Sequence[dict[str, Any]], page_size: int, n_busy: int, busy: int, method: str, loops: bool
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.items, self.page_size, self.n_busy, self.busy = list(items), page_size, n_busy, busy
+        self.method, self.loops = method, loops
         self.searches: list[dict[str, Any]] = []
 
     @property
@@ -45,7 +52,12 @@ class _Handler(BaseHTTPRequestHandler):
                 {"rel": "self", "href": url},
                 {"rel": "root", "href": url},
                 {"rel": "data", "href": f"{url}/collections"},
-                {"rel": "search", "href": f"{url}/search", "method": "POST", "type": "application/geo+json"},
+                {
+                    "rel": "search",
+                    "href": f"{url}/search",
+                    "method": self.server.method,
+                    "type": "application/geo+json",
+                },
             ]
             self._send({"type": "Catalog", "id": "api", "description": "-", "stac_version": "1.0.0", "links": links, "conformsTo": CONFORMS})  # fmt: skip  # noqa: E501
         elif self.path == "/collections":
@@ -53,11 +65,20 @@ class _Handler(BaseHTTPRequestHandler):
             extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
             same = {"type": "Collection", "description": "-", "license": "other", "stac_version": "1.0.0", "links": []}
             self._send({"collections": [{"id": id_, "extent": extent, **same} for id_ in ids], "links": []})
+        elif self.path.startswith("/search?") and self.server.method == "GET":
+            asked = dict(parse_qsl(urlsplit(self.path).query))
+            asked |= {"collections": asked["collections"].split(",")} if "collections" in asked else {}
+            self._search(asked | {"intersects": json.loads(asked["intersects"])})
         else:
             self._send({"code": "NotFound", "description": self.path}, status=404)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.method != "POST":
+            return self._send({"code": "MethodNotAllowed"}, status=405)
+        return self._search(body)
+
+    def _search(self, body: dict[str, Any]) -> None:
         self.server.searches.append(body)
         if len(self.server.searches) <= self.server.n_busy:
             return self._send({"code": "Busy"}, status=self.server.busy)
@@ -68,8 +89,13 @@ class _Handler(BaseHTTPRequestHandler):
         last = first + self.server.page_size
         links = []
         if last < len(found):
+            token = {"token": str(self.server.page_size if self.server.loops else last)}
             link = {"rel": "next", "method": "POST", "href": f"{self.server.url}/search", "merge": True}
-            links = [link | {"body": {"token": str(last)}}]
+            links = [link | {"body": token}]
+            if self.server.method == "GET":
+                links = [
+                    {"rel": "next", "href": f"search?{urlencode(dict(parse_qsl(urlsplit(self.path).query)) | token)}"}
+                ]
         return self._send({"type": "FeatureCollection", "features": found[first:last], "links": links})
 
     def _send(self, content: dict[str, Any], status: int = 200) -> None:
@@ -94,8 +120,14 @@ def _matches(item: dict[str, Any], body: dict[str, Any]) -> bool:
 
 @contextmanager
 def serve_api(
-    items: Sequence[dict[str, Any]], *, page_size: int = 100, n_busy: int = 0, busy: int = 503
+    items: Sequence[dict[str, Any]],
+    *,
+    page_size: int = 100,
+    n_busy: int = 0,
+    busy: int = 503,
+    method: str = "POST",
+    loops: bool = False,
 ) -> Iterator[StacApi]:
     """Serve a STAC API on a free loopback port until the block ends."""
-    with StacApi(items, page_size, n_busy, busy) as server, running(server):
+    with StacApi(items, page_size, n_busy, busy, method, loops) as server, running(server):
         yield server
