@@ -172,6 +172,21 @@ def test_sentinel2_offset_follows_baseline_and_catalogue(properties, bands, offs
     np.testing.assert_allclose(band.signal([[0, 1000, 5000]]), [[np.nan, 0.1 + offset, 0.5 + offset]], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"bands": [{"name": "nir08", "raster:scale": 1e-3, "raster:offset": -0.5}]}, (1e-3, -0.5)),  # STAC 1.1
+        ({"bands": [{"name": "nir08"}], "raster:scale": 1e-3, "raster:offset": -0.5}, (1e-3, -0.5)),
+        ({"raster:bands": [{"scale": None, "offset": None}]}, (2.75e-5, -0.2)),
+    ],
+)
+def test_scale_and_offset_are_taken_from_wherever_an_item_has_them(fields, expected):
+    item = make_item("LC08_L2SP_016008_20130724_02_T1", ["nir08"], collection="landsat-c2-l2")
+    item.assets["nir08"].extra_fields = fields
+    band = band_of(item)
+    assert (band.scale, band.offset) == expected
+
+
 def test_each_collection_and_instrument_has_one_row():
     rows = [(name, code) for row in SENSORS for name in row.collections for code in row.instruments or ("",)]
     assert len(rows) == len(set(rows))

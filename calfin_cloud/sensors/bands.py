@@ -182,20 +182,24 @@ def _landsat_code(item: pystac.Item) -> str:
 
 
 def _scale_offset(item: pystac.Item, asset: pystac.Asset, sensor: Sensor) -> tuple[float, float]:
-    """Scale and offset to reflectance: the item's own `raster:bands`, else the table's; 1 and 0 for digital numbers.
+    """Scale and offset to reflectance: the item's own, else the table's; 1 and 0 for digital numbers.
 
     Earth Search says with `earthsearch:boa_offset_applied` that Sentinel-2 numbers no longer carry the offset that
     `raster:bands` still names; Planetary Computer says nothing, so the processing baseline decides.
     """
     if sensor.scale == 1:
         return 1.0, 0.0
-    bands: list[dict[str, Any]] = asset.extra_fields.get("raster:bands") or [asset.extra_fields]
-    own = bands[0] | {k.removeprefix("raster:"): v for k, v in bands[0].items()}  # STAC 1.1 names them raster:scale
-    is_late = str(item.properties.get("s2:processing_baseline", "")).zfill(5) >= S2_OFFSET_BASELINE
-    offset = own.get("offset", -0.1 if is_late else sensor.offset)
+    extra = asset.extra_fields
+    bands: list[dict[str, Any]] = extra.get("raster:bands") or extra.get("bands") or [{}]
+    # STAC 1.1 names them raster:scale, of the asset or of its band
+    own = {name.removeprefix("raster:"): value for of in (extra, bands[0]) for name, value in of.items()}
+    offset = own.get("offset")
+    if offset is None:
+        is_late = str(item.properties.get("s2:processing_baseline", "")).zfill(5) >= S2_OFFSET_BASELINE
+        offset = -0.1 if is_late else sensor.offset
     if item.properties.get("earthsearch:boa_offset_applied"):
         offset = 0.0
-    return float(own.get("scale") or sensor.scale), float(offset or 0.0)
+    return float(own.get("scale") or sensor.scale), float(offset)
 
 
 def _assets(item: pystac.Item) -> list[str]:
