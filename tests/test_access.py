@@ -144,6 +144,15 @@ def test_busy_bucket_is_asked_again_and_then_unreachable(bucket, monkeypatch):
     assert caught.value.reason == "unreachable"
 
 
+def test_a_server_that_gives_no_parts_of_files_is_suspected_where_a_raster_cannot_be_opened(tmp_path):
+    write_tif(tmp_path / "a.tif", np.random.default_rng(0).random((600, 600)))
+    with serve_folder(tmp_path) as server:
+        whole = (200, {"Content-Type": "image/tiff"}, (tmp_path / "a.tif").read_bytes())
+        server.answers["a.tif"] = [whole] * 20
+        with pytest.raises(SceneError, match=r"or its server gives no parts of files \(HTTP ranges\)"):
+            compute(stack_scenes([make_item(server.url, {"nir08": f"{server.url}/a.tif"})], HERE))
+
+
 def test_landsat_of_usgs_is_read_from_its_bucket():
     alternate = {"alternate": {"s3": {"href": "s3://usgs-landsat/a.TIF"}}}
     asset = pystac.Asset("https://landsatlook.usgs.gov/data/a.TIF", extra_fields=alternate)

@@ -123,9 +123,12 @@ def _attempt(layer: Layer, grid: GeoBox, until: float) -> NDArray[np.float32]:
             _check(file, grid)
             return _warp(file, layer, grid, seconds)
     except rasterio.RasterioIOError as error:
-        if is_like_raster or "not recognized" not in str(error):
+        words = str(error).rstrip(".")
+        if "not recognized" not in words:
             raise
-        words = str(error)
+        if is_like_raster:  # it may have been cut on its way
+            told = ": it is broken, or its server gives no parts of files (HTTP ranges)"
+            raise rasterio.RasterioIOError(words + told * href.startswith("http")) from error
     raise ValueError(words)  # neither request nor GDAL saw a raster: it will not become one
 
 
