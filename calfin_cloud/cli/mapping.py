@@ -78,7 +78,6 @@ def search(options: argparse.Namespace) -> int:
 def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts, and how to see them as a map."""
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.evaluation import compare_fronts, skill_of
     from calfin_cloud.pipeline import check_wanted, map_fronts, of_shard, recompute_changed, retry_failed
     from calfin_cloud.products import read_product
     from calfin_cloud.storage import is_store, read_fronts
@@ -118,6 +117,8 @@ def map_(options: argparse.Namespace) -> int:
     if reference is None:
         _show_scenes(options, done.fronts(), done.n_scenes, counts)
     else:
+        from calfin_cloud.evaluation import compare_fronts, skill_of  # half a second that most runs need not wait
+
         fronts = read_fronts(options.store)
         skill = skill_of(fronts, reference, domains)
         _show_scenes(
@@ -327,9 +328,9 @@ def finder(options: argparse.Namespace) -> Find:
 
 def _newest_scene(store: str | None) -> datetime | None:
     """Time of the newest scene of a store, None where there is none."""
-    from calfin_cloud.storage import is_store, read_fronts
+    from calfin_cloud.storage import is_store, read_states
 
-    if not store or not is_store(store) or (fronts := read_fronts(store)).empty:
+    if not store or not is_store(store) or (scenes := read_states(store)).empty:
         return None
-    newest: datetime = fronts["datetime"].max().to_pydatetime()
+    newest: datetime = scenes["datetime"].max().to_pydatetime()
     return newest

@@ -30,7 +30,7 @@ def status(options: argparse.Namespace) -> int:
     if (mark := counts["unfinished"]) and (not writer or writer["free_from"] == "now" or writer["free_from"] < now):
         lines.append(told_change(mark, options.store))
     tell(options, counts, *lines)
-    if not options.json:
+    if counts["states"]["failed"] and not options.json:
         fronts = read_fronts(options.store)
         for scene in fronts[fronts["state"] == "failed"].drop_duplicates("key").itertuples():
             note(f"{scene.key}: {scene.reason}: {scene.detail}")

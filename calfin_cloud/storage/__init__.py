@@ -68,6 +68,7 @@ from calfin_cloud.storage.tables import (
     read_fronts,
     read_polygons,
     read_rejected,
+    read_states,
     read_tables,
 )
 from calfin_cloud.storage.tries import due_keys, note_tries
@@ -131,6 +132,7 @@ __all__ = [
     "read_reviews",
     "read_scene_grey",
     "read_scene_masks",
+    "read_states",
     "read_store",
     "read_store_domains",
     "read_tables",

@@ -22,7 +22,7 @@ from calfin_cloud.storage.stores import read_store, read_store_domains
 
 CHECKS = {"fronts": check_fronts, "rejected": check_rejected, "polygons": check_polygons}
 CHECKS |= {feature: partial(check_features, feature=feature) for feature in FEATURES}
-STATE_COLUMNS = ["key", "state", "reason"]
+STATE_COLUMNS = ["key", "datetime", "state", "reason"]
 LAST_ORDER = {"fronts": "front", "rejected": "candidate", "polygons": "kind"} | dict.fromkeys(FEATURES, "key")
 
 
@@ -196,11 +196,11 @@ def read_batch_features(store: str, stored: Stored) -> dict[str, gpd.GeoDataFram
 
 
 def read_states(store: str) -> pd.DataFrame:
-    """Read `key, state, reason` of every scene, a row a file that has it: a key twice is an error of the store."""
+    """Read `STATE_COLUMNS` of every scene, a row a file that has it: a key twice is an error of the store."""
     fs, root = open_place(store)
     read = read_current(fs, root, partial(_read_states_file, fs))
     tables = [table.to_pandas().drop_duplicates("key") for _, table in read]
-    states: pd.DataFrame = pd.concat([pd.DataFrame(columns=STATE_COLUMNS), *tables], ignore_index=True)
+    states: pd.DataFrame = pd.concat(tables or [pd.DataFrame(columns=STATE_COLUMNS)], ignore_index=True)
     return states
 
 
