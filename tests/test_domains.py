@@ -46,6 +46,12 @@ def test_a_grid_covers_its_box_with_less_than_a_pixel_to_spare(left, bottom, sid
     assert np.allclose(np.array(got) % resolution, 0)
 
 
+@pytest.mark.parametrize("resolution", [0, -30.0, float("nan"), float("inf")])
+def test_a_pixel_without_a_side_is_refused_in_words(resolution):
+    with pytest.raises(ValueError, match="the side of a pixel must be some metres long"):
+        box_grid((0, 0, 3000, 3000), 3413, resolution)
+
+
 def test_any_polygon_file_with_names_makes_domains(tmp_path):
     polygons = gpd.GeoDataFrame({"name": ["Store"]}, geometry=[box(-51.2, 70.3, -50.5, 70.5)], crs=4326)
     polygons.to_file(tmp_path / "drawn.gpkg")
