@@ -485,6 +485,7 @@ def test_one_date_serves_all_images_and_their_ids_are_unique(tmp_path):
         ({}, ["2020-01-01"] * 3, "3 dates for 2 images"),
         ({}, ["soon"], "soon"),
         ({"count": 3}, ["2020-01-01"], "got 3 bands"),
+        ({"photometric": "palette"}, ["2020-01-01"], "numbers of colours.*-expand gray"),
     ],
 )
 def test_image_that_cannot_be_placed_or_dated_says_what_to_do(tmp_path, changes, dates, words):

@@ -13,6 +13,7 @@ import rasterio
 import rasterio.warp
 import shapely
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from shapely.geometry import mapping
 
 from calfin_cloud.domains import Domain
@@ -50,7 +51,7 @@ def items_from_images(
     Raises
     ------
     ValueError
-        A file cannot be read, has several bands, no CRS or no date, or two share their names.
+        A file cannot be read, has several bands or numbered colours, no CRS or no date, or two share their names.
 
     Examples
     --------
@@ -92,12 +93,18 @@ def _image_item(path: str, id_: str, date: str | datetime | None, platform: str)
         with rasterio.Env(**ONE_FILE), rasterio.DatasetReader(path, driver=IMAGE_DRIVERS) as image:
             n_bands, crs, tags = image.count, image.crs, image.tags()
             bounds, transform, size = image.bounds, image.transform, image.shape
+            is_numbered = ColorInterp.palette in image.colorinterp
     except rasterio.RasterioIOError as error:
         raise ValueError(f"cannot read the image {path}: {error}; expected a GeoTIFF") from error
     if n_bands != 1 or crs is None:
         raise ValueError(
             f"{path} must have one band and a CRS, got {n_bands} bands and CRS {crs}; "
             "gdal_translate -b N picks a band, -a_srs sets a CRS"
+        )
+    if is_numbered:
+        raise ValueError(
+            f"{path} has numbers of colours, which are no brightness: gdal_translate -expand gray turns grey ones into "
+            "levels; of others -expand rgb makes three bands, of which -b N picks one"
         )
     left, bottom, right, top = rasterio.warp.transform_bounds(crs, "EPSG:4326", *bounds, densify_pts=21)
     item = pystac.Item(
