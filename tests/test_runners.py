@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import weakref
+from queue import SimpleQueue
+from threading import Event
 
 import dask
 import numpy as np
@@ -18,7 +20,7 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.inference import Pictures
 from calfin_cloud.pipeline import MapSettings, workers
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.runners import WorkersDiedError, _gathered, _Tasks, _together, run_each, waves
+from calfin_cloud.pipeline.runners import WorkersDiedError, _gathered, _Tasks, _together, in_order, run_each, waves
 from calfin_cloud.pipeline.workers import (
     MOST_PIXELS,
     MOST_SCENES,
@@ -26,6 +28,8 @@ from calfin_cloud.pipeline.workers import (
     group_length,
     placement_of,
 )
+from calfin_cloud.storage import hold_lease, keep_domain, kept_domains
+from calfin_cloud.storage.leases import LeaseLostError
 
 
 @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 200))
@@ -113,6 +117,30 @@ list(in_order(run, [0, 1], Client()))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "ValueError: the first job fails" in done.stderr
+
+
+def test_a_job_that_outlives_its_run_commits_nothing_though_the_store_is_held_anew(tmp_path):
+    store, is_over, told = str(tmp_path), Event(), SimpleQueue()
+    client = client_that(nthreads=dict)
+
+    def run(job: str) -> None:
+        if job == "fails":
+            raise OSError("the first job fails")
+        is_over.wait(60)  # between its last look at the lease and the commit
+        try:
+            keep_domain(store, Domain("late", box_grid((0, 0, 3000, 3000), 3413, 30.0)))
+        except LeaseLostError as error:
+            told.put(error)
+        else:
+            told.put(None)
+
+    with pytest.raises(OSError, match="the first job fails"), hold_lease(store, "map"):
+        list(in_order(run, ["fails", "late"], client))
+    with hold_lease(store, "map"):
+        is_over.set()
+        assert isinstance(told.get(timeout=60), LeaseLostError)
+        keep_domain(store, Domain("own", box_grid((0, 0, 3000, 3000), 3413, 30.0)))
+    assert kept_domains(store) == {"own"}
 
 
 class LostError(Exception):

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -110,7 +111,8 @@ def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) ->
 def _in_thread(run: Callable[[T], R], job: T) -> ThreadFuture[R]:
     """Run a job in a daemon thread, so that the process can end: a job whose client is gone may wait for ever.
 
-    Each job gets a thread of its own, since a pool of Dask keeps up to `MOST_ALIVE` threads, and each holds memory.
+    Each job gets a thread of its own, since a pool of Dask keeps up to `MOST_ALIVE` threads, and each holds memory. It
+    has a copy of this context, and with it the lease of its run.
     """
     future: ThreadFuture[R] = ThreadFuture()
 
@@ -120,7 +122,7 @@ def _in_thread(run: Callable[[T], R], job: T) -> ThreadFuture[R]:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=work, daemon=True).start()
+    Thread(target=copy_context().run, args=(work,), daemon=True).start()
     return future
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -219,11 +220,11 @@ def storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
 
 
 def read_each(read: Callable[[T], U], sources: Sequence[T]) -> list[U]:
-    """Read, or otherwise handle, many files at a time; results in order."""
+    """Read, or otherwise handle, many files at a time, each in a copy of this context; results in order."""
     if min(len(sources), READERS) < 2:
         return [read(source) for source in sources]
     with ThreadPoolExecutor(min(READERS, len(sources))) as pool:
-        return list(pool.map(read, sources))
+        return [future.result() for future in [pool.submit(copy_context().run, read, source) for source in sources]]
 
 
 def digest(data: bytes) -> str:

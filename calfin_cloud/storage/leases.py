@@ -20,8 +20,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import fsspec
@@ -44,7 +46,9 @@ RENEWS_S = 15.0
 ATTEMPTS = 5
 HOLDER = "lease-holder.json"
 
-_held: dict[str, _Lease] = {}  # the leases of this process, by the path of the store
+_held: ContextVar[Mapping[str, _Lease]] = ContextVar("_held", default=MappingProxyType({}))
+"""Leases by the path of the store. A thread that works for a run has a copy of its context, so that it keeps the lease
+of that run beyond its end, and commits no more: not even where the process holds the store again."""
 
 
 class StoreInUseError(OSError):
@@ -71,12 +75,11 @@ def hold_lease(store: str, verb: str) -> Iterator[Callable[[], None]]:
     stop = threading.Event()
     beat = threading.Thread(target=_give_signs, args=(lease, stop), name="lease", daemon=True)
     beat.start()
-    _held[lease.root] = lease
+    before = _held.set({**_held.get(), lease.root: lease})
     try:
         yield lease.check
     finally:
-        if _held.get(lease.root) is lease:
-            del _held[lease.root]
+        _held.reset(before)
         stop.set()
         beat.join(RENEWS_S)
         with suppress(OSError):
@@ -110,8 +113,8 @@ def told_holder(holder: Mapping[str, Any]) -> str:
 
 
 def commit_whole(fs: fsspec.AbstractFileSystem, root: str, path: str, data: bytes) -> None:
-    """Write all of a file or nothing; while this process holds the store at `root`, only if nobody has followed it."""
-    if lease := _held.get(root):
+    """Write all of a file or nothing; for a run that held the store at `root`, only while it holds it still."""
+    if lease := _held.get().get(root):
         lease.commit(path, data)
     else:
         write_whole(fs, path, data)
