@@ -119,11 +119,10 @@ def burn(
     vertices, of_ring = shapely.get_coordinates(rings, return_index=True)
     is_edge = of_ring[1:] == of_ring[:-1]
     start, end = vertices[:-1][is_edge], vertices[1:][is_edge]
-    value = np.asarray(values, dtype=np.int32)[of_polygon[of_part[of_ring[:-1][is_edge]]]] * np.sign(
-        start[:, 1] - end[:, 1]
-    ).astype(np.int32)
     # Going round with the inside on one side, a row enters a polygon at edges that go up, and leaves it at others.
-    is_up = (start[:, 1] > end[:, 1])[:, None]
+    way = np.sign(start[:, 1] - end[:, 1]).astype(np.int32)
+    value = way * np.asarray(values, dtype=np.int32)[of_polygon[of_part[of_ring[:-1][is_edge]]]]
+    is_up = (way > 0)[:, None]
     low, high = np.where(is_up, end, start), np.where(is_up, start, end)
     first, last = (np.clip(np.ceil(y - 0.5), 0, height).astype(np.intp) for y in (low[:, 1], high[:, 1]))
     n_rows = last - first
