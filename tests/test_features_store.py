@@ -23,7 +23,7 @@ from calfin_cloud.pipeline.settings import VARIANTS, made_by, settings_from
 from calfin_cloud.results import export_store, feature_series, features_of, lineage_of, write_report
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
-from calfin_cloud.storage import DamagedFileError, compact_store, read_bands, read_features, read_fronts
+from calfin_cloud.storage import DamagedFileError, compact_store, read_bands, read_features, read_fronts, write_bands
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 N_SCENES = 2
@@ -174,6 +174,14 @@ def test_kept_bands_are_those_of_the_scene_to_a_step(painted, store):
     bands, _ = read_further(item, domain.grid, {"red"})
     assert np.nanmax(np.abs(kept.bands["red"] - bands["red"])) <= 3e-5
     assert kept.about["at_surface"]
+
+
+def test_the_uncalibrated_numbers_of_a_radar_are_kept_whole(tmp_path):
+    grid = box_grid((0, 0, 4000, 4000), 3413, 40.0)
+    amplitude = np.geomspace(1, 65_535, grid.shape[0] * grid.shape[1]).reshape(grid.shape)
+    power = (20 * np.log10(amplitude)).astype(np.float32)
+    write_bands(str(tmp_path), "d", "s", {"co": ("dB", power)}, grid, {})
+    assert read_bands(str(tmp_path), "d", "s").bands["co"] == pytest.approx(power, abs=0.002)
 
 
 def test_a_damaged_file_of_bands_is_not_read(store, tmp_path):

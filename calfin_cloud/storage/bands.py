@@ -21,8 +21,11 @@ from calfin_cloud.storage.stores import scene_path
 
 Floats = NDArray[np.float32]
 
-STEPS = {"reflectance": (5e-5, -0.2), "dB": (0.002, -100.0), "cloud": (1.0, -1.0)}
-"""Scale and offset of a band's 16-bit numbers, by what it has; 0 is no data."""
+STEPS = {"reflectance": (5e-5, -0.2), "dB": (0.003, -100.0), "cloud": (1.0, -1.0)}
+"""Scale and offset of a band's 16-bit numbers, by what it has; 0 is no data.
+
+dB reach to 96.6, since the uncalibrated numbers of GRD do: 20 log10(65535) is 96.3.
+"""
 
 REMEDY = "delete it; `calfin retrace --all` then `calfin retry` reads the scene again"
 
