@@ -20,7 +20,7 @@ FEATURE_REASONS = {
     "nodata": "too much of the sea has no data",
     "no_band": "the scene lacks a band that is needed, or has none in reflectance",
     "unreadable": "a further band could not be read",
-    "too_coarse": "the pixels of the domain are too large for it",
+    "too_coarse": "the pixels of the domain are too large for it, or for so narrow a sea",
     "sun_too_low": "the sun is too low: shadows and path radiance decide what is bright",
     "error": "an unexpected error",
 }

@@ -63,7 +63,7 @@ def with_squares(bands: Bands, *squares: tuple[int, int, int], level=0.35) -> Ba
 @pytest.mark.parametrize("looks", [1.0, 4.4, 18.0])
 def test_false_alarms_in_pure_speckle_are_as_frequent_as_asked_for(looks):
     speckle = np.random.default_rng(int(looks)).standard_gamma(looks, (1500, 1500), np.float32) / np.float32(looks)
-    bright, found = bright_pixels(speckle, speckle > 0, pixel_m=40.0)
+    bright, _, found = bright_pixels(speckle, speckle > 0, pixel_m=40.0)
     rate = CfarSettings().false_alarms
     assert found == pytest.approx(looks, rel=0.03)
     assert bright.mean() == pytest.approx(rate, rel=0.2)  # 2,250 are expected: 20 % is nine standard deviations
@@ -101,6 +101,22 @@ def test_a_bright_object_in_speckle_is_found_and_dark_water_beside_land_is_not_c
     (berg,) = [p for p in found["geometry"].geoms if p.area > 30 * PIXEL_M**2]
     assert berg.centroid.x == pytest.approx(123 * PIXEL_M, abs=PIXEL_M)
     assert found["icebergs"] <= 3  # four pixels of speckle seldom meet
+
+
+@pytest.mark.parametrize(("width_m", "state"), [(1000.0, "not_seen"), (2500.0, "measured")])
+def test_sea_that_is_too_narrow_to_compare_a_pixel_with_its_ring_is_not_called_empty_of_icebergs(width_m, state):
+    pixel_m = 100.0
+    transform = Affine(pixel_m, 0, 0, 0, -pixel_m, SIDE * pixel_m)
+    mouth = LineString([(0, 10_000), (0, 10_000 + width_m)])
+    fjord = sea_of(box(0, 10_000, 20_000, 10_000 + width_m), [mouth], (SIDE, SIDE), transform, pixel_m=pixel_m)
+    power = np.random.default_rng(5).standard_gamma(5.0, (SIDE, SIDE), np.float32) / 5
+    found = measure_features(["icebergs"], Bands("sar", {"co": power}), fjord, zenith_deg=95.0)["icebergs"]
+    assert found["state"] == state
+    if state == "measured":
+        assert 0.5 < found["sea_area_m2"] / (fjord.open.sum() * pixel_m**2) < 0.75  # what was judged, not what is there
+    else:
+        assert found["reason"] == "too_coarse"
+        assert "0% of the sea" in found["detail"]
 
 
 def test_an_iceberg_in_the_cross_polarised_image_alone_is_found_too(sea):

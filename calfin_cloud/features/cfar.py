@@ -37,8 +37,8 @@ class CfarSettings:
 
 def bright_pixels(
     intensity: Floats, sea: Bools, *, pixel_m: float, settings: CfarSettings | None = None
-) -> tuple[Bools, float]:
-    """Find the pixels of sea that are brighter than speckle allows: mask (y, x), and the number of looks.
+) -> tuple[Bools, Bools, float]:
+    """Find the pixels of sea that are brighter than speckle allows: mask (y, x), which were judged, number of looks.
 
     A pixel is bright if I > t m, m the mean of the sea in a ring around it, and t from P_FA = Q(L, t L): the intensity
     of L looks has a gamma distribution, of which Q is the regularised upper incomplete gamma function (cell-averaging
@@ -54,7 +54,7 @@ def bright_pixels(
     Examples
     --------
     >>> speckle = np.random.default_rng(0).gamma(4.0, 0.25, (300, 300)).astype(np.float32)
-    >>> bright, looks = bright_pixels(speckle, speckle > 0, pixel_m=40.0)
+    >>> bright, judged, looks = bright_pixels(speckle, speckle > 0, pixel_m=40.0)
     >>> bool(bright.mean() < 2e-3), round(looks)
     (True, 4)
     """
@@ -64,7 +64,7 @@ def bright_pixels(
     mean = _ring_mean(intensity, use, pixel_m, settings)
     with np.errstate(invalid="ignore"):
         bright = use & (intensity > threshold(looks, settings.false_alarms) * mean)
-    return np.asarray(bright), looks
+    return np.asarray(bright), np.asarray(use & np.isfinite(mean)), looks
 
 
 def threshold(looks: float, false_alarms: float) -> float:

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calfin_cloud.features.bands import COARSEST_M, ICE_REFLECTANCE, Bands, check_pixels, check_sun, seen_part
+from calfin_cloud.feature_schema import NotSeenError
+from calfin_cloud.features.bands import (
+    COARSEST_M,
+    ICE_REFLECTANCE,
+    LEAST_SEEN,
+    Bands,
+    check_pixels,
+    check_sun,
+    seen_part,
+)
 from calfin_cloud.features.cfar import CfarSettings, bright_pixels
 from calfin_cloud.features.sea import Bools, Sea, grown, labelled, outlines
 
@@ -82,16 +91,21 @@ def power_law(areas: NDArray[np.floating], smallest: float) -> tuple[float, floa
 
 
 def _in_radar(bands: Bands, sea: Sea, settings: CfarSettings | None) -> tuple[Bools, Bools, float]:
-    """Pixels that are bright in either polarisation, the sea that was seen, and looks of the co-polarised image."""
+    """Pixels that are bright in either polarisation, the sea that was judged, and looks of the co-polarised image."""
     (co,) = bands.need("co")
     seen = seen_part(bands, sea, co)
     settings = settings or CfarSettings()
     if "cross" in bands.values:  # a pixel that either calls bright is: both together shall be wrong as often as stated
         settings = replace(settings, false_alarms=1 - math.sqrt(1 - settings.false_alarms))
-    bright, looks = bright_pixels(co, seen, pixel_m=sea.pixel_m, settings=settings)
+    bright, judged, looks = bright_pixels(co, seen, pixel_m=sea.pixel_m, settings=settings)
+    if judged.sum() < LEAST_SEEN * seen.sum():
+        narrow = (
+            f"{judged.sum() / seen.sum():.0%} of the sea has enough sea around it, at least {LEAST_SEEN:.0%} is needed"
+        )
+        raise NotSeenError("too_coarse", f"{narrow} with pixels of {sea.pixel_m:.0f} m")
     if "cross" in bands.values:
         bright = bright | bright_pixels(bands.values["cross"], seen, pixel_m=sea.pixel_m, settings=settings)[0]
-    return bright, seen, looks
+    return bright, judged, looks
 
 
 def _are_icebergs(labels: NDArray[np.int32], sizes: NDArray[np.int64], bands: Bands, sea: Sea) -> Bools:

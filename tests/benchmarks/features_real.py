@@ -78,7 +78,7 @@ def uummannaq(data: Path, path: Path) -> None:
     fronts = gpd.read_file(folder / "derived_measures_fronts_2014_2015.geojson").to_crs(3413)
     near = fronts[fronts.intersects(domain.polygon)]
     sea = sea_of(domain.ocean, list(near.geometry), domain.shape, grid.transform, pixel_m=100.0)
-    bright, looks = bright_pixels(power, sea.open, pixel_m=100.0, settings=CfarSettings())
+    bright, _, looks = bright_pixels(power, sea.open, pixel_m=100.0, settings=CfarSettings())
     labels, sizes = labelled(bright)
     objects = int((sizes[1:] >= LEAST_PX).sum())
     area = sea.open.sum() / 100
