@@ -9,6 +9,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from storing import contents
@@ -20,9 +21,11 @@ from calfin_cloud.imagery import read_further
 from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, retrace_fronts, retry_failed
 from calfin_cloud.pipeline.features import measured_features
 from calfin_cloud.pipeline.settings import VARIANTS, made_by, settings_from
+from calfin_cloud.pipeline.tables import feature_tables
 from calfin_cloud.results import export_store, feature_series, features_of, lineage_of, write_report
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
+from calfin_cloud.schema import SceneError
 from calfin_cloud.storage import DamagedFileError, compact_store, read_bands, read_features, read_fronts, write_bands
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -148,6 +151,16 @@ def test_recomputing_with_features_comes_to_a_store_that_had_them_from_the_start
         assert [p.read_bytes() for p in sorted((again / name).iterdir())] == [
             p.read_bytes() for p in sorted((store / name).iterdir())
         ]
+
+
+@pytest.mark.parametrize("reason", ["cloudy", "nodata", "flat", "unreadable"])
+def test_a_scene_that_was_left_out_is_so_for_the_same_reason_when_it_is_traced_anew(reason):
+    domain = Domain("D", box_grid((0, 0, 3000, 3000), 3413, 30.0))
+    scene = dict.fromkeys(("key", "domain", "scene_id", "glacier_id", "platform"), "s") | {"datetime": pd.NaT}
+    results = [{"reason": reason, "detail": "34% of the domain"}, SceneError(reason, "34% of the domain")]
+    mapped, again = (feature_tables([scene], [result], domain, ["icebergs"])["icebergs"] for result in results)
+    assert again.equals(mapped)
+    assert mapped["reason"].iloc[0] == (reason if reason in ("cloudy", "nodata") else "no_scene")
 
 
 def test_compaction_keeps_the_features(store, tmp_path):

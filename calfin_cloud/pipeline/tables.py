@@ -193,12 +193,13 @@ def _feature_row(scene: Row, result: Result, feature: str) -> Row:
 
 
 def _found_feature(result: Result, feature: str) -> Row:
-    if isinstance(result, Exception):
-        return not_seen("no_scene", "")
-    if "features" in result:
+    if isinstance(result, Exception):  # a scene that was left out is one too when it is traced anew
+        reason, detail = _reason_of(result)
+    elif "features" in result:
         return dict(result["features"][feature])
-    reason = str(result.get("reason", ""))
-    return not_seen(UNMAPPED.get(reason, "no_scene"), str(result.get("detail", "")))
+    else:
+        reason, detail = str(result.get("reason", "")), str(result.get("detail", ""))
+    return not_seen(UNMAPPED.get(reason, "no_scene"), detail)
 
 
 def _feature_table(rows: Sequence[Row], feature: str, domain: Domain) -> gpd.GeoDataFrame:
