@@ -21,6 +21,7 @@ from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, best_crs, box_grid, domains_from_termini, domains_json, read_domains
 from calfin_cloud.pipeline import MapSettings
+from calfin_cloud.pipeline.scene import look_at_scene
 from calfin_cloud.pipeline.tables import scene_rows, tables_of
 from calfin_cloud.scenes import period_bounds, search_scenes
 from calfin_cloud.sensors import acquired
@@ -34,6 +35,16 @@ def store(tmp_path):
     storage.open_store(uri, crs=DOMAIN.crs, made_by={"model": "a@1"})
     storage.keep_domain(uri, DOMAIN)
     return uri
+
+
+def test_a_scene_of_one_grey_level_is_left_out_and_keeps_its_shares_of_cloud_and_nodata():
+    scene = np.zeros((2, 100, 100), np.float32)
+    scene[0, :20] = np.nan
+    scene[1, :, :10] = 1
+    seen = look_at_scene(scene, resolution_m=30.0, slc_off_possible=False, settings=MapSettings())
+    (row,) = tables_of(scene_rows([item("s")], DOMAIN, MapSettings()), [seen.facts], DOMAIN).fronts.to_dict("records")
+    assert (row["state"], row["reason"], seen.channels) == ("no_front", "flat", None)
+    assert (row["cloud_fraction"], row["nodata_fraction"]) == (pytest.approx(0.1), pytest.approx(0.2))
 
 
 def test_line_breaks_in_ids_make_no_two_batches_one(store):

@@ -213,8 +213,12 @@ def look_at_scene(
 ) -> Look:
     """Measure a scene (band, y, x) of a kind of sensor, and prepare it for the network if it is worth that."""
     fractions = scene_fractions(scene, resolution_m=resolution_m, slc_off_possible=slc_off_possible)
-    left_out = why_left_out(fractions, settings)
-    return Look(fractions | left_out, None if left_out else prepare_scene(scene, resolution_m, kind))
+    if left_out := why_left_out(fractions, settings):
+        return Look(fractions | left_out, None)
+    try:
+        return Look(fractions, prepare_scene(scene, resolution_m, kind))
+    except SceneError as error:  # it shows nothing: how much of it is cloud or missing is known all the same
+        return Look(fractions | {"reason": error.reason, "detail": error.message}, None)
 
 
 def why_left_out(facts: Mapping[str, float], settings: MapSettings) -> dict[str, str]:
