@@ -58,6 +58,19 @@ def test_the_rate_of_a_steady_retreat_is_that_retreat_and_its_error_is_that_of_i
     assert 0.95 * of_fronts < rate["rate_sigma_m_a"] < 1.8 * of_fronts
 
 
+@pytest.mark.parametrize("apart", ["0s", "1ms", "24s"])
+def test_scenes_of_one_pass_are_one_witness_of_rates_years_and_seasons(apart):
+    dates = pd.date_range("2015-01-01", periods=14, freq="60D")
+    once = series(5000 - 8 * np.arange(14) + np.random.default_rng(2).normal(size=14) * 30, dates, sigma=np.nan)
+    twice = pd.concat([once, once.assign(key=once["key"] + "b", datetime=once["datetime"] + pd.Timedelta(apart))])
+    counts = ["n", "first", "last"]
+    for measure in (rates, yearly_positions, seasonal_cycle):
+        alone, both = (measure(positions).drop(columns=counts, errors="ignore") for positions in (once, twice))
+        pd.testing.assert_frame_equal(both, alone)
+    alone, both = (regional_change(positions, {}).drop(columns="n") for positions in (once, twice))
+    pd.testing.assert_frame_equal(both, alone)
+
+
 @pytest.mark.parametrize(
     ("years", "memory"),
     [(np.linspace(0, 2.58, 159), 0.26), (np.arange(12.0), 2.0), (np.linspace(0, 20, 60), 1.0)],

@@ -16,15 +16,23 @@ SERIES = ["glacier_id", "branch"]
 LONGEST_GAP = 122 / DAYS_A_YEAR  # years: a third of a year that nobody has ever seen hides a season
 TWO_WAVES_GAP = 62 / DAYS_A_YEAR  # and a sixth of a year hides the second wave
 LEAST_FOR_WAVES = 12  # fronts of at least two years
+ONE_PASS = pd.Timedelta(minutes=5)
+"""Fronts so near in time are of one pass of a satellite: neighbouring scenes of it, or one scene of two catalogues."""
+
 UNKNOWN_SIGMA_M = 75.0
 """Error of fronts of which none is known: two authors of TermPicks draw one some 107 m apart (Goliber et al. 2022)."""
 
 
 def history_of(series: pd.DataFrame, waves: int = 0) -> History:
-    """Sort the positions of one series by time, those of one time averaged."""
-    known = series.dropna(subset="position_m").groupby("datetime")[["position_m", "sigma_m"]].mean().sort_index()
+    """Sort the positions of one series by time, those of one pass averaged.
+
+    Their errors are one error: as fronts of their own they would make every trend look surer than it is.
+    """
+    ordered = series.dropna(subset="position_m").sort_values("datetime", kind="stable")
+    passes = (ordered["datetime"].diff() > ONE_PASS).cumsum()
+    known = ordered.groupby(passes).agg({"datetime": "first", "position_m": "mean", "sigma_m": "mean"})
     values, sigmas = known["position_m"].to_numpy(dtype=float), known["sigma_m"].to_numpy(dtype=float)
-    return History(years_of(known.index), values, sigmas, waves)
+    return History(years_of(known["datetime"]), values, sigmas, waves)
 
 
 def years_of(when: pd.Index[Any] | pd.Series) -> Floats:
@@ -36,7 +44,8 @@ def years_of(when: pd.Index[Any] | pd.Series) -> Floats:
 
 def waves_of(when: pd.Series) -> int:
     """Waves of the year that fronts of these dates tell: 0, 1 or 2."""
-    years = np.sort(years_of(when))
+    ordered = when.sort_values()
+    years = years_of(ordered[~(ordered.diff() <= ONE_PASS)])
     if len(years) < LEAST_FOR_WAVES or np.ptp(years) < 2:
         return 0
     places = np.sort(years % 1)

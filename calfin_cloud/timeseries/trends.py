@@ -70,7 +70,9 @@ def rates(positions: pd.DataFrame) -> pd.DataFrame:
     Columns: `glacier_id`, `branch`; `rate_m_a`, `rate_sigma_m_a`, `rate_low_m_a`, `rate_high_m_a` (95 % interval);
     `change_m`, `change_sigma_m`: last position less the first, NaN for fronts of one date; `seasonal_m`,
     `seasonal_sigma_m`: height of the yearly waves from their lowest to their highest, less what errors of fronts add to
-    it, NaN where it is not known; `first`, `last`, `n`.
+    it, NaN where it is not known; `first`, `last`, `n`. Small seasons come out too low, often as 0: on average those of
+    one standard deviation as two thirds, of two as four fifths, from four on right to a twentieth. The height
+    +- 1.96 standard deviations holds 91 to 99 % of simulated seasons of any height.
     """
     parts = _series_of(positions)
     histories = [history_of(part, waves_of(part["datetime"])) for _, _, part in parts]
