@@ -48,14 +48,14 @@ def sequence_of(rows, *, every_days=30, support=0.9, sea=-1, **more):
     return [date for date, _ in found[0]], len(found)
 
 
-def reconciled(rows, sure=None, every_days=30, **more):
-    """Choices of a series of dates whose masks show a front at each row."""
-    sure = sure or [0.95] * len(rows)
+def reconciled(rows, sure=None, days=None, **more):
+    """Choices of a series of scenes whose masks show a front at each row."""
+    sure, days = sure or [0.95] * len(rows), days or [30 * n for n in range(len(rows))]
     masks = [masks_at(row, s) for row, s in zip(rows, sure, strict=True)]
     traced = [trace_fronts(*m) for m in masks]
     scenes = [
-        Dated(FIRST + timedelta(days=every_days * n), [f.line for f in t.fronts], [r.line for r in t.rejected])
-        for n, t in enumerate(traced)
+        Dated(FIRST + timedelta(days=day), [f.line for f in t.fronts], [r.line for r in t.rejected])
+        for day, t in zip(days, traced, strict=True)
     ]
     return reconcile_scenes(scenes, lambda n: masks[n], PIXEL_M, **more)
 
@@ -121,8 +121,22 @@ def test_an_outlier_is_dropped_and_told_how_far_it_lies():
     assert "m from the front of 2020-04-09 and 269" in dropped.why
 
 
+@pytest.mark.parametrize("row", [20, 105])
+def test_an_outlier_that_two_scenes_of_one_day_show_is_one_date_and_dropped(row):
+    days = [0, 30, 60, 90, 120, 120, 150, 180, 210, 240]
+    choices = reconciled([60] * 4 + [row, row] + [60] * 4, days=days)
+    assert [c.choice for of_scene in choices for c in of_scene] == ["kept"] * 4 + ["dropped"] * 2 + ["kept"] * 4
+
+
+def test_scenes_of_one_day_that_agree_with_the_other_dates_are_all_kept():
+    days = [0, 30, 60, 60, 60, 90, 120, 120]
+    assert [c.choice for of_scene in reconciled([60] * 8, days=days) for c in of_scene] == ["kept"] * 8
+
+
 def test_with_few_dates_time_is_no_witness():
     assert [c.choice for of_scene in reconciled([60, 105, 60]) for c in of_scene] == ["kept"] * 3
+    twice = reconciled([60, 60, 105, 105, 60, 60], days=[0, 0, 30, 30, 60, 60])
+    assert {c.why for of_scene in twice for c in of_scene} == {"too few dates"}
 
 
 def test_a_front_traced_in_two_pieces_keeps_both():

@@ -97,7 +97,7 @@ def reconcile_scenes(
         front than `SequenceSettings.fewest` all are kept.
     """
     settings = settings or SequenceSettings()
-    if sum(len(scene.fronts) > 0 for scene in scenes) < settings.fewest:
+    if len({scene.when for scene in scenes if len(scene.fronts) > 0}) < settings.fewest:
         return [[_kept(scene, n, "too few dates") for n in range(len(scene.fronts))] for scene in scenes]
     masks = _Masks(read_masks)
     days = [float(scene.when.toordinal()) for scene in scenes]
@@ -227,10 +227,14 @@ def _kept_or_dropped(number: int, n: int, found: _Found) -> Chosen:
     """Drop a mapped front that no sequence has, unless a date before or after has a front where it lies.
 
     It may be a piece of that, or more of it, since a front is traced in one piece on some dates and in two on others.
+    Another scene of the same day is no witness, unless a sequence has its front.
     """
-    candidate, scenes = found.dates[number][n], found.scenes
-    for other in _dates_beside(number, scenes):
-        for front in found.dates[other][: len(scenes[other].fronts)]:
+    candidate, scenes, taken = found.dates[number][n], found.scenes, set(chain.from_iterable(found.sequences))
+    for other in _scenes_beside(number, scenes):
+        is_witness = scenes[other].when != scenes[number].when
+        for k, front in enumerate(found.dates[other][: len(scenes[other].fronts)]):
+            if not is_witness and (other, k) not in taken:
+                continue
             if candidate.lies_at(front, found.near_px) or front.lies_at(candidate, found.near_px):
                 return _kept(scenes[number], n, f"it lies at a front of {scenes[other].when}")
     told: list[tuple[float, date]] = []
@@ -242,10 +246,11 @@ def _kept_or_dropped(number: int, n: int, found: _Found) -> Chosen:
     return Chosen("dropped", n, None, f"it lies {why}" if why else "no other date has a front there")
 
 
-def _dates_beside(number: int, scenes: Sequence[Dated]) -> list[int]:
-    """Places of the last scene before and the first one after a scene that have a front."""
-    with_front = [n for n, scene in enumerate(scenes) if scene.fronts]
-    return [*[n for n in with_front if n < number][-1:], *[n for n in with_front if n > number][:1]]
+def _scenes_beside(number: int, scenes: Sequence[Dated]) -> list[int]:
+    """Places of the last scene with a front on a day before, the first one on a day after, and others of its day."""
+    when, with_front = scenes[number].when, [n for n, scene in enumerate(scenes) if scene.fronts and n != number]
+    before, after = ([n for n in with_front if test(scenes[n].when)] for test in (when.__gt__, when.__lt__))
+    return [*before[-1:], *after[:1], *[n for n in with_front if scenes[n].when == when]]
 
 
 def _nearest(apart: Sequence[tuple[float, date]]) -> float:

@@ -6,6 +6,7 @@ doi:10.1109/TIT.1967.1054010), the best first; what it has taken is out of reach
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,9 +136,9 @@ def best_sequences(
     Parameters
     ----------
     dates
-        Candidates of each date, in the order of time; none for a date without any.
+        Candidates of each scene, in the order of time; none for a scene without any.
     days
-        When that was, in days since any moment, rising.
+        When that was, in days since any moment, rising. Scenes of one day share the weight of one.
     metres
         Side of a pixel on the ground.
     scale
@@ -152,9 +153,11 @@ def best_sequences(
     settings = settings or SequenceSettings()
     near_px, apart = settings.noise_px * scale * 0.75, _Apart(dates, days, metres, settings.noise_px * scale, settings)
     free = [{n for n, c in enumerate(of_date) if c.worth(settings) > 0} for of_date in dates]
+    on_day = Counter(day for day, numbers in zip(days, free, strict=True) if numbers)
+    weights = [1 / max(on_day[day], 1) for day in days]  # scenes of one day are one witness
     found: list[list[Node]] = []
     for number in range(MOST_SEQUENCES):
-        sequence = _best_path(dates, free, apart, settings, is_first=number == 0)
+        sequence = _best_path(dates, weights, free, apart, settings, is_first=number == 0)
         if not sequence:
             break
         for date, taken in sequence:
@@ -192,6 +195,7 @@ class _Apart:
 
 def _best_path(
     dates: Sequence[Sequence[Candidate]],
+    weights: Sequence[float],
     free: Sequence[set[int]],
     apart: _Apart,
     settings: SequenceSettings,
@@ -214,7 +218,7 @@ def _best_path(
             value, way = max(ways, default=(-birth, None), key=lambda pair: pair[0])
             if value < -birth:
                 value, way = -birth, None
-            best[node], before[node] = value + dates[date][number].worth(settings), way
+            best[node], before[node] = value + weights[date] * dates[date][number].worth(settings), way
         if numbers:
             passed.append(date)
     end = max(best, key=lambda node: best[node], default=None)
