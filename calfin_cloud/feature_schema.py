@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import geopandas as gpd
 import pyarrow as pa
@@ -15,6 +16,7 @@ FEATURE_STATES = ("measured", "not_seen")
 FEATURE_REASONS = {
     "": "it was measured, also where nothing was found",
     "no_scene": "the scene was not mapped, see the fronts table",
+    "other_front": "a person or `calfin reconcile` changed the front before which it was measured",
     "no_sea": "nothing tells the sea: the scene has no ocean polygon, or next to nothing of it is sea by the maps",
     "cloudy": "clouds cover too much of the domain or of the sea",
     "nodata": "too much of the sea has no data",
@@ -89,6 +91,17 @@ PLUME_SCHEMA = pa.schema(
 """Columns of the plumes table before its geometry: a MultiPolygon of the plume, None without one."""
 
 FEATURE_SCHEMAS = {"icebergs": ICEBERG_SCHEMA, "melange": MELANGE_SCHEMA, "plumes": PLUME_SCHEMA}
+
+
+NO_FEATURE: dict[str, Any] = {
+    "icebergs": 0,
+    "areas_m2": [],
+    "fractions": [],
+    "touches_front": False,
+    "is_cut": False,
+    "source": "",
+}
+"""What a row has in the columns that hold no floating-point numbers where nothing was measured; NaN in the others."""
 
 
 def check_features(table: gpd.GeoDataFrame, feature: str) -> gpd.GeoDataFrame:

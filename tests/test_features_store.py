@@ -22,7 +22,7 @@ from calfin_cloud.pipeline import MapSettings, map_fronts, recompute_changed, re
 from calfin_cloud.pipeline.features import measured_features
 from calfin_cloud.pipeline.settings import VARIANTS, made_by, settings_from
 from calfin_cloud.pipeline.tables import feature_tables
-from calfin_cloud.results import export_store, feature_series, features_of, lineage_of, write_report
+from calfin_cloud.results import apply_verdicts, export_store, feature_series, features_of, lineage_of, write_report
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import SceneError
@@ -227,6 +227,22 @@ def test_features_are_exported_told_and_on_the_page(store, tmp_path):
     data = (tmp_path / "report" / "data" / "00000.js").read_text()
     assert '"features":{"icebergs":[' in data
     assert (tmp_path / "report" / "features.csv").is_file()
+
+
+def test_features_before_a_front_that_a_person_rejected_are_not_told_and_stay_in_the_store(store, tmp_path):
+    again = str(shutil.copytree(store, tmp_path / "again"))
+    front = read_fronts(again).query("state == 'front'").iloc[0]
+    said = {"key": front["key"], "front": 0, "verdict": "reject", "author": "M", "time": "2026-01-31T12:00Z"}
+    apply_verdicts(again, [said])
+    assert front["key"] in set(feature_series(features_of(str(store)))["key"])
+    assert front["key"] not in set(feature_series(features_of(again))["key"])
+    for name, table in features_of(again).items():
+        row = table.set_index("key").loc[front["key"]]
+        assert (row["state"], row["geometry"]) == ("not_seen", None)
+        assert read_features(again, name).equals(read_features(str(store), name))
+        others = [of[of["key"] != front["key"]] for of in (table, read_features(again, name))]
+        assert others[0].equals(others[1])
+    export_store(again, tmp_path / "out", ["gpkg"], author="a")
 
 
 def test_the_sun_across_the_antimeridian_is_that_of_the_place(tmp_path):

@@ -13,7 +13,7 @@ import pystac
 from distributed.scheduler import KilledWorker
 
 from calfin_cloud.domains import Domain, length_scale
-from calfin_cloud.feature_schema import FEATURE_SCHEMAS
+from calfin_cloud.feature_schema import FEATURE_SCHEMAS, NO_FEATURE
 from calfin_cloud.features import not_seen
 from calfin_cloud.network import network_id
 from calfin_cloud.pipeline.scene import Item, Result
@@ -36,15 +36,6 @@ Row = dict[str, Any]
 MOST_YEARS = 4  # of references that have a column each
 
 UNMAPPED = {"cloudy": "cloudy", "nodata": "nodata"}
-NO_FEATURE: Row = {
-    "icebergs": 0,
-    "areas_m2": [],
-    "fractions": [],
-    "touches_front": False,
-    "is_cut": False,
-    "source": "",
-}
-"""What a row has in the columns that hold no floating-point numbers where nothing was measured."""
 
 
 class Made(NamedTuple):

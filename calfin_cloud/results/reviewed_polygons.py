@@ -35,10 +35,7 @@ def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     GeoDataFrame
         As `storage.read_polygons`. A scene with no front left has no row, one whose fronts do not close says why.
     """
-    polygons = read_polygons(store)
-    is_drawn = (fronts["verdict"] != "") & fronts["quality_flag"].isin(MANUAL)
-    is_new = ~fronts["choice"].isin(["", "kept"])
-    changed = fronts.loc[is_drawn | is_new | (fronts["verdict"] == "reject"), "key"]
+    polygons, changed = read_polygons(store), changed_scenes(fronts)
     left = fronts[fronts["key"].isin(changed) & (fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     domains = {d.name: d for d in read_store_domains(store)}
     rows = [row for _, scene in left.groupby("key", sort=False) for row in _rows(store, domains, scene)]
@@ -47,6 +44,13 @@ def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         return kept.reset_index(drop=True)
     anew = gpd.GeoDataFrame(rows, geometry="geometry", crs=polygons.crs)[list(polygons.columns)]
     return pd.concat([kept, anew], ignore_index=True) if len(kept) else anew
+
+
+def changed_scenes(fronts: gpd.GeoDataFrame) -> set[str]:
+    """Keys of the scenes whose fronts people or all dates changed, of a table of `reviewed_fronts`."""
+    is_drawn = (fronts["verdict"] != "") & fronts["quality_flag"].isin(MANUAL)
+    is_new = ~fronts["choice"].isin(["", "kept"])
+    return set(fronts.loc[is_drawn | is_new | (fronts["verdict"] == "reject"), "key"])
 
 
 def close_scene(store: str, domain: Domain, scene_id: str, lines: Sequence[LineString]) -> Polygons:

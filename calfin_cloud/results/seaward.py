@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from calfin_cloud.feature_schema import FEATURES
+from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURE_SCHEMAS, FEATURES, NO_FEATURE, check_features
 from calfin_cloud.land import packed
 from calfin_cloud.results.page_data import plain
+from calfin_cloud.results.reviewed_polygons import changed_scenes
+from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import read_features
 
@@ -33,9 +35,14 @@ MOST_PARTS = 400  # of a layer, of a scene: the largest
 
 
 def features_of(store: str) -> dict[str, gpd.GeoDataFrame]:
-    """Read the tables of features that a store has; a feature that was never asked for is not among them."""
-    tables = {name: read_features(store, name) for name in FEATURES}
-    return {name: table for name, table in tables.items() if len(table)}
+    """Read the tables of features that a store has; a feature that was never asked for is not among them.
+
+    A scene whose front people or all dates changed is `not_seen`, `other_front`: its sea lay before the mapped front.
+    `storage.read_features` has what was measured there all the same.
+    """
+    tables = {name: table for name in FEATURES if len(table := read_features(store, name))}
+    changed = changed_scenes(reviewed_fronts(store, flagged=False)) if tables else set[str]()
+    return {name: _without(changed, name, table) for name, table in tables.items()}
 
 
 def feature_series(features: Features) -> pd.DataFrame:
@@ -82,6 +89,23 @@ def told_features(features: Features, key: str) -> dict[str, dict[str, Any]]:
         for row in table[table["key"] == key].to_dict("records"):
             told[name] = {c: plain(row[c]) for c in ("state", "reason", "detail", *SERIES[name])}
     return told
+
+
+def _without(changed: set[str], name: str, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Take out of a table of a feature what was measured in scenes whose front has changed."""
+    gone = table["key"].isin(changed) & (table["state"] == "measured")
+    if not gone.any():
+        return table
+    schema = FEATURE_SCHEMAS[name].names
+    blank = {
+        column: NO_FEATURE.get(column, np.nan) for column in ("sea_area_m2", *schema[schema.index("pixel_m") + 1 :])
+    }
+    blank |= {"state": "not_seen", "reason": "other_front", "detail": FEATURE_REASONS["other_front"], "geometry": None}
+    columns = {
+        column: [value if is_gone else kept for is_gone, kept in zip(gone, table[column], strict=True)]
+        for column, value in blank.items()
+    }
+    return check_features(table.assign(**columns).astype(dict(table.dtypes)), name)
 
 
 def _shown(row: Mapping[Any, Any], columns: tuple[str, ...], resolution_m: float) -> dict[str, Any]:
