@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from storing import contents
 
+from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURES
 from calfin_cloud.features import sun_zenith_deg
@@ -161,6 +162,14 @@ def test_a_scene_that_was_left_out_is_so_for_the_same_reason_when_it_is_traced_a
     mapped, again = (feature_tables([scene], [result], domain, ["icebergs"])["icebergs"] for result in results)
     assert again.equals(mapped)
     assert mapped["reason"].iloc[0] == (reason if reason in ("cloudy", "nodata") else "no_scene")
+
+
+def test_mapping_changed_scenes_again_keeps_the_features_of_the_store(painted, store, tmp_path):
+    again = Path(shutil.copytree(store, tmp_path / "again"))
+    before = contents(str(again))
+    call = ["map", "--catalog", str(painted / "catalog.json"), "--domains", str(painted / "domains.geojson")]
+    assert main([*call, "--period", "1984/2030", "--store", str(again), "--variant", "once", "--recompute"]) == 0
+    assert contents(str(again)) == before
 
 
 def test_compaction_keeps_the_features(store, tmp_path):

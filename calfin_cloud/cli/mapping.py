@@ -296,16 +296,19 @@ def _ended_by_sigterm() -> Iterator[None]:
 def settings_of(options: argparse.Namespace) -> MapSettings:
     """Return the settings of a run that the call asks for."""
     from calfin_cloud.network import DEFAULT_NETWORK
-    from calfin_cloud.pipeline import VARIANTS
+    from calfin_cloud.pipeline import VARIANTS, settings_from
+    from calfin_cloud.storage import is_store, read_store
 
-    variant = VARIANTS[options.variant]
+    variant, features = VARIANTS[options.variant], tuple(options.features)
+    if getattr(options, "recompute", False) and not features and is_store(options.store):  # their tables stay
+        features = settings_from(read_store(options.store)["settings"]).features
     return replace(
         variant,
         inference=replace(variant.inference, engine=options.engine),
         network=options.network or DEFAULT_NETWORK,
         max_cloud=options.max_cloud,
         max_nodata=options.max_nodata,
-        features=tuple(options.features),
+        features=features,
     )
 
 

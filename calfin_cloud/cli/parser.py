@@ -199,7 +199,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     flags.many(
         parser,
         "--features",
-        "measure these in each scene too, in tables of their own: icebergs melange plumes (default none)",
+        "measure these in each scene too, in tables of their own: icebergs melange plumes (default none, with "
+        "--recompute those of the store)",
         choices=("icebergs", "melange", "plumes"),
         metavar="FEATURE",
         default=[],
