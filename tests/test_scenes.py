@@ -197,10 +197,12 @@ def test_item_without_geometry_is_placed_by_its_box_and_without_both_is_kept(tmp
         make_item("garbled-geometry-box-elsewhere", "2020-01-04", ELSEWHERE, geometry={"type": "Star"}),
         make_item("empty-geometry-box-here", "2020-01-04", geometry={"type": "Polygon", "coordinates": []}),
         {key: v for key, v in make_item("unknown", "2020-01-05", **nowhere).items() if key != "bbox"},
+        make_item("unknown-box-of-nulls", "2020-01-06", **nowhere, bbox=[None] * 4),
+        make_item("words-box-elsewhere", "2020-01-07", **nowhere, bbox=["10", "40", "12", "42"]),
     ]
     found = search_scenes(write_collection(tmp_path, items), domain, "2020")
     kept = ["box-over-antimeridian", "empty-geometry-box-here", "garbled-geometry-box-here"]
-    assert ids(found) == ["box-here", "box-3d-here", *kept, "unknown"]
+    assert ids(found) == ["box-here", "box-3d-here", *kept, "unknown", "unknown-box-of-nulls"]
 
 
 def test_item_that_covers_only_a_corner_counts_and_its_box_alone_does_not(tmp_path, domain):

@@ -38,9 +38,13 @@ def _footprint(item_id: str, geometry: dict[str, Any] | None, bbox: Sequence[flo
             return footprint
     except (ValueError, TypeError, LookupError, AttributeError, shapely.errors.ShapelyError) as error:
         log.warning("item %s: cannot read its geometry (%s), taking its box", item_id, error)
-    if not bbox or len(bbox) not in (4, 6):
+    try:
+        corners = [float(v) for v in bbox or ()]
+    except (ValueError, TypeError):
         return None
-    left, bottom, right, top = bbox if len(bbox) == 4 else [bbox[i] for i in (0, 1, 3, 4)]
+    if len(corners) not in (4, 6):
+        return None
+    left, bottom, right, top = corners if len(corners) == 4 else [corners[i] for i in (0, 1, 3, 4)]
     return shapely.box(left, bottom, right + 360 if right < left else right, top)
 
 
