@@ -15,6 +15,7 @@ from storing import map_sample
 
 from calfin_cloud.cli import main
 from calfin_cloud.datasets import read_samples
+from calfin_cloud.domains import read_domains
 from calfin_cloud.fronts import DEFAULT
 from calfin_cloud.network import DEFAULT_NETWORK
 from calfin_cloud.pipeline import MapSettings, retrace_fronts
@@ -373,3 +374,15 @@ def test_the_area_of_polygons_that_are_closed_anew_is_one_on_the_ground(store):
     scale = length_scale(polygons.crs, anew["geometry"])
     assert scale != pytest.approx(1, abs=1e-4)
     assert anew["area_m2"] == pytest.approx(anew["geometry"].area / scale**2)
+
+
+def test_known_termini_of_a_store_are_as_people_left_them(mapped, store, tmp_path):
+    first, second, *rest = (row for _, row in read_fronts(store).iterrows() if row["state"] == "front")
+    drawn = translate(second["geometry"], 90, 0)
+    apply_verdicts(store, [verdict(first, "reject"), verdict(second, "redraw", geometry=mapping(drawn))])
+    fjords = ["fjords", "--domains", str(mapped / "scenes" / "domains.geojson"), "--termini", store]
+    for call in (fjords, ["domains", "--from-termini", store]):
+        assert main([*call, "--out", str(tmp_path / "known.geojson")]) == 0
+        (known,) = read_domains(tmp_path / "known.geojson")
+        assert len(known.termini) == 1 + len(rest)
+        assert any(t.line.equals_exact(drawn, 0.02) for t in known.termini)

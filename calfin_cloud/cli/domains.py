@@ -173,11 +173,12 @@ def fjords(options: argparse.Namespace) -> int:
 
 
 def _fronts(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed
-    """Read the lines of a vector file, or the fronts of a store."""
-    from calfin_cloud.storage import is_store, read_fronts
+    """Read the lines of a vector file, or the fronts of a store as people left them."""
+    from calfin_cloud.results import usable_fronts
+    from calfin_cloud.storage import is_store
     from calfin_cloud.vectors import read_vectors
 
-    return read_fronts(path) if is_store(path) else read_vectors(path, "file of termini", of="lines")
+    return usable_fronts(path, flagged=False) if is_store(path) else read_vectors(path, "file of termini", of="lines")
 
 
 def add_domains(parser: argparse.ArgumentParser) -> None:
