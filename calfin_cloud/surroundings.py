@@ -10,7 +10,8 @@ import geopandas as gpd
 import shapely
 from shapely.geometry import Polygon
 
-from calfin_cloud.domains import ID_COLUMNS, Domain, id_text, part_inside
+from calfin_cloud.columns import first_column, glacier_ids
+from calfin_cloud.domains import ID_COLUMNS, Domain, part_inside
 from calfin_cloud.termini import termini_of
 
 
@@ -26,13 +27,15 @@ def with_termini(domains: Sequence[Domain], fronts: gpd.GeoDataFrame) -> list[Do
     """
     if fronts.crs is None:
         raise ValueError("the fronts have no CRS: assign one to the file, e.g. EPSG:3413")
-    column = next((c for c in ("domain", *ID_COLUMNS) if c in fronts.columns), None)
+    column = first_column(("domain", *ID_COLUMNS), fronts)
     if column is None:
         raise ValueError(f"no column `domain` or of glacier ids {ID_COLUMNS}: got {list(fronts.columns)}")
-    names = fronts[column].map(id_text)
+    names = glacier_ids(fronts, column)
     made = []
     for domain in domains:
-        mine = fronts[(names == (domain.name if column == "domain" else domain.glacier_id)) & fronts.geometry.notna()]
+        mine = fronts[
+            (names == (domain.name if column.lower() == "domain" else domain.glacier_id)) & fronts.geometry.notna()
+        ]
         mine = mine[mine.geometry.to_crs(domain.crs).intersects(domain.polygon)]
         known = dict.fromkeys((*domain.termini, *termini_of(mine, domain.crs)))
         made.append(replace(domain, termini=tuple(known)))

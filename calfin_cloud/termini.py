@@ -13,8 +13,9 @@ import pandas as pd
 import shapely
 from shapely.geometry import LineString
 
-DATE_COLUMNS = ("datetime", "date", "Date", "SourceDate", "DATE", "acq_time")
-SOURCE_COLUMNS = ("source", "scene_id", "ImageID", "Image_ID", "image_id", "author", "Author")
+from calfin_cloud.columns import SCENE_COLUMNS, dates_of, first_column
+
+SOURCE_COLUMNS = ("source", *SCENE_COLUMNS, "author")
 DAYS_A_YEAR = 365.25
 DIGITS = 2  # of a coordinate in metres
 
@@ -52,18 +53,23 @@ def termini_of(table: gpd.GeoDataFrame, crs: str, *, source: str = "") -> tuple[
     Parameters
     ----------
     table
-        Lines in any CRS, with a column of dates (`DATE_COLUMNS`) and one that says where they are from
-        (`SOURCE_COLUMNS`), where there are such.
+        Lines in any CRS, with dates (`columns.dates_of`) and a column that says where they are from (`SOURCE_COLUMNS`),
+        where there are such.
     crs
         CRS of the termini, in metres.
     source
         Where the lines are from, for a table that does not say it.
+
+    Raises
+    ------
+    ValueError
+        A date cannot be read: a terminus without its date would guide fronts of the wrong years.
     """
-    when = next((column for column in DATE_COLUMNS if column in table.columns), None)
-    whence = next((column for column in SOURCE_COLUMNS if column in table.columns), None)
+    whence = first_column(SOURCE_COLUMNS, table)
     there = table[table.geometry.notna() & ~table.geometry.is_empty]
     lines = there.geometry.to_crs(crs)
-    dates = pd.to_datetime(there[when], utc=True, errors="coerce", format="ISO8601") if when else [pd.NaT] * len(there)
+    told = dates_of(there, source="the termini")
+    dates = [pd.NaT] * len(there) if told is None else told
     names = there[whence].fillna("").astype(str) if whence else [source] * len(there)
     made = [
         Terminus(shapely.set_precision(part, 10.0**-DIGITS), None if pd.isna(day) else day.date(), name or source)

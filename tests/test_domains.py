@@ -205,11 +205,28 @@ def test_each_glacier_gets_one_square_domain_that_holds_all_its_termini():
 
 
 def test_termini_without_ids_or_crs_are_refused_with_a_remedy():
-    lines = gpd.GeoDataFrame({"glacier": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=3413)
+    lines = gpd.GeoDataFrame({"length": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=3413)
     with pytest.raises(ValueError, match="no column with glacier ids"):
         domains_from_termini(lines)
     with pytest.raises(ValueError, match="no CRS"):
         domains_from_termini(lines.set_crs(None, allow_override=True))
+
+
+def test_lines_without_an_id_are_left_out_with_a_word_and_glaciers_keep_names_apart(caplog):
+    lines = [LineString([(k * 1e4, -2e6), (k * 1e4 + 4000, -2e6)]) for k in range(4)]
+    made = domains_from_termini(gpd.GeoDataFrame({"GLACIER": ["a b", "a-b", "", None]}, geometry=lines, crs=3413))
+    assert [(d.name, d.glacier_id) for d in made] == [("glacier-a-b", "a b"), ("glacier-a-b-2", "a-b")]
+    assert "2 of 4 lines are left out: they have no glacier id in GLACIER" in caplog.text
+    with pytest.raises(ValueError, match="no line has a glacier id"):
+        domains_from_termini(gpd.GeoDataFrame({"glacier_id": [None] * 4}, geometry=lines, crs=3413))
+
+
+def test_a_glacier_is_no_numbered_line_and_those_without_a_number_of_calfin_go_by_their_name():
+    lines = [LineString([(k, -2e6), (k + 4000, -2e6)]) for k in range(2)]
+    (one,) = domains_from_termini(gpd.GeoDataFrame({"ID": [1, 2], "glacier": ["x"] * 2}, geometry=lines, crs=3413))
+    assert len(one.termini) == 2
+    named = gpd.GeoDataFrame({"GlacierID": [0, 0, 3], "RefName": [*"AB", "C"]}, geometry=[*lines, lines[0]], crs=3413)
+    assert [d.glacier_id for d in domains_from_termini(named)] == ["3", "A", "B"]
 
 
 def test_real_termini_of_239_glaciers_make_239_domains(shared):

@@ -92,6 +92,16 @@ def test_two_who_drew_the_same_scene_drew_two_fronts_and_pieces_by_one_are_one()
     assert product["key"].tolist() == ["3/X/A", "3/X/B", "3/X/A"]
 
 
+def test_lines_of_one_scene_whose_glaciers_nobody_knows_are_not_one_front():
+    product = product_of(gpd.GeoDataFrame({"src": ["20200405_30m.tif"] * 2}, geometry=[LINE] * 2, crs=3413))
+    assert product["key"].is_unique
+
+
+def test_case_and_underscores_of_columns_do_not_matter_and_zero_is_no_glacier_of_calfin():
+    product = product_of(table(GLACIERID=0, DATE_="2015-07-01", REFNAME="Store", SATELLITE="LC08"))
+    assert product[["glacier_id", "sensor"]].iloc[0].tolist() == ["Store", "LC08"]
+
+
 def test_a_front_without_a_date_among_others_is_refused_with_the_count():
     dates = {"Date": ["2015-07-01", None]}
     with pytest.raises(ValueError, match="1 of 2 fronts have no date"):

@@ -117,3 +117,25 @@ def test_closed_coastlines_leave_the_ocean_around_them():
 def test_a_map_that_does_not_touch_a_domain_changes_nothing():
     far = gpd.GeoDataFrame(geometry=[box(5e5, 5e5, 6e5, 6e5)], crs=3413)
     assert with_maps([a_domain()], ice=far, ocean=far) == [a_domain()]
+
+
+@pytest.mark.parametrize(
+    ("columns", "day"),
+    [
+        ({"Date": 2019.5}, "2019-07-02"),
+        ({"decimal_year": 2019.5}, "2019-07-02"),
+        ({"DATE_": " 2019-07-04 "}, "2019-07-04"),
+        ({"src": "20190704_30m.tif"}, "2019-07-04"),
+        ({"Year": 2019}, "2019-08-15"),
+    ],
+)
+def test_termini_are_dated_as_fronts_of_other_products_are(columns, day):
+    table = gpd.GeoDataFrame({k: [v] for k, v in columns.items()}, geometry=[LineString([(0, 0), (9, 9)])], crs=3413)
+    assert [str(t.date) for t in termini_of(table, "EPSG:3413")] == [day]
+
+
+@pytest.mark.parametrize(("date", "told"), [("30.06.2019", "got '30.06.2019'"), (2019, "years without a day")])
+def test_a_date_of_a_terminus_that_cannot_be_read_is_not_lost(date, told):
+    table = gpd.GeoDataFrame({"Date": [date]}, geometry=[LineString([(0, 0), (9, 9)])], crs=3413)
+    with pytest.raises(ValueError, match=told):
+        termini_of(table, "EPSG:3413")

@@ -9,7 +9,7 @@ from calfin_cloud.domains.domain import (
     with_fjord_mask,
     with_fjord_polygons,
 )
-from calfin_cloud.domains.files import domains_json, id_text, read_domains, write_domains
+from calfin_cloud.domains.files import domains_json, read_domains, write_domains
 from calfin_cloud.domains.grids import (
     DEFAULT_RESOLUTION_M,
     best_crs,
@@ -30,7 +30,6 @@ __all__ = [
     "cut_at_antimeridian",
     "domains_from_termini",
     "domains_json",
-    "id_text",
     "length_scale",
     "part_inside",
     "read_domains",

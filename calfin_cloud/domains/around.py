@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+from collections.abc import Container
+from itertools import chain, count
 from typing import Any
 
 import geopandas as gpd
 import pandas as pd
 from odc.geo.geobox import GeoBox
 
+from calfin_cloud.columns import first_column, glacier_ids, id_text
 from calfin_cloud.domains.domain import MIN_SIDE_PX, Domain
-from calfin_cloud.domains.files import id_text
 from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid
 from calfin_cloud.termini import termini_of
 
 LONGEST_NAME = 100  # bytes of a name that is made of a table's
-ID_COLUMNS = ("glacier_id", "GlacierID", "Glacier_ID", "GLACIER_ID", "ID")
-NAME_COLUMNS = ("name", "RefName", "GlacierName", "Official_N", "OfficialN")
+ID_COLUMNS = ("glacier_id", "glacier", "ID")
+NAME_COLUMNS = ("name", "RefName", "GlacierName", "OfficialN")
+
+log = logging.getLogger(__name__)
 
 
 def domains_from_termini(
@@ -36,7 +42,8 @@ def domains_from_termini(
     Parameters
     ----------
     termini
-        Lines in any CRS, with an id column (one of glacier_id, GlacierID, Glacier_ID, ... or `id_column`).
+        Lines in any CRS, with an id column (`ID_COLUMNS` in any case, or `id_column`); those without an id
+        are left out, with a warning.
     id_column
         Column with the glacier id, where it has another name.
     resolution_m
@@ -56,7 +63,7 @@ def domains_from_termini(
     Raises
     ------
     ValueError
-        The table has no CRS, no column of ids, or no line.
+        The table has no CRS, no column of ids, no line, or no id.
 
     Examples
     --------
@@ -67,27 +74,41 @@ def domains_from_termini(
     """
     if termini.crs is None:
         raise ValueError("the termini have no CRS: assign one to the file, e.g. EPSG:3413")
-    column = id_column or next((c for c in ID_COLUMNS if c in termini.columns), None)
+    termini = termini[termini.geometry.notna() & ~termini.geometry.is_empty]
+    if termini.empty:
+        raise ValueError("the file holds no termini")
+    column = id_column or first_column(ID_COLUMNS, termini)
     if column is None or column not in termini.columns:
         raise ValueError(
             f"no column with glacier ids: got {list(termini.columns)}, expected one of {ID_COLUMNS}; name it"
         )
-    termini = termini[termini.geometry.notna() & ~termini.geometry.is_empty]
-    if termini.empty:
-        raise ValueError("the file holds no termini")
-    name_column = next((c for c in NAME_COLUMNS if c in termini.columns), None)
+    ids = glacier_ids(termini, column)
+    if nameless := int((ids == "").sum()):
+        if nameless == len(ids):
+            raise ValueError(f"no line has a glacier id: the column {column} is empty; give it values, or name another")
+        log.warning("%d of %d lines are left out: they have no glacier id in %s", nameless, len(ids), column)
+    name_column = first_column(NAME_COLUMNS, termini)
     domains = []
     taken: set[str] = set()
-    for glacier_id, lines in termini.groupby(column, sort=True):
-        glacier = id_text(glacier_id)
-        named = _as_name(lines[name_column].iloc[0]) if name_column else ""
-        if named and named in taken:
-            named = f"{named}-{_as_name(glacier)}"
-        taken.add(named)
+    for glacier, lines in sorted(termini[ids != ""].groupby(ids), key=lambda group: _by_number(group[0])):
         grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
         known = termini_of(lines, str(grid.crs))
-        domains.append(Domain(named or f"glacier-{_as_name(glacier)}", grid, glacier, termini=known))
+        named = _as_name(lines[name_column].iloc[0]) if name_column else ""
+        name = _free_name(named, _as_name(glacier), taken)
+        taken.add(name)
+        domains.append(Domain(name, grid, glacier, termini=known))
     return domains
+
+
+def _by_number(glacier: str) -> tuple[float, str]:
+    """Numbers in their order, before what is none."""
+    return float(glacier) if glacier.isdecimal() else math.inf, glacier
+
+
+def _free_name(named: str, glacier: str, taken: Container[str]) -> str:
+    """First of the names of a domain that no other has: the glacier's own, that with its id, a numbered one."""
+    first, *more = [named, f"{named}-{glacier}"] if named else [f"glacier-{glacier}"]
+    return next(n for n in chain([first, *more], (f"{first}-{k}" for k in count(2))) if n not in taken)
 
 
 def _as_name(text: Any) -> str:  # noqa: ANN401 - a value of a table

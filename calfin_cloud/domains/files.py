@@ -13,6 +13,7 @@ import pandas as pd
 import shapely
 from shapely.geometry import mapping
 
+from calfin_cloud.columns import id_text
 from calfin_cloud.domains.domain import Domain
 from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid
 from calfin_cloud.termini import read_termini, termini_json
@@ -124,13 +125,6 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
             f"{path} has no domain {sorted(unknown)}; it has {found[:20]}{' ...' if len(found) > 20 else ''}"
         )
     return [d for d in domains if not names or d.name in names]
-
-
-def id_text(value: Any) -> str:  # noqa: ANN401 - a value of a table
-    """Id as text, empty where there is none; whole numbers lose the `.0` that a column with gaps gives them."""
-    if pd.isna(value):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _read_told(row: dict[str, Any], file_crs: object, path: object) -> Domain:

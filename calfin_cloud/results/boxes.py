@@ -14,8 +14,7 @@ import xarray as xr
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.domains import id_text
-from calfin_cloud.products import PRODUCT_COLUMNS
+from calfin_cloud.columns import first_column, glacier_ids, id_text
 from calfin_cloud.timeseries import (
     BOX,
     Gate,
@@ -210,8 +209,8 @@ def _rows(path: str | None, fronts: gpd.GeoDataFrame, of: Shapes) -> list[dict[s
         return []
     what = "file of boxes" if of == "polygons" else "file of centrelines"
     table = read_vectors(path, what, of=of).to_crs(fronts.crs).explode(index_parts=False)
-    column = next((c for c in PRODUCT_COLUMNS["glacier_id"][:4] if c in table.columns), None)
-    ids = table[column].map(id_text) if column else ""
+    column = first_column(("glacier_id",), table)
+    ids = glacier_ids(table, column) if column else ""
     rows: list[dict[str, Any]] = table.assign(glacier_id=ids).to_dict("records")
     return rows
 
