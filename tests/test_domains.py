@@ -212,6 +212,18 @@ def test_termini_without_ids_or_crs_are_refused_with_a_remedy():
         domains_from_termini(lines.set_crs(None, allow_override=True))
 
 
+def test_a_domain_file_is_counter_clockwise_and_survives_other_formats(tmp_path):
+    domain = Domain("a", box_grid((0, -2e6, 6000, -1.994e6), 3413, 60.0), "7")
+    path = write_domains([domain], tmp_path / "a.geojson")
+    table = gpd.read_file(path)
+    assert table.geometry.iloc[0].exterior.is_ccw
+    for bounds in ("[0.0, -2e6, 6000, -1994000.0]", "(4:0,-2000000,6000,-1994000)", "[0. -2.000e+06 6000. -1994000.]"):
+        whole = table.assign(bounds=bounds)
+        for name, written in (("a.gpkg", whole), ("a.shp", whole.rename(columns=lambda column: column[:10]))):
+            written.to_file(tmp_path / name)
+            assert read_domains(tmp_path / name) == [domain]
+
+
 def test_lines_without_an_id_are_left_out_with_a_word_and_glaciers_keep_names_apart(caplog):
     lines = [LineString([(k * 1e4, -2e6), (k * 1e4 + 4000, -2e6)]) for k in range(4)]
     made = domains_from_termini(gpd.GeoDataFrame({"GLACIER": ["a b", "a-b", "", None]}, geometry=lines, crs=3413))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,10 @@ from calfin_cloud.domains.domain import Domain
 from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid
 from calfin_cloud.termini import read_termini, termini_json
 from calfin_cloud.vectors import read_vectors
+
+WHOLE = {name[:10]: name for name in ("resolution_m", "fjord_boundary", "fjord_source")}
+"""Properties as a Shapefile cuts them."""
+NUMBER = re.compile(r"-?\d[\d.]*(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
 def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
@@ -68,7 +73,7 @@ def domains_json(domains: Sequence[Domain]) -> str:
     features = [
         {
             "type": "Feature",
-            "geometry": mapping(shapely.set_precision(d.area_lonlat, 1e-7)),
+            "geometry": mapping(shapely.orient_polygons(shapely.set_precision(d.area_lonlat, 1e-7))),  # RFC 7946
             "properties": {
                 "name": d.name,
                 "glacier_id": d.glacier_id,
@@ -129,7 +134,11 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
 
 def _read_told(row: dict[str, Any], file_crs: object, path: object) -> Domain:
     """Read a domain; whatever is wrong with it becomes a `ValueError` that names it and its file."""
-    given = {key: value for key, value in row.items() if not (pd.api.types.is_scalar(value) and pd.isna(value))}
+    given = {
+        WHOLE.get(key, key): value
+        for key, value in row.items()
+        if not (pd.api.types.is_scalar(value) and pd.isna(value))
+    }
     where = path if isinstance(path, str | Path) else "the domain file"
     name = given.get("name") or given.get("Name")
     try:
@@ -154,8 +163,8 @@ def _read_domain(row: dict[str, Any], file_crs: object) -> Domain:
     bounds = row.get("bounds")
     if bounds is None:
         bounds = polygon.to_crs(crs).total_bounds
-    elif isinstance(bounds, str):  # GDAL hands lists of GeoJSON over as text
-        bounds = json.loads(bounds)
+    elif isinstance(bounds, str):  # GDAL hands lists of GeoJSON over as text, as [1, 2] or (2:1,2)
+        bounds = [float(n) for n in NUMBER.findall(bounds.rpartition(":")[2])]
     if np.shape(bounds) != (4,) or not np.isfinite(np.asarray(bounds, dtype=float)).all():
         raise ValueError(f"got the bounds {list(bounds)}")
     geometries = {
