@@ -3,10 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pystac
 import pytest
 import shapely
 from shapely.affinity import translate
@@ -21,6 +23,7 @@ from calfin_cloud.network import DEFAULT_NETWORK
 from calfin_cloud.pipeline import MapSettings, retrace_fronts
 from calfin_cloud.results import (
     apply_verdicts,
+    export_store,
     lineage_of,
     orphaned_verdicts,
     reviewed_fronts,
@@ -386,3 +389,16 @@ def test_known_termini_of_a_store_are_as_people_left_them(mapped, store, tmp_pat
         (known,) = read_domains(tmp_path / "known.geojson")
         assert len(known.termini) == 1 + len(rest)
         assert any(t.line.equals_exact(drawn, 0.02) for t in known.termini)
+
+
+def test_pictures_in_stac_are_those_that_the_store_has_whatever_people_say(store, tmp_path):
+    before = read_fronts(store)
+    first = before[before["state"] == "front"].iloc[0]
+    cloudy = before[before["reason"] == "cloudy"].iloc[0]
+    drawn = verdict(cloudy, "redraw", geometry=mapping(first["geometry"]))
+    apply_verdicts(store, [verdict(first, "reject"), drawn])
+    export_store(store, tmp_path / "out", ["stac"], author="M")
+    items = list(pystac.Collection.from_file(str(tmp_path / "out" / "stac" / "collection.json")).get_items())
+    shown = {item.properties["calfin:scene_id"]: item.assets["picture"] for item in items if "picture" in item.assets}
+    assert first["scene_id"] in shown
+    assert all(Path(picture.href).exists() for picture in shown.values())

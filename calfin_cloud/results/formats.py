@@ -32,7 +32,7 @@ from calfin_cloud.exports import (
 from calfin_cloud.results.seaward import features_of, flat
 from calfin_cloud.results.training_scenes import write_domain_files, write_training_scenes
 from calfin_cloud.schema import check_name
-from calfin_cloud.storage import masks_url, picture_path
+from calfin_cloud.storage import masks_url, picture_path, read_fronts
 
 T = TypeVar("T")
 
@@ -166,8 +166,8 @@ def _calfin_ts(stored: Stored, folder: Path) -> list[Path]:
 
 def _stac(stored: Stored, folder: Path) -> list[Path]:
     base = stored.store if "://" in stored.store else str(Path(stored.store).resolve())
-    pictured = set(stored.fronts.loc[stored.fronts["front"] >= 0, "key"])
-
+    mapped = read_fronts(stored.store)  # people draw in scenes without a picture, and reject fronts of some with one
+    pictured = set(mapped.loc[mapped["front"] >= 0, "key"])
     features = features_of(stored.store)
 
     def addresses(domain: str, scene_id: str) -> dict[str, str]:
