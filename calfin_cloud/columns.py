@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,23 @@ def glacier_ids(table: pd.DataFrame, column: str) -> pd.Series:
     ids: pd.Series = table[column].map(id_text)
     name = first_column(("RefName",), table)
     return ids if name is None else ids.where(ids != "0", table[name].map(id_text))
+
+
+def satellite_code(platform: str, scene_id: str = "") -> str:
+    """Satellite as CALFIN writes it: LC08, LE07, LT05, LM02, S1A, S2B; the platform as it is where it is another.
+
+    Examples
+    --------
+    >>> satellite_code("LANDSAT_8"), satellite_code("sentinel-1a"), satellite_code("RADARSAT-1")
+    ('LC08', 'S1A', 'RADARSAT-1')
+    """
+    if found := re.match(r"(L[A-Z]\d\d|S[12][A-D])_", scene_id):
+        return found.group(1)
+    if sentinel := re.fullmatch(r"s(?:entinel)?[-_ ]?([12][a-d])", platform.lower()):
+        return f"S{sentinel.group(1).upper()}"
+    if landsat := re.fullmatch(r"landsat[-_ ]?0?([1-9])", platform.lower()):
+        return f"L{'MMMTTTECC'[int(landsat.group(1)) - 1]}0{landsat.group(1)}"
+    return platform
 
 
 def dates_of(

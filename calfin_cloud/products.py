@@ -19,6 +19,7 @@ from calfin_cloud.columns import (
     first_column,
     glacier_ids,
     id_text,
+    satellite_code,
 )
 from calfin_cloud.vectors import read_vectors
 
@@ -103,6 +104,7 @@ def product_of(
     named = made["scene_id"].str.extract(CALFIN_NAME).fillna("")
     for ours in ("glacier_id", "sensor"):
         made[ours] = made[ours] if found[ours] else named[ours]
+    made["sensor"] = [satellite_code(*pair) for pair in zip(made["sensor"], made["scene_id"], strict=True)]
     for ours in ("quality_flag", "sigma_m", "score"):
         made[ours] = pd.to_numeric(table[found[ours]], errors="coerce") if found[ours] else np.nan
     days = made["datetime"].dt.strftime("%Y-%m-%d")

@@ -22,6 +22,7 @@ from storing import DOMAIN, LINE, item, new_store, polygon_rows, rejected_rows, 
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
+from calfin_cloud.columns import satellite_code
 from calfin_cloud.datasets import read_samples
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.exports import (
@@ -34,7 +35,7 @@ from calfin_cloud.exports import (
     write_by_glacier,
     write_collection,
 )
-from calfin_cloud.exports.tables import CALFIN_COLUMNS, TERMPICKS_COLUMNS, satellite_code
+from calfin_cloud.exports.tables import CALFIN_COLUMNS, TERMPICKS_COLUMNS
 from calfin_cloud.results.training_scenes import write_domain_files
 from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts, read_store_domains

@@ -102,6 +102,11 @@ def test_case_and_underscores_of_columns_do_not_matter_and_zero_is_no_glacier_of
     assert product[["glacier_id", "sensor"]].iloc[0].tolist() == ["Store", "LC08"]
 
 
+@pytest.mark.parametrize("platform", ["LANDSAT_8", "landsat-8", "Landsat 8", "LC08"])
+def test_a_satellite_has_one_name_whatever_the_product_calls_it(platform):
+    assert product_of(table(Date="2015-07-01", platform=platform)).iloc[0]["sensor"] == "LC08"
+
+
 def test_a_front_without_a_date_among_others_is_refused_with_the_count():
     dates = {"Date": ["2015-07-01", None]}
     with pytest.raises(ValueError, match="1 of 2 fronts have no date"):

@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
+from calfin_cloud.columns import satellite_code
 from calfin_cloud.exports.cubes import decimal_years
 
 TOLERANCE_M = 0.5  # the original simplifies by Douglas and Peucker to this
@@ -98,14 +99,6 @@ def write_by_glacier(table: gpd.GeoDataFrame, folder: Path, *, region: str, clos
         paths.append(folder / f"{stem}_{name}{ending}")
         part.to_file(paths[-1], encoding="utf-8")
     return paths
-
-
-def satellite_code(platform: str, scene_id: str) -> str:
-    """Satellite as CALFIN writes it: LC08, LE07, LT05, LM02, S1A, S2B; the platform as it is where it is another."""
-    if found := re.match(r"(L[A-Z]\d\d|S[12][A-D])_", scene_id):
-        return found.group(1)
-    sentinel = re.fullmatch(r"sentinel-?([12][a-d])", platform.lower())
-    return f"S{sentinel.group(1).upper()}" if sentinel else platform
 
 
 def _calfin_table(shapes: gpd.GeoDataFrame, author: str, names: pd.DataFrame | None, crs: str) -> gpd.GeoDataFrame:

@@ -12,8 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
+from calfin_cloud.columns import satellite_code
 from calfin_cloud.domains import Domain
-from calfin_cloud.exports.tables import satellite_code
 from calfin_cloud.results.reviewed_polygons import close_scene
 from calfin_cloud.storage import domain_of, outside_stores, read_places, read_scene_grey
 
