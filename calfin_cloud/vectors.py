@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -12,6 +14,9 @@ import fsspec
 import geopandas as gpd
 import pyproj
 
+log = logging.getLogger(__name__)
+
+LAYER = "|layername="  # as QGIS writes it
 OBJECT_STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 """Schemes that fsspec reads, with the credentials and endpoint of stores: GDAL has other words for these."""
 
@@ -31,6 +36,7 @@ def read_vectors(
     ----------
     path
         A file of the disk, an open one, or an address: https, or of an object store, where it must be a single file.
+        ``FILE|layername=LAYER`` names one layer of several; without it the first is read, with a warning.
     what
         What the file is to its user, for messages.
     of
@@ -48,9 +54,11 @@ def read_vectors(
     >>> len(read_vectors("real/reference.parquet"))
     159
     """
-    source = _fetch(str(path), what) if urlsplit(str(path)).scheme in OBJECT_STORES else path
+    address, _, layer = str(path).partition(LAYER)
+    plain = address if layer else path
+    source = _fetch(address, what) if urlsplit(address).scheme in OBJECT_STORES else plain
     try:
-        table = gpd.read_parquet(source) if str(path).endswith("parquet") else gpd.read_file(source)
+        table = gpd.read_parquet(source) if address.endswith("parquet") else _read_layer(source, layer)
     except Exception as error:  # of pyogrio, pyarrow and geopandas, which share no class
         if isinstance(error, URLError) and getattr(error, "code", 500) >= 500:
             raise ConnectionError(f"cannot read the {what} {path}: {error}") from error
@@ -67,6 +75,20 @@ def check_shapes(table: gpd.GeoDataFrame, of: Shapes, what: str) -> gpd.GeoDataF
     """Return a table if all its shapes, but for missing ones, are of a kind; raise `ValueError` otherwise."""
     if others := set(table.geom_type.dropna()) - set(TYPES[of]):
         raise ValueError(f"{what} must hold {of} alone, got {', '.join(sorted(others))}")
+    return table
+
+
+def _read_layer(source: str | Path | BinaryIO, layer: str) -> gpd.GeoDataFrame:
+    """Read one layer by GDAL, the first where none is named; say in our words that there are others."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("always", "More than one layer")
+        table = gpd.read_file(source, layer=layer or None)
+    for warning in said:
+        words, is_other, _ = str(warning.message).partition(". Specify layer")
+        if is_other:
+            log.warning("%s; name another as FILE%sLAYER", words, LAYER)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return table
 
 

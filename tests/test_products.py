@@ -122,6 +122,18 @@ def test_rows_without_a_line_are_left_out_and_files_of_any_format_are_read(tmp_p
     assert len(read_product(tmp_path / "b.parquet")) == 1
 
 
+def test_of_several_layers_the_first_is_read_with_a_word_or_the_one_that_is_named(tmp_path, caplog):
+    for year in (2019, 2020):
+        table(Date=f"{year}-07-01").to_file(tmp_path / "a.gpkg", layer=f"fronts_{year}")
+    assert read_product(tmp_path / "a.gpkg")["datetime"].dt.year.tolist() == [2019]
+    assert "'fronts_2020'; name another as FILE|layername=LAYER" in caplog.text
+    caplog.clear()
+    assert read_product(f"{tmp_path / 'a.gpkg'}|layername=fronts_2020")["datetime"].dt.year.tolist() == [2020]
+    assert not caplog.text
+    with pytest.raises(ValueError, match="Layer 'x' could not be opened"):
+        read_product(f"{tmp_path / 'a.gpkg'}|layername=x")
+
+
 def test_the_winter_lines_of_all_greenland_glaciers_are_read(shared):
     termini = read_product(shared / "data" / "measures_termini_greenland" / "derived_termini_3413.parquet")
     assert len(termini) == 2499

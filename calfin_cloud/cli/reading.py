@@ -31,7 +31,8 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _is_vector_file(source: str) -> bool:
-    return Path(source).is_file() or Path(source).suffix in VECTOR_SUFFIXES
+    file = Path(source.partition("|layername=")[0])
+    return file.is_file() or file.suffix in VECTOR_SUFFIXES
 
 
 def _check_columns(options: argparse.Namespace) -> None:
