@@ -63,7 +63,7 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     Raises
     ------
     ValueError
-        The file cannot be read, or has no CRS, no such column, or rows without a date.
+        The file cannot be read, or has no CRS, no such column, rows without a date, or shapes that are no lines.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def product_of(
     Raises
     ------
     ValueError
-        There is no CRS, no such column, or rows are without a date.
+        There is no CRS, no such column, or rows are without a date or no lines.
     """
     if table.crs is None:
         raise ValueError(f"{source} has no CRS: say which one with ogr2ogr -a_srs, or geopandas' set_crs")
@@ -90,6 +90,10 @@ def product_of(
         raise ValueError(f"{source}: no column {sorted(unknown)}; ours are {list(PRODUCT_COLUMNS)}, its {list(table)}")
     found = {ours: (columns or {}).get(ours) or first_column(theirs, table) for ours, theirs in PRODUCT_COLUMNS.items()}
     table = table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
+    if other := sorted(set(table.geom_type) - {"LineString", "MultiLineString"}):
+        raise ValueError(
+            f"{source}: fronts are lines, got {', '.join(other)}: give the lines, or the layer that has them"
+        )
     made = gpd.GeoDataFrame(geometry=table.geometry)
     dates = dates_of(table, found["datetime"], scene=found["scene_id"], source=source)
     if dates is None:

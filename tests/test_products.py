@@ -107,6 +107,12 @@ def test_a_satellite_has_one_name_whatever_the_product_calls_it(platform):
     assert product_of(table(Date="2015-07-01", platform=platform)).iloc[0]["sensor"] == "LC08"
 
 
+def test_polygons_are_no_fronts():
+    areas = table(Date="2015-07-01").assign(geometry=[LINE.buffer(10)])
+    with pytest.raises(ValueError, match="fronts are lines, got Polygon"):
+        product_of(areas)
+
+
 def test_a_front_without_a_date_among_others_is_refused_with_the_count():
     dates = {"Date": ["2015-07-01", None]}
     with pytest.raises(ValueError, match="1 of 2 fronts have no date"):
