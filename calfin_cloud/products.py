@@ -94,7 +94,7 @@ def product_of(
         raise ValueError(
             f"{source}: fronts are lines, got {', '.join(other)}: give the lines, or the layer that has them"
         )
-    made = gpd.GeoDataFrame(geometry=table.geometry)
+    made = gpd.GeoDataFrame(geometry=table.geometry.force_2d())
     dates = dates_of(table, found["datetime"], scene=found["scene_id"], source=source)
     if dates is None:
         expected = (*DATE_COLUMNS, *DECIMAL_YEAR_COLUMNS, *YEAR_COLUMNS)

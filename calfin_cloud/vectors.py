@@ -30,7 +30,7 @@ TYPES: dict[Shapes, tuple[str, ...]] = {
 def read_vectors(
     path: str | Path | BinaryIO, what: str = "vector file", *, of: Shapes | None = None
 ) -> gpd.GeoDataFrame:
-    """Read a vector file: GeoParquet by its ending, else what GDAL reads; geometries in the file's CRS.
+    """Read a vector file: GeoParquet by its ending, else what GDAL reads; geometries in the file's CRS, without z.
 
     Parameters
     ----------
@@ -68,13 +68,14 @@ def read_vectors(
         ) from error
     if not isinstance(table, gpd.GeoDataFrame):
         raise ValueError(f"the {what} {path} has no geometry, only columns {list(table)}: expected lines or polygons")
+    table = table.set_geometry(table.geometry.force_2d())
     return table if of is None else check_shapes(table, of, f"the {what} {path}")
 
 
 def check_shapes(table: gpd.GeoDataFrame, of: Shapes, what: str) -> gpd.GeoDataFrame:
     """Return a table if all its shapes, but for missing ones, are of a kind; raise `ValueError` otherwise."""
     if others := set(table.geom_type.dropna()) - set(TYPES[of]):
-        raise ValueError(f"{what} must hold {of} alone, got {', '.join(sorted(others))}")
+        raise ValueError(f"{what} must hold {of} alone, got {', '.join(sorted(others))}: give another file, or layer")
     return table
 
 

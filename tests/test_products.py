@@ -5,6 +5,7 @@ import pytest
 from shapely.geometry import LineString
 
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
+from calfin_cloud.vectors import read_vectors
 
 LINE = LineString([(0, 0), (100, 50)])
 
@@ -105,6 +106,13 @@ def test_case_and_underscores_of_columns_do_not_matter_and_zero_is_no_glacier_of
 @pytest.mark.parametrize("platform", ["LANDSAT_8", "landsat-8", "Landsat 8", "LC08"])
 def test_a_satellite_has_one_name_whatever_the_product_calls_it(platform):
     assert product_of(table(Date="2015-07-01", platform=platform)).iloc[0]["sensor"] == "LC08"
+
+
+def test_heights_of_lines_are_left_out(tmp_path):
+    high = table(Date="2015-07-01").assign(geometry=[LineString([(0, 0, 7), (100, 50, 7)])])
+    high.to_file(tmp_path / "z.gpkg")
+    assert product_of(high).geometry.iloc[0].equals_exact(LINE, 0)
+    assert not read_vectors(tmp_path / "z.gpkg").has_z.any()
 
 
 def test_polygons_are_no_fronts():

@@ -402,3 +402,10 @@ def test_pictures_in_stac_are_those_that_the_store_has_whatever_people_say(store
     shown = {item.properties["calfin:scene_id"]: item.assets["picture"] for item in items if "picture" in item.assets}
     assert first["scene_id"] in shown
     assert all(Path(picture.href).exists() for picture in shown.values())
+
+
+def test_a_line_that_was_drawn_with_heights_is_kept_without_them(store):
+    first = next(row for _, row in read_fronts(store).iterrows() if row["state"] == "front")
+    high = shapely.force_3d(translate(first["geometry"], 90, 0), 5.0)
+    apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(high))])
+    assert not usable_fronts(store).has_z.any()

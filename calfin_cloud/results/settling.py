@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import geopandas as gpd
+import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -70,7 +71,7 @@ def settle_verdicts(fronts: gpd.GeoDataFrame, verdicts: Sequence[Verdict]) -> Se
             settled.orphaned.append(verdict)
             continue
         if verdict["verdict"] == "redraw":
-            place.drawn = shape(verdict["geometry"])
+            place.drawn = shapely.force_2d(shape(verdict["geometry"]))
         elif place.drawn is not None and verdict.get("line") != line_id(place.drawn):
             place.drawn = None  # it was said of the automatic line
         place.verdict = verdict
@@ -91,7 +92,7 @@ def _find(verdict: Verdict, places: Sequence[Place]) -> Place | None:
             return place
     if verdict["verdict"] != "redraw":
         return None
-    drawn = shape(verdict["geometry"])
+    drawn = shapely.force_2d(shape(verdict["geometry"]))
     empty = [place for place in places if place.shown is None]
     near = [(drawn.hausdorff_distance(place.shown), place) for place in places if place.shown is not None]
     distance, nearest = min(near, key=lambda pair: pair[0], default=(0.0, None))
