@@ -26,6 +26,7 @@ from calfin_cloud.results import (
     export_store,
     lineage_of,
     orphaned_verdicts,
+    read_verdicts,
     reviewed_fronts,
     usable_fronts,
     write_training_pairs,
@@ -409,3 +410,8 @@ def test_a_line_that_was_drawn_with_heights_is_kept_without_them(store):
     high = shapely.force_3d(translate(first["geometry"], 90, 0), 5.0)
     apply_verdicts(store, [verdict(first, "redraw", geometry=mapping(high))])
     assert not usable_fronts(store).has_z.any()
+
+
+def test_a_file_of_verdicts_may_begin_with_the_mark_of_windows(tmp_path):
+    (tmp_path / "v.json").write_text('[{"key": "a/b"}]', encoding="utf-8-sig")
+    assert read_verdicts(tmp_path / "v.json") == [{"key": "a/b"}]

@@ -63,7 +63,7 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
         The file is no JSON list.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows add a mark
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}; take the file that the report saves") from None
     if not isinstance(content, list) or not all(isinstance(v, dict) for v in content):
