@@ -14,11 +14,11 @@ import fsspec
 import geopandas as gpd
 import pyproj
 
+from calfin_cloud.object_stores import EXTRAS, telling_lacks
+
 log = logging.getLogger(__name__)
 
 LAYER = "|layername="  # as QGIS writes it
-OBJECT_STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
-"""Schemes that fsspec reads, with the credentials and endpoint of stores: GDAL has other words for these."""
 
 Shapes = Literal["lines", "polygons"]
 TYPES: dict[Shapes, tuple[str, ...]] = {
@@ -45,7 +45,8 @@ def read_vectors(
     Raises
     ------
     ValueError
-        The file is missing, cannot be read, has no geometry, or holds shapes of another kind.
+        The file is missing, cannot be read, has no geometry, or holds shapes of another kind; an object store lacks its
+        package or credentials.
     OSError
         The server of an address does not answer; clients of object stores have errors of their own for that.
 
@@ -56,7 +57,8 @@ def read_vectors(
     """
     address, _, layer = str(path).partition(LAYER)
     plain = address if layer else path
-    source = _fetch(address, what) if urlsplit(address).scheme in OBJECT_STORES else plain
+    # fsspec reads object stores with the credentials and endpoint of stores: GDAL has other words for these.
+    source = _fetch(address, what) if urlsplit(address).scheme in EXTRAS else plain
     try:
         table = gpd.read_parquet(source) if address.endswith("parquet") else _read_layer(source, layer)
     except Exception as error:  # of pyogrio, pyarrow and geopandas, which share no class
@@ -96,7 +98,7 @@ def _read_layer(source: str | Path | BinaryIO, layer: str) -> gpd.GeoDataFrame:
 def _fetch(address: str, what: str) -> BytesIO:
     """Fetch a file; what may pass, such as a store that does not answer, stays the error that it is."""
     try:
-        with fsspec.open(address, "rb") as file:
+        with telling_lacks(address), fsspec.open(address, "rb") as file:
             return BytesIO(file.read())
     except FileNotFoundError as error:
         raise ValueError(f"cannot read the {what} {address}: there is no such object") from error

@@ -10,6 +10,7 @@ import sys
 from operator import length_hint
 
 import pytest
+import s3fs
 from storing import DOMAIN, NOON, new_store, rows, write
 from tqdm import tqdm
 
@@ -327,6 +328,25 @@ def test_a_pixel_without_a_side_is_refused(tmp_path, capsys):
 
 
 # --- how a call ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["search --catalog c.json --period 2019 --domains {}", "timeseries {} --out out"])
+def test_a_file_in_a_bucket_without_credentials_says_which_ones_to_set(call, capsys, monkeypatch, tmp_path):
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PROFILE", "ENDPOINT_URL"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert main(call.format("s3://calfin-none/lines.parquet").split()) == 2
+    assert "s3://calfin-none/lines.parquet: Unable to locate credentials; set AWS_ACCESS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("address", "extra"), [("gs://bucket/fronts", "gcs"), ("abfs://bucket/fronts", "azure")])
+def test_a_client_that_is_not_installed_is_named_with_the_extra_that_brings_it(address, extra, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, {"gcs": "gcsfs", "azure": "adlfs"}[extra], None)
+    assert main(["status", address]) == 2
+    assert main(["search", "--catalog", "c", "--period", "2019", "--domains", f"{address}/d.geojson"]) == 2
+    assert capsys.readouterr().err.count(f'pip install "calfin-cloud[{extra}]"') == 2
 
 
 @pytest.mark.usefixtures("dead_s3")

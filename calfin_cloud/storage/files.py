@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 import fsspec
 
+from calfin_cloud.object_stores import EXTRAS, telling_lacks
 from calfin_cloud.schema import SceneError
 
 READERS = 16  # threads: reading many small objects waits for the network
 LOOKS = 50  # at files that change while they are read, before giving up
 SEAL = "sha256"
-SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss")
-NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "CredentialRetrievalError")
+SCHEMES = ("file", *EXTRAS)
 MARKS = ("ETag", "etag", "generation", "ino", "mtime", "LastModified", "last_modified", "size")
 """What tells, in the listings of file systems, that a file is no longer the one it was."""
 
@@ -62,21 +62,10 @@ def store_address(store: str | os.PathLike[str]) -> str:
 
 def open_place(store: str | os.PathLike[str]) -> tuple[fsspec.AbstractFileSystem, str]:
     """Open the file system of a store and its path there; listings are never old, since others write there too."""
-    fs, root = fsspec.url_to_fs(store_address(store), use_listings_cache=False)
+    address = store_address(store)
+    with telling_lacks(address):
+        fs, root = fsspec.url_to_fs(address, use_listings_cache=False)
     return fs, root.rstrip("/")
-
-
-@contextmanager
-def telling_credentials(store: str) -> Iterator[None]:
-    """Say in a sentence that the storage wants credentials and finds none, which its client says in its own errors."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ not in NO_CREDENTIALS:
-            raise
-        raise ValueError(
-            f"{store}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or check the address"
-        ) from None
 
 
 def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:

@@ -29,13 +29,13 @@ from typing import Any
 import fsspec
 import psutil
 
+from calfin_cloud.object_stores import telling_lacks
 from calfin_cloud.storage.files import (
     create_whole,
     delete_files,
     digest,
     move_file,
     open_place,
-    telling_credentials,
     write_whole,
 )
 
@@ -70,7 +70,7 @@ def hold_lease(store: str, verb: str) -> Iterator[Callable[[], None]]:
     Raises `StoreInUseError` where another run holds it.
     """
     lease = _Lease(store, verb, open_place(store))
-    with telling_credentials(store):
+    with telling_lacks(store):
         lease.take()
     stop = threading.Event()
     beat = threading.Thread(target=_give_signs, args=(lease, stop), name="lease", daemon=True)

@@ -15,6 +15,7 @@ import zarr
 from PIL import Image
 
 from calfin_cloud.domains import Domain, domains_json, read_domains
+from calfin_cloud.object_stores import telling_lacks
 from calfin_cloud.schema import check_name, short_name
 from calfin_cloud.storage.files import (
     DamagedFileError,
@@ -23,7 +24,6 @@ from calfin_cloud.storage.files import (
     read_each,
     seal,
     store_address,
-    telling_credentials,
     unseal,
     write_whole,
 )
@@ -81,7 +81,7 @@ def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:  # n
 def is_store(store: str) -> bool:
     """Whether there is a store of calfin."""
     fs, root = open_place(store)
-    with telling_credentials(store):
+    with telling_lacks(store):
         return bool(fs.exists(f"{root}/store.json"))
 
 
@@ -118,7 +118,7 @@ def read_store(store: str) -> dict[str, Any]:
     fs, root = open_place(store)
     path = f"{root}/store.json"
     try:
-        with telling_credentials(store):
+        with telling_lacks(store):
             data = bytes(fs.cat_file(path))
     except FileNotFoundError:
         raise ValueError(
