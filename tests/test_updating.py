@@ -214,6 +214,7 @@ def test_the_file_of_a_domain_that_was_deleted_is_told_and_mapping_writes_it_ane
     lost = rf"has fronts of {domains[0].name} but no domains/{domains[0].name}\.geojson: run `calfin map` with it"
     for verb in (
         partial(retrace_fronts, store, everything=True),
+        partial(retrace_fronts, store, domains),
         partial(recompute_changed, store, domains, find),
         partial(export_store, store, Path(store).parent / "out", ["gpkg"], author="A"),
     ):

@@ -154,10 +154,11 @@ def retrace_fronts(
         check_finished(store, verb=RETRACE)
         kept = settings_from(read_store(store)["settings"])
         wanted = kept if settings is None else replace(kept, trace=settings.trace, polygons=settings.polygons)
-        by_name = _own_domains(store, domains)
+        batches = tidy(store)
+        by_name = _own_domains(store, domains, batches)
         jobs = [
             Job(stored, by_name[stored.domain], recipe, traced=list(stored.items))
-            for stored, recipe in _recipes(tidy(store), by_name, wanted, store)
+            for stored, recipe in _recipes(batches, by_name, wanted)
             if everything or stored.recipe["fronts"] != recipe["fronts"]
         ]
         jobs = [replace(job, recipe={**job.stored.recipe, "fronts": job.recipe["fronts"]}) for job in jobs]
@@ -207,13 +208,13 @@ def recompute_changed(
         check_finished(store, verb=RECOMPUTE)
         wanted = settings or settings_from(read_store(store)["settings"])
         own = [d for d in domains if d.name in {kept.name for kept in read_store_domains(store)}]
-        by_name = _own_domains(store, own)
         check_network(wanted, client)  # a wrong one ends the run here, before the store is touched
         batches = tidy(store)
+        by_name = _own_domains(store, own, batches)
         changed = _changed_items(batches, own, lambda domain: in_reach(find_scenes(domain), client))
         jobs = [
             job
-            for stored, recipe in _recipes(batches, by_name, wanted, store)
+            for stored, recipe in _recipes(batches, by_name, wanted)
             if (job := _job_of(stored, by_name[stored.domain], recipe, changed)) is not None
         ]
         return _change(
@@ -221,9 +222,14 @@ def recompute_changed(
         )
 
 
-def _own_domains(store: str, domains: Sequence[Domain]) -> dict[str, Domain]:
-    """Domains of the store by name, the given ones in place of the kept ones; `ValueError` for another grid."""
+def _own_domains(store: str, domains: Sequence[Domain], batches: Iterable[Stored]) -> dict[str, Domain]:
+    """Domains of the store by name, the given ones in place of the kept ones.
+
+    Raises `ValueError` for another grid, for domains of which it has none, and where the file of a domain is gone.
+    """
     kept = {d.name: d for d in read_store_domains(store)}
+    for stored in batches:
+        domain_of(kept, stored.domain, store)
     if domains and not kept.keys() & {d.name for d in domains}:
         raise ValueError(f"{store} has {sorted(kept)}, got {sorted(d.name for d in domains)}: give its own domains")
     new = {d.name: d for d in domains if d.name in kept}
@@ -237,12 +243,12 @@ def _own_domains(store: str, domains: Sequence[Domain]) -> dict[str, Domain]:
 
 
 def _recipes(
-    batches: Iterable[Stored], domains: Mapping[str, Domain], settings: MapSettings, store: str
+    batches: Iterable[Stored], domains: Mapping[str, Domain], settings: MapSettings
 ) -> Iterator[tuple[Stored, dict[str, str]]]:
     """Batches, and the recipe that each should have."""
     recipes = {name: recipe_of(domain, settings) for name, domain in domains.items()}
     for stored in batches:
-        yield stored, recipes[domain_of(domains, stored.domain, store).name]
+        yield stored, recipes[stored.domain]
 
 
 def _job_of(stored: Stored, domain: Domain, recipe: Mapping[str, str], changed: Mapping[str, Any]) -> Job | None:
