@@ -1,6 +1,7 @@
 """A store is opened as one object, whose tables are those of the functions that read them."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -51,6 +52,7 @@ def test_what_takes_the_address_of_a_store_takes_an_opened_one_too(store):
         lambda domain: cc.search_scenes("catalog.json", [domain], "2019"),
         lambda domain: cc.map_fronts(domain, lambda _: [], "new"),
         lambda domain: cc.map_fronts([domain], "catalog.json", "new"),
+        lambda _: cc.map_fronts("domains.geojson", lambda _: [], "new"),
     ],
 )
 def test_one_domain_for_several_and_a_catalogue_for_a_function_are_told_in_words(tmp_path, monkeypatch, call):
@@ -60,9 +62,24 @@ def test_one_domain_for_several_and_a_catalogue_for_a_function_are_told_in_words
     assert not list(tmp_path.iterdir())
 
 
+def test_domains_that_come_one_by_one_are_all_searched(tmp_path):
+    searched = []
+    cc.map_fronts((d for d in [DOMAIN]), lambda domain: searched.append(domain.name) or [], tmp_path / "new")
+    assert searched == [DOMAIN.name]
+
+
+def test_a_domain_that_a_store_lacks_is_told_from_those_it_has(store):
+    for read in (cc.read_fronts, cc.read_polygons, cc.read_rejected, partial(cc.read_features, feature="plumes")):
+        with pytest.raises(ValueError, match=r"has no domain 'Stor'; it has \['Store'\]"):
+            read(store, domain="Stor")
+    assert len(cc.read_features(store, "plumes", domain="Store")) == 0
+
+
 def test_percent_for_a_share_is_refused():
     with pytest.raises(ValueError, match=r"max_cloud must be a part of the domain, at most 1, got 15: 15 % is 0\.15"):
         cc.MapSettings(max_cloud=15)
+    with pytest.raises(ValueError, match="at most 1, got nan"):  # which would let all scenes pass
+        cc.MapSettings(max_cloud=float("nan"))
 
 
 def test_a_place_without_a_store_is_refused_at_once(tmp_path):

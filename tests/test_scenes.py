@@ -132,6 +132,12 @@ def test_filters_mean_the_same_for_every_kind_of_catalogue(catalog, domain, filt
     assert ids(search_scenes(catalog, domain, **{"period": "..", **filters})) == expected
 
 
+@pytest.mark.parametrize("percent", ["20", -1, 101, float("nan")])
+def test_what_is_no_percentage_of_cloud_is_refused_before_it_leaves_out_scenes(domain, percent):
+    with pytest.raises(ValueError, match="max_cloud is in percent, a number from 0 to 100, got"):
+        search_scenes("catalog.json", domain, "2019", max_cloud=percent)
+
+
 def test_relative_addresses_are_resolved_against_the_item(tmp_path, domain):
     found = search_scenes(write_catalog(tmp_path), domain, "2019")
     assert found[0].assets["nir08"].href == str(tmp_path / "sub" / "early.tif")

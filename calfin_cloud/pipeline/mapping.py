@@ -128,13 +128,13 @@ def map_fronts(
     >>> counts["found"], counts["known"], counts["failed"]
     (1, 1, 0)
     """
-    if isinstance(domains, Domain) or not callable(find_scenes):
+    if isinstance(domains, Domain | str | Path) or not callable(find_scenes):
         got = f"{type(domains).__name__} and {type(find_scenes).__name__}"
         raise TypeError(
             f"map_fronts takes a list of domains and a function that finds their scenes, got {got}: give [domain] and "
             'partial(stream_scenes, catalog, period="2019")'
         )
-    store = str(store)
+    domains, store = list(domains), str(store)  # a generator would be used up by the first look at it
     settings = settings or MapSettings()
     crs = one_crs(domains)
     check_store_in_reach(store, client)

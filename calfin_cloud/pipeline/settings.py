@@ -73,7 +73,7 @@ class MapSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", check_wanted(self.features))
         for name in ("max_cloud", "max_nodata"):
-            if (limit := getattr(self, name)) > 1:
+            if not (limit := getattr(self, name)) <= 1:  # NaN neither
                 raise ValueError(f"{name} must be a part of the domain, at most 1, got {limit}: 15 % is 0.15")
 
 

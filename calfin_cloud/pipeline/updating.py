@@ -147,7 +147,7 @@ def retrace_fronts(
     >>> dict(cc.retrace_fronts("fronts", cc.read_domains("real/domains.geojson")))  # nothing has changed
     {'front': 0, 'no_front': 0, 'failed': 0}
     """
-    store = str(store)
+    domains, store = list(domains), str(store)  # a generator would be used up by the first look at it
     read_store(store)  # before the lease, which would make its folder
     check_store_in_reach(store, client)
     with hold_lease(store, RETRACE) as check:

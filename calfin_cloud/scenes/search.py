@@ -80,7 +80,8 @@ def search_scenes(
     CatalogUnreachableError
         When the catalogue's server cannot be reached, or stays busy: the same call may succeed later.
     ValueError
-        When the period or the catalogue cannot be read, or the catalogue has none of a collection.
+        When the period or the catalogue cannot be read, the catalogue has none of a collection, or `max_cloud` is no
+        percentage.
 
     Examples
     --------
@@ -129,7 +130,8 @@ def stream_scenes(
     CatalogUnreachableError
         When the catalogue's server cannot be reached, or stays busy: the same call may succeed later.
     ValueError
-        When the period or the catalogue cannot be read, or the catalogue has none of a collection.
+        When the period or the catalogue cannot be read, the catalogue has none of a collection, or `max_cloud` is no
+        percentage.
 
     Examples
     --------
@@ -139,6 +141,8 @@ def stream_scenes(
     """
     if not isinstance(domain, Domain):
         raise TypeError(f"scenes are searched for one Domain, got {type(domain).__name__}: call once a domain")
+    if max_cloud is not None and not (isinstance(max_cloud, int | float) and 0 <= max_cloud <= 100):
+        raise ValueError(f"max_cloud is in percent, a number from 0 to 100, got {max_cloud!r}")
     named = CATALOGS.get(str(catalog))
     address = absolute(named.url if named else str(catalog))
     if isinstance(collections, str):

@@ -18,7 +18,7 @@ from calfin_cloud.schema import check_fronts, check_polygons, check_rejected
 from calfin_cloud.storage.batches import Stored, header_of, read_batches, read_checked, read_current
 from calfin_cloud.storage.files import open_place, read_each
 from calfin_cloud.storage.parquet import open_parquet, read_columns, read_whole_table, to_geo
-from calfin_cloud.storage.stores import read_store, read_store_domains
+from calfin_cloud.storage.stores import kept_domains, read_store, read_store_domains
 
 CHECKS = {"fronts": check_fronts, "rejected": check_rejected, "polygons": check_polygons}
 CHECKS |= {feature: partial(check_features, feature=feature) for feature in FEATURES}
@@ -69,7 +69,7 @@ def read_fronts(store: str | Path, *, domain: str = "", glacier: str = "") -> gp
     Raises
     ------
     ValueError
-        There is no store, or it has no domain of the glacier.
+        There is no store, or it has no such domain, or none of the glacier.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def read_rejected(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     Raises
     ------
     ValueError
-        There is no store.
+        There is no store, or it has no such domain.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def read_polygons(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     Raises
     ------
     ValueError
-        There is no store.
+        There is no store, or it has no such domain.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def read_features(store: str, feature: str, *, domain: str = "") -> gpd.GeoDataF
     Raises
     ------
     ValueError
-        For another feature, or where there is no store.
+        For another feature, or where there is no store or no such domain.
 
     Examples
     --------
@@ -230,6 +230,8 @@ def _read_tables(store: str, folders: Sequence[str], domain: str) -> list[gpd.Ge
         found = read_current(fs, root, partial(_read_fronts_file, fs, crs), domain)
     else:
         found = [(stored, None) for stored in read_batches(store, domain=domain)]
+    if domain and not found and domain not in (kept := kept_domains(store)):
+        raise ValueError(f"{store} has no domain {domain!r}; it has {sorted(kept)[:20]}")
     made = []
     for folder in folders:
         if folder == "fronts":
