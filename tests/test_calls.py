@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from operator import length_hint
@@ -363,7 +364,7 @@ def test_a_storage_that_is_busy_is_no_mistake_in_the_call(number):
     assert end("map", OSError(number, "Service Unavailable")) == 3
 
 
-def test_a_full_disk_and_a_pipe_that_nobody_reads_are_not_over_by_the_next_call(capsys):
+def test_a_full_disk_is_not_over_by_the_next_call(capsys):
     set_up_log(parsed("status", "s"))
     assert end("map", OSError(errno.ENOSPC, "No space left on device", "fronts/x")) == 2
     assert end("map", OSError(errno.EDQUOT, "Disk quota exceeded")) == 2
@@ -371,7 +372,42 @@ def test_a_full_disk_and_a_pipe_that_nobody_reads_are_not_over_by_the_next_call(
         "calfin map: no space is left for fronts/x: free some and make the same call again",
         "calfin map: no space is left: free some and make the same call again",
     ]
-    assert end("status", BrokenPipeError(errno.EPIPE, "Broken pipe")) == 2
+
+
+@pytest.mark.parametrize("verb", ["domains --list", "status store"])
+def test_a_verb_whose_output_nobody_reads_any_more_ends_in_silence(verb, tmp_path):
+    storage.open_store(str(tmp_path / "store"), crs=DOMAIN.crs, made_by={"model": "a"})
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    call = [sys.executable, "-m", "calfin_cloud.cli", *verb.split()]
+    ended = subprocess.run(
+        call, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_an_interrupt_while_the_program_is_still_loading_is_told_in_one_line():
+    program = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == "argparse":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+from calfin_cloud.cli import main
+sys.exit(main(["status", "fronts"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "calfin: interrupted\n")
+
+
+def test_a_call_without_a_verb_prints_the_verbs_and_the_first_steps(capsys):
+    assert main([]) == 2
+    assert "first steps, offline" in capsys.readouterr().err
 
 
 def test_an_unexpected_error_is_told_with_its_place_and_ends_neither_as_failed_scenes_nor_as_a_mistake():

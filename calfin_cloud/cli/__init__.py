@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
-
-# Imports that take seconds (TensorFlow, Dask) wait until a verb needs them, so that --help answers at once.
-from calfin_cloud.cli.config import with_config
-from calfin_cloud.cli.ends import MISTAKE, end
-from calfin_cloud.cli.output import set_up_log
-from calfin_cloud.cli.parser import make_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 if all went well, 1 if scenes failed, 2 for a mistake in the call.
 
     A run whose cluster is lost, whose catalogue or storage cannot be reached, or whose store another run holds, exits
-    with 3, one that is told to end with 128 and the number of the signal: the same call resumes them. An unexpected
-    error is logged with its traceback, and exits with 70.
+    with 3, one that is told to end, or whose output nobody reads, with 128 and the number of the signal: the same call
+    resumes them. An unexpected error is logged with its traceback, and exits with 70.
     """
-    parser = make_parser()
     try:
-        options = parser.parse_args(with_config(parser, sys.argv[1:] if arguments is None else arguments))
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # before there is a verb, which says more
+        print("calfin: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    import warnings
+
+    from calfin_cloud.cli.config import with_config
+    from calfin_cloud.cli.ends import MISTAKE, end
+    from calfin_cloud.cli.output import set_up_log
+    from calfin_cloud.cli.parser import make_parser
+
+    parser = make_parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return MISTAKE
+    try:
+        options = parser.parse_args(with_config(parser, arguments))
     except ValueError as error:
         print(f"calfin: {error}", file=sys.stderr)
         return MISTAKE
     set_up_log(options)
     warnings.filterwarnings("ignore", message="Use `@` matmul", category=PendingDeprecationWarning)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # else what cannot be written is found out when Python ends
     except (Exception, KeyboardInterrupt) as error:
         return end(options.verb, error)
+    return code

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import sys
 
 from calfin_cloud.cli.output import note, notes
 
-MISTAKE, TRY_AGAIN, UNEXPECTED, INTERRUPTED = 2, 3, 70, 130
+MISTAKE, TRY_AGAIN, UNEXPECTED, INTERRUPTED, UNREAD = 2, 3, 70, 130, 141
 """Exit codes. An unexpected error is neither 1 nor 2, after which a Kubernetes Job is not tried again."""
 
 REMEDIES: dict[type, str] = {
@@ -46,6 +48,9 @@ def end(verb: str, error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         note(f"calfin {verb}: interrupted; the same call resumes", level=logging.ERROR)
         return INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # whoever reads what is printed has seen enough, as `head` has
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python writes the rest when it ends
+        return UNREAD
     if not hasattr(error, "exit_code") and may_pass(error):
         note(f"calfin {verb}: no answer from a server: {error}; make the same call again later", level=logging.ERROR)
         return TRY_AGAIN
@@ -58,8 +63,6 @@ def end(verb: str, error: BaseException) -> int:
 
 def may_pass(error: BaseException) -> bool:
     """Whether an error says that a storage is silent or busy, which may be over by the next call."""
-    if isinstance(error, BrokenPipeError):  # nobody reads what is printed
-        return False
     if getattr(error, "code", getattr(error, "status_code", None)) in (429, 500, 502, 503, 504):
         return True
     names = {kind.__name__ for kind in type(error).__mro__}
