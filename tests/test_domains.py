@@ -1,5 +1,8 @@
 import json
+import os
 import pickle
+import subprocess
+import sys
 
 import geopandas as gpd
 import numpy as np
@@ -105,9 +108,21 @@ def test_a_domain_gets_the_crs_of_its_place(tmp_path, lon, lat, crs):
     assert read_domains(tmp_path / "drawn.geojson")[0].crs == crs
 
 
+def test_a_domain_file_is_utf_8_whatever_the_machine_writes_by_default(tmp_path):
+    program = """
+import calfin_cloud as cc
+grid = cc.box_grid((0, 0, 6000, 6000), "EPSG:3413")
+cc.write_domains([cc.Domain("A", grid, "Harald Moltke Br\\u00e6")], "d.geojson")
+"""
+    latin = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | latin, check=True)
+    assert read_domains(tmp_path / "d.geojson")[0].glacier_id == "Harald Moltke Bræ"
+
+
 def test_only_named_domains_are_read_and_unknown_names_are_told(tmp_path):
     path = write_domains([a_domain("A"), a_domain("B")], tmp_path / "d.geojson")
     assert [d.name for d in read_domains(path, ["B"])] == ["B"]
+    assert [d.name for d in read_domains(path, "B")] == ["B"]
     with pytest.raises(ValueError, match=r"no domain \['C'\]; it has \['A', 'B'\]"):
         read_domains(path, ["B", "C"])
 

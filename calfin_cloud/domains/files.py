@@ -56,7 +56,7 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
     'store.geojson'
     """
     path = Path(path)
-    path.write_text(domains_json(domains))
+    path.write_text(domains_json(domains), encoding="utf-8")
     return path
 
 
