@@ -123,8 +123,9 @@ def check_features(table: gpd.GeoDataFrame, feature: str) -> gpd.GeoDataFrame:
     return table
 
 
-def check_wanted(features: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+def check_wanted(features: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Return names of features in the order of `FEATURES`, each once; raise `ValueError` for an unknown one."""
+    features = [features] if isinstance(features, str) else features
     if unknown := sorted(set(features) - set(FEATURES)):
         raise ValueError(f"got the unknown features {unknown}, expected some of {list(FEATURES)}")
     return tuple(name for name in FEATURES if name in features)

@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
 from storing import DOMAIN, LINE, item, new_store, polygon_rows, rejected_rows, rows
 
+import calfin_cloud as cc
 from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.columns import satellite_code
@@ -149,6 +150,14 @@ def exported(tmp_path_factory):
         == 0
     )
     return folder
+
+
+def test_one_format_needs_no_list_and_none_at_all_is_refused(exported, tmp_path):
+    store = exported / "store"
+    assert tmp_path / "gpkg" / "calfin_cloud.gpkg" in cc.export_store(store, tmp_path, "gpkg", author="Me")
+    with pytest.raises(ValueError, match="got no formats, expected some of"):
+        cc.export_store(store, tmp_path / "none", [], author="Me")
+    assert not (tmp_path / "none").exists()
 
 
 def test_every_format_of_a_store_opens_in_its_reader(exported):

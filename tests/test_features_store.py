@@ -217,6 +217,7 @@ def test_a_damaged_file_of_bands_is_not_read(store, tmp_path):
 def test_an_unknown_feature_is_refused():
     with pytest.raises(ValueError, match="unknown features"):
         MapSettings(features=("whales",))
+    assert MapSettings(features="icebergs").features == ("icebergs",)
 
 
 def test_features_are_exported_told_and_on_the_page(store, tmp_path):

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pystac
 import pytest
 import rasterio
@@ -500,6 +501,28 @@ def test_image_that_cannot_be_placed_or_dated_says_what_to_do(tmp_path, changes,
     paths = [write_image(tmp_path / f"{n}.tif", **changes) for n in "ab"]
     with pytest.raises(ValueError, match=words):
         items_from_images(paths, dates)
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        "2021-09-27",
+        date(2021, 9, 27),
+        datetime(2021, 9, 27),
+        pd.Timestamp("2021-09-27T02:00+02:00"),
+        [np.datetime64("2021-09-27")],
+        pd.DatetimeIndex(["2021-09-27"]),
+    ],
+)
+def test_one_image_and_one_date_of_any_kind_need_no_list(tmp_path, day):
+    path = write_image(tmp_path / "a.tif")
+    assert items_from_images(path, day)[0].datetime == datetime(2021, 9, 27, tzinfo=UTC)
+    assert ids(items_from_images(tmp_path.glob("*.tif"), day)) == ["a"]
+
+
+def test_an_image_whose_date_is_missing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'NaT' is no date"):
+        items_from_images(write_image(tmp_path / "a.tif"), pd.NaT)
 
 
 def test_image_that_is_none_is_a_value_error(tmp_path):

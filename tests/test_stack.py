@@ -86,7 +86,7 @@ def test_a_user_takes_scenes_and_draws_them_and_only_these_are_read(tmp_path):
             make_item(f"{server.url}/c.json", {"nir08": f"{server.url}/{name}"}, date=date)
             for name, date in zip(names, dates, strict=True)
         ]
-        scenes = stack_scenes(items, HERE)
+        scenes = stack_scenes(iter(items), HERE)  # as `stream_scenes` gives them
         picture = scenes.sel(band="signal").isel(time=1).plot()
         np.testing.assert_array_equal(picture.get_array().reshape(SIDE, SIDE), ramp() + 2020)
         assert float(scenes.sel(time="2021", band="signal").max()) == ramp().max() + 2021

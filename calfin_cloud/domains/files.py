@@ -120,6 +120,7 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
     >>> [domain.name for domain in cc.read_domains("real/domains.geojson")]
     ['Harald-Moltke-Brae']
     """
+    names = [names] if isinstance(names, str) else names
     table = read_vectors(path, "domain file")
     domains = [_read_told(row, table.crs, path) for row in table.to_dict("records")]
     found = [d.name for d in domains]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Source(NamedTuple):
     layers: tuple[Layer | None, Layer | None]
 
 
-def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
+def stack_scenes(items: Iterable[pystac.Item], domain: Domain) -> xr.DataArray:
     """Stack items on the domain's grid: lazy (time, band, y, x) float32, band = signal, cloud; one scene is one chunk.
 
     Nothing is opened here. A scene that cannot be read (no such band, refused address, 404, broken file) raises its
@@ -48,7 +48,7 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     Parameters
     ----------
     items
-        From `search_scenes` or `items_from_images`; the order is kept.
+        From `search_scenes`, `stream_scenes` or `items_from_images`; the order is kept.
     domain
         Its grid is that of the scenes.
 
@@ -71,6 +71,7 @@ def stack_scenes(items: Sequence[pystac.Item], domain: Domain) -> xr.DataArray:
     (('time', 'band', 'y', 'x'), True)
     >>> signal = scenes.isel(time=0).sel(band="signal").compute()
     """
+    items = list(items)
     scenes, sources = _stacked(items, domain)
     return check_scenes(_with_coords(scenes, items, sources, domain))
 

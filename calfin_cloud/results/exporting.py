@@ -132,6 +132,7 @@ def export_store(
     1
     """
     store, folder = str(store), outside_stores(folder)
+    formats = [formats] if isinstance(formats, str) else list(formats)
     check_name(version, what="the version of the data")
     if names is not None:
         _check_names(names, "the table of names")
@@ -191,6 +192,8 @@ def _check_options(
     carry_months: int,
 ) -> None:
     """Refuse formats that are not known, and options that go with none of the formats."""
+    if not formats:
+        raise ValueError(f"got no formats, expected some of {list(FORMATS)}")
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise ValueError(f"got the unknown formats {unknown}, expected some of {list(FORMATS)}")
     if mesh is not None and "levelset" not in formats:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pystac
 import rasterio
 import rasterio.warp
@@ -24,8 +25,8 @@ from calfin_cloud.sensors import CATALOG_FIELD, IMAGE_DRIVERS, ONE_FILE, in_utc
 
 
 def items_from_images(
-    paths: Sequence[str | Path],
-    datetimes: Sequence[str | datetime] | None = None,
+    paths: str | Path | Iterable[str | Path],
+    datetimes: str | date | Sequence[str | date] | None = None,
     *,
     platform: str = "unknown",
 ) -> list[pystac.Item]:
@@ -39,7 +40,7 @@ def items_from_images(
     paths
         GeoTIFFs with a CRS.
     datetimes
-        One date for all images, or one for each.
+        One date for all images, or one for each, as text or of Python, NumPy or pandas; a bare time is UTC.
     platform
         Satellite of the images, which tells light from radar.
 
@@ -60,10 +61,12 @@ def items_from_images(
     >>> item.datetime.date().isoformat()
     '2021-09-27'
     """
-    dates: Sequence[str | datetime | None] = datetimes or [None]
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    given = [datetimes] if datetimes is None or isinstance(datetimes, str | date) else datetimes
+    dates = [_moment(each) for each in given] or [None]
     if len(dates) not in (1, len(paths)):
         raise ValueError(f"give one date, or one for each image; got {len(dates)} dates for {len(paths)} images")
-    dates = list(dates) * (len(paths) if len(dates) == 1 else 1)
+    dates = dates * (len(paths) if len(dates) == 1 else 1)
     ids = _image_ids([str(path) for path in paths])
     items = [_image_item(str(path), id_, date, platform) for path, id_, date in zip(paths, ids, dates, strict=True)]
     return sorted(items, key=lambda item: (item.datetime, item.id))
@@ -88,7 +91,7 @@ def _id_text(name: str) -> str:
     return re.sub(r"[^\w.\-]+", "-", name).lstrip("-.") or "image"
 
 
-def _image_item(path: str, id_: str, date: str | datetime | None, platform: str) -> pystac.Item:
+def _image_item(path: str, id_: str, date: datetime | None, platform: str) -> pystac.Item:
     try:
         with rasterio.Env(**ONE_FILE), rasterio.DatasetReader(path, driver=IMAGE_DRIVERS) as image:
             n_bands, crs, tags = image.count, image.crs, image.tags()
@@ -131,11 +134,18 @@ def _outline(bounds: tuple[float, float, float, float], crs: CRS) -> dict[str, A
     return dict(rasterio.warp.transform_geom(crs, "EPSG:4326", mapping(dense)))
 
 
-def _image_date(path: str, date: str | datetime | None, tags: dict[str, str]) -> datetime:
-    if isinstance(date, datetime):
+def _moment(date: object) -> datetime | None:
+    """Time of a date as text or of any library; None where none is given."""
+    if date is None:
+        return None
+    if isinstance(date, datetime) and not pd.isna(date):  # NaT of pandas is a datetime, and no time
         return in_utc(date)
+    return date_range(str(date), str(date))[0]
+
+
+def _image_date(path: str, date: datetime | None, tags: dict[str, str]) -> datetime:
     if date is not None:
-        return date_range(date, date)[0]
+        return date
     if in_name := re.search(r"(?<!\d)((?:19|20)\d\d)[-_]?([01]\d)[-_]?([0-3]\d)(?!\d)", Path(path).stem):
         return date_range("-".join(in_name.groups()), path)[0]
     if in_tag := re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", tags.get("TIFFTAG_DATETIME", "")):
