@@ -11,10 +11,11 @@ from threading import Event
 import dask
 import numpy as np
 import pytest
-from distributed import KilledWorker
+from distributed import Client, KilledWorker, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
+import calfin_cloud as cc
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.inference import Pictures
@@ -65,6 +66,15 @@ def test_workers_are_asked_for_once_in_a_while_and_each_client_for_its_own(monke
     asked.clear()
     del one
     assert gone() is None
+
+
+def test_a_client_whose_cluster_is_closed_is_told_in_words_before_anything_is_written(tmp_path):
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster:
+        client = Client(cluster)
+    domain = Domain("A", box_grid((0, 0, 6_000, 6_000), 3413))
+    with pytest.raises(ConnectionError, match="the cluster of the client is closed: start one"):
+        cc.map_fronts([domain], lambda _: [], tmp_path / "store", client=client)
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(("resources", "expected"), [({}, [32, 32, 32, 32]), ({"GPU": 1}, [128])])

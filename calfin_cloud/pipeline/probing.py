@@ -25,7 +25,7 @@ from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.inference import SceneMasks, predict_scene, tracing_mask
 from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, trace_predicted
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.workers import placement_of, share_sensors
+from calfin_cloud.pipeline.workers import placement_of, share_sensors, workers_of
 from calfin_cloud.schema import SceneError, to_levels
 from calfin_cloud.sensors import acquired, item_of
 from calfin_cloud.storage import add_scenes, keep_domain, open_store, write_scenes
@@ -107,7 +107,7 @@ def slots_of(client: Client | None) -> Slots:
     """Count the slots of a cluster by the words that its workers say; one without a cluster."""
     if client is None:
         return Slots()
-    workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+    workers = list(workers_of(client).values())
     on_host: Counter[str] = Counter()
     for worker in workers:
         on_host[worker["host"]] += worker["nthreads"]
@@ -311,6 +311,6 @@ def _warm_up(settings: MapSettings, client: Client | None) -> float:
     if client is None:
         seconds = [rehearse(settings)]
     else:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = workers_of(client)
         seconds = client.gather([client.submit(rehearse, settings, workers=[w], pure=False) for w in workers])
     return max(0.0, time.perf_counter() - began - 2 * max(seconds))

@@ -50,9 +50,23 @@ class Placement(NamedTuple):
     n_threads: int
 
 
+def workers_of(client: Client) -> dict[str, Any]:
+    """Ask for what the scheduler knows of each worker, by address.
+
+    Raises
+    ------
+    ConnectionError
+        The client has no scheduler any more.
+    """
+    told: dict[str, Any] = client.scheduler_info(n_workers=-1)
+    if "workers" not in told:
+        raise ConnectionError("the cluster of the client is closed: start one, and make a client of it")
+    return dict(told["workers"])
+
+
 def placement_of(client: Client) -> Placement:
     """Ask for the workers: those that say GPU predict, those that say CPU do all else; any, if none says it."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     has_gpu, has_cpu = (any(word in w["resources"] for w in workers) for word in ("GPU", "CPU"))
     n_threads = sum(w["nthreads"] for w in workers if not has_cpu or "CPU" in w["resources"])
     return Placement({"GPU": 1} if has_gpu else None, {"CPU": SHARE} if has_cpu else None, max(1, n_threads))
@@ -110,7 +124,7 @@ def check_network(settings: MapSettings, client: Client | None) -> None:
 
 def blind_workers(client: Client) -> list[str]:
     """Addresses of the workers that say GPU and see none."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     saying = [address for address, worker in workers.items() if "GPU" in worker["resources"]]
     seen = client.run(_gpus_of_worker, workers=saying, on_error="return") if saying else {}
     return sorted(address for address, n in seen.items() if n == 0)
@@ -192,7 +206,7 @@ def in_reach(items: Iterable[pystac.Item], client: Client | None) -> Iterator[py
 
 def _blind_host(paths: Sequence[str], client: Client) -> str | None:
     """Name a host of workers that lack one of these files, None where all have them."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     one_each = {worker["host"]: address for address, worker in workers.items()}
     seen = client.run(_sees, list(paths), workers=list(one_each.values()), on_error="return")
     return next((host for host, address in one_each.items() if seen.get(address) is False), None)
