@@ -118,3 +118,20 @@ def product_of(
     fallback += ("/" + made.index.astype(str)).where(made["glacier_id"] == "", "")
     made["key"] = table[found["key"]].astype(str) if found["key"] else fallback
     return made[[*PRODUCT_COLUMNS, "geometry"]]
+
+
+def check_product(table: gpd.GeoDataFrame) -> None:
+    """Refuse what is no table of `read_product`.
+
+    Raises
+    ------
+    ValueError
+        It lacks a column, or its dates have no time zone.
+    """
+    if lacks := [name for name in PRODUCT_COLUMNS if name not in table]:
+        told = f"got one without the columns {lacks}"
+    elif table["datetime"].dt.tz is None:
+        told = "got one whose dates have no time zone"
+    else:
+        return
+    raise ValueError(f"fronts are compared as tables of `read_product` or `store_product`, {told}")

@@ -150,10 +150,5 @@ def test_real_fronts_are_paired_by_place_with_their_own_glaciers(shared):
 
 
 def test_products_without_a_pair_have_an_empty_summary():
-    nothing = compare_products(
-        gpd.GeoDataFrame(
-            {"key": [], "glacier_id": [], "datetime": pd.DatetimeIndex([], tz="UTC"), "author": [], "sensor": []},
-            geometry=[], crs=3413,
-        )
-    )  # fmt: skip
+    nothing = compare_products(product_at(("A", "2020-01-01", 0)).iloc[:0])
     assert summarise_pairs(nothing).empty

@@ -9,6 +9,7 @@ from shapely.geometry import LineString
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.evaluation import compare_fronts, skill_of
 from calfin_cloud.products import read_product
+from calfin_cloud.results import compare_products
 from calfin_cloud.termini import Terminus
 
 
@@ -40,6 +41,16 @@ def test_a_front_is_measured_against_the_last_before_and_the_first_after(tmp_pat
 def test_a_reference_of_the_same_day_is_the_only_one(tmp_path):
     reference = drawn(tmp_path, ["2014-10-30", "2014-10-31", "2014-11-01"], [7, 7, 7])
     assert compare_fronts(mapped(), reference)["reference_date"].tolist() == ["2014-10-31"]
+
+
+def test_a_reference_that_read_product_has_not_made_is_told_in_words(tmp_path):
+    reference = drawn(tmp_path, ["2014-10-31"], [7])
+    with pytest.raises(ValueError, match=r"tables of `read_product` .* without the columns \['key'"):
+        compare_fronts(mapped(), reference[["geometry"]])
+    with pytest.raises(ValueError, match="whose dates have no time zone"):
+        compare_fronts(mapped(), reference.assign(datetime=reference["datetime"].dt.tz_localize(None)))
+    with pytest.raises(ValueError, match="without the columns"):
+        compare_products(mapped(), reference)
 
 
 def test_two_pieces_of_a_day_are_one_reference(tmp_path):

@@ -12,6 +12,7 @@ import shapely
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.metrics import FAR_M, lengths_within, line_distances, shares_of
+from calfin_cloud.products import check_product
 from calfin_cloud.termini import nearest_in_time
 
 MAX_DAYS = 366
@@ -57,7 +58,7 @@ def compare_fronts(
     Raises
     ------
     ValueError
-        A table has no CRS.
+        A table has no CRS, or the reference is none of `read_product`.
 
     Examples
     --------
@@ -66,6 +67,7 @@ def compare_fronts(
     >>> table["reference_date"].tolist(), bool(table["distance_m"].iloc[0] < 150)
     (['2021-09-27'], True)
     """
+    check_product(reference)
     by_name = {domain.name: domain for domain in domains}
     rows: list[dict[str, Any]] = []
     reference = reference.to_crs(fronts.crs)

@@ -14,6 +14,7 @@ from shapely.geometry.base import BaseGeometry
 from calfin_cloud.figures.comparison import comparison_png
 from calfin_cloud.figures.coverage import QUARTERS, coverage_png
 from calfin_cloud.metrics import FAR_M, common_distances, line_distances, points_along
+from calfin_cloud.products import check_product
 from calfin_cloud.results.boxes import Lines, seaward_near
 from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.spreadsheets import write_csv
@@ -68,7 +69,7 @@ def compare_products(
     Raises
     ------
     ValueError
-        The fronts of `a` are not in a projected CRS in metres.
+        The fronts of `a` are not in a projected CRS in metres, or a table is none of `read_product`.
 
     Examples
     --------
@@ -77,6 +78,8 @@ def compare_products(
     >>> len(pairs), bool(pairs["distance_m"].iloc[0] < 150)
     (1, True)
     """
+    for table in (a,) if b is None else (a, b):
+        check_product(table)
     if not a.crs or not a.crs.is_projected:
         raise ValueError(f"a comparison needs fronts in a projected CRS in metres, got {a.crs}: use to_crs(3413)")
     mine = _whole(a)
