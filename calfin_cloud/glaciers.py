@@ -42,7 +42,7 @@ class Glacier(NamedTuple):
 def read_glaciers() -> pd.DataFrame:
     """Read the index: `id` (MEaSUREs, else empty), `name`, `other_names` (`;` between), `lon`, `lat`, `source`.
 
-    239 glaciers of Greenland, 66 of them with a name, and 39 elsewhere. Sources and licences are in `places/README.md`
+    239 glaciers of Greenland, 67 of them with a name, and 39 elsewhere. Sources and licences are in `places/README.md`
     of the package.
 
     Examples

@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from calfin_cloud.cli import main
-from calfin_cloud.cli.parser import VERBS
+from calfin_cloud.cli.parser import VERBS, make_parser
 from calfin_cloud.sample.painting import paint_scene
 
 
@@ -28,6 +29,12 @@ def test_sample_and_search_agree_on_the_number_of_scenes(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert {line.split("\t")[-1] for line in lines} == set(gpd.read_parquet(tmp_path / "truth.parquet")["scene_id"])
+
+
+def test_the_call_that_maps_a_sample_can_be_pasted_whatever_its_folder_is_called(tmp_path, capsys):
+    assert main(["sample", str(tmp_path / "my demo"), "--scenes", "1"]) == 0
+    words = shlex.split(capsys.readouterr().out.partition("map them: ")[2])
+    assert make_parser().parse_args(words[1:]).domains == str(tmp_path / "my demo" / "domains.geojson")
 
 
 def test_a_mistake_in_the_call_is_told_in_one_line_and_ends_with_2(tmp_path, capsys):

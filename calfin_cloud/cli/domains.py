@@ -14,6 +14,7 @@ from calfin_cloud.cli.output import how_many, note, records, tell
 from calfin_cloud.cli.reading import read_polygons
 
 NEGATIVE_PLACE = re.compile(r"^-\d[\d.,\-]*$")
+MOST_NAMED = 8  # domains in the line that says what was made
 MOST_LOOKS = 8  # scenes of a catalogue that are tried for the picture of a preview
 MOST_MISSING = 0.1
 CLEAR_PERCENT = 20.0
@@ -46,7 +47,8 @@ def domains(options: argparse.Namespace) -> int:
     is_only = len(made) == 1
     pages = [_write_preview(options, d, doubts.get(d.name, []), is_only=is_only) for d in made if options.preview]
     result = {"domains": [d.name for d in made], "out": options.out, "doubts": doubts, "previews": pages}
-    said = f"{len(made)} {'domain' if is_only else 'domains'}: {options.out}"
+    names = ", ".join(d.name for d in made[:MOST_NAMED]) + (", ..." if len(made) > MOST_NAMED else "")
+    said = f"{how_many(len(made), 'domain')} ({names}): {options.out}"
     tell(options, result, said, *(f"preview: {page}" for page in pages))
     return 0
 

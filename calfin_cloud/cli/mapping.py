@@ -36,7 +36,8 @@ def sample(options: argparse.Namespace) -> int:
         catalog = write_sample(options.folder, scenes=options.scenes, seed=options.seed, features=options.features)
         said = f"{how_many(options.scenes, 'scene')} of a synthetic glacier: {catalog}"
     domains = options.folder / "domains.geojson"
-    call = f"calfin map --catalog {catalog} --domains {domains} --period 1984/2024 --store fronts"
+    given = shlex.join(["--catalog", str(catalog), "--domains", str(domains)])
+    call = f"calfin map {given} --period 1984/2024 --store fronts"
     tell(options, {"catalog": catalog, "domains": domains}, said, f"map them: {call}")
     return 0
 
