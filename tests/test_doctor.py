@@ -1,5 +1,6 @@
 """What the doctor says of broken servers, keys, stores and clusters, each of them real."""
 
+import errno
 import json
 import os
 import shutil
@@ -307,6 +308,11 @@ def test_missing_keys_of_a_bucket_are_told(s3, monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name)
     says(doctor.check_store("s3://doctor/store", "here"), "problem", "there are no credentials")
+
+
+def test_a_folder_that_may_only_be_read_is_no_matter_of_credentials():
+    error = PermissionError(errno.EACCES, "Permission denied", "/data/fronts/.doctor.part")
+    says(doctor.findings.problem("store", error, ""), "problem", "the disk refuses: choose a folder")
 
 
 def test_a_bucket_that_may_only_be_read_is_told(s3):

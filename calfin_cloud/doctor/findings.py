@@ -64,6 +64,10 @@ REMEDIES = (
         "AWS_HTTPS=NO, a private certificate GDAL_CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE and AWS_CA_BUNDLE",
     ),
     (
+        r"Permission denied: '/",
+        "the disk refuses: choose a folder that you, and the workers, may write to",
+    ),
+    (
         r"AccessDenied|Forbidden|Permission|HTTP status 40[13]|HTTP response code: 40[13]|status 40[13]|\b40[13]\b",
         "the server refuses: credentials are missing, have expired, or may not do this; renew them, or ask for access",
     ),
