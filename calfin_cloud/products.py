@@ -21,7 +21,7 @@ from calfin_cloud.columns import (
     id_text,
     satellite_code,
 )
-from calfin_cloud.vectors import read_vectors
+from calfin_cloud.vectors import check_shapes, read_vectors
 
 PRODUCT_COLUMNS = {
     "key": ("key",),
@@ -90,10 +90,7 @@ def product_of(
         raise ValueError(f"{source}: no column {sorted(unknown)}; ours are {list(PRODUCT_COLUMNS)}, its {list(table)}")
     found = {ours: (columns or {}).get(ours) or first_column(theirs, table) for ours, theirs in PRODUCT_COLUMNS.items()}
     table = table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
-    if other := sorted(set(table.geom_type) - {"LineString", "MultiLineString"}):
-        raise ValueError(
-            f"{source}: fronts are lines, got {', '.join(other)}: give the lines, or the layer that has them"
-        )
+    check_shapes(table, "lines", source)
     made = gpd.GeoDataFrame(geometry=table.geometry.force_2d())
     dates = dates_of(table, found["datetime"], scene=found["scene_id"], source=source)
     if dates is None:

@@ -117,7 +117,7 @@ def test_heights_of_lines_are_left_out(tmp_path):
 
 def test_polygons_are_no_fronts():
     areas = table(Date="2015-07-01").assign(geometry=[LINE.buffer(10)])
-    with pytest.raises(ValueError, match="fronts are lines, got Polygon"):
+    with pytest.raises(ValueError, match="must hold lines alone, got Polygon"):
         product_of(areas)
 
 
