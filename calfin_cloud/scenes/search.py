@@ -36,7 +36,8 @@ CATALOGS = {
         "https://planetarycomputer.microsoft.com/api/stac/v1",
         ("landsat-c2-l1", "landsat-c2-l2", "sentinel-2-l2a", "sentinel-1-rtc"),
     ),
-    "usgs": PublicCatalog("https://landsatlook.usgs.gov/stac-server", ("landsat-c2l1", "landsat-c2l2-sr")),
+    # Level 1 has every scene, of every Landsat; with level 2 beside it most would be found twice.
+    "usgs": PublicCatalog("https://landsatlook.usgs.gov/stac-server", ("landsat-c2l1",)),
 }
 
 
