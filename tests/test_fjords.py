@@ -15,7 +15,7 @@ from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
 from calfin_cloud.fronts import FEWEST_DATES
 from calfin_cloud.pipeline import map_fronts
 from calfin_cloud.pipeline.settings import VARIANTS
-from calfin_cloud.results import derive_fjords
+from calfin_cloud.results import apply_verdicts, derive_fjords
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.storage import Tables, read_batches, read_fronts, read_items, read_tables, write_batch
@@ -95,6 +95,18 @@ def test_a_domain_without_scenes_stays_alone_and_the_log_says_what_it_lacks(stor
     assert left == other
     assert made.fjord_source == "dates"
     assert f"Elsewhere: 0 scenes with a front, {FEWEST_DATES} are needed" in caplog.text
+
+
+def test_fronts_that_a_person_rejected_tell_nothing_of_a_fjord(store, domain, tmp_path, caplog):
+    own = str(shutil.copytree(store, tmp_path / "own"))
+    fronts = read_fronts(own).query("state == 'front'")
+    rest = set(sorted(fronts["key"].unique())[: FEWEST_DATES - 1])
+    wrong = fronts[~fronts["key"].isin(rest)]
+    said = {"verdict": "reject", "author": "M", "time": "2024-05-01T12:00:00Z"}
+    apply_verdicts(own, [said | {"key": row.key, "front": int(row.front)} for row in wrong.itertuples()])
+    with caplog.at_level(logging.WARNING):
+        assert derive_fjords(own, [domain]) == [domain]
+    assert f"{FEWEST_DATES - 1} scenes with a front, {FEWEST_DATES} are needed" in caplog.text
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from rasterio.features import rasterize
 
 from calfin_cloud.domains import Domain, with_fjord_mask
 from calfin_cloud.fronts import FEWEST_DATES, fjord_from_scenes, pixels_of
+from calfin_cloud.results.reviewing import usable_fronts
 from calfin_cloud.storage import read_fronts, read_places, read_scene_masks
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,14 @@ def derive_fjords(store: str, domains: Sequence[Domain], *, ice_mask: gpd.GeoDat
     ice_mask
         Polygons of glacier ice in any CRS: all land beside it is wall.
     """
-    fronts = read_fronts(store)
+    traced = read_fronts(store).query("state == 'front'")["key"]
+    fronts = usable_fronts(store, flagged=False)  # none that a person rejected
+    fronts = fronts[fronts["key"].isin(traced)]  # a line drawn where the network saw nothing has no masks beside it
     return [d if d.fjord_boundary is not None else _derive(store, d, fronts, ice_mask) for d in domains]
 
 
 def _derive(store: str, domain: Domain, fronts: gpd.GeoDataFrame, ice_mask: gpd.GeoDataFrame | None) -> Domain:
-    mine = fronts[(fronts["domain"] == domain.name) & (fronts["state"] == "front")]
+    mine = fronts[fronts["domain"] == domain.name]
     glacier = None if ice_mask is None else _burn(ice_mask, domain)
     needed = FEWEST_DATES if glacier is None else 1
     if mine["key"].nunique() < needed:
