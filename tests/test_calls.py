@@ -359,7 +359,7 @@ def test_a_storage_that_is_out_of_reach_is_no_mistake_in_the_call(capsys):
     assert "make the same call again later" in said
 
 
-@pytest.mark.parametrize("number", [errno.EBUSY, errno.EIO, errno.ECONNRESET])
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EIO, errno.ECONNRESET, errno.EPIPE])
 def test_a_storage_that_is_busy_is_no_mistake_in_the_call(number):
     assert end("map", OSError(number, "Service Unavailable")) == 3
 

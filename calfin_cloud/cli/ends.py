@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import sys
 
 from calfin_cloud.cli.output import note, notes
@@ -48,7 +49,7 @@ def end(verb: str, error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         note(f"calfin {verb}: interrupted; the same call resumes", level=logging.ERROR)
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):  # whoever reads what is printed has seen enough, as `head` has
+    if isinstance(error, BrokenPipeError) and _is_unread():  # whoever reads has seen enough, as `head` has
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python writes the rest when it ends
         return UNREAD
     if not hasattr(error, "exit_code") and may_pass(error):
@@ -59,6 +60,19 @@ def end(verb: str, error: BaseException) -> int:
         return UNEXPECTED
     note(f"calfin {verb}: {_told(error)}", level=logging.ERROR)
     return int(getattr(error, "exit_code", MISTAKE))
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads what is printed any more; a connection to a server breaks with the same error."""
+    try:
+        sys.stdout.flush()
+        polled = select.poll()
+        polled.register(sys.stdout, 0)
+        return any(events & select.POLLERR for _, events in polled.poll(0))
+    except BrokenPipeError:
+        return True
+    except (AttributeError, ValueError, OSError):  # Windows has no poll, and what is no file cannot break
+        return False
 
 
 def may_pass(error: BaseException) -> bool:
