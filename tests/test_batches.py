@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import json
+from dataclasses import replace
 
 import geopandas as gpd
 import pyarrow.parquet as pq
@@ -353,6 +355,22 @@ def test_any_kills_at_any_step_leave_whole_batches_and_end_in_the_same_files(tmp
     run_to_the_end(disturbed, cut)
     run_to_the_end(undisturbed, cut)
     assert table_files(disturbed) == table_files(undisturbed)
+
+
+def test_a_domain_that_an_earlier_version_wrote_in_other_words_is_the_same(store, tmp_path):
+    storage.keep_domain(store, DOMAIN)
+    path = tmp_path / f"store/domains/{DOMAIN.name}.geojson"
+    content = json.loads(path.read_text())
+    content.pop(files.SEAL)
+    (ring,) = content["features"][0]["geometry"]["coordinates"]
+    ring.reverse()  # its rectangle was clockwise once
+    before = files.seal(content)
+    path.write_bytes(before)
+    storage.check_domains(store, [DOMAIN])
+    storage.keep_domain(store, DOMAIN)
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="another boundary"):
+        storage.check_domains(store, [replace(DOMAIN, glacier_id="another")])
 
 
 def test_a_reader_at_any_moment_sees_whole_batches(store, monkeypatch):
