@@ -471,6 +471,9 @@ def test_one_domain_is_read_without_the_files_of_the_others(kind, request):
         storage.read_fronts(store)
     with pytest.raises(storage.DamagedFileError):
         storage.read_fronts(store, domain="Store-b")
+    with pytest.raises(ValueError, match="has no domain 'Other'"):
+        storage.read_fronts(store, domain="Other")
+    storage.keep_domain(store, replace(DOMAIN, name="Other"))
     assert len(storage.read_fronts(store, domain="Other")) == 0
 
 
