@@ -47,10 +47,11 @@ def test_each_network_has_seen_all_glaciers_but_the_one_it_is_named_after(folds)
     assert json.loads((folds / "Rink.json").read_text())["validation"] == {"Rink": 1}
 
 
-def test_a_second_call_trains_only_what_is_not_finished(folds):
+def test_a_second_call_trains_only_what_is_not_finished(folds, caplog):
     before = {path.name: path.stat().st_mtime_ns for path in folds.iterdir()}
     paths = fit_folds(SAMPLES, folds, TINY, glaciers=["Rink", "Crane"])
     assert list(paths) == ["Rink", "Crane"]
+    assert [record.args[0].name for record in caplog.records] == ["Rink.weights.h5", "Crane.weights.h5"]
     assert {path.name: path.stat().st_mtime_ns for path in folds.iterdir()} == before
 
 

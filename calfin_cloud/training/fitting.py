@@ -96,7 +96,7 @@ def fit(
     out, samples = checked_path(out), list(samples)
     digest = samples_digest(samples)
     if not overwrite and is_trained(out, settings, digest):
-        log.info("%s is trained already", out)
+        log.warning("%s is trained already: remove it, or give another name, to train anew", out)
         return out
     training, validation = split_by_glacier(samples, leave_out=settings.leave_out)
     training += painted_samples(settings.painted, seed=settings.seed)
