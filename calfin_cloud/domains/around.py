@@ -80,7 +80,8 @@ def domains_from_termini(
     column = id_column or first_column(ID_COLUMNS, termini)
     if column is None or column not in termini.columns:
         raise ValueError(
-            f"no column with glacier ids: got {list(termini.columns)}, expected one of {ID_COLUMNS}; name it"
+            f"no column with glacier ids: got {list(termini.columns)}, expected one of {ID_COLUMNS}: name another "
+            "with --id-column"
         )
     ids = glacier_ids(termini, column)
     if nameless := int((ids == "").sum()):
