@@ -5,6 +5,9 @@
 Adapts the shipped network to some images of a glacier, the earliest ones or random ones, and scores both networks on
 all other images of it: Crane (SAR) and Kangerlussuaq (optical), which it never saw, and Jakobshavn (optical), which it
 was trained on. Prints a row a case, as soon as it is there.
+
+With `--calibrate` it also calibrates the adapted weights as `calfin adapt` does, on fronts that three further trainings
+hold out, and says how many truths of the other images lie inside the half-widths.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from calfin_cloud.cli.adapting import LEAST_CALIBRATED, score_held_out
 from calfin_cloud.datasets import Sample, read_samples
-from calfin_cloud.evaluation import make_methods, score
+from calfin_cloud.evaluation import check_calibration, fit_calibration, make_cases, make_methods, score
 from calfin_cloud.metrics import compare_paired
 from calfin_cloud.network import DEFAULT_NETWORK
 from calfin_cloud.training import adapting
@@ -39,6 +43,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=adapting.RATE)
     parser.add_argument("--anchor", type=float, default=adapting.ANCHOR)
     parser.add_argument("--share", type=float, default=adapting.SHARE)
+    parser.add_argument("--calibrate", action="store_true", help="three further trainings a row, from 20 labels on")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for glacier in options.glaciers:
@@ -78,6 +83,7 @@ def row(
             learnt, out, steps=options.steps, learning_rate=options.rate, anchor=options.anchor, share=options.share
         )
     core_minutes = (time.process_time() - started) / 60
+    held = calibrated(learnt, rest, out, options.steps) if options.calibrate and n >= LEAST_CALIBRATED else ""
     after = means(rest, str(out), options.out / f"{name}.scores.csv")
     of = compare_paired(after, before[after.index])
     found = (after.notna().sum(), before[after.index].notna().sum())
@@ -85,7 +91,20 @@ def row(
         f"{name}: {len(rest)} others, found {found[1]} -> {found[0]}, mean px {of['mean_b']:.2f} -> {of['mean_a']:.2f}"
         f", median {before[after.index].median():.2f} -> {after.median():.2f}"
         f", difference {of['difference']:.2f} ({of['difference_low']:.2f} to {of['difference_high']:.2f}), nearer in "
-        f"{of['a_is_closer']:.0f}, {core_minutes:.1f} core minutes"
+        f"{of['a_is_closer']:.0f}, {core_minutes:.1f} core minutes{held}"
+    )
+
+
+def calibrated(learnt: Sequence[Sample], rest: Sequence[Sample], weights: Path, steps: int) -> str:
+    """Calibrate adapted weights on held-out fronts of their labels, and say how that holds on all other images."""
+    _, cases = score_held_out(adapting.split_in_time(learnt), DEFAULT_NETWORK, steps)
+    table = check_calibration(make_cases(rest, str(weights)), fit_calibration(cases))
+    inside = "/".join(f"{100 * table.loc['all', f'front_inside{level}']:.0f}" for level in (68, 95))
+    vertices = "/".join(f"{100 * table.loc['all', f'vertex_inside{level}']:.0f}" for level in (68, 95))
+    sigma, mean = (table.loc["all", f"front_{name}"] for name in ("sigma", "mean"))
+    return (
+        f", calibrated on {len(cases)}: fronts inside 68/95 % {inside}, vertices {vertices}, median half-width "
+        f"{sigma:.1f} px, mean distance {mean:.1f} px"
     )
 
 
