@@ -7,8 +7,8 @@ dist=$(realpath "${2:?"deploy/try_wheel.sh PYTHON DIST"}")
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 unset PYTHONPATH
-"$python" -m venv --without-pip "$place/env"
-"$python" -m pip --python "$place/env/bin/python" install --quiet --disable-pip-version-check --no-deps --no-compile "$dist"/*.whl
+"$python" -m venv "$place/env"  # with a pip of its own: an environment that uv made has none
+"$place/env/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile "$dist"/*.whl
 "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$place/packages"
 cp "$place/packages" "$("$place/env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 cd "$place"
