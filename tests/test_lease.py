@@ -10,8 +10,9 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
-from storing import PLACES, contents, new_store, paths_in
+from storing import DOMAIN, NOON, PLACES, contents, new_store, paths_in, write_masks
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
@@ -245,6 +246,25 @@ def test_a_commit_that_slept_while_another_run_came_and_went_is_not_made(store, 
         with pytest.raises(storage.LeaseLostError):
             leases.commit_whole(fs, root, path, b"late")
     assert paths_in(store) == []
+
+
+def test_a_run_that_slept_while_it_laid_out_masks_deletes_none_of_its_followers(store, monkeypatch):
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
+    masks, real = np.random.default_rng(0).random((2, *DOMAIN.shape), dtype=np.float32), leases.move_file
+
+    def slow_move(fs, staged, to):
+        monkeypatch.setattr(leases, "move_file", real)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leases._Lease, "_has_ended", lambda *_: True)
+            with storage.hold_lease(store, "map"):
+                write_masks(store, DOMAIN.name, storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})["b"], masks)
+        real(fs, staged, to)
+
+    with storage.hold_lease(store, "map"):
+        monkeypatch.setattr(leases, "move_file", slow_move)
+        with pytest.raises(storage.LeaseLostError):
+            storage.add_scenes(store, DOMAIN, {"a": NOON})
+    np.testing.assert_allclose(storage.read_scene_masks(store, DOMAIN.name, 1), masks, atol=0.005)
 
 
 def test_what_outlives_its_run_writes_no_more(store):

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import fsspec
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.schema import LEVELS, MASKS, MISSING, MOST_BOXES, SCENE_DIMS, check_name, front_key
 from calfin_cloud.storage.batches import read_batches
-from calfin_cloud.storage.files import DamagedFileError, store_address
+from calfin_cloud.storage.files import DamagedFileError, open_place, read_each, store_address
+from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.shards import CODECS
 from calfin_cloud.storage.stores import RESTORE
 
@@ -47,12 +51,15 @@ def add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) 
 
 
 def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64]) -> dict[str, int]:
-    url = masks_url(store, domain.name)
-    group = zarr.open_group(url, mode="a", use_consolidated=False)
+    fs, root = open_place(store)
+    folder = f"{root}/masks/{check_name(domain.name)}"
+    before = _read_layout(fs, folder)
+    layout = MemoryStore({name: default_buffer_prototype().buffer.from_bytes(data) for name, data in before.items()})
+    group = zarr.open_group(layout, mode="a", use_consolidated=False)
     if "scene_id" not in group:
         _check_ledger(store, domain.name, [])
-        _create_masks(url, domain)
-        group = zarr.open_group(url, mode="r+", use_consolidated=False)
+        _create_masks(layout, domain)
+        group = zarr.open_group(layout, mode="r+", use_consolidated=False)
     _check_grid(group, store, domain)
     ids = [str(s) for s in group["scene_id"][:]]
     known = set(ids)
@@ -69,8 +76,28 @@ def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64])
         _write_names(group, dict(zip(places, new, strict=True)), scenes, n)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(url)
+        zarr.consolidate_metadata(layout)
+    after = {name: data.to_bytes() for name, data in layout._store_dict.items()}
+    for name in sorted(after, key=_late):
+        if after[name] != before.get(name):
+            commit_whole(fs, root, f"{folder}/{name}", after[name])
     return read_places(store, domain.name)
+
+
+def _read_layout(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, bytes]:
+    """Read the objects of a group of masks by their names in it, all but the chunks of scenes.
+
+    They are changed in memory and committed one by one: Zarr itself would write, and clear the folder for a new group,
+    also for a run that was paused and followed, and whose masks are another's by then.
+    """
+    names = [path.removeprefix(f"{folder}/") for path in fs.find(folder)]
+    names = [name for name in names if not name.startswith(tuple(f"{of_scenes}/c" for of_scenes in OF_SCENES))]
+    return dict(zip(names, map(bytes, read_each(fs.cat_file, [f"{folder}/{name}" for name in names])), strict=True))
+
+
+def _late(name: str) -> tuple[bool, bool, str]:
+    """Sort objects of a group by when they are written: the ids, and then what tells of the group, come last."""
+    return name == "zarr.json", name.startswith("scene_id/"), name
 
 
 def check_grid(store: str, domain: Domain) -> None:
@@ -167,7 +194,7 @@ def naming(path: str, remedy: str, kinds: tuple[type[Exception], ...] = DAMAGE) 
         raise DamagedFileError(path, f"{type(error).__name__}: {error}", remedy) from None
 
 
-def _create_masks(url: str, domain: Domain) -> None:
+def _create_masks(layout: MemoryStore, domain: Domain) -> None:
     """Lay out an empty group that xarray opens: CF names, scale and grid mapping; no scene yet."""
     import rioxarray  # noqa: F401 - brings the accessor .rio
 
@@ -201,8 +228,8 @@ def _create_masks(url: str, domain: Domain) -> None:
         "shards": (max(1, min(SHARD_SCENES, SHARD_PIXELS // (rows * columns))), len(MASKS), rows, columns),
     }
     encoding["time"] |= {"dtype": "int64", "units": "microseconds since 1970-01-01", "chunks": (4096,)}
-    dataset.to_zarr(url, mode="w", encoding=encoding, consolidated=False, zarr_format=3)
-    group = zarr.open_group(url, mode="r+", use_consolidated=False)
+    dataset.to_zarr(layout, mode="w", encoding=encoding, consolidated=False, zarr_format=3)
+    group = zarr.open_group(layout, mode="r+", use_consolidated=False)
     # xarray would store an empty array of names as float64.
     group.create_array("scene_id", shape=(0,), chunks=(4096,), dtype=str, compressors=CODECS, dimension_names=["time"])
     group["masks"].attrs.update(coordinates="scene_id spatial_ref", grid_mapping="spatial_ref")
