@@ -54,7 +54,8 @@ def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64])
     fs, root = open_place(store)
     folder = f"{root}/masks/{check_name(domain.name)}"
     before = _read_layout(fs, folder)
-    layout = MemoryStore({name: default_buffer_prototype().buffer.from_bytes(data) for name, data in before.items()})
+    objects = {name: default_buffer_prototype().buffer.from_bytes(data) for name, data in before.items()}
+    layout = MemoryStore(objects)
     group = zarr.open_group(layout, mode="a", use_consolidated=False)
     if "scene_id" not in group:
         _check_ledger(store, domain.name, [])
@@ -77,10 +78,9 @@ def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         zarr.consolidate_metadata(layout)
-    after = {name: data.to_bytes() for name, data in layout._store_dict.items()}
-    for name in sorted(after, key=_late):
-        if after[name] != before.get(name):
-            commit_whole(fs, root, f"{folder}/{name}", after[name])
+    for name in sorted(objects, key=_late):
+        if (data := objects[name].to_bytes()) != before.get(name):
+            commit_whole(fs, root, f"{folder}/{name}", data)
     return read_places(store, domain.name)
 
 

@@ -202,9 +202,10 @@ def _is_kept(store: str, domain: Domain, *, replace: bool = False) -> bool:
     """Whether a store has kept just this domain; raises `ValueError` where it may not be kept instead of another."""
     fs, root = open_place(store)
     path = _domain_path(root, domain.name)
-    if not fs.exists(path):
+    try:
+        text, own = bytes(fs.cat_file(path)), _domain_text(domain)
+    except FileNotFoundError:
         return False
-    text, own = bytes(fs.cat_file(path)), _domain_text(domain)
     if text == own:
         return True
     kept = _read_domain(text, path)
