@@ -247,13 +247,16 @@ def test_masks_that_do_not_fill_their_chunk_are_refused(store):
     assert np.isnan(storage.read_scene_masks(store, "Store", 0)).all()
 
 
-def test_a_scene_whose_masks_are_cleared_is_as_if_never_mapped(store):
+def test_a_scene_whose_masks_are_cleared_has_none_and_others_keep_theirs(store):
     storage.add_scenes(store, DOMAIN, {"a": NOON, "b": NOON})
+    write_masks(store, "Store", 0, np.full((2, 80, 100), 0.5))
     before = contents(store)
-    write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5), grey=np.ones((80, 100), "uint8"))
+    write_masks(store, "Store", 1, np.full((2, 80, 100), 0.5))
     assert contents(store) != before
     storage.write_scenes(store, "Store", {1: storage.NOTHING})
     assert contents(store) == before
+    storage.write_scenes(store, "Store", {0: storage.NOTHING})
+    assert np.isnan(storage.read_masks(store, "Store")).all()
 
 
 @pytest.mark.parametrize("lost", [(2,), (1, 2), (0,), (0, 2)])
@@ -397,8 +400,9 @@ def test_a_paused_writer_that_was_followed_replaces_no_shard(tmp_path_factory, m
         about = json.loads(fs.cat_file(holder))
         fs.pipe_file(holder, json.dumps(about | {"token": "another"}).encode())
         before = {path: data for path, data in contents(store).items() if path.startswith("masks/")}
-        with pytest.raises(storage.LeaseLostError):
-            storage.write_scenes(store, "Store", {1: encoded(1)})
+        for scene in (encoded(1), storage.NOTHING):
+            with pytest.raises(storage.LeaseLostError):
+                storage.write_scenes(store, "Store", {0: scene})
         assert {path: data for path, data in contents(store).items() if path.startswith("masks/")} == before
 
 

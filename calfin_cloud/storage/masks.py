@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from calfin_cloud.schema import MISSING, MOST_BOXES, NO_BOXES, check_masks, check_name, from_levels, to_levels
-from calfin_cloud.storage.files import DamagedFileError, delete_files, open_place, read_each
+from calfin_cloud.storage.files import DamagedFileError, open_place, read_each
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.places import EDGES, OF_SCENES, masks_url, naming
 from calfin_cloud.storage.shards import decode_chunk, encode_chunk, pack_shard, unpack_shard
@@ -121,12 +121,10 @@ def _write_part(store: str, domain_name: str, name: str, array: zarr.Array[Any],
     with naming(path, REMEDY):
         chunks = unpack_shard(old, length) if old else {}
     chunks |= {place % length: data for place, data in new.items()}
-    kept = {number: data for number, data in chunks.items() if data}
-    shard_bytes = pack_shard(kept, length) if kept else b""
-    if shard_bytes and (shard_bytes != old or any(new.values())):
-        commit_whole(fs, root, path, shard_bytes)
-    elif old and not shard_bytes:
-        delete_files(fs, [path])
+    packed = pack_shard({number: data for number, data in chunks.items() if data}, length)
+    # An emptied shard stays, with no chunk in it: deleting it could take that of a run which has followed this one.
+    if any(new.values()) or (old and packed != old):
+        commit_whole(fs, root, path, packed)
 
 
 def _arrays_to_write(store: str, domain_name: str) -> dict[str, zarr.Array[Any]]:
