@@ -6,6 +6,7 @@ import logging
 import marshal
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import datetime
@@ -69,7 +70,9 @@ def sort_unique(features: Iterable[dict[str, Any]], *, name: str) -> Counted:
         if n_unique < n_listed:
             log.info("%s: %d items repeat the id of another and are left out", name, n_listed - n_unique)
         stack.pop_all()
-    return Counted(_drain(listing), n_unique)
+    found = Counted(_drain(listing), n_unique)
+    weakref.finalize(found, listing.close)  # also where nobody takes the first one
+    return found
 
 
 def _fill(listing: sqlite3.Connection, features: Iterable[dict[str, Any]]) -> int:
