@@ -68,8 +68,8 @@ def dates_of(
     """UTC times of the rows of a table, NaT where a row has none; None where no column tells of dates.
 
     A column of dates may hold decimal years. Without one the first date in a scene's name counts, else decimal years,
-    else the column `Year`, dated 15 August as the original dates PROMICE. `column` names the one of dates, `scene` that
-    of the scenes' names, where they are not recognised.
+    else the columns `Year`, `Month` and `Day`: without the last two 15 August, as the original dates PROMICE. `column`
+    names the one of dates, `scene` that of the scenes' names, where they are not recognised.
 
     Raises
     ------
@@ -85,7 +85,11 @@ def dates_of(
     if decimal := first_column(DECIMAL_YEAR_COLUMNS, table):
         return _instants(table[decimal].astype(float))
     if year := first_column(YEAR_COLUMNS, table):
-        return pd.to_datetime(table[year].astype(int).astype(str) + "-08-15", utc=True)
+        told: dict[str, Any] = {"year": table[year], "month": 8, "day": 15}
+        told |= {part: table[name] for part in ("month", "day") if (name := first_column((part,), table))}
+        numbers = pd.DataFrame(told).apply(pd.to_numeric, errors="coerce")
+        days: pd.Series = pd.to_datetime(numbers, utc=True, errors="coerce")
+        return days
     return None
 
 

@@ -46,8 +46,15 @@ def test_the_columns_of_known_products_are_recognised(layout):
     assert list(product.columns) == [*PRODUCT_COLUMNS, "geometry"]
 
 
-def test_a_product_with_years_only_is_dated_in_the_middle_of_august():
-    assert product_of(table(Year=1999, name="X")).iloc[0]["datetime"].strftime("%Y-%m-%d") == "1999-08-15"
+@pytest.mark.parametrize(
+    ("columns", "day"),
+    [({}, "1999-08-15"), ({"Month": 3}, "1999-03-15"), ({"MONTH": "3", "day": 2.0}, "1999-03-02")],
+)
+def test_years_have_the_month_and_day_of_their_columns_or_the_middle_of_august(columns, day):
+    product = product_of(table(Year=1999, name="X", **columns))
+    assert product["datetime"].dt.strftime("%Y-%m-%d").tolist() == [day]
+    with pytest.raises(ValueError, match="1 of 1 fronts have no date"):
+        product_of(table(Year=1999, Month=None, Day=1))
 
 
 @pytest.mark.parametrize("column", ["Date", "DecDate"])
