@@ -108,8 +108,10 @@ def product_of(
     made["sensor"] = [satellite_code(*pair) for pair in zip(made["sensor"], made["scene_id"], strict=True)]
     for ours in ("quality_flag", "sigma_m", "score"):
         made[ours] = pd.to_numeric(table[found[ours]], errors="coerce") if found[ours] else np.nan
-    days = made["datetime"].dt.strftime("%Y-%m-%d")
-    fallback = made["glacier_id"] + "/" + made["scene_id"].where(made["scene_id"] != "", days)
+    # A day may have fronts of several scenes: without names their times and satellites tell them apart.
+    passes = made["datetime"].dt.strftime("%Y-%m-%dT%H:%M:%S").str.removesuffix("T00:00:00")
+    passes += ("/" + made["sensor"]).where(made["sensor"] != "", "")
+    fallback = made["glacier_id"] + "/" + made["scene_id"].where(made["scene_id"] != "", passes)
     fallback += ("/" + made["author"]).where(made["author"] != "", "")  # who else drew the scene drew another front
     # Lines of one key are parts of one front: not so where nothing tells their glaciers apart.
     fallback += ("/" + made.index.astype(str)).where(made["glacier_id"] == "", "")

@@ -100,6 +100,15 @@ def test_two_who_drew_the_same_scene_drew_two_fronts_and_pieces_by_one_are_one()
     assert product["key"].tolist() == ["3/X/A", "3/X/B", "3/X/A"]
 
 
+@pytest.mark.parametrize(
+    "tell", [{"Satellite": ["LC08", "LC08", "S1A"]}, {"Date": ["2015-07-01T10:00"] * 2 + ["2015-07-01T17:00"]}]
+)
+def test_fronts_of_one_day_are_told_apart_by_satellite_and_time_where_scenes_have_no_names(tell):
+    columns = {"GlacierID": [3] * 3, "Date": ["2015-07-01"] * 3} | tell
+    keys = product_of(gpd.GeoDataFrame(columns, geometry=[LINE] * 3, crs=3413))["key"]
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_lines_of_one_scene_whose_glaciers_nobody_knows_are_not_one_front():
     product = product_of(gpd.GeoDataFrame({"src": ["20200405_30m.tif"] * 2}, geometry=[LINE] * 2, crs=3413))
     assert product["key"].is_unique
