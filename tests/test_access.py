@@ -339,6 +339,16 @@ def test_large_numbers_that_float32_holds_are_read(tmp_path):
     assert (compute(stack_scenes([image_item(path)], HERE))[0, 0] == np.float32(3e38)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_lowest_float_is_missing_where_the_file_does_not_say_so(tmp_path, dtype):
+    values = np.random.default_rng(0).uniform(0.0, 1.0, (96, 96)).astype(dtype)
+    values[:, :20] = np.finfo("float32").min
+    path = write_tif(tmp_path / "a.tif", values)
+    expected = np.where(values < 0, np.nan, values).astype("float32")
+    np.testing.assert_array_equal(read_image(path), expected)
+    np.testing.assert_array_equal(compute(stack_scenes([image_item(path)], HERE))[0, 0], expected)
+
+
 def image_item(path):
     return make_item(path, {"image": path}, collection="images")
 

@@ -25,6 +25,8 @@ from calfin_cloud.sensors import IMAGE_DRIVERS, ONE_FILE
 # georeference checks for it; plain images have none.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
+LOWEST = -3.4028234663852886e38  # of float32: what GIS programs write where nothing is, often without saying so
+
 GDAL_SETTINGS: dict[str, Any] = ONE_FILE | {
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     # A busy answer to one of a file's requests is asked for again by GDAL; other failures are those of `retries`.

@@ -9,7 +9,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from calfin_cloud.imagery.files import opened
+from calfin_cloud.imagery.files import LOWEST, opened
 from calfin_cloud.schema import SceneError
 
 SMALLEST_IMAGE_PX = 64
@@ -20,7 +20,7 @@ MOST_IMAGE_PIXELS = 2**26
 def read_image(path: str | Path) -> NDArray[np.float32]:
     """Read a plain image of 8 or 16 bit, grey or RGB(A), as grey (y, x) float32: the mean of its colours.
 
-    NaN where the alpha channel is 0 or the file says nodata.
+    NaN where the alpha channel is 0, the file says nodata, or floats are the lowest there are.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def read_image(path: str | Path) -> NDArray[np.float32]:
             pixels = file.read(colours)
             if file.colorinterp[0] == ColorInterp.palette:
                 pixels = _colours_of(file)[:, pixels[0]]
-            missing = file.dataset_mask() == 0
+            missing = (file.dataset_mask() == 0) | (pixels == LOWEST).any(axis=0)
     except rasterio.RasterioIOError as error:
         raise SceneError("unreadable", f"cannot read {path}: {error}; expected a PNG or a GeoTIFF") from None
     grey = pixels.mean(axis=0, dtype=np.float64)

@@ -26,7 +26,7 @@ from rasterio.windows import transform as window_transform
 from calfin_cloud.imagery import retries
 from calfin_cloud.imagery.access import address_of, locate
 from calfin_cloud.imagery.addresses import check_address
-from calfin_cloud.imagery.files import opened
+from calfin_cloud.imagery.files import LOWEST, opened
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import CATALOG_FIELD
 
@@ -264,9 +264,9 @@ def _overview(file: rasterio.DatasetReader, grid: GeoBox) -> int | None:
 
 
 def _nodata(file: rasterio.DatasetReader, default: float | None) -> float | None:
-    """Nodata of the file, else of the table; None where the file's type cannot even hold it."""
-    nodata = default if file.nodata is None else file.nodata
-    return nodata if nodata is not None and in_dtype_range(nodata, file.dtypes[0]) else None
+    """Nodata of the file, else of the table, else `LOWEST`; None where the file's type cannot even hold it."""
+    nodata = next(value for value in (file.nodata, default, LOWEST) if value is not None)
+    return nodata if in_dtype_range(nodata, file.dtypes[0]) else None
 
 
 def _kernel_scale(file: rasterio.DatasetReader, coarser: float, pixel_m: float) -> dict[str, float]:
