@@ -132,6 +132,14 @@ def test_by_place_a_front_is_paired_with_its_own_glacier(others, days):
     assert (pairs["distance_m"] == 0).all()
 
 
+def test_by_place_a_front_is_held_against_the_part_of_a_long_coast_that_lies_around_it():
+    coast = LineString([(100, y) for y in range(-3_000_000, -1_000_000, 10_000)])
+    coasts = product_of(gpd.GeoDataFrame({"Date": ["2020-01-02"]}, geometry=[coast], crs=3413))
+    (pair,) = compare_products(product_at(("A", "2020-01-01", 0)), coasts, by_place=True).itertuples()
+    assert 90 < pair.common_m < 110
+    assert 1000 < pair.distance_m < 3000 < pair.hd95_m < 5000
+
+
 @pytest.mark.parametrize("by_place", [True, False])
 def test_each_pair_of_authors_is_compared_once(by_place):
     tables = [product_at(("1", f"2020-01-0{day}", 0), author=name) for name, day in (("A", 1), ("B", 4), ("C", 3))]

@@ -9,6 +9,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.figures.comparison import comparison_png
@@ -54,7 +55,8 @@ def compare_products(
         (of every other author, without `b`).
     by_place
         For products that number glaciers differently: the glacier of a front is, in `b`, the one whose fronts of any
-        date most of its points are nearest to, within 5 km; both fronts of a pair have a part beside each other.
+        date most of its points are nearest to, within 5 km; both fronts of a pair have a part beside each other. Of
+        longer lines, such as coasts, what lies up to 5 km around the box of the front of `a` is compared.
     lines
         Its ice tells on which side the sea lies; without it `advance_m` is NaN.
 
@@ -199,11 +201,14 @@ def _candidates(row: Any, others: gpd.GeoDataFrame, by_place: bool) -> gpd.GeoDa
     """Fronts of the same glacier, of any date: by id, or by place, of that to which most points of it are nearest."""
     if not by_place:
         return others[(others["glacier_id"] == row.glacier_id) & (others["glacier_id"] != "")]
+    around = np.add(row.geometry.bounds, (-FAR_M, -FAR_M, FAR_M, FAR_M))
+    near = others.iloc[others.sindex.query(shapely.box(*around))]
+    near = near.set_geometry(shapely.clip_by_rect(near.geometry, *around))  # a coast may be a continent's
+    near = near[near.geometry.length > 0]
     points = points_along(row.geometry, row.geometry.length / POINTS)
-    nearest = others.sindex.nearest(points, return_all=False, max_distance=FAR_M)[1]
-    glaciers = others["glacier_id"].iloc[nearest].mode()[:1]
-    near = others.iloc[others.sindex.query(row.geometry, predicate="dwithin", distance=FAR_M)]
-    return near[near["glacier_id"].isin(glaciers)]
+    nearest = near.sindex.nearest(points, return_all=False, max_distance=FAR_M)[1]
+    glaciers = near["glacier_id"].iloc[nearest].mode()[:1]
+    return near[near["glacier_id"].isin(glaciers) & (near.distance(row.geometry) <= FAR_M)]
 
 
 def _partner(row: Any, others: gpd.GeoDataFrame, days: float, by_place: bool) -> Any:  # noqa: ANN401 - named tuples
