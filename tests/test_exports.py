@@ -37,6 +37,7 @@ from calfin_cloud.exports import (
     write_collection,
 )
 from calfin_cloud.exports.tables import CALFIN_COLUMNS, TERMPICKS_COLUMNS
+from calfin_cloud.products import product_of
 from calfin_cloud.results.training_scenes import write_domain_files
 from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts, read_store_domains
@@ -110,6 +111,13 @@ def test_termpicks_has_decimal_years():
     table = termpicks_lines(fronts_of(dates=("2004-07-01",)), author="x")
     assert list(table.columns) == [*TERMPICKS_COLUMNS, "geometry"]
     assert table["DecDate"][0] == pytest.approx(2004 + 182.5 / 366)
+
+
+def test_glaciers_whose_ids_are_words_stay_apart_in_termpicks():
+    fronts = pd.concat([fronts_of().assign(glacier_id=name, domain=name) for name in ("Ålpha", "Beta")])
+    table = termpicks_lines(fronts, author="x")
+    assert table["GlacierID"].eq(0).all()
+    assert set(product_of(table)["glacier_id"]) == {"Ålpha", "Beta"}
 
 
 @pytest.mark.parametrize(

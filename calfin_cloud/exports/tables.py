@@ -21,6 +21,7 @@ CALFIN_COLUMNS = (
 TERMPICKS_COLUMNS = (
     *("GlacierID", "Date", "Year", "Month", "Day", "DecDate"),
     *("QualFlag", "Satellite", "ImageID", "Author", "Center_X", "Center_Y"),
+    "RefName",  # ours: their ids of glaciers are numbers
 )
 
 
@@ -67,9 +68,14 @@ def calfin_polygons(
     return _calfin_table(parts, author, names, crs)
 
 
-def termpicks_lines(fronts: gpd.GeoDataFrame, *, author: str, crs: str = "EPSG:3413") -> gpd.GeoDataFrame:
-    """Bring the fronts of a store to the columns of TermPicks (Goliber et al. 2022, doi:10.5194/tc-16-3215-2022)."""
-    table = calfin_lines(fronts, author=author, crs=crs)
+def termpicks_lines(
+    fronts: gpd.GeoDataFrame, *, author: str, names: pd.DataFrame | None = None, crs: str = "EPSG:3413"
+) -> gpd.GeoDataFrame:
+    """Bring the fronts of a store to the columns of TermPicks (Goliber et al. 2022, doi:10.5194/tc-16-3215-2022).
+
+    Parameters are those of `calfin_lines`. `RefName` is added, since a glacier whose id is no number has `GlacierID` 0.
+    """
+    table = calfin_lines(fronts, author=author, names=names, crs=crs)
     when = pd.to_datetime(table["Date"])
     table = table.assign(Year=when.dt.year, Month=when.dt.month, Day=when.dt.day, DecDate=decimal_years(when))
     made: gpd.GeoDataFrame = table[[*TERMPICKS_COLUMNS, "geometry"]]

@@ -80,7 +80,8 @@ def _calfin(stored: Stored, folder: Path) -> list[Path]:
 def _termpicks(stored: Stored, folder: Path) -> list[Path]:
     paths, regions = [], _regions(stored)
     for region, crs, names in regions:
-        table = termpicks_lines(stored.fronts[stored.fronts["domain"].isin(names)], author=stored.author, crs=crs)
+        fronts = stored.fronts[stored.fronts["domain"].isin(names)]
+        table = termpicks_lines(fronts, author=stored.author, names=stored.names, crs=crs)
         if len(table):
             paths.append(folder / ("termpicks.shp" if len(regions) == 1 else f"termpicks_{region}.shp"))
             table.to_file(paths[-1], encoding="utf-8")
