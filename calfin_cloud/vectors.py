@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -85,7 +86,7 @@ def _read_layer(source: str | Path | BinaryIO, layer: str) -> gpd.GeoDataFrame:
     """Read one layer by GDAL, the first where none is named; say in our words that there are others."""
     with warnings.catch_warnings(record=True) as said:
         warnings.filterwarnings("always", "More than one layer")
-        table = gpd.read_file(source, layer=layer or None)
+        table = _read_text(source, layer or None)
     for warning in said:
         words, is_other, _ = str(warning.message).partition(". Specify layer")
         if is_other:
@@ -93,6 +94,15 @@ def _read_layer(source: str | Path | BinaryIO, layer: str) -> gpd.GeoDataFrame:
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return table
+
+
+def _read_text(source: str | Path | BinaryIO, layer: str | None) -> gpd.GeoDataFrame:
+    """Read a layer; a Shapefile that does not name its encoding is UTF-8, or else Latin-1, as GDAL takes it for."""
+    path = Path(str(source))
+    if path.suffix.lower() == ".shp" and not any(path.with_suffix(ending).exists() for ending in (".cpg", ".CPG")):
+        with suppress(UnicodeDecodeError):
+            return gpd.read_file(source, layer=layer, encoding="utf-8")
+    return gpd.read_file(source, layer=layer)
 
 
 def _fetch(address: str, what: str) -> BytesIO:

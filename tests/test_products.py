@@ -152,6 +152,13 @@ def test_rows_without_a_line_are_left_out_and_files_of_any_format_are_read(tmp_p
     assert len(read_product(tmp_path / "b.parquet")) == 1
 
 
+@pytest.mark.parametrize("encoding", ["UTF-8", "ISO-8859-1"])
+def test_names_in_a_shapefile_that_tells_no_encoding_are_read_in_utf_8_or_latin_1(tmp_path, encoding):
+    table(Date="2015-07-01", name="Harald Moltke Bræ").to_file(tmp_path / "a.shp", encoding=encoding)
+    (tmp_path / "a.cpg").unlink()
+    assert read_product(tmp_path / "a.shp")["glacier_id"].tolist() == ["Harald Moltke Bræ"]
+
+
 def test_of_several_layers_the_first_is_read_with_a_word_or_the_one_that_is_named(tmp_path, caplog):
     for year in (2019, 2020):
         table(Date=f"{year}-07-01").to_file(tmp_path / "a.gpkg", layer=f"fronts_{year}")
