@@ -362,5 +362,7 @@ def test_a_box_follows_the_flow_where_a_field_of_velocity_bends_and_serves_the_n
     scale = length_scale(UTM, fronts.geometry.iloc[0])
     assert np.diff(in_box) == pytest.approx(-RING * np.radians([20, 20, 30]) / scale, rel=0.01)
     write_series(series, fronts, tmp_path / "series")
+    write_series(measure_series(fronts, Lines()), fronts, tmp_path / "unmeasured")
+    assert [len(list((tmp_path / name).glob("series-*.png"))) for name in ("series", "unmeasured")] == [1, 0]
     again = measure_series(fronts, read_lines(Lines(ice=ice), fronts, boxes=str(tmp_path / "series" / "gates.gpkg")))
     assert again.positions["position_m"].to_numpy() == pytest.approx(series.positions["position_m"].to_numpy(), abs=0.5)

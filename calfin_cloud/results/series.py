@@ -113,7 +113,7 @@ def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> lis
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
-    """Write the tables (CSV, gates as GeoPackage), the fronts with their flags (GeoParquet) and a picture a glacier.
+    """Write the tables (CSV, gates as GeoPackage), the fronts with their flags (GeoParquet) and a picture a measured glacier.
 
     Raises
     ------
@@ -127,7 +127,8 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
     flag_fronts(fronts, series.flags).to_parquet(folder / "fronts.parquet", schema_version="1.1.0")
     if len(series.regions):
         (folder / "regions.png").write_bytes(regions_png(series.regions))
-    for glacier, part in list(series.positions.groupby("glacier_id"))[:MOST_PICTURES]:
+    measured = series.positions.dropna(subset="position_m")
+    for glacier, part in list(measured.groupby("glacier_id"))[:MOST_PICTURES]:
         mine = [table[table["glacier_id"] == glacier] for table in (series.seasonal, series.rates)]
         rate = rate_words(mine[1])
         flags = series.flags[series.flags["key"].isin(part["key"])]
