@@ -360,6 +360,16 @@ def test_a_collapse_and_the_start_of_a_surge_are_found_with_their_dates():
     assert np.median([row["bend_m_a"] for row in found["bend"]]) == pytest.approx(800, abs=60)
 
 
+def test_a_whole_surge_has_the_two_bends_of_its_start_and_end():
+    when, noise = course(50, memory=0.02, seed=1)
+    surge = 1500 * np.clip(when - 4, 0, 2) - 50 * when
+    rows = breaks_of(History(when, surge + 0.5 * noise, np.full(50, np.nan)))
+    assert [row["kind"] for row in rows] == ["bend", "bend"]
+    assert [row["bend_m_a"] for row in rows] == pytest.approx([1500, -1500], abs=150)
+    starts = [pd.Timestamp("2000-01-01", tz="UTC") + pd.Timedelta(days=year * 365.25) for year in (4, 6)]
+    assert all(row["earliest"] <= at <= row["latest"] for row, at in zip(rows, starts, strict=True))
+
+
 def test_breaks_have_a_row_by_series_and_short_series_have_none():
     days = pd.to_datetime("2010-01-01") + pd.to_timedelta(np.arange(0, 3000, 100), unit="D")
     values = np.where(np.arange(30) < 12, 9000.0, 5000.0) + 20 * np.sin(np.arange(30) ** 2)

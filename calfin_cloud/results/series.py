@@ -113,7 +113,9 @@ def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> lis
 
 
 def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
-    """Write the tables (CSV, gates as GeoPackage), the fronts with their flags (GeoParquet) and a picture a measured glacier.
+    """Write the tables (CSV, gates as GeoPackage), the fronts with their flags (GeoParquet) and a picture a glacier.
+
+    A glacier without a position has no picture.
 
     Raises
     ------

@@ -22,12 +22,13 @@ LEAST_ASIDE = 3  # fronts before and after a break
 MOST_PLACES = 150  # in a series of more fronts, breaks are looked for at every second, third, ... one
 MOST_BREAKS = 6
 LEVEL = 0.05  # how often a series without a break may show one
-WANDERING = {"step": 2.5, "bend": 15.0}
-"""How much more often than the t distribution says a series without breaks shows one.
+WANDERING = {"step": 2.5, "bend": 15.0, "pair": 30.0}
+"""How much more often than the t distribution (of a pair of bends, the F) says a series without breaks shows one.
 
 Its memory and noise are found from itself, and a glacier that wanders slowly looks as if it bent. With these factors
 0 to 7 in 100 of simulated series without a break show any (13 to 150 fronts, memories of a thousandth to a fifth of
-their length, with waves of the year and without), and up to 9 where the memory is as long as the series.
+their length, with waves of the year and without), and up to 9 where the memory is as long as the series. Pairs of bends
+are up to 2 of these.
 """
 NEAR = 1.92  # log likelihoods within the 95 % interval of a date
 
@@ -42,19 +43,31 @@ class Places(NamedTuple):
     columns: Floats
 
 
-class Fit(NamedTuple):
-    """How well each place explains a series (c,), and how well none does."""
+class Left(NamedTuple):
+    """What fixed columns leave of a series, by explanation.
 
-    likelihood: Floats
-    without: float
+    `products` (e, 1 + c, 1 + c) of its values and of the columns of places with each other; `logs` (e,) of
+    determinants; `least` (e,) variance that the errors of fronts ask for; number `n` of values, how many are `free`.
+    """
+
+    products: Floats
+    logs: Floats
+    least: Floats
+    n: int
+    free: int
+
+
+Found = tuple[int, float, NDArray[np.intp]]
+"""Number of a place, how probable one as clear is by chance, and numbers of the places where it may be as well."""
 
 
 def break_points(positions: pd.DataFrame) -> pd.DataFrame:
     """Find the break points of every series of at least twelve fronts.
 
     A break is a step (the ice jumped between two fronts, as in a collapse) or a bend (it began to move at another rate,
-    as at the start or end of a surge). One after the other is added to the straight line and the waves of the year as
-    long as it makes the series so much likelier that about one in twenty series without a break would show it. The
+    as at the start or end of a surge). One after the other, or two bends at once where none alone is clear, is added to
+    the straight line and the waves of the year as long as that makes the series so much likelier that about one in
+    twenty series without a break would show it. The
     rest is a process whose correlation fades with time, and the errors of fronts (`processes`), found anew for every
     break: what a glacier does by wandering about is no break.
 
@@ -77,18 +90,15 @@ def breaks_of(history: History) -> list[dict[str, object]]:
     if len(history.years) < LEAST_FRONTS:
         return []
     places, fixed = _places(history), design(history, history.years)
-    found: list[tuple[int, float, NDArray[np.intp]]] = []
-    for _ in range(MOST_BREAKS):
-        fit = _fit(history, fixed, places.columns)
-        p_values = _p_values(fit, places, *(size - 2 * history.waves for size in fixed.shape))
-        best = int(np.argmin(p_values))
-        if p_values[best] > LEVEL:
+    found: list[Found] = []
+    while len(found) < MOST_BREAKS:
+        left = _left(history, fixed, places.columns)
+        # Of a whole surge neither bend tells anything alone: the glacier went on as before.
+        new = _clearest(left, places) or _clearest_pair(left, places)
+        if not new:
             break
-        same = np.array([kind == places.kind[best] for kind in places.kind])
-        found.append(
-            (best, float(p_values[best]), np.flatnonzero(same & (fit.likelihood > fit.likelihood[best] - NEAR)))
-        )
-        fixed = np.column_stack([fixed, places.columns[:, best]])
+        found += new
+        fixed = np.column_stack([fixed, places.columns[:, [place for place, _, _ in new]]])
     values, sigmas = _coefficients(history, fixed) if found else (np.empty(0), np.empty(0))
     rows = [_row(places, one, values[k - len(found)], sigmas[k - len(found)]) for k, one in enumerate(found)]
     return sorted(rows, key=lambda row: str(row["date"]))
@@ -108,45 +118,86 @@ def _places(history: History) -> Places:
     return Places(kinds, middle, earliest, latest, np.concatenate(columns, axis=1).astype(float))
 
 
-def _fit(history: History, fixed: Floats, columns: Floats) -> Fit:
-    """Find the log likelihood with each column beside the fixed ones, over memories and shares of noise."""
+def _left(history: History, fixed: Floats, columns: Floats) -> Left:
+    """Take fixed columns from the values and from each other column, over memories and shares of noise."""
     memory, share = tried(history)
     right = np.column_stack([fixed, history.values, columns])
     solved, logs = solve_all(history, memory, share, right[None])
     p, with_waves = fixed.shape[1], 2 + 2 * history.waves
-    precision = fixed.T @ solved[..., :p]
+    products = np.moveaxis(np.tensordot(right, solved, (0, 1)), 1, 0)  # a single product: a loop over `e` is slow
+    precision, towards = products[:, :p, :p], products[:, :p, p:]
     # The likelihood is that of what waves leave: else what they take up makes memories look short, and breaks clear.
     logs = logs + np.linalg.slogdet(precision[:, :with_waves, :with_waves])[1]
     logs -= np.linalg.slogdet(precision[:, :2, :2])[1]
+    products = products[:, p:, p:] - np.swapaxes(towards, 1, 2) @ np.linalg.solve(precision, towards)
     n = len(history.years) - 2 * history.waves
-    to_value = fixed.T @ solved[..., p : p + 1]
-    to_columns = fixed.T @ solved[..., p + 1 :]
-    half = np.linalg.solve(precision, to_value)
-    rest = solved[..., p] @ history.values - (half * to_value).sum(axis=(1, 2))
-    own = np.einsum("nc,enc->ec", columns, solved[..., p + 1 :])
-    own -= (to_columns * np.linalg.solve(precision, to_columns)).sum(axis=1)
-    shared = np.einsum("n,enc->ec", history.values, solved[..., p + 1 :]) - (half * to_columns).sum(axis=1)
+    free = len(history.years) - p - 2  # two for memory and share of noise
+    return Left(products, logs, noise_shape(history.sigmas)[1] / share, n, free)
+
+
+def _clearest(left: Left, places: Places) -> list[Found]:
+    """Find the place that explains most of what is left; none where chance often shows one as clear."""
+    own, shared = np.diagonal(left.products, axis1=1, axis2=2)[:, 1:], left.products[:, 0, 1:]
     gain = np.divide(shared**2, own, out=np.zeros_like(own), where=own > 1e-9)
-    least = (noise_shape(history.sigmas)[1] / share)[:, None]
-    with_one = _likelihood(np.maximum(rest[:, None] - gain, 1e-9), logs[:, None], least, n)
-    without = _likelihood(np.maximum(rest[:, None], 1e-9), logs[:, None], least, n)
-    return Fit(with_one.max(axis=0), float(without.max()))
+    likelihood, gained = _with_columns(left, gain)
+    freedom = left.free - 1
+    if freedom < 1:
+        return []
+    squares = np.expm1(2 * gained / left.n) * freedom
+    factors = np.array([WANDERING[kind] for kind in places.kind]) * len(places.kind)
+    p_values = 2 * stdtr(freedom, -np.sqrt(squares)) * factors
+    best = int(np.argmin(p_values))
+    if p_values[best] > LEVEL:
+        return []
+    same = np.array([kind == places.kind[best] for kind in places.kind])
+    return [(best, float(p_values[best]), np.flatnonzero(same & (likelihood > likelihood[best] - NEAR)))]
+
+
+def _clearest_pair(left: Left, places: Places) -> list[Found]:
+    """Find the two bends that together explain most of what is left; none where chance often shows two as clear."""
+    bends = np.flatnonzero([kind == "bend" for kind in places.kind])
+    freedom = left.free - 2
+    if freedom < 1 or len(bends) < 2:
+        return []
+    shared, between = left.products[:, 0, 1 + bends], left.products[:, 1 + bends[:, None], 1 + bends]
+    own = np.diagonal(between, axis1=1, axis2=2)
+    squares = own[:, :, None] * own[:, None]
+    determinant = squares - between**2
+    is_told = (
+        np.minimum(own[:, :, None], own[:, None]) > 1e-9
+    )  # what a bend that was found before leaves of it is noise
+    crossed = shared[:, :, None] ** 2 * own[:, None] - shared[:, :, None] * shared[:, None] * between
+    gain = np.divide(
+        crossed + np.swapaxes(crossed, 1, 2),
+        determinant,
+        out=np.zeros_like(squares),
+        where=is_told & (determinant > 1e-6 * squares),
+    )
+    likelihood, gained = _with_columns(left, gain)
+    first, second = (int(place) for place in np.unravel_index(np.argmax(likelihood), likelihood.shape))
+    pairs = len(bends) * (len(bends) - 1) / 2
+    p_value = float(np.exp(-gained[first, second] * freedom / left.n) * pairs * WANDERING["pair"])
+    if p_value > LEVEL:
+        return []
+    least = likelihood[first, second] - NEAR
+    near = [bends[likelihood[:, second] > least], bends[likelihood[first] > least]]
+    return [(int(bends[place]), p_value, same) for place, same in zip((first, second), near, strict=True)]
+
+
+def _with_columns(left: Left, gain: Floats) -> tuple[Floats, Floats]:
+    """Log likelihood (...) where columns take so much (e, ...) off the squares, and what it is above that of none."""
+    more = (-1, *(1,) * (gain.ndim - 1))
+    rest, logs, least = (part.reshape(more) for part in (left.products[:, 0, 0], left.logs, left.least))
+    likelihood, without = (
+        _likelihood(np.maximum(rest - taken, 1e-9), logs, least, left.n).max(axis=0) for taken in (gain, 0.0)
+    )
+    return likelihood, np.maximum(likelihood - without, 0.0)
 
 
 def _likelihood(rest: Floats, logs: Floats, least: Floats, n: int) -> Floats:
     """Log likelihood with the likeliest variance, which is no less than the errors of the fronts ask for."""
     variance = np.maximum(rest / n, least)
     return np.asarray(-0.5 * (n * np.log(variance) + rest / variance + logs))
-
-
-def _p_values(fit: Fit, places: Places, n: int, fixed: int) -> Floats:
-    """How probable it is that the likeliest of all places gains as much as each where there is no break."""
-    freedom = n - fixed - 1 - 2  # two for memory and share of noise
-    if freedom < 1:
-        return np.ones_like(fit.likelihood)
-    squares = np.expm1(2 * np.maximum(fit.likelihood - fit.without, 0.0) / n) * freedom
-    factors = np.array([WANDERING[kind] for kind in places.kind]) * len(places.kind)
-    return np.asarray(np.minimum(1.0, 2 * stdtr(freedom, -np.sqrt(squares)) * factors))
 
 
 def _coefficients(history: History, fixed: Floats) -> tuple[Floats, Floats]:
@@ -163,7 +214,7 @@ def _coefficients(history: History, fixed: Floats) -> tuple[Floats, Floats]:
     return values[best], np.sqrt(variance * np.diag(np.linalg.inv(precision[best])))
 
 
-def _row(places: Places, found: tuple[int, float, NDArray[np.intp]], value: float, sigma: float) -> dict[str, object]:
+def _row(places: Places, found: Found, value: float, sigma: float) -> dict[str, object]:
     best, p_value, near = found
     names = ("step_m", "step_sigma_m") if places.kind[best] == "step" else ("bend_m_a", "bend_sigma_m_a")
     dates = {"date": places.middle[best], "earliest": places.earliest[near].min(), "latest": places.latest[near].max()}
