@@ -71,14 +71,14 @@ def points_along(line: BaseGeometry, spacing_m: float) -> NDArray[np.object_]:
     ValueError
         The line has no length.
     """
-    parts = shapely.get_parts(line)
-    points = [
-        shapely.line_interpolate_point(
-            part, np.linspace(0, part.length, max(2, int(np.ceil(part.length / spacing_m)) + 1))
-        )
-        for part in parts
-        if part.length > 0
-    ]
+    points = []
+    for part in shapely.get_parts(line):
+        if part.length > 0:
+            x, y = shapely.get_coordinates(part).T
+            passed = np.r_[0.0, np.cumsum(np.hypot(np.diff(x), np.diff(y)))]
+            at = np.linspace(0, passed[-1], max(2, int(np.ceil(part.length / spacing_m)) + 1))
+            # `line_interpolate_point` walks along the line for every point: hours for the coast of a continent.
+            points.append(shapely.points(np.interp(at, passed, x), np.interp(at, passed, y)))
     if not points:
         raise ValueError(f"a line of some length is needed, got {line.wkt[:80]}")
     return np.concatenate(points)

@@ -113,6 +113,9 @@ def test_points_along_a_line_hold_both_ends_and_leave_no_wider_gap():
     assert points[0].tolist() == [0, 0]
     assert points[-1].tolist() == [95, 0]
     assert np.diff(points[:, 0]).max() <= 10
+    bent = LineString([(0, 0), (30, 40), (30, 40), (99, 40)])  # with a point twice
+    expected = bent.interpolate(np.linspace(0, bent.length, 13))
+    assert shapely.distance(points_along(bent, 10), expected).max() < 1e-9
 
 
 def test_line_without_length_is_refused():
