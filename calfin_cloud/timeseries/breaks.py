@@ -26,9 +26,9 @@ WANDERING = {"step": 2.5, "bend": 15.0, "pair": 30.0}
 """How much more often than the t distribution (of a pair of bends, the F) says a series without breaks shows one.
 
 Its memory and noise are found from itself, and a glacier that wanders slowly looks as if it bent. With these factors
-0 to 7 in 100 of simulated series without a break show any (13 to 150 fronts, memories of a thousandth to a fifth of
-their length, with waves of the year and without), and up to 9 where the memory is as long as the series. Pairs of bends
-are up to 2 of these.
+0 to 7 in 100 of most simulated series without a break show any (13 to 150 fronts, memories of a thousandth to a fifth
+of their length, with waves of the year and without). Up to 14 do where the noise is a tenth of the wandering and the
+memory a fifth of the series or more. Pairs of bends are up to 2 of these.
 """
 NEAR = 1.92  # log likelihoods within the 95 % interval of a date
 
