@@ -11,6 +11,7 @@ import pandas as pd
 
 from calfin_cloud.columns import satellite_code
 from calfin_cloud.exports.cubes import decimal_years
+from calfin_cloud.whole_files import whole_file
 
 TOLERANCE_M = 0.5  # the original simplifies by Douglas and Peucker to this
 CALFIN_NAMES = ("GrnlndcN", "OfficialN", "AltName", "RefName")
@@ -103,7 +104,8 @@ def write_by_glacier(table: gpd.GeoDataFrame, folder: Path, *, region: str, clos
     paths = []
     for name, part in parts.items():
         paths.append(folder / f"{stem}_{name}{ending}")
-        part.to_file(paths[-1], encoding="utf-8")
+        with whole_file(paths[-1]) as unfinished:
+            part.to_file(unfinished, encoding="utf-8")
     return paths
 
 

@@ -17,6 +17,7 @@ from scipy.special import expit
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
 from calfin_cloud.fronts.lines import length_of, normals_of, scale_of
 from calfin_cloud.resampling import distance_inside
+from calfin_cloud.whole_files import whole_file
 
 FEATURES = {
     "faint": "the edge is faint",
@@ -241,7 +242,8 @@ def calibration_beside(weights: Path | str) -> Path:
 
 def write_calibration(path: Path | str, calibration: Calibration) -> None:
     """Write a calibration as JSON."""
-    Path(path).write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
 
 
 def read_calibration(path: Path | str, *, network: str) -> Calibration | None:

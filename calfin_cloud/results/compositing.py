@@ -20,6 +20,7 @@ from calfin_cloud.results.boxes import Lines, gates_table, glacier_gate, regions
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
+from calfin_cloud.whole_files import whole_file
 
 GRID_M = {"EPSG:3031": 240.0}
 OTHERS_GRID_M = 120.0
@@ -98,7 +99,8 @@ def write_composite(
     }
     folder.mkdir(parents=True, exist_ok=True)
     boxes = gates_table(list(measured.values()), fronts.crs)
-    boxes.to_file(folder / "gates.gpkg", driver="GPKG")
+    with whole_file(folder / "gates.gpkg") as unfinished:
+        boxes.to_file(unfinished, driver="GPKG")
     grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
     _write_cube(folder / "composite.zarr", grid, days, courses, base)
     positions = pd.concat([table for _, _, table in known.values()], ignore_index=True).dropna(subset="position_m")

@@ -33,6 +33,7 @@ from calfin_cloud.results.seaward import features_of, flat
 from calfin_cloud.results.training_scenes import write_domain_files, write_training_scenes
 from calfin_cloud.schema import check_name
 from calfin_cloud.storage import masks_url, picture_path, read_fronts
+from calfin_cloud.whole_files import whole_file
 
 T = TypeVar("T")
 
@@ -84,16 +85,17 @@ def _termpicks(stored: Stored, folder: Path) -> list[Path]:
         table = termpicks_lines(fronts, author=stored.author, names=stored.names, crs=crs)
         if len(table):
             paths.append(folder / ("termpicks.shp" if len(regions) == 1 else f"termpicks_{region}.shp"))
-            table.to_file(paths[-1], encoding="utf-8")
+            with whole_file(paths[-1]) as unfinished:
+                table.to_file(unfinished, encoding="utf-8")
     return paths
 
 
 def _gpkg(stored: Stored, folder: Path) -> list[Path]:
     path = folder / "calfin_cloud.gpkg"
-    path.unlink(missing_ok=True)
     layers = {"fronts": stored.fronts, "polygons": stored.polygons, "reviewed": stored.judged}
-    for layer, table in (layers | features_of(stored.store)).items():
-        flat(table).to_file(path, layer=layer, driver="GPKG")
+    with whole_file(path) as unfinished:
+        for layer, table in (layers | features_of(stored.store)).items():
+            flat(table).to_file(unfinished, layer=layer, driver="GPKG")
     return [path]
 
 
@@ -212,8 +214,8 @@ def _netcdf(dataset: xr.Dataset, folder: Path, name: str) -> Path:
             variable.encoding["zlib"] = True
         if variable.chunks:
             variable.encoding["chunksizes"] = tuple(sizes[0] for sizes in variable.chunks)
-    with dask.config.set(scheduler="synchronous"):  # a scene at a time
-        dataset.to_netcdf(path, engine="h5netcdf")
+    with dask.config.set(scheduler="synchronous"), whole_file(path) as unfinished:  # a scene at a time
+        dataset.to_netcdf(unfinished, engine="h5netcdf")
     return path
 
 

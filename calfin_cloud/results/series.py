@@ -36,6 +36,7 @@ from calfin_cloud.timeseries import (
     seasonal_cycle,
     yearly_positions,
 )
+from calfin_cloud.whole_files import whole_file
 
 MOST_PICTURES = 300
 
@@ -125,8 +126,10 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
     outside_stores(folder).mkdir(parents=True, exist_ok=True)
     for name in ("positions", "rates", "yearly", "seasonal", "monthly", "breaks", "regions", "flags"):
         write_csv(getattr(series, name), folder / f"{name}.csv")
-    series.gates.to_file(folder / "gates.gpkg", driver="GPKG")
-    flag_fronts(fronts, series.flags).to_parquet(folder / "fronts.parquet", schema_version="1.1.0")
+    with whole_file(folder / "gates.gpkg") as unfinished:
+        series.gates.to_file(unfinished, driver="GPKG")
+    with whole_file(folder / "fronts.parquet") as unfinished:
+        flag_fronts(fronts, series.flags).to_parquet(unfinished, schema_version="1.1.0")
     if len(series.regions):
         (folder / "regions.png").write_bytes(regions_png(series.regions))
     measured = series.positions.dropna(subset="position_m")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from calfin_cloud.whole_files import whole_file
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so is computed by spreadsheets (OWASP, CSV injection)."""
 
@@ -22,7 +24,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> Path:
     "scene,change_m\n'=1+1,-3.5\n"
     """
     texts = [c for c in table.columns if table[c].dtype == object or isinstance(table[c].dtype, pd.StringDtype)]
-    table.assign(**{c: table[c].map(_plain) for c in texts}).to_csv(path, index=False)
+    with whole_file(path) as unfinished:
+        table.assign(**{c: table[c].map(_plain) for c in texts}).to_csv(unfinished, index=False)
     return path
 
 

@@ -15,6 +15,7 @@ import pystac
 from stac_geoparquet.arrow import parse_stac_items_to_parquet, stac_table_to_items
 
 from calfin_cloud.scenes.listing import sort_unique
+from calfin_cloud.whole_files import whole_file
 
 ENDINGS = (".parquet", ".geoparquet")
 ROWS_AT_ONCE = 1024  # items of which those that are wanted become Python values: 25 MB
@@ -60,7 +61,8 @@ def freeze_scenes(items: Iterable[pystac.Item], path: str | Path) -> int:
     features = list(sort_unique((i.to_dict(transform_hrefs=False) for i in items), name=str(path)))
     if not features:
         raise ValueError(f"there are no scenes to freeze into {path}: check period, collections and domains")
-    parse_stac_items_to_parquet(features, output_path=str(path), schema="FullFile")
+    with whole_file(path) as unfinished:
+        parse_stac_items_to_parquet(features, output_path=str(unfinished), schema="FullFile")
     return len(features)
 
 

@@ -1,0 +1,73 @@
+"""Files for people, written whole or not at all, whatever writes them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+FULL_BYTES = 2**20  # GDAL and HDF5 have errors of their own for a full disk; so little room tells them
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Lend a path to write to; once the block has ended well, what is there takes the place of `path`.
+
+    So a run that is interrupted, or finds the disk full, leaves the file that was there before. Files beside it, as
+    those of a Shapefile, come along. A link stays one. What is no file, as `/dev/stdout`, is written to as it is.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> with whole_file(path) as unfinished:
+    ...     _ = unfinished.write_text("all of it")
+    >>> path.read_text()
+    'all of it'
+    """
+    given, path = Path(path), Path(path).resolve()
+    if given.exists() and not given.is_file():
+        yield given
+        return
+    with (
+        _named(given),
+        TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        _told_full(path.parent),
+    ):
+        yield Path(folder, path.name)
+        if path.exists():
+            shutil.copymode(path, Path(folder, path.name))
+        for written in Path(folder).iterdir():
+            os.replace(written, path.parent / written.name)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in an error about the unfinished one, or about none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or f".{path.name}." in str(error.filename)):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+@contextmanager
+def _told_full(folder: Path) -> Iterator[None]:
+    """Raise the error of the system for a full disk where a library has another one."""
+    try:
+        yield
+    except Exception as error:
+        is_told = isinstance(error, OSError) and error.errno is not None
+        if is_told or shutil.disk_usage(folder).free > FULL_BYTES:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error

@@ -1,0 +1,53 @@
+"""What is written for people is whole, or as it was before."""
+
+import errno
+import os
+import resource
+from contextlib import contextmanager
+
+import pytest
+from storing import DOMAIN
+
+import calfin_cloud as cc
+from calfin_cloud import whole_files
+from calfin_cloud.whole_files import whole_file
+
+
+@contextmanager
+def no_file_may_grow():
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_domain_file_that_cannot_be_replaced_is_as_it_was(tmp_path):
+    path = cc.write_domains([DOMAIN], tmp_path / "domains.geojson")
+    before = path.read_bytes()
+    with no_file_may_grow(), pytest.raises(OSError, match=r"domains\.geojson"):
+        cc.write_domains([DOMAIN], path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["domains.geojson"]
+
+
+def test_an_interrupted_file_is_as_it_was_and_one_that_ended_well_keeps_link_and_mode(tmp_path):
+    file, link = tmp_path / "a.txt", tmp_path / "link.txt"
+    file.write_text("before")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    with pytest.raises(ZeroDivisionError), whole_file(link) as unfinished:
+        unfinished.write_text("ha" * (1 // unfinished.write_text("")))
+    assert file.read_text() == "before"
+    with whole_file(link) as unfinished:
+        unfinished.write_text("after")
+    assert (file.read_text(), file.stat().st_mode & 0o777, link.is_symlink()) == ("after", 0o640, True)
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "link.txt"]
+
+
+def test_any_error_on_a_full_disk_is_told_as_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_files, "FULL_BYTES", 2**80)
+    with pytest.raises(OSError, match="table") as error, whole_file(tmp_path / "table.gpkg"):
+        raise RuntimeError("sqlite3_exec failed")
+    assert error.value.errno == errno.ENOSPC
