@@ -1,5 +1,6 @@
 """A store is opened as one object, whose tables are those of the functions that read them."""
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -150,6 +151,31 @@ def test_no_verb_writes_its_results_into_a_store(store, verb, capsys):
     with pytest.raises(ValueError, match="belongs to the store"):
         cc.write_figures({}, store)
     assert kept(Path(store)) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["domains", "--glacier", "Helheim", "--out"],
+        ["domains", "--glacier", "Helheim", "--out", "d.geojson", "--preview"],
+        ["fjords", "--domains", "d.geojson", "--out"],
+        ["search", "--catalog", "c.json", "--domains", "d.geojson", "--period", "2021", "--out"],
+        ["show", "store", "scene", "--picture"],
+        ["trace", "a.png", "--out"],
+        ["sample"],
+    ],
+)
+def test_no_verb_writes_its_file_over_one_of_a_store(store, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, f"{store}/store.json"])
+    assert f"belongs to the store {store}, whose files are its own" in capsys.readouterr().err
+
+
+def test_the_page_of_a_domain_does_not_replace_its_file(tmp_path, capsys):
+    path = str(tmp_path / "d.geojson")
+    assert main(["domains", "--glacier", "Store", "--out", path, "--preview", path]) == 2
+    assert "give the page a name of its own" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
 
 
 def test_a_report_of_a_store_without_a_domain_is_refused(request, tmp_path):

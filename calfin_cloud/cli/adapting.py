@@ -136,7 +136,9 @@ def _command(options: argparse.Namespace) -> str:
 def add_adapt(parser: Any) -> None:  # noqa: ANN401 - argparse's own types
     """Add the flags of `calfin adapt`."""
     parser.add_argument("store", metavar="STORE", help="folder or bucket address that `calfin map` wrote to")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for weights and model card")
+    parser.add_argument(
+        "--out", required=True, type=flags.outside, metavar="DIR", help="folder for weights and model card"
+    )
     parser.add_argument("--name", type=flags.weights_name, help="name of the weights (default that of the domain)")
     parser.add_argument(
         "--lines", metavar="FILE", help="drawn fronts with dates, in place of the store's accepted and redrawn ones"

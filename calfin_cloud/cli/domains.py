@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import how_many, note, records, tell
 from calfin_cloud.cli.reading import read_polygons
 
@@ -38,6 +39,8 @@ def domains(options: argparse.Namespace) -> int:
         return 0
     if options.out is None:
         raise ValueError("--out is needed: the domain file to write, e.g. --out domains.geojson")
+    if options.preview and options.preview.resolve() == options.out.resolve():
+        raise ValueError(f"--out and --preview are both {options.out}: give the page a name of its own")
     made = _make(options)
     write_domains(made, options.out)
     doubts = {domain.name: check_place(domain) for domain in made} if options.from_termini is None else {}
@@ -197,7 +200,7 @@ def add_domains(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--bbox", metavar="W,S,E,N", help="a box in degrees")
     what.add_argument("--from-termini", metavar="VECTOR_FILE", help="one domain per glacier id, around these lines")
     what.add_argument("--list", action="store_true", help="print the index of glaciers")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
+    parser.add_argument("--out", type=flags.outside, metavar="FILE", help="domain file to write (GeoJSON)")
     parser.add_argument(
         "--name", default="", help="name of the domain of --point or --bbox (default: made of its place)"
     )
@@ -213,7 +216,7 @@ def add_domains(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crs", help="CRS of the domains (default: EPSG:3413, EPSG:3031 or UTM, by place)")
     parser.add_argument(
         "--preview",
-        type=Path,
+        type=flags.outside,
         metavar="HTML",
         help="write a page with box, termini and checks; with several domains one page each, FILE-NAME.html",
     )

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
@@ -78,6 +79,16 @@ def _number(text: str, is_good: Callable[[float], bool], expected: str) -> float
     if not is_good(number) or math.isinf(number):
         raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
     return number
+
+
+def outside(text: str) -> Path:
+    """Read the path of a result, which may not lie in a store."""
+    from calfin_cloud.storage import outside_stores
+
+    try:
+        return outside_stores(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def weights_name(text: str) -> str:

@@ -62,7 +62,9 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write the catalogue, scenes and truth into")
+    parser.add_argument(
+        "folder", type=flags.outside, metavar="DIR", help="folder to write the catalogue, scenes and truth into"
+    )
     parser.add_argument("--real", action="store_true", help="a real Landsat scene of Harald Moltke Brae instead")
     parser.add_argument("--scenes", type=int, default=12, metavar="N", help="number of scenes (default 12)")
     parser.add_argument(
@@ -76,7 +78,10 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
 def _add_search(parser: argparse.ArgumentParser) -> None:
     _add_find(parser, images=False)
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.parquet", help="freeze the scenes into a catalogue (stac-geoparquet)"
+        "--out",
+        type=flags.outside,
+        metavar="FILE.parquet",
+        help="freeze the scenes into a catalogue (stac-geoparquet)",
     )
 
 
@@ -277,7 +282,9 @@ def _add_retry(parser: argparse.ArgumentParser) -> None:
 
 def _add_fjords(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domains", required=True, metavar="FILE", help="domain file, see `calfin domains`")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="domain file to write (GeoJSON)")
+    parser.add_argument(
+        "--out", required=True, type=flags.outside, metavar="FILE", help="domain file to write (GeoJSON)"
+    )
     parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
     parser.add_argument(
         "--store",
@@ -295,7 +302,9 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="GeoJSON in pixels: x column, y row")
+    parser.add_argument(
+        "--out", required=True, type=flags.outside, metavar="FILE", help="GeoJSON in pixels: x column, y row"
+    )
     parser.add_argument(
         "--sensor",
         default="unknown",

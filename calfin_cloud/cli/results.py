@@ -327,7 +327,9 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin show`."""
     add_store(parser)
     parser.add_argument("scene", metavar="SCENE", help="scene id, or DOMAIN/SCENE")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="save the picture of the scene with its fronts")
+    parser.add_argument(
+        "--picture", type=flags.outside, metavar="PNG", help="save the picture of the scene with its fronts"
+    )
 
 
 def _add_fronts(parser: argparse.ArgumentParser) -> None:

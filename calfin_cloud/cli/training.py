@@ -182,7 +182,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin train`."""
     _add_data(parser)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder for weights, settings and curves"
+        "--out", required=True, type=flags.outside, metavar="DIR", help="folder for weights, settings and curves"
     )
     parser.add_argument(
         "--name", type=flags.weights_name, default="calfin", help="name of the weights (default calfin)"
@@ -240,7 +240,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin calibrate`."""
     _add_data(parser)
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write (default: beside the weights)")
+    parser.add_argument("--out", type=flags.outside, metavar="FILE", help="JSON to write (default: beside the weights)")
     parser.add_argument(
         "--folds",
         type=Path,
@@ -254,7 +254,9 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin evaluate`."""
     _add_data(parser, required=False)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
+    parser.add_argument(
+        "--out", required=True, type=flags.outside, metavar="DIR", help="folder for tables and pictures"
+    )
     parser.add_argument("--network", metavar="NAME_OR_PATH", help="shipped network or weights file")
     flags.many(
         parser,
