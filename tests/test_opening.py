@@ -1,6 +1,8 @@
 """A store is opened as one object, whose tables are those of the functions that read them."""
 
+import errno
 import os
+import resource
 import shutil
 from functools import partial
 from pathlib import Path
@@ -137,6 +139,17 @@ def test_a_report_that_was_stopped_half_way_is_written_anew(store, tmp_path):
     for name in ("index.html", "data/about.js", "data/land.js"):
         (folder / name).unlink()
     assert cc.write_report(store, folder).is_file()
+
+
+def test_a_report_on_a_full_disk_ends_with_the_error_of_one_file(store, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # less than OpenLayers has
+    try:
+        with pytest.raises(OSError, match="too large") as error:
+            cc.write_report(store, tmp_path / "report")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno == errno.EFBIG
 
 
 @pytest.mark.parametrize("verb", ["report", "export", "timeseries", "composite", "compare", "review"])

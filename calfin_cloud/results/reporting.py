@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -142,7 +141,7 @@ def write_report(
     }
     _write_script(folder / "data" / "about.js", "about", about)
     _write_script(folder / "data" / "land.js", "land", land_around((left, bottom, right, top), crs))
-    shutil.copytree(str(files("calfin_cloud.results") / "page"), folder, dirs_exist_ok=True)
+    _write_page(Path(str(files("calfin_cloud.results") / "page")), folder)
     return folder / "index.html"
 
 
@@ -166,6 +165,14 @@ def _write_glaciers(
         _write_script(folder / "data" / f"{number:05}.js", "glacier", data)
         rows.append(glacier_line(domain, tables, number))
     return rows
+
+
+def _write_page(page: Path, folder: Path) -> None:
+    """Write the files of the page; `shutil.copytree` would go on with the others on a full disk."""
+    for path in (path for path in sorted(page.rglob("*")) if path.is_file()):
+        copy = folder / path.relative_to(page)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
 
 
 def _check_own(folder: Path) -> None:
