@@ -266,8 +266,9 @@ def test_shards_are_found_below_a_store_whatever_its_name(kind, request):
 # --- a frozen catalogue -----------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_catalogue_finds_the_scenes_of_the_one_it_was_made_of(painted, tmp_path):
-    frozen = tmp_path / "frozen.parquet"
+def test_a_frozen_catalogue_finds_the_scenes_of_the_one_it_was_made_of(painted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frozen = Path("frozen.parquet")
     words = ["--catalog", f"{painted}/catalog.json", "--domains", f"{painted}/domains.geojson", "--period", "1984/2030"]
     assert main(["search", *words, "--out", str(frozen)]) == 0
     (domain,) = read_domains(painted / "domains.geojson")

@@ -62,7 +62,7 @@ def freeze_scenes(items: Iterable[pystac.Item], path: str | Path) -> int:
     if not features:
         raise ValueError(f"there are no scenes to freeze into {path}: check period, collections and domains")
     with whole_file(path) as unfinished:
-        parse_stac_items_to_parquet(features, output_path=str(unfinished), schema="FullFile")
+        parse_stac_items_to_parquet(features, output_path=unfinished, schema="FullFile")
     return len(features)
 
 
