@@ -315,7 +315,7 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
 
 def finder(options: argparse.Namespace) -> Find:
     """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
-    from calfin_cloud.scenes import absolute_period, images_of, items_from_images, stream_scenes
+    from calfin_cloud.scenes import images_of, items_from_images, stream_scenes
 
     if options.images:
         return partial(images_of, items_from_images(options.images, options.datetime, platform=options.platform))
@@ -324,10 +324,17 @@ def finder(options: argparse.Namespace) -> Find:
     return partial(
         stream_scenes,
         options.catalog,
-        period=absolute_period(options.period, partial(_newest_scene, getattr(options, "store", None))),
+        period=period_of(options),
         collections=options.collections,
         max_cloud=options.max_scene_cloud,
     )
+
+
+def period_of(options: argparse.Namespace) -> str:
+    """Return the period that the call asks for, with a date where it is a relative one."""
+    from calfin_cloud.scenes import absolute_period
+
+    return absolute_period(options.period, partial(_newest_scene, getattr(options, "store", None)))
 
 
 def _newest_scene(store: str | None) -> datetime | None:

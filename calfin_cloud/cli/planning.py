@@ -142,13 +142,13 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 def _check_scenes(options: argparse.Namespace, domains: Sequence[Domain]) -> Generator[Finding, None, list[Any]]:
     """Check catalogue and clock, and read a scene of each collection and host; return these scenes."""
     from calfin_cloud import doctor
-    from calfin_cloud.cli.mapping import finder
+    from calfin_cloud.cli.mapping import finder, period_of
     from calfin_cloud.scenes import CATALOGS, describe_catalog, period_bounds
 
     if not options.catalog:
         return []
     if options.period is not None:
-        period_bounds(options.period)  # a wrong one is a mistake of the call
+        period_bounds(period_of(options))  # a wrong one is a mistake of the call
     catalog = CATALOGS[options.catalog].url if options.catalog in CATALOGS else options.catalog
     yield (answers := doctor.check_catalog(partial(describe_catalog, options.catalog)))
     if answers.status != "ok":
