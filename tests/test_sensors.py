@@ -322,6 +322,9 @@ def test_an_own_sensor_is_read_once_it_is_registered_and_goes_before_the_table(a
     assert sensors.own_sensors() == (aster,)
     assert band_of(item).asset == "VNIR_Band3N"
     assert "VNIR_Band3N" in sensors.read_assets()
+    sensors.register_sensor(sensors.Sensor(("of-no-ids",), "", ("red",)))  # an empty pattern takes no ids of others
+    item.collection_id = None
+    assert band_of(item).asset == "VNIR_Band3N"
     red = sensors.Sensor(("sentinel-2-l2a",), r"S2", ("red",))
     sensors.register_sensor(red)
     item = pystac.Item("S2A_x", None, None, datetime(2020, 7, 1, tzinfo=UTC), {}, collection="sentinel-2-l2a")
@@ -335,6 +338,7 @@ def test_an_own_sensor_is_read_once_it_is_registered_and_goes_before_the_table(a
         (sensors.Sensor(("a",), "(?!)", ()), "needs assets"),
         (sensors.Sensor((), "", ("b",)), "collections or a pattern"),
         (sensors.Sensor(("a",), "(", ("b",)), "no regular expression"),
+        (sensors.Sensor(("a",), "A_", "near"), r"write \('near',\)"),
     ],
 )
 def test_an_own_sensor_that_applies_nowhere_is_refused(row, words):

@@ -154,7 +154,7 @@ def _sensor_of(item: pystac.Item) -> Sensor:
     collection = item.collection_id or ""
     table = (*own_sensors(), *SENSORS)
     rows = [row for row in table if collection in row.collections]
-    rows = rows or [row for row in table if re.match(row.id_pattern, item.id)]
+    rows = rows or [row for row in table if row.id_pattern and re.match(row.id_pattern, item.id)]
     code = _landsat_code(item)
     for row in rows:
         if not row.instruments or code in row.instruments:

@@ -58,7 +58,7 @@ class Sensor:
     collections
         Ids of STAC collections; an item of a collection with another name is known by its id.
     id_pattern
-        Regular expression that the id of an item begins with; `(?!)` for none.
+        Regular expression that the id of an item begins with; empty or `(?!)` for none.
     assets
         Names of the band that shows ice, the preferred one first: near infrared, or HH before VV.
     instruments
@@ -158,7 +158,7 @@ def register_sensor(sensor: Sensor) -> None:
     Raises
     ------
     ValueError
-        It applies nowhere, names no asset, or its pattern is no regular expression.
+        It applies nowhere, names no asset, has a text in place of names, or its pattern is no regular expression.
 
     Examples
     --------
@@ -168,6 +168,8 @@ def register_sensor(sensor: Sensor) -> None:
     """
     if not sensor.assets or not (sensor.collections or sensor.id_pattern):
         raise ValueError(f"a sensor needs assets, and collections or a pattern of ids, got {sensor}")
+    if texts := [of for of in (sensor.collections, sensor.assets, sensor.instruments) if isinstance(of, str)]:
+        raise ValueError(f"collections, assets and instruments are tuples of names, got {texts}: write ({texts[0]!r},)")
     try:
         re.compile(sensor.id_pattern)
     except re.error as error:
