@@ -57,7 +57,7 @@ def test_options_of_a_file_are_those_of_a_call_and_the_call_wins(tmp_path):
         'catalog = "earth-search"\ndomains = "d.geojson"\nstore = "s"\nperiod = 2019-06-01\nmax-cloud = 0.3\n'
         'domain = ["a", "-b"]\nrecompute = true\njson = false\n[cluster-option]\nimage = "x:1"\ngpu_workers = 2\n'
     )
-    config = ["--config", str(tmp_path / "run.toml")]
+    config = ["--conf", str(tmp_path / "run.toml")]  # shortened, as argparse allows
     options = parsed("map", *config)
     assert (options.catalog, options.period, options.max_cloud) == ("earth-search", "2019-06-01", 0.3)
     assert (options.domain, options.recompute, options.json) == (["a", "-b"], True, False)

@@ -27,7 +27,7 @@ def with_config(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> li
     >>> with_config(make_parser(), ["status", "fronts"])
     ['status', 'fronts']
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder = argparse.ArgumentParser(add_help=False)  # --conf is read too, as the verb's own parser does
     finder.add_argument("--config", type=Path)
     path = finder.parse_known_args(list(arguments))[0].config
     verb = _verbs(parser).get(arguments[0]) if arguments else None
