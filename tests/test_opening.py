@@ -56,11 +56,18 @@ def test_what_takes_the_address_of_a_store_takes_an_opened_one_too(store):
         lambda domain: cc.map_fronts(domain, lambda _: [], "new"),
         lambda domain: cc.map_fronts([domain], "catalog.json", "new"),
         lambda _: cc.map_fronts("domains.geojson", lambda _: [], "new"),
+        lambda domain: cc.map_fronts([domain], lambda _: [], None),  # no folder of this name is made
+        lambda _: cc.read_fronts(5),
+        lambda domain: cc.map_fronts([domain], lambda _: [], "new", batch_size=0),
+        lambda domain: cc.map_fronts([domain], lambda _: [], "new", batch_size=2.5),
     ],
 )
-def test_one_domain_for_several_and_a_catalogue_for_a_function_are_told_in_words(tmp_path, monkeypatch, call):
+def test_what_is_not_of_the_wanted_kind_is_told_in_words_before_anything_is_written(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TypeError, match=r"call once a domain|give \[domain\] and partial"):
+    words = (
+        r"call once a domain|give \[domain\] and partial|expected str.*not (NoneType|int)|batch_size is a whole number"
+    )
+    with pytest.raises((TypeError, ValueError), match=words):
         call(DOMAIN)
     assert not list(tmp_path.iterdir())
 

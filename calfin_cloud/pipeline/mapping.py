@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,10 +113,10 @@ def map_fronts(
     Raises
     ------
     TypeError
-        For a domain that is not in a list, or scenes in place of what finds them.
+        For a domain that is not in a list, scenes in place of what finds them, or a store that is no address.
     ValueError
-        For domains of several CRSs, a network that cannot be loaded, a store that was made differently or has other
-        domains of these names, or a store or scenes on this machine's disk that the workers do not see.
+        For domains of several CRSs, a `batch_size` below 1, a network that cannot be loaded, a store that was made
+        differently or has other domains of these names, or files of this machine that the workers do not see.
     StoreInUseError
         Where another run writes to the store.
 
@@ -134,7 +135,9 @@ def map_fronts(
             f"map_fronts takes a list of domains and a function that finds their scenes, got {got}: give [domain] and "
             'partial(stream_scenes, catalog, period="2019")'
         )
-    domains, store = list(domains), str(store)  # a generator would be used up by the first look at it
+    if not (batch_size >= 1 and batch_size == int(batch_size)):
+        raise ValueError(f"batch_size is a whole number of scenes from 1 on, got {batch_size}")
+    domains, store = list(domains), os.fspath(store)  # a generator would be used up by the first look at it
     settings = settings or MapSettings()
     crs = one_crs(domains)
     check_store_in_reach(store, client)

@@ -6,6 +6,7 @@ Retrying failed scenes, tracing anew and mapping again are one thing: which scen
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -147,7 +148,7 @@ def retrace_fronts(
     >>> dict(cc.retrace_fronts("fronts", cc.read_domains("real/domains.geojson")))  # nothing has changed
     {'front': 0, 'no_front': 0, 'failed': 0}
     """
-    domains, store = list(domains), str(store)  # a generator would be used up by the first look at it
+    domains, store = list(domains), os.fspath(store)  # a generator would be used up by the first look at it
     read_store(store)  # before the lease, which would make its folder
     check_store_in_reach(store, client)
     with hold_lease(store, RETRACE) as check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def explore(
         write_report(store, folder, title=title, most_pictures=most_pictures, references=references)
         page = _in_one_file(Path(folder))
     if len(page) > LARGEST_BYTES:
-        n_domains = len(read_store_domains(str(store)))
+        n_domains = len(read_store_domains(os.fspath(store)))
         raise ValueError(
             f"the map of {n_domains} domains takes {len(page) / 1e6:.0f} MB, more than a notebook should hold "
             f"({LARGEST_BYTES / 1e6:.0f} MB): take fewer pictures (most_pictures=0), or write_report(store, folder)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def export_store(
     >>> sum(path.suffix == ".gpkg" for path in paths)
     1
     """
-    store, folder = str(store), outside_stores(folder)
+    store, folder = os.fspath(store), outside_stores(folder)
     formats = [formats] if isinstance(formats, str) else list(formats)
     check_name(version, what="the version of the data")
     if names is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +28,11 @@ class Store:
 
     uri: str
 
-    def __str__(self) -> str:
+    def __fspath__(self) -> str:
         """Return the address, so that what takes an address takes the store too."""
         return self.uri
+
+    __str__ = __fspath__
 
     @cached_property
     def made_by(self) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def open_store(uri: str | Path) -> Store:
     >>> store.masks["Harald-Moltke-Brae"].sizes["mask"]
     2
     """
-    store = Store(str(uri))
+    store = Store(os.fspath(uri))
     _ = store.made_by  # so that a wrong address is told at once
     return store
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -112,7 +113,7 @@ def write_report(
     >>> cc.write_report("fronts", "report", title="Harald Moltke Brae", references="real/reference.parquet").name
     'index.html'
     """
-    store, folder = str(store), outside_stores(folder, but="report")
+    store, folder = os.fspath(store), outside_stores(folder, but="report")
     _check_own(folder)
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,7 +151,7 @@ def usable_fronts(store: str | Path, *, flagged: bool = True) -> gpd.GeoDataFram
     >>> cc.usable_fronts("fronts")[["domain", "state", "verdict"]].values.tolist()
     [['Harald-Moltke-Brae', 'front', '']]
     """
-    store = str(store)
+    store = os.fspath(store)
     fronts = reviewed_fronts(store, flagged=flagged)
     usable: gpd.GeoDataFrame = fronts[(fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     return usable.reset_index(drop=True)

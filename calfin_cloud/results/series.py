@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +81,7 @@ def store_product(store: str | Path) -> tuple[gpd.GeoDataFrame, Lines]:
     >>> fronts["glacier_id"].tolist(), list(lines.ice)
     (['75'], ['75'])
     """
-    store = str(store)
+    store = os.fspath(store)
     found = usable_fronts(store, flagged=False)
     fronts = product_of(found, source=store)
     polygons = read_polygons(store).dropna(subset="geometry")

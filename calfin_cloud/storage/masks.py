@@ -5,6 +5,7 @@ Shards are written by the process that holds the store, under its lease.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
@@ -206,7 +207,7 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
     """
     import rioxarray  # noqa: F401 - brings the accessor .rio
 
-    store = str(store)
+    store = os.fspath(store)
     url = masks_url(store, domain_name)
     try:
         with naming(url, RESTORE):

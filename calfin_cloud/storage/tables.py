@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,7 @@ def read_fronts(store: str | Path, *, domain: str = "", glacier: str = "") -> gp
     >>> fronts[["state", "platform"]].values.tolist(), fronts.crs.to_epsg()
     ([['front', 'landsat-8']], 3413)
     """
-    store = str(store)
+    store = os.fspath(store)
     if not glacier:
         return _read_tables(store, ("fronts",), domain)[0]
     domains = read_store_domains(store)
@@ -115,7 +116,7 @@ def read_rejected(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     >>> "filter" in cc.read_rejected("fronts").columns
     True
     """
-    store = str(store)
+    store = os.fspath(store)
     return _read_tables(store, ("rejected",), domain)[0]
 
 
@@ -144,7 +145,7 @@ def read_polygons(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     >>> sorted(cc.read_polygons("fronts")["kind"])
     ['ice', 'ocean']
     """
-    store = str(store)
+    store = os.fspath(store)
     return _read_tables(store, ("polygons",), domain)[0]
 
 
