@@ -105,6 +105,12 @@ def test_a_release_name_of_any_length_leaves_room_for_what_kubernetes_and_the_op
     assert len(job) <= 53  # the operator's limit for the name of a cluster
 
 
+@pytest.mark.parametrize("release", ["calfin.v2", "2026-ice"])
+def test_a_release_name_by_which_no_service_can_be_named_is_refused(release):
+    done = helm("template", release, str(CHART), *values(["kind"]))
+    assert f"release name {release}: a name that begins with a letter and has no dot" in done.stderr
+
+
 def test_two_long_release_names_that_begin_alike_share_nothing():
     names = {}
     for release in ("calving-fronts-of-greenland-north", "calving-fronts-of-greenland-south"):
@@ -139,6 +145,11 @@ def test_a_run_is_dropped_with_null():
     kinds = [(r["kind"], r["metadata"]["name"]) for r in render(["kind"], "runs.weekly=null")]
     assert ("CronJob", "calfin-full") in kinds
     assert ("CronJob", "calfin-weekly") not in kinds
+
+
+def test_a_gpu_pool_is_dropped_with_null():
+    found = render(["aws", "gpu"], "workers.gpu=null", "workers.cpu.maximum=8")
+    assert found == render(["aws", "gpu"], "workers.gpu.replicas=0", "workers.cpu.maximum=8")
 
 
 def test_every_value_has_a_comment_beside_or_above_it():

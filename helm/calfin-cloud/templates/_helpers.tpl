@@ -1,6 +1,9 @@
 {{/* Names leave room for what is added: -RUN (15), a CronJob's -MINUTES (11), -SHARD (4) and -scheduler (10), in 63.
 Of a longer name a digest is kept, so that two releases whose names begin alike do not share their resources. */}}
 {{- define "calfin.name" -}}
+{{- if not (regexMatch "^[a-z][a-z0-9-]*$" .Release.Name) }}
+{{- fail (printf "the release name %s: a name that begins with a letter and has no dot is needed, since Services are named by it" .Release.Name) }}
+{{- end }}
 {{- if gt (len .Release.Name) 21 -}}
 {{ printf "%s-%s" (.Release.Name | trunc 14 | trimSuffix "-") (sha256sum .Release.Name | trunc 6) }}
 {{- else -}}
