@@ -55,7 +55,11 @@ def merge_stores(store: str, shards: Sequence[str]) -> list[str]:
         found = [(shard, domain.name) for shard in shards for domain in read_store_domains(shard)]
         new = [(shard, name) for shard, name in found if name not in there]
         if twice := {name for _, name in new if [other for _, other in new].count(name) > 1}:
-            raise ValueError(f"the domains {sorted(twice)} are in several shards: a glacier belongs to one of them")
+            places = sorted({shard for shard, name in new if name in twice})
+            raise ValueError(
+                f"the domains {sorted(twice)} are in several of the shards {places}: a glacier belongs to one of them; "
+                "where the number of shards has changed, keep those of one number and delete the others"
+            )
         _check_scenes(store, found, there)
         crs = about[0]["crs"]
         open_store(store, crs=crs, made_by={key: value for key, value in about[0].items() if key != "crs"})
