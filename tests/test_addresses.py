@@ -100,6 +100,12 @@ def test_addresses_a_catalogue_may_not_name(href, catalog):
     assert caught.value.reason == "refused_address"
 
 
+def test_a_local_file_of_an_item_of_ones_own_says_how_it_may_be_opened():
+    with pytest.raises(SceneError, match=r"names no catalogue: .*extra_fields\['calfin:catalog'\]"):
+        check_address("/data/a.tif", "")
+    check_address("/data/a.tif", "/data/items.json")
+
+
 @pytest.mark.parametrize(
     ("leads_to", "catalog", "is_refused"),
     [

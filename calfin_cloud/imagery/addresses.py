@@ -14,6 +14,7 @@ from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from calfin_cloud.schema import SceneError
+from calfin_cloud.sensors import CATALOG_FIELD
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -39,8 +40,14 @@ def check_address(href: str, catalog: str) -> None:
     elif parts.scheme in ("", "file"):
         if not parts.path.startswith("/") or parts.netloc or re.match(r"/+vsi", parts.path):
             _refuse(href, "not an absolute path of a plain file")
+        if not catalog:
+            _refuse(
+                href,
+                "a local file, and its item names no catalogue: take items from search_scenes or items_from_images, or "
+                f"set item.extra_fields[{CATALOG_FIELD!r}] to the path of the file that the item is from",
+            )
         if not _is_local(catalog):
-            _refuse(href, f"a local file, named by the catalogue {catalog or 'of unknown origin'}, which is not local")
+            _refuse(href, f"a local file, named by the catalogue {catalog}, which is not local")
     else:
         _refuse(href, "not https, http, s3, gs or az")
 
