@@ -123,6 +123,7 @@ def test_only_named_domains_are_read_and_unknown_names_are_told(tmp_path):
     path = write_domains([a_domain("A"), a_domain("B")], tmp_path / "d.geojson")
     assert [d.name for d in read_domains(path, ["B"])] == ["B"]
     assert [d.name for d in read_domains(path, "B")] == ["B"]
+    assert [d.name for d in read_domains(path, (name for name in "B"))] == ["B"]
     with pytest.raises(ValueError, match=r"no domain \['C'\]; it has \['A', 'B'\]"):
         read_domains(path, ["B", "C"])
 
@@ -136,6 +137,12 @@ def test_a_name_that_could_become_another_path_is_refused(name):
 def test_a_grid_in_degrees_is_refused():
     with pytest.raises(ValueError, match="projected CRS"):
         Domain("a", box_grid((-51, 70, -50, 71), 4326, 0.01))
+
+
+@pytest.mark.parametrize("bounds", [(3e3, 0, 0, 3e3), (0, 3e3, 3e3, 0), (0, 0, float("nan"), 3e3)])
+def test_bounds_in_another_order_or_without_a_number_are_refused_in_words(bounds):
+    with pytest.raises(ValueError, match="bounds are left, bottom, right, top"):
+        box_grid(bounds, 3413, 30.0)
 
 
 def test_a_grid_whose_crs_has_no_epsg_code_is_refused_before_anything_is_mapped():

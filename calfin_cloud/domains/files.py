@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -95,7 +95,7 @@ def domains_json(domains: Sequence[Domain]) -> str:
     return json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False, indent=1) + "\n"
 
 
-def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None) -> list[Domain]:
+def read_domains(path: str | Path | BinaryIO, names: Iterable[str] | None = None) -> list[Domain]:
     """Read the domains of a file, or those in `names`, in the order of the file.
 
     A file of `write_domains`, or any vector file of polygons with a `name`: the polygon's bounding box in the property
@@ -123,17 +123,17 @@ def read_domains(path: str | Path | BinaryIO, names: Sequence[str] | None = None
     >>> [domain.name for domain in cc.read_domains("real/domains.geojson")]
     ['Harald-Moltke-Brae']
     """
-    names = [names] if isinstance(names, str) else names
+    wanted = {names} if isinstance(names, str) else set(names or ())
     table = read_vectors(path, "domain file")
     domains = [_read_told(row, table.crs, path) for row in table.to_dict("records")]
     found = [d.name for d in domains]
     if not domains or len(set(found)) != len(found):
         raise ValueError(f"{path} must hold at least one domain and each name once, got {found}")
-    if unknown := set(names or ()) - set(found):
+    if unknown := wanted - set(found):
         raise ValueError(
             f"{path} has no domain {sorted(unknown)}; it has {found[:20]}{' ...' if len(found) > 20 else ''}"
         )
-    return [d for d in domains if not names or d.name in names]
+    return [d for d in domains if not wanted or d.name in wanted]
 
 
 def _read_told(row: dict[str, Any], file_crs: object, path: object) -> Domain:

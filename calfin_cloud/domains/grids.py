@@ -64,7 +64,7 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
     Raises
     ------
     ValueError
-        `crs` is in degrees: pixels of 30 degrees would be meant; or a pixel has no side.
+        `crs` is in degrees: pixels of 30 degrees would be meant; a pixel has no side; or bounds are out of order.
 
     Examples
     --------
@@ -75,6 +75,8 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
         raise ValueError(f"a grid needs a projected CRS in metres, got {crs}: use EPSG:3413, EPSG:3031 or UTM")
     if not 0 < resolution_m < math.inf:
         raise ValueError(f"the side of a pixel must be some metres long, got {resolution_m}: 30 is usual")
+    if not (bounds[0] <= bounds[2] and bounds[1] <= bounds[3]):
+        raise ValueError(f"bounds are left, bottom, right, top, as numbers that grow, got {[float(v) for v in bounds]}")
     left, bottom = (math.floor(v / resolution_m + 1e-6) * resolution_m for v in bounds[:2])
     right, top = (math.ceil(v / resolution_m - 1e-6) * resolution_m for v in bounds[2:])
     return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs=crs), resolution=resolution_m, tight=True)
