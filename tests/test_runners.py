@@ -68,11 +68,14 @@ def test_workers_are_asked_for_once_in_a_while_and_each_client_for_its_own(monke
     assert gone() is None
 
 
-def test_a_client_whose_cluster_is_closed_is_told_in_words_before_anything_is_written(tmp_path):
+@pytest.mark.parametrize("closed", ["cluster", "client"])
+def test_a_client_that_is_closed_or_its_cluster_is_told_in_words_before_anything_is_written(closed, tmp_path):
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster:
         client = Client(cluster)
+        if closed == "client":
+            client.close()
     domain = Domain("A", box_grid((0, 0, 6_000, 6_000), 3413))
-    with pytest.raises(ConnectionError, match="the cluster of the client is closed: start one"):
+    with pytest.raises(ConnectionError, match="the client or its cluster is closed: start one"):
         cc.map_fronts([domain], lambda _: [], tmp_path / "store", client=client)
     assert not (tmp_path / "store").exists()
 
@@ -80,7 +83,7 @@ def test_a_client_whose_cluster_is_closed_is_told_in_words_before_anything_is_wr
 @pytest.mark.parametrize(("resources", "expected"), [({}, [32, 32, 32, 32]), ({"GPU": 1}, [128])])
 def test_batches_are_taken_together_only_where_a_gpu_wants_many_pictures(resources, expected):
     workers = {"w": {"resources": resources, "nthreads": 1}}
-    client = client_that(scheduler_info=lambda n_workers: {"workers": workers})
+    client = client_that(status="running", scheduler_info=lambda n_workers: {"workers": workers})
     domain = Domain("a", box_grid((0, 0, 3000, 3000), 3413, 30.0))
     batches = [Batch(domain, [object()] * 32, list(np.arange(32))) for _ in range(4)]
     assert [sum(len(b.scenes) for b in wave) for wave in waves(iter(batches), client)] == expected

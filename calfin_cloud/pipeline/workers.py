@@ -56,11 +56,11 @@ def workers_of(client: Client) -> dict[str, Any]:
     Raises
     ------
     ConnectionError
-        The client has no scheduler any more.
+        The client is closed, or has no scheduler any more.
     """
-    told: dict[str, Any] = client.scheduler_info(n_workers=-1)
+    told: dict[str, Any] = {} if client.status == "closed" else client.scheduler_info(n_workers=-1)
     if "workers" not in told:
-        raise ConnectionError("the cluster of the client is closed: start one, and make a client of it")
+        raise ConnectionError("the client or its cluster is closed: start one, and make a client of it")
     return dict(told["workers"])
 
 
