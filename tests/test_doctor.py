@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
 from types import SimpleNamespace
@@ -23,12 +24,12 @@ from servers.rasters import HERE, make_item, ramp, write_tif
 from calfin_cloud import doctor
 from calfin_cloud.cli import main
 from calfin_cloud.doctor import remote
-from calfin_cloud.domains import write_domains
+from calfin_cloud.domains import Domain, box_grid, write_domains
 from calfin_cloud.fronts import calibration_beside
 from calfin_cloud.imagery import retries
 from calfin_cloud.network import weights_path
 from calfin_cloud.pipeline import MapSettings, made_by
-from calfin_cloud.storage import hold_lease, open_store
+from calfin_cloud.storage import hold_lease, keep_domain, open_store
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PLANTED = "plantedSecret0plantedSecret0"
@@ -285,6 +286,17 @@ def test_a_store_of_other_settings_or_in_use_is_told(tmp_path):
     says(doctor.check_made_by(store, "EPSG:3413", other), "problem", "another settings", "--recompute")
     with hold_lease(store, "map"):
         says(doctor.check_made_by(store, "EPSG:3413", made), "warning", "writes to it now")
+
+
+def test_a_store_with_other_domains_of_these_names_is_told(tmp_path):
+    store, made = str(tmp_path / "store"), made_by(MapSettings())
+    ours = Domain("a", box_grid((0, 0, 6_000, 6_000), 3413))
+    open_store(store, crs=ours.crs, made_by=made)
+    keep_domain(store, ours)
+    says(doctor.check_made_by(store, ours.crs, made, [ours]), "ok", "continues it")
+    says(doctor.check_made_by(store, ours.crs, made, [replace(ours, glacier_id="9")]), "problem", "`calfin retrace`")
+    moved = Domain("a", box_grid((0, 0, 6_000, 9_000), 3413))
+    says(doctor.check_made_by(store, ours.crs, made, [moved]), "problem", "has another grid", "rename it")
 
 
 def test_a_bucket_is_checked_with_its_keys_and_nothing_stays_behind(s3):

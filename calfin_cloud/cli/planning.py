@@ -129,7 +129,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     if options.store:
         yield doctor.check_store(options.store, "here")
         if domains and network.status == "ok":
-            yield doctor.check_made_by(options.store, domains[0].crs, made_by(settings_of(options)))
+            yield doctor.check_made_by(options.store, domains[0].crs, made_by(settings_of(options)), domains)
     if options.cluster == "none":
         return
     try:
