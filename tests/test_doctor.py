@@ -277,13 +277,13 @@ def test_a_store_without_its_file_system_is_told():
 
 
 def test_a_store_of_other_settings_or_in_use_is_told(tmp_path):
-    store, made = str(tmp_path / "store"), made_by(MapSettings())
+    store, made = str(tmp_path / "store"), made_by(MapSettings(features=("plumes",)))
     says(doctor.check_made_by(store, "EPSG:3413", made), "ok", "new")
     open_store(store, crs="EPSG:3413", made_by=made)
     says(doctor.check_made_by(store, "EPSG:3413", made), "ok", "continues it")
-    says(doctor.check_made_by(store, "EPSG:3031", made), "problem", "another crs", "choose another store")
+    says(doctor.check_made_by(store, "EPSG:3031", made), "problem", 'crs is "EPSG:3413"', "choose another store")
     other = made_by(MapSettings(max_cloud=0.5))
-    says(doctor.check_made_by(store, "EPSG:3413", other), "problem", "another settings", "--recompute")
+    says(doctor.check_made_by(store, "EPSG:3413", other), "problem", "settings.max_cloud is 0.15", "--recompute")
     with hold_lease(store, "map"):
         says(doctor.check_made_by(store, "EPSG:3413", made), "warning", "writes to it now")
 

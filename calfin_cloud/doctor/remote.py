@@ -21,7 +21,7 @@ from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import band_of
 from calfin_cloud.storage import check_domains as check_kept_domains
-from calfin_cloud.storage import is_store, lease_holder, read_store, told_change, unfinished_change
+from calfin_cloud.storage import check_made_alike, is_store, lease_holder, read_store, told_change, unfinished_change
 from calfin_cloud.storage.files import create_whole, delete_files, on_disk, open_place, write_whole
 
 DEADLINE_S = 45.0
@@ -169,29 +169,18 @@ def check_made_by(store: str, crs: str, made_by: Mapping[str, Any], domains: Seq
         found, holder = read_store(store), lease_holder(store)
     except Exception as error:  # as above
         return problem("store content", error, "check the address of the store")
-    if refused := _refusal(store, found, {"crs": crs, **made_by}, domains):
-        return refused
+    if mark := unfinished_change(found):
+        said = f"`calfin {mark['verb']}` was stopped in it"
+        return Finding("store content", "problem", said, told_change(mark, store))
+    try:
+        check_made_alike(store, crs=crs, made_by=made_by)
+        check_kept_domains(store, domains)
+    except (ValueError, OSError) as error:
+        return problem("store content", error, "a run is refused until then")
     if holder:
         said = f"`calfin {holder['verb']}` on {holder['host']} writes to it now"
         return Finding("store content", "warning", said, "wait for its end: a second run is refused until then")
     return Finding("store content", "ok", "a run like this continues it")
-
-
-def _refusal(
-    store: str, found: Mapping[str, Any], wanted: Mapping[str, Any], domains: Sequence[Domain]
-) -> Finding | None:
-    """Tell why a store, made as `found` says, refuses a run as `wanted`; None where it takes it."""
-    if mark := unfinished_change(found):
-        said = f"`calfin {mark['verb']}` was stopped in it"
-        return Finding("store content", "problem", said, told_change(mark, store))
-    if differing := sorted(key for key in wanted if found.get(key) != wanted[key]):
-        remedy = "choose another store" + ("" if "crs" in differing else ", or map with --recompute")
-        return Finding("store content", "problem", f"made with another {', '.join(differing)}", remedy)
-    try:
-        check_kept_domains(store, domains)
-    except (ValueError, OSError) as error:
-        return problem("store content", error, "a run is refused until then")
-    return None
 
 
 def _host(item: pystac.Item) -> str:
