@@ -374,7 +374,7 @@ def test_a_full_disk_is_not_over_by_the_next_call(capsys):
     ]
 
 
-@pytest.mark.parametrize("verb", ["domains --list", "status store"])
+@pytest.mark.parametrize("verb", ["domains --list", "status store", "--help"])
 def test_a_verb_whose_output_nobody_reads_any_more_ends_in_silence(verb, tmp_path):
     storage.open_store(str(tmp_path / "store"), crs=DOMAIN.crs, made_by={"model": "a"})
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -386,6 +386,19 @@ def test_a_verb_whose_output_nobody_reads_any_more_ends_in_silence(verb, tmp_pat
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("where", "code", "told"), [(">&-", 0, ""), ("> /dev/full", 2, "no space is left")])
+def test_a_verb_that_cannot_print_ends_without_a_traceback(where, code, told, tmp_path):
+    storage.open_store(str(tmp_path / "store"), crs=DOMAIN.crs, made_by={"model": "a"})
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    call = f"{sys.executable} -m calfin_cloud.cli status store {where}"
+    ended = subprocess.run(
+        ["sh", "-c", call], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert ended.returncode == code
+    assert told in ended.stderr
+    assert ended.stderr.count("\n") == bool(told)
 
 
 def test_an_interrupt_while_the_program_is_still_loading_is_told_in_one_line():

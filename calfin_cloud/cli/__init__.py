@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+
+
+def open_streams() -> None:
+    """Make stdout and stderr fit for all that is printed: closed ones, and ones whose encoding lacks letters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as Python runs
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def give_up_unwritten() -> None:
+    """Drop what cannot be printed, on a full disk or where nobody reads: Python would try again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as Python runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -13,11 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with 3, one that is told to end, or whose output nobody reads, with 128 and the number of the signal: the same call
     resumes them. An unexpected error is logged with its traceback, and exits with 70.
     """
+    open_streams()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before there is a verb, which says more
         print("calfin: interrupted", file=sys.stderr)
         return 130
+    finally:
+        give_up_unwritten()
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -37,6 +59,12 @@ def _run(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(f"calfin: {error}", file=sys.stderr)
         return MISTAKE
+    except SystemExit:  # argparse has printed help, or what is wrong with the call
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            return end("--help", error)
+        raise
     set_up_log(options)
     warnings.filterwarnings("ignore", message="Use `@` matmul", category=PendingDeprecationWarning)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import select
 import sys
 
@@ -50,7 +49,6 @@ def end(verb: str, error: BaseException) -> int:
         note(f"calfin {verb}: interrupted; the same call resumes", level=logging.ERROR)
         return INTERRUPTED
     if isinstance(error, BrokenPipeError) and _is_unread():  # whoever reads has seen enough, as `head` has
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python writes the rest when it ends
         return UNREAD
     if not hasattr(error, "exit_code") and may_pass(error):
         note(f"calfin {verb}: no answer from a server: {error}; make the same call again later", level=logging.ERROR)
