@@ -30,7 +30,9 @@ def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
         `land` and `ice`, each a list of polygons; a polygon is a list of rings (outline first), a ring what
         `packed` makes of it.
     """
-    reach = max(LEAST_REACH_M, 0.5 * (bounds[2] - bounds[0]), 0.5 * (bounds[3] - bounds[1]))
+    reach = max(
+        LEAST_REACH_M, bounds[2] - bounds[0], bounds[3] - bounds[1]
+    )  # a wide screen shows far beyond a tall store
     window = (bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach)
     return {
         kind: [[packed(shapely.get_coordinates(ring)) for ring in (p.exterior, *p.interiors)] for p in shapes]
@@ -66,7 +68,7 @@ def packed(points: NDArray[np.float64]) -> list[int]:
 def _cut(name: str, window: Polygon, crs: str, detail: float) -> list[Polygon]:
     """Polygons of one shipped file within a window of `crs`."""
     table = gpd.read_parquet(str(files("calfin_cloud") / "basemap" / f"{name}.parquet"))
-    near = table.geometry[_is_near(table.geometry, window, crs)]
+    near = table.geometry if table.crs == crs else table.geometry[_is_near(table.geometry, window, crs)]
     if near.empty:
         return []
     if table.crs.is_geographic:  # a long side along a parallel is no straight line on the map

@@ -19,7 +19,7 @@ from calfin_cloud.glaciers import (
     read_glaciers,
     read_termini,
 )
-from calfin_cloud.land import read_land
+from calfin_cloud.land import land_around, read_land
 from calfin_cloud.sample import write_sample
 
 
@@ -152,6 +152,15 @@ def test_land_is_where_land_is(lon, lat, crs, kinds):
     found = read_land(domain.grid.boundingbox.bbox, domain.crs)
     share = {kind: sum(p.area for p in shapes) / domain.polygon.area for kind, shapes in found.items()}
     assert {kind for kind, part in share.items() if part > 0.3} == kinds
+
+
+def test_the_south_pole_lies_on_ice_and_a_tall_store_shows_land_as_far_as_a_wide_screen_does():
+    (pole,) = land_around((-9000, -9000, 9000, 9000), "EPSG:3031")["ice"]
+    assert len(pole[0]) == 2 * 5, "a square of ice"
+    left, right = -75_000, 390_000
+    tall = land_around((left, -1_650_000, right, 2_200_000), "EPSG:3031")["ice"]
+    xs = np.concatenate([np.cumsum(rings[0][::2]) for rings in tall])
+    assert right + 2_000_000 < xs.max() < 2_800_000, "the coast of East Antarctica"
 
 
 def test_the_verb_makes_domains_by_name_point_and_box(tmp_path, capsys):
