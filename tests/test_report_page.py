@@ -15,12 +15,21 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from servers.browser import browser, forget, requested
 from skimage.color import rgb2lab
+from storing import DOMAIN
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import read_domains, write_domains
 from calfin_cloud.results import explore, reviewed_fronts
 from calfin_cloud.sample import write_sample
-from calfin_cloud.storage import read_fronts, read_places, read_scene_grey, read_store_domains, write_flags
+from calfin_cloud.storage import (
+    keep_domain,
+    open_store,
+    read_fronts,
+    read_places,
+    read_scene_grey,
+    read_store_domains,
+    write_flags,
+)
 
 DOUBT = ["key", "branch", "flag", "detail"]
 FIRST, SECOND = "Painted-Glacier", "Other-Glacier"
@@ -305,6 +314,34 @@ def test_the_address_leads_to_the_same_view(folder, page, tmp_path):
             "const done = arguments[0]; const look = () => atlas.state.compare ? done() : setTimeout(look, 50); look()"
         )
         assert other.execute_script(told) == before
+
+
+def test_a_cut_address_leads_to_the_list_and_so_does_the_way_back_of_the_browser(page, folder):
+    page.get("about:blank")
+    page.get(address(folder, "#glacier=%D0%9"))
+    settle(page)
+    assert page.find_element(By.ID, "list").is_displayed()
+    open_glacier(page)
+    page.back()
+    page.execute_async_script("setTimeout(arguments[0], 100)")
+    assert page.find_element(By.ID, "list").is_displayed()
+    page.get("about:blank")
+    page.get(address(folder, f"#glacier={FIRST}&span=1900-01-01/1901-01-01"))
+    settle(page)
+    first = page.execute_script("return atlas.state.data.fronts[0].date")
+    assert text(page, "span").startswith(f"{first} to {first}")
+
+
+def test_a_domain_without_a_front_says_why_and_offers_nothing_to_play(one_browser, tmp_path):
+    store = str(tmp_path / "store")
+    open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
+    keep_domain(store, DOMAIN)
+    assert main(["report", store, "--out", str(tmp_path / "report")]) == 0
+    forget(one_browser, tmp_path)
+    one_browser.get((tmp_path / "report" / "index.html").as_uri())
+    settle(one_browser)
+    assert text(one_browser, "reasons") == "No scene was mapped yet."
+    assert [one_browser.find_element(By.ID, name).is_displayed() for name in ("time", "compare")] == [False, False]
 
 
 def test_all_can_be_done_with_the_keyboard(page):

@@ -5,7 +5,8 @@
   let written = "";
   const within = (key) => encodeURIComponent(key.slice(atlas.state.glacier.name.length + 1)); // the scene without its domain
 
-  function write() {
+  // A glacier that a person opens is a step of the browser's history; all else of a view changes the step in place.
+  function write({ isStep = false } = {}) {
     const { glacier, data, chosen, compare, from, to } = atlas.state;
     const parts = [];
     if (glacier) parts.push(["glacier", encodeURIComponent(glacier.name)]);
@@ -15,12 +16,16 @@
     parts.push(["view", atlas.viewText()]);
     written = `#${parts.map((part) => part.join("=")).join("&")}`;
     if (location.hash === written) return;
-    try { history.replaceState(null, "", written); } catch { /* a page within another has no address of its own */ }
+    try { history[isStep ? "pushState" : "replaceState"](null, "", written); } catch { /* a page within another has no address of its own */ }
+  }
+
+  function decoded(text) {
+    try { return decodeURIComponent(text); } catch { return text; } // a link that was cut leads to the overview
   }
 
   async function read() {
     const parts = new Map(location.hash.slice(1).split("&").filter(Boolean).map((part) => part.split("=")));
-    const told = (name) => decodeURIComponent(parts.get(name) ?? "");
+    const told = (name) => decoded(parts.get(name) ?? "");
     const glacier = atlas.received.about.glaciers.find((g) => g.name === told("glacier"));
     if (!glacier) { await atlas.openOverview({ quick: true }); if (parts.has("view")) atlas.showView(parts.get("view")); return; }
     await atlas.openGlacier(glacier, { quick: true });
@@ -29,12 +34,13 @@
     if (span?.every(Number.isFinite)) atlas.setSpan(...span);
     const front = data.fronts.find((f) => atlas.placeOf(f) === `${glacier.name}/${told("front")}`);
     if (front) atlas.choose(front);
-    const keys = parts.get("compare")?.split(",").map((scene) => `${glacier.name}/${decodeURIComponent(scene)}`);
+    const keys = parts.get("compare")?.split(",").map((scene) => `${glacier.name}/${decoded(scene)}`);
     if (keys?.length === 2 && keys.every((key) => data.byKey.has(key))) atlas.compare(keys);
     if (parts.has("view")) atlas.showView(parts.get("view"));
   }
 
   atlas.readAddress = read;
-  for (const event of ["moved", "changed", "chosen", "opened"]) atlas.on(event, write);
+  for (const event of ["moved", "changed", "chosen"]) atlas.on(event, () => write());
+  atlas.on("opened", write);
   window.addEventListener("hashchange", () => { if (location.hash !== written) read(); });
 })();

@@ -78,7 +78,7 @@
   function showWithout() {
     const { without } = atlas.state.data;
     const counts = d3.rollups(without, (rows) => rows.length, (row) => about.reasons[row[4]] ?? row[4]).sort((a, b) => b[1] - a[1]);
-    get("reasons").replaceChildren(...(counts.length ? counts.map(([words, n]) => { const li = element("li"); li.append(element("b", String(n)), ` ${words}`); return li; }) : [element("li", "Every scene has a front.", { class: "empty" })]));
+    get("reasons").replaceChildren(...(counts.length ? counts.map(([words, n]) => { const li = element("li"); li.append(element("b", String(n)), ` ${words}`); return li; }) : [element("li", atlas.state.glacier.scenes ? "Every scene has a front." : "No scene was mapped yet.", { class: "empty" })]));
     atlas.fillTable(get("without"), without.map(([scene, date, platform, state, reason, detail]) => [`${date}\n${platform}`, `${state === "failed" ? "failed: " : ""}${about.reasons[reason] ?? reason}${detail ? ` (${detail})` : ""}`, scene]), without.length ? ["Date, satellite", "Why", "Scene"] : null);
   }
 
@@ -106,10 +106,12 @@
   get("more").addEventListener("click", () => { nShown += SHEET_STEP; showSheet(); });
 
   atlas.showPanel = () => {
+    const has = atlas.state.data.fronts.length > 0;
+    get("tab-front").hidden = get("tab-scenes").hidden = !has;
     get("tab-sea").hidden = !atlas.state.data.features;
     get("tab-without").textContent = `Without front (${atlas.state.data.without.length})`;
     showWithout();
-    showTab("front");
+    showTab(has ? "front" : "without");
   };
   atlas.on("span", () => { if (!get("pane-scenes").hidden) showSheet(); });
 

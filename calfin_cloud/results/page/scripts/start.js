@@ -26,7 +26,7 @@
     get("side").scrollTop = 0;
     window.scrollTo(0, 0); // on a phone the list is below the map
     atlas.say(`${atlas.titleOf(glacier)}: ${atlas.count(glacier.fronts, "front")}`);
-    atlas.tell("opened");
+    atlas.tell("opened", { isStep: !quick });
   };
 
   atlas.openOverview = async ({ quick = false } = {}) => {
@@ -39,7 +39,7 @@
     atlas.map.locate(null);
     atlas.map.fit(atlas.map.wide, { quick });
     if (last && !quick) get("search").focus({ preventScroll: true });
-    atlas.tell("opened");
+    atlas.tell("opened", { isStep: !quick });
   };
 
   function leave() {
@@ -55,8 +55,9 @@
     document.body.dataset.view = view;
     const isGlacier = view === "glacier";
     get("list").hidden = isGlacier;
-    get("glacier").hidden = get("time").hidden = !isGlacier;
-    get("compare").hidden = !isGlacier;
+    get("glacier").hidden = !isGlacier;
+    get("time").hidden = !isGlacier || !state.glacier.fronts;
+    get("compare").hidden = !isGlacier || state.data.byKey.size < 2;
     atlas.layers.boxes.setVisible(true);
     atlas.showLegend();
     atlas.drawDots();

@@ -134,8 +134,9 @@
 
   atlas.setSpan = (first, last, { quiet = false } = {}) => {
     const [low, high] = reach();
-    atlas.state.from = Math.max(low, Math.min(first, last));
-    atlas.state.to = Math.min(high, Math.max(first, last));
+    const within = (day) => Math.max(low, Math.min(high, day));
+    atlas.state.from = within(Math.min(first, last));
+    atlas.state.to = within(Math.max(first, last));
     from.value = atlas.state.from;
     to.value = atlas.state.to;
     showSpan();
