@@ -425,6 +425,10 @@ def test_nothing_is_decided_without_a_name_and_escape_ends_a_drawing(glacier):
     assert not glacier.find_element(By.ID, "save").is_displayed()
     assert glacier.switch_to.active_element.get_attribute("id") == "author"
     glacier.switch_to.active_element.send_keys("M. Person")
+    for is_kept in (True, False):  # the same button again takes the verdict back
+        glacier.find_element(By.CSS_SELECTOR, "[data-verdict=accept]").click()
+        assert glacier.find_element(By.ID, "save").is_displayed() == is_kept
+    assert "none yet" in text(glacier, "factTable")
     glacier.find_element(By.CSS_SELECTOR, "[data-verdict=redraw]").click()
     assert glacier.find_element(By.ID, "drawing").is_displayed()
     ActionChains(glacier).send_keys(Keys.ESCAPE).perform()

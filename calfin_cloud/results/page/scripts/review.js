@@ -23,12 +23,21 @@
     if (!author) { get("author").focus(); get("author").placeholder = "your name first"; atlas.say("Write your name first"); get("author").classList.add("wanted"); return; }
     const time = `${new Date().toISOString().slice(0, 19)}Z`;
     state.verdicts.set(atlas.placeOf(front), { key: front.key, front: front.front, verdict, author, time, line });
-    if (!line) resetLine(front);
+    show(front, verdict);
+  }
+
+  function takeBack() {
+    state.verdicts.delete(atlas.placeOf(state.chosen));
+    show(state.chosen, "your verdict is taken back");
+  }
+
+  function show(front, words) {
+    if (!state.verdicts.get(atlas.placeOf(front))?.line) resetLine(front);
     remember();
     showCount();
     atlas.showFacts();
     atlas.redrawFronts();
-    atlas.say(`${front.date}: ${verdict}`);
+    atlas.say(`${front.date}: ${words}`);
   }
 
   // A front that was redrawn and is then accepted lies again where it was.
@@ -82,6 +91,7 @@
 
   document.querySelectorAll("[data-verdict]").forEach((button) => button.addEventListener("click", () => {
     if (button.dataset.verdict === "redraw") startDrawing();
+    else if (state.verdicts.get(atlas.placeOf(state.chosen))?.verdict === button.dataset.verdict) takeBack();
     else decide(button.dataset.verdict);
   }));
   get("author").addEventListener("input", () => get("author").classList.remove("wanted"));
