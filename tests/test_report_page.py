@@ -335,13 +335,19 @@ def test_a_cut_address_leads_to_the_list_and_so_does_the_way_back_of_the_browser
 def test_a_domain_without_a_front_says_why_and_offers_nothing_to_play(one_browser, tmp_path):
     store = str(tmp_path / "store")
     open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
-    keep_domain(store, DOMAIN)
+    keep_domain(store, replace(DOMAIN, name="Isbræ-Øst"))
     assert main(["report", store, "--out", str(tmp_path / "report")]) == 0
     forget(one_browser, tmp_path)
     one_browser.get((tmp_path / "report" / "index.html").as_uri())
     settle(one_browser)
     assert text(one_browser, "reasons") == "No scene was mapped yet."
     assert [one_browser.find_element(By.ID, name).is_displayed() for name in ("time", "compare")] == [False, False]
+    find = "const s = atlas.get('search'); s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
+    found = [
+        one_browser.execute_script(f"{find} return atlas.get('glaciers').childElementCount", t)
+        for t in ("ISBRAE ost", "x")
+    ]
+    assert found == [1, 0], "letters are found as people without them write them"
 
 
 def test_all_can_be_done_with_the_keyboard(page):

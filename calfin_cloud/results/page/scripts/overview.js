@@ -100,7 +100,7 @@
   };
 
   function showList() {
-    const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+    const plain = (text) => text.toLowerCase().replaceAll("æ", "ae").replaceAll("ø", "o").normalize("NFD").replace(/\p{M}/gu, ""); // as `calfin domains --glacier`
     const wanted = plain(atlas.get("search").value.trim());
     found = glaciers.filter((g) => !wanted || plain(title(g)).includes(wanted) || plain(g.name).includes(wanted) || g.id === wanted);
     const ordered = [...found].sort(ORDERS[atlas.get("order").value]);
