@@ -253,6 +253,10 @@ def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_pat
     store = outlier_store("disk", request)
     assert main(["timeseries", store, "--glaciers", "8", "--out", str(tmp_path / "series")]) == 2
     assert "no front of ['8']; its glaciers are ['9']" in capsys.readouterr().err
+    nothing = str(tmp_path / "nothing")
+    storage.open_store(nothing, crs=DOMAIN.crs, made_by={"model": "a"})
+    assert main(["timeseries", nothing, "--out", str(tmp_path / "series")]) == 2
+    assert "has no front, so there is nothing to measure" in capsys.readouterr().err
 
 
 def test_a_store_that_may_only_be_read_is_measured_all_the_same(request, tmp_path, capsys, monkeypatch):

@@ -24,8 +24,12 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     known = sorted(fronts["glacier_id"].unique())
     if options.glaciers:
         fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
+    if not known:
+        raise ValueError(
+            f"{source} has no front, so there is nothing to measure: `calfin status` counts why scenes have none"
+        )
     if fronts.empty:
-        raise ValueError(f"{source} has no front of {options.glaciers or 'any glacier'}; its glaciers are {known[:20]}")
+        raise ValueError(f"{source} has no front of {options.glaciers}; its glaciers are {known[:20]}")
     fronts = fronts.to_crs(crs_of(options.crs)) if options.crs else fronts
     return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
 
