@@ -19,7 +19,7 @@ from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.scene import Target, trace_scene
 from calfin_cloud.pipeline.settings import made_by
 from calfin_cloud.pipeline.tables import scene_rows, tables_of
-from calfin_cloud.results import apply_verdicts, export_store, lineage_of, reconcile_store, usable_fronts
+from calfin_cloud.results import apply_verdicts, export_store, lineage_of, reconcile_store, usable_fronts, write_report
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.schema import NO_BOXES
 
@@ -260,13 +260,17 @@ def test_a_front_that_came_in_can_be_rejected_and_stays_so(store):
         dict(reconcile_store(store))
 
 
-def test_exports_and_lineage_tell_what_was_chosen(store, tmp_path):
+def test_exports_lineage_and_report_tell_what_was_chosen(store, tmp_path):
     dict(reconcile_store(store))
     export_store(store, tmp_path / "out", ["gpkg"], author="M")
     (front,) = lineage_of(store, f"scene-{FAINT}")["fronts"]
     assert front["choice"] in ("retraced", "restored")
     assert front["choice_why"]
     assert lineage_of(store, f"scene-{OUTLIER}")["reason"] == "out_of_sequence"
+    page = write_report(store, tmp_path / "report")
+    data = (page.parent / "data" / "00000.js").read_text()
+    assert data.count('"choice":') == 1, "what was kept as it was mapped needs no word"
+    assert front["choice_why"] in data
 
 
 def test_a_rate_of_nothing_is_refused_before_the_store_is_touched(store, capsys):

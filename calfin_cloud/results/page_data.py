@@ -13,6 +13,7 @@ import shapely
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports import json_value
 from calfin_cloud.land import packed
+from calfin_cloud.results.choosing import CHOICE_COLUMNS
 from calfin_cloud.results.series import Series
 
 SIMPLIFY_PX = 0.5
@@ -148,7 +149,8 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
 
 
 def _front_data(row: Mapping[Any, Any], places: Mapping[str, int], tolerance: float) -> dict[str, Any]:
-    facts = {name: plain(row[name]) for name in FACTS if name in row and plain(row[name]) not in (None, "")}
+    names = FACTS if row["choice"] in ("", "kept") else (*FACTS, *CHOICE_COLUMNS)
+    facts = {name: plain(row[name]) for name in names if name in row and plain(row[name]) not in (None, "")}
     return {
         "scene": places[row["key"]],
         "front": int(row["front"]),

@@ -42,6 +42,7 @@
     rows.push(["Length", atlas.length(front.length_m)]);
     if (front.sigma_m != null) rows.push(["Uncertainty", `± ${Math.round(front.sigma_m)} m (68 %)`]);
     if (front.score != null) rows.push(["Score", `${front.score.toFixed(2)} of 1${front.score_reasons ? ` (${front.score_reasons})` : ""}`]);
+    if (front.choice) rows.push(["By all dates", `${front.choice}: ${front.choice_why}`]);
     rows.push(...atlas.seaDoubt(front));
     rows.push(["Quality flag", FLAGS[front.quality_flag] ? `${front.quality_flag}: ${FLAGS[front.quality_flag]}` : front.quality_flag], ["Verdict", [atlas.verdictOf(front) || "none yet", atlas.judgeOf(front)].filter(Boolean).join(", by ")]);
     get("factTable").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", name), element("dd", String(value ?? "–"))]));
