@@ -66,6 +66,7 @@ def test_the_map_has_a_dot_a_glacier_with_its_change_and_the_regions_their_sum()
     regions = paper_figures(fronts_of(GLACIERS), lines_of(GLACIERS), series=series)["regions"]
     total = changes["area_change_m2"].sum() / 1e6
     assert f"{total:+.2f} ± 0.".replace("-", "−") in regions.axes[-1].get_title(loc="right")
+    assert regions.axes[-1].get_xlabel() == "bands: ± 2 sigma, numbers: ± 1 sigma"
 
 
 @pytest.mark.parametrize("width", ["single", "double"])

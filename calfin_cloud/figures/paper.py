@@ -159,6 +159,7 @@ def region_curves(regions: pd.DataFrame, *, width: str = "single") -> Figure:
             open_frame(axes, has_grid=False)
             axes.locator_params(axis="y", nbins=4)
         mark_dates(panels[-1], most=8, has_offset=False)
+        panels[-1].set_xlabel("bands: ± 2 sigma, numbers: ± 1 sigma")
         figure.supylabel("change of area since\nthe first front [km²]", fontsize=7, multialignment="center")
         return figure
 
