@@ -128,14 +128,18 @@ def test_a_report_leaves_a_folder_with_files_of_others_as_it_is(store, tmp_path,
     assert kept(tmp_path) == before
 
 
-def test_a_report_written_again_keeps_what_people_put_beside_it_and_no_picture_of_before(store, tmp_path):
+def test_a_report_written_again_keeps_what_people_put_beside_it_and_nothing_of_before(store, tmp_path):
     folder = tmp_path / "report"
     cc.write_report(store, folder)
-    (folder / "data" / "mine.csv").write_text("a")
+    for name in ("data/mine.csv", "plumes.geojson", "icebergs.geojson"):
+        (folder / name).write_text("a")
+    about = folder / "data" / "about.js"
+    about.write_text(about.read_text().replace('"downloads":[', '"downloads":["icebergs.geojson",'))
     (folder / "data" / "00007.js").write_text("of a glacier that is gone")
     cc.write_report(store, folder)
-    assert (folder / "data" / "mine.csv").read_text() == "a"
+    assert [(folder / name).read_text() for name in ("data/mine.csv", "plumes.geojson")] == ["a", "a"]
     assert not (folder / "data" / "00007.js").exists()
+    assert not (folder / "icebergs.geojson").exists()
 
 
 def test_a_report_that_was_stopped_half_way_is_written_anew(store, tmp_path):

@@ -22,7 +22,7 @@ from PIL import Image
 from pyproj import CRS
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.feature_schema import FEATURE_REASONS
+from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURE_SCHEMAS
 from calfin_cloud.land import land_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
 from calfin_cloud.results.page_data import (
@@ -58,6 +58,9 @@ NAMES_IN_TITLE = 5
 FOLDERS = ("data", "pictures", "scripts", "lib")  # below that of a report
 REWRITTEN = re.compile(r"data/\d{5}\.js|pictures/\d{5}/\d{5}\.avif")
 """Files of a report that the next one may not write again."""
+SERIES_FILES = ("positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv")
+AT_TIMES = (*SERIES_FILES, "features.csv", *(f"{name}.geojson" for name in FEATURE_SCHEMAS))
+"""Downloads that not every report has."""
 LONLAT_PLACES = 5  # decimals of a degree: a metre
 DOWNLOADED = (
     *("key", "front", "glacier_id", "datetime", "platform", "quality_flag", "length_m", "confidence", "sigma_m"),
@@ -194,6 +197,11 @@ def _clear(folder: Path) -> None:
     """Make the folder, and take away what an earlier report has left that this one may not write again."""
     for name in filter(REWRITTEN.fullmatch, _files(folder)):
         (folder / name).unlink()
+    about = folder / "data" / "about.js"
+    listed = about.read_text(encoding="utf-8").partition('"downloads":')[2] if about.is_file() else ""
+    for name in AT_TIMES:
+        if f'"{name}"' in listed:  # else it is a person's own
+            (folder / name).unlink(missing_ok=True)
     (folder / "data").mkdir(parents=True, exist_ok=True)
 
 
@@ -270,7 +278,7 @@ def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Pa
         write_csv(getattr(series, name).round(3), folder / f"{name}.csv")
     doubtful = plain[plain["flags"] != ""]
     write_csv(doubtful[["key", "front", *FLAGGED]], folder / "flags.csv")
-    return ["fronts.geojson", "scenes.csv", "positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv"]
+    return ["fronts.geojson", "scenes.csv", *SERIES_FILES]
 
 
 def _write_features(features: Features, folder: Path) -> list[str]:
