@@ -180,8 +180,8 @@ def test_no_verb_writes_its_results_into_a_store(store, verb, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        ["domains", "--glacier", "Helheim", "--out"],
-        ["domains", "--glacier", "Helheim", "--out", "d.geojson", "--preview"],
+        ["domains", "--glacier", "Store", "--out"],
+        ["domains", "--glacier", "Store", "--out", "d.geojson", "--preview"],
         ["fjords", "--domains", "d.geojson", "--out"],
         ["search", "--catalog", "c.json", "--domains", "d.geojson", "--period", "2021", "--out"],
         ["show", "store", "scene", "--picture"],
