@@ -22,6 +22,7 @@ from calfin_cloud import storage
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.schema import LEVELS
 from calfin_cloud.storage import changes, files, leases, shards
+from calfin_cloud.storage.places import _late
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -257,6 +258,19 @@ def test_a_scene_whose_masks_are_cleared_has_none_and_others_keep_theirs(store):
     assert contents(store) == before
     storage.write_scenes(store, "Store", {0: storage.NOTHING})
     assert np.isnan(storage.read_masks(store, "Store")).all()
+
+
+def test_a_layout_that_was_stopped_at_any_object_is_made_whole_by_the_next_run(store):
+    scenes = {"a": NOON, "b": NOON}
+    storage.add_scenes(store, DOMAIN, scenes)
+    whole = contents(store)
+    folder = "masks/Store/"
+    names = sorted((path.removeprefix(folder) for path in whole if path.startswith(folder)), key=_late)
+    fs, root = files.open_place(store)
+    for n_written in range(len(names)):
+        files.delete_files(fs, [f"{root}/{folder}{name}" for name in names[n_written:]])
+        assert storage.add_scenes(store, DOMAIN, scenes) == {"a": 0, "b": 1}, names[:n_written]
+        assert contents(store) == whole
 
 
 @pytest.mark.parametrize("lost", [(2,), (1, 2), (0,), (0, 2)])

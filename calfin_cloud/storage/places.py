@@ -57,7 +57,7 @@ def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64])
     objects = {name: default_buffer_prototype().buffer.from_bytes(data) for name, data in before.items()}
     layout = MemoryStore(objects)
     group = zarr.open_group(layout, mode="a", use_consolidated=False)
-    if "scene_id" not in group:
+    if "scene_id" not in group or "zarr.json" not in before:  # a run that was stopped leaves it out, the last object
         _check_ledger(store, domain.name, [])
         _create_masks(layout, domain)
         group = zarr.open_group(layout, mode="r+", use_consolidated=False)
