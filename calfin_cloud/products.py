@@ -105,7 +105,8 @@ def product_of(
     named = made["scene_id"].str.extract(CALFIN_NAME).fillna("")
     for ours in ("glacier_id", "sensor"):
         made[ours] = made[ours] if found[ours] else named[ours]
-    made["sensor"] = [satellite_code(*pair) for pair in zip(made["sensor"], made["scene_id"], strict=True)]
+    codes = [satellite_code(*pair) for pair in zip(made["sensor"], made["scene_id"], strict=True)]
+    made["sensor"] = pd.Series(codes, index=made.index, dtype=str)  # also of no front
     for ours in ("quality_flag", "sigma_m", "score"):
         made[ours] = pd.to_numeric(table[found[ours]], errors="coerce") if found[ours] else np.nan
     # A day may have fronts of several scenes: without names their times and satellites tell them apart.

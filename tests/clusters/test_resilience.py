@@ -74,7 +74,7 @@ def test_a_cluster_without_workers_is_given_up_only_while_tasks_wait_for_them():
             assert not given_up()
             waiting = client.submit(int, "7", pure=False)
             wait_until(given_up)
-            assert waiting.status == "cancelled"
+            wait_until(lambda: waiting.status == "cancelled")
         assert client.status == "closed"
 
 
