@@ -82,10 +82,14 @@ def test_worker_driver_and_scheduler_killed_in_turn_leave_the_fronts_of_an_undis
 
 
 def test_faults_of_an_object_store_leave_the_fronts_of_an_undisturbed_run(s3, tmp_path):
+    row, seeds = Row(), iter(range(SEED, SEED + 10))
     with matrix.staged_in_s3(tmp_path, SEED, s3, n_scenes=3) as stage:
-        row = endured(stage, http("503", "reset", "late", "cut", rate=0.05, paths=""))
-    assert row.injected.total() >= 10  # which kinds, the name of the bucket decides
-    assert len(row.injected) >= 3
+        # How many come, and of which kinds, the name of the bucket decides, which is another in each run.
+        while row.injected.total() < 10 or len(row.injected) < 3:
+            matrix.endure(
+                replace(stage, seed=next(seeds)), http("503", "reset", "late", "cut", rate=0.05, paths=""), row
+            )
+            assert matrix.is_sound(row), row
 
 
 def test_a_comparison_finds_what_is_lost_doubled_or_changed(stage, tmp_path):
