@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import random
 import resource
 import shutil
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from servers.proxy import flipped
 from storing import DOMAIN, NOON, PLACES, chunks_in, contents, new_store, paths_in, write, write_masks
 
 from calfin_cloud import storage
@@ -403,6 +406,23 @@ def test_batches_that_share_a_shard_are_written_at_once(tmp_path_factory):
     store = with_places(tmp_path_factory)
     files.read_each(lambda n: storage.write_scenes(store, "Store", {n: encoded(n)}), list(range(N_PLACES)))
     assert [storage.read_candidates(store, "Store", n)[0, 1] for n in range(N_PLACES)] == list(range(N_PLACES))
+
+
+def test_a_bit_that_flips_while_a_shard_is_read_changes_no_scene_that_is_kept(tmp_path_factory, monkeypatch):
+    store, draw = with_places(tmp_path_factory), random.Random(1)
+    storage.write_scenes(store, "Store", {place: encoded(place) for place in range(8)})
+    before = chunks_in(store)
+    read = LocalFileSystem.cat_file
+
+    def flip_two_of_three(self, path, *args, **more):
+        data = read(self, path, *args, **more)
+        return flipped(data, draw) if "/c/0" in path and draw.random() < 0.7 else data
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", flip_two_of_three)
+    for _ in range(4):
+        storage.write_scenes(store, "Store", {3: encoded(30)})
+    after = chunks_in(store)
+    assert {key for key in before if before[key] != after[key]} == {("Store", 3)}
 
 
 def test_a_paused_writer_that_was_followed_replaces_no_shard(tmp_path_factory, monkeypatch):

@@ -13,16 +13,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
 from calfin_cloud.schema import MISSING, MOST_BOXES, NO_BOXES, check_masks, check_name, from_levels, to_levels
-from calfin_cloud.storage.files import DamagedFileError, open_place, read_each
+from calfin_cloud.storage.files import LOOKS, DamagedFileError, open_place, read_each
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.places import EDGES, OF_SCENES, masks_url, naming
-from calfin_cloud.storage.shards import decode_chunk, encode_chunk, pack_shard, unpack_shard
+from calfin_cloud.storage.shards import decode_chunk, encode_chunk, is_whole, pack_shard, unpack_shard
 from calfin_cloud.storage.stores import RESTORE
 
 REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scenes once more"
@@ -115,10 +116,7 @@ def _write_part(store: str, domain_name: str, name: str, array: zarr.Array[Any],
         array[shard] = decode_chunk(data, array.shape[1:], array.dtype, OF_SCENES[name])
         return
     length = array.shards[0]
-    try:
-        old = bytes(fs.cat_file(path))
-    except FileNotFoundError:
-        old = b""
+    old = _read_shard(fs, path, length)
     with naming(path, REMEDY):
         chunks = unpack_shard(old, length) if old else {}
     chunks |= {place % length: data for place, data in new.items()}
@@ -126,6 +124,24 @@ def _write_part(store: str, domain_name: str, name: str, array: zarr.Array[Any],
     # An emptied shard stays, with no chunk in it: deleting it could take that of a run which has followed this one.
     if any(new.values()) or (old and packed != old):
         commit_whole(fs, root, path, packed)
+
+
+def _read_shard(fs: fsspec.AbstractFileSystem, path: str, length: int) -> bytes:
+    """Read a shard as it is stored, b"" where there is none.
+
+    A bit may flip on the way, and would be written back into a scene that nobody meant to change. So it is read until
+    its checksums are right, or the same is read twice: then it is damaged where it lies.
+    """
+    before = b""
+    for _ in range(LOOKS):
+        try:
+            data = bytes(fs.cat_file(path))
+        except FileNotFoundError:
+            return b""
+        if data == before or is_whole(data, length):
+            return data
+        before = data
+    raise DamagedFileError(path, "each reading gives other bytes", "look after the network, and try again")
 
 
 def _arrays_to_write(store: str, domain_name: str) -> dict[str, zarr.Array[Any]]:

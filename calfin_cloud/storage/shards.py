@@ -55,6 +55,16 @@ def unpack_shard(data: bytes, length: int) -> dict[int, bytes]:
     }
 
 
+def is_whole(data: bytes, length: int) -> bool:
+    """Whether the index of a shard and all its chunks are as they were written."""
+    try:
+        for chunk in unpack_shard(data, length).values():
+            _checked(chunk)
+    except ValueError:
+        return False
+    return True
+
+
 def _with_checksum(data: bytes) -> bytes:
     return data + int(google_crc32c.value(data)).to_bytes(4, "little")
 
