@@ -170,9 +170,9 @@ def read_places(store: str, domain_name: str) -> dict[str, int]:
     try:
         with naming(url, RESTORE):
             group = zarr.open_group(url, mode="r", use_consolidated=False)
+            if "scene_id" not in group:
+                return {}
     except FileNotFoundError:
-        return {}
-    if "scene_id" not in group:
         return {}
     with naming(f"{url}/scene_id/c", RESTORE):
         return {str(scene_id): place for place, scene_id in enumerate(group["scene_id"][:]) if scene_id}
