@@ -30,9 +30,8 @@ def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
         `land` and `ice`, each a list of polygons; a polygon is a list of rings (outline first), a ring what
         `packed` makes of it.
     """
-    reach = max(
-        LEAST_REACH_M, bounds[2] - bounds[0], bounds[3] - bounds[1]
-    )  # a wide screen shows far beyond a tall store
+    # A wide screen shows far beyond a tall store.
+    reach = max(LEAST_REACH_M, bounds[2] - bounds[0], bounds[3] - bounds[1])
     window = (bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach)
     return {
         kind: [[packed(shapely.get_coordinates(ring)) for ring in (p.exterior, *p.interiors)] for p in shapes]

@@ -77,7 +77,7 @@ def points_along(line: BaseGeometry, spacing_m: float) -> NDArray[np.object_]:
             x, y = shapely.get_coordinates(part).T
             passed = np.r_[0.0, np.cumsum(np.hypot(np.diff(x), np.diff(y)))]
             at = np.linspace(0, passed[-1], max(2, int(np.ceil(part.length / spacing_m)) + 1))
-            # `line_interpolate_point` walks along the line for every point: hours for the coast of a continent.
+            # `line_interpolate_point` walks along the line for every point: too slow for long coasts.
             points.append(shapely.points(np.interp(at, passed, x), np.interp(at, passed, y)))
     if not points:
         raise ValueError(f"a line of some length is needed, got {line.wkt[:80]}")

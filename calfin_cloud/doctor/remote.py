@@ -176,7 +176,7 @@ def check_made_by(store: str, crs: str, made_by: Mapping[str, Any], domains: Seq
         check_made_alike(store, crs=crs, made_by=made_by)
         check_kept_domains(store, domains)
     except (ValueError, OSError) as error:
-        return problem("store content", error, "a run is refused until then")
+        return problem("store content", error, "until this is mended, a run is refused")
     if holder:
         said = f"`calfin {holder['verb']}` on {holder['host']} writes to it now"
         return Finding("store content", "warning", said, "wait for its end: a second run is refused until then")

@@ -76,7 +76,8 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
     if not 0 < resolution_m < math.inf:
         raise ValueError(f"the side of a pixel must be some metres long, got {resolution_m}: 30 is usual")
     if not (bounds[0] <= bounds[2] and bounds[1] <= bounds[3]):
-        raise ValueError(f"bounds are left, bottom, right, top, as numbers that grow, got {[float(v) for v in bounds]}")
+        got = [float(value) for value in bounds]
+        raise ValueError(f"bounds are left, bottom, right, top, with left <= right and bottom <= top, got {got}")
     left, bottom = (math.floor(v / resolution_m + 1e-6) * resolution_m for v in bounds[:2])
     right, top = (math.ceil(v / resolution_m - 1e-6) * resolution_m for v in bounds[2:])
     return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs=crs), resolution=resolution_m, tight=True)

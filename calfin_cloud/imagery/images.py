@@ -20,7 +20,7 @@ MOST_IMAGE_PIXELS = 2**26
 def read_image(path: str | Path) -> NDArray[np.float32]:
     """Read a plain image of 8 or 16 bit, grey or RGB(A), as grey (y, x) float32: the mean of its colours.
 
-    NaN where the alpha channel is 0, the file says nodata, or floats are the lowest there are.
+    NaN where the alpha channel is 0, the file says nodata, or a value is the lowest that float32 has.
 
     Raises
     ------

@@ -163,9 +163,8 @@ def _clearest_pair(left: Left, places: Places) -> list[Found]:
     own = np.diagonal(between, axis1=1, axis2=2)
     squares = own[:, :, None] * own[:, None]
     determinant = squares - between**2
-    is_told = (
-        np.minimum(own[:, :, None], own[:, None]) > 1e-9
-    )  # what a bend that was found before leaves of it is noise
+    # A bend that was found before leaves nothing but rounding errors of itself.
+    is_told = np.minimum(own[:, :, None], own[:, None]) > 1e-9
     crossed = shared[:, :, None] ** 2 * own[:, None] - shared[:, :, None] * shared[:, None] * between
     gain = np.divide(
         crossed + np.swapaxes(crossed, 1, 2),
