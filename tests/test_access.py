@@ -1,5 +1,6 @@
 """Each provider gets what it asks for: payer, signature, server, fresh token; and nothing of absurd size is read."""
 
+import multiprocessing
 import os
 import pickle
 import struct
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import warnings
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,6 +120,36 @@ def test_known_buckets_have_their_region_and_payer_or_need_no_signature(monkeypa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("AWS_S3_ENDPOINT", "s3.amazonaws.com")  # the store elsewhere, the scenes at Amazon
     assert "AWS_S3_ENDPOINT" not in settings_of("s3://usgs-landsat/a.tif")
+
+
+def test_the_bucket_of_copernicus_is_read_from_its_own_server_unless_the_environment_names_one(monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    for elsewhere in ("", "s3.amazonaws.com"):
+        monkeypatch.setenv("AWS_S3_ENDPOINT", elsewhere)
+        settings = settings_of("s3://eodata/a.jp2")
+        assert (settings["AWS_S3_ENDPOINT"], settings["AWS_HTTPS"]) == ("eodata.dataspace.copernicus.eu", "YES")
+        assert "AWS_S3_ENDPOINT" not in settings_of("s3://usgs-landsat/a.tif")
+    monkeypatch.setenv("AWS_S3_ENDPOINT", "http://mirror.example.org")
+    assert settings_of("s3://eodata/a.jp2")["AWS_S3_ENDPOINT"] == "mirror.example.org"
+
+
+def test_reader_of_copernicus_without_keys_is_told_which_are_missing():
+    with pytest.raises(SceneError, match=r"keys of eodata\.dataspace\.copernicus\.eu: set AWS_ACCESS_KEY_ID") as caught:
+        read("s3://eodata/a.jp2")
+    assert caught.value.reason == "unreadable"
+
+
+def test_keys_for_one_bucket_alone_are_taken_from_the_file_of_settings_of_gdal(bucket, tmp_path, monkeypatch):
+    lines = {"path": "/vsis3/bucket", "AWS_S3_ENDPOINT": bucket.url.removeprefix("http://"), "AWS_HTTPS": "NO"}
+    lines |= {"AWS_VIRTUAL_HOSTING": "FALSE"} | KEYS
+    text = "\n".join(["[credentials]", "[.own]", *(f"{name}={value}" for name, value in lines.items())])
+    (tmp_path / "gdalrc").write_text(text)
+    monkeypatch.setenv("GDAL_CONFIG_FILE", str(tmp_path / "gdalrc"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # of the store
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:  # GDAL reads it at its start
+        np.testing.assert_array_equal(pool.submit(read, "s3://bucket/a.tif").result(), ramp())
+    assert all("AKIDEXAMPLE" in headers["Authorization"] for headers in bucket.headers)
 
 
 @pytest.mark.parametrize("status", [403, 404])

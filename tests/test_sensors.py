@@ -22,6 +22,7 @@ from calfin_cloud.sensors import (
     acquired,
     band_of,
     cloud_from_quality,
+    further_bands_of,
     is_slc_off,
     item_of,
     kind_of,
@@ -57,6 +58,7 @@ REAL = [
     (f"{S2}/S2B_MSIL2A_20220413T150759_N0400_R025_T33XWJ_20220414T082126.SAFE", "nir", "B08_10m.tif", "scl",
      (1e-4, -0.1)),
     (f"{S2}/S2B_MSIL2A_20191228T210519_N0212_R071_T01CCV_20201003T104658.SAFE", "nir", "B08_10m.tif", "scl", (1e-4, 0)),
+    ("pystac/extensions/eo/tests/data-files/eo-sentinel2-item.json", "B08", "B08.jp2", None, (1, 0)),
     (f"{PC}/sentinel-1-rtc-pc.json", "vv", "iw-vv.rtc.tiff", None, (1, 0)),
     (f"{S1}/S1A_EW_GRDM_1SDH_20221130T014342_20221130T014446_046117_058549", "hh", "ew-hh.tiff", None, (1, 0)),
     (f"{S1}/S1A_IW_GRDH_1SDV_20210809T173953_20210809T174018_039156_049F13", "vv", "001.tiff", None, (1, 0)),
@@ -88,7 +90,6 @@ def test_real_item_names_the_band_that_shows_ice(shared, name, key, file, qualit
         (f"{OLD}/assets/LC08_L2SP_005009_20150710_20200908_02_T2_ST_stac.json", "SR_B5.*ST_B10"),
         (f"stactools-sentinel1/examples/slc/{SLC}", "sentinel1-slc"),
         ("pystac/extensions/file/tests/data-files/item.json", "measurement"),
-        ("pystac/extensions/eo/tests/data-files/eo-sentinel2-item.json", "S2A_MSIL1C"),
     ],
 )  # fmt: skip
 def test_real_item_without_such_a_band_says_what_it_has(shared, name, words):
@@ -158,6 +159,8 @@ def test_horizontal_polarisation_goes_before_vertical():
         ({"s2:processing_baseline": "03.01"}, None, 0.0),
         ({"s2:processing_baseline": "04.00"}, None, -0.1),
         ({"s2:processing_baseline": "05.11"}, None, -0.1),
+        ({"processing:version": "02.14"}, None, 0.0),  # so Copernicus calls it
+        ({"processing:version": "05.11"}, None, -0.1),
         ({"s2:processing_baseline": "05.11"}, [{"scale": 1e-4, "offset": -0.1}], -0.1),
         ({"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": True}, [{"offset": -0.1}], 0.0),
         ({"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": False}, [{"offset": -0.1}], -0.1),
@@ -185,6 +188,27 @@ def test_scale_and_offset_are_taken_from_wherever_an_item_has_them(fields, expec
     item.assets["nir08"].extra_fields = fields
     band = band_of(item)
     assert (band.scale, band.offset) == expected
+
+
+@pytest.mark.parametrize(
+    ("id_", "keys", "expected"),
+    [
+        ("S2B_MSIL2A_20240613T100031_N0510_R122_T33XWJ_20240613T131559", "B08_10m SCL_20m", ("B08_10m", "SCL_20m")),
+        ("S2A_MSIL1C_20240731T092031_N0511_R093_T34XEH_20240731T111517", "B03 B08 TCI", ("B08", None)),
+        ("S1A_EW_GRDM_1SDH_20240613T080213_20240613T080313_054306_069B0C_3F17_COG", "hh hv", ("hh", None)),
+    ],
+)
+def test_scenes_of_copernicus_are_known_by_its_keys_and_by_their_ids(id_, keys, expected):
+    collection = {"S2B": "sentinel-2-l2a", "S2A": "sentinel-2-l1c", "S1A": "sentinel-1-grd"}[id_[:3]]
+    for of in (collection, "my-mirror"):
+        band = band_of(make_item(id_, keys.split(), collection=of))
+        assert (band.asset, band.quality_asset) == expected
+
+
+def test_colours_of_copernicus_are_known_by_its_keys():
+    keys = ["B02_10m", "B03_10m", "B04_10m", "B08_10m"]
+    bands = further_bands_of(make_item("S2A_MSIL2A_X", keys, collection="sentinel-2-l2a"))
+    assert {name: band.asset for name, band in bands.items()} == {"blue": keys[0], "green": keys[1], "red": keys[2]}
 
 
 def test_each_collection_and_instrument_has_one_row():

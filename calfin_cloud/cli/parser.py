@@ -91,8 +91,8 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
     source.add_argument(
         "--catalog",
         metavar="URL_OR_FILE",
-        help="STAC API, static catalogue, item collection file (GeoJSON, stac-geoparquet), or a name: earth-search, "
-        "planetary-computer, usgs",
+        help="STAC API, static catalogue, item collection file (GeoJSON, stac-geoparquet), or a name: copernicus, "
+        "earth-search, planetary-computer, usgs",
     )
     parser.set_defaults(images=None)
     if images:

@@ -48,7 +48,11 @@ def check_catalog(describe: Callable[[], str]) -> Finding:
     try:
         return Finding("catalogue", "ok", f"answers: {describe()}")
     except (ValueError, OSError) as error:
-        return problem("catalogue", error, "check its address, or name a public one: earth-search, planetary-computer")
+        return problem(
+            "catalogue",
+            error,
+            "check its address, or name a public one: copernicus, earth-search, planetary-computer, usgs",
+        )
 
 
 def find_examples(

@@ -56,7 +56,12 @@ overviews are in OVERVIEW_FILE, the coordinates of the pixels in X_DATASET and Y
 GRID_FILES = r"(nadgrids|geoidgrids)=(?!@null\b)|PROJ4_GRIDS|PARAMETERFILE|GRID ?FILE|\+init="
 """Parts of a CRS that name a file which PROJ opens; `@null`, as in that of web maps, is none."""
 
-REQUESTER_PAYS = {"usgs-landsat": "us-west-2", "sentinel-s1-l1c": "eu-central-1", "sentinel-s2-l2a": "eu-central-1"}
+REQUESTER_PAYS = {
+    "usgs-landsat": "us-west-2",
+    "sentinel-s1-l1c": "eu-central-1",
+    "sentinel-s2-l1c": "eu-central-1",
+    "sentinel-s2-l2a": "eu-central-1",
+}
 """Buckets whose readers pay, and their regions. No catalogue can add to them: whoever wants to pay for another bucket
 sets AWS_REQUEST_PAYER=requester, a variable of GDAL's."""
 
@@ -67,15 +72,21 @@ ANONYMOUS = {
 }
 """Buckets that anyone may read: credentials for another place would only make the request fail."""
 
+OWN_SERVERS = {"eodata": "https://eodata.dataspace.copernicus.eu"}
+"""Buckets that are not at Amazon, and their servers; whoever reads them has keys from there. One that the environment
+names goes before."""
+
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "GDAL_CONFIG_FILE",
 )
 VIRTUAL_MACHINE = ("/sys/hypervisor/uuid", "/sys/devices/virtual/dmi/id/board_asset_tag")
-"""Where there may be AWS credentials: variables, and files of machines that may be Amazon's and have a role."""
+"""Where there may be AWS credentials: variables, and files of machines that may be Amazon's and have a role. GDAL's own
+file of settings may have some for one bucket alone."""
 
 
 @contextmanager
@@ -90,14 +101,14 @@ def opened(
     ------
     SceneError
         `refused_address` if the file names others, which GDAL would open: nothing of it has been used by then.
-        `unreadable` if its reader pays and there are no credentials.
+        `unreadable` if its reader pays or needs keys, and there are no credentials.
     rasterio.RasterioIOError
         GDAL cannot open it.
     """
     name = gdal_name(str(href))
     settings = settings_of(str(href)) | {"GDAL_HTTP_TIMEOUT": max(1.0, seconds), "CPL_VSIL_CURL_ALLOWED_FILENAME": name}
-    if "AWS_REQUEST_PAYER" in settings and "AWS_NO_SIGN_REQUEST" in settings:
-        raise SceneError("unreadable", f"the reader of {shown(str(href))} pays for it: set AWS credentials")
+    if "AWS_NO_SIGN_REQUEST" in settings:
+        _check_needs_no_keys(str(href), settings)
     path, options = str(href), {}
     if overview and name.startswith("/vsi"):
         # By its offset, since a level makes GDAL look for overviews elsewhere before we can check, and a server may by
@@ -111,6 +122,18 @@ def opened(
     ):
         _check_names_no_other(file, str(href))
         yield file
+
+
+def _check_needs_no_keys(href: str, settings: Mapping[str, Any]) -> None:
+    """Raise `SceneError("unreadable")` where a reader without credentials would only be refused."""
+    if "AWS_REQUEST_PAYER" in settings:
+        raise SceneError("unreadable", f"the reader of {shown(href)} pays for it: set AWS credentials")
+    if urlsplit(href).netloc in OWN_SERVERS:
+        server = settings["AWS_S3_ENDPOINT"]
+        raise SceneError(
+            "unreadable",
+            f"{shown(href)} is read with keys of {server}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
 
 
 @contextmanager
@@ -152,7 +175,8 @@ def settings_of(href: str) -> dict[str, Any]:
     parts = urlsplit(href)
     if parts.scheme != "s3":
         return dict(GDAL_SETTINGS)
-    bucket, endpoint = parts.netloc, _endpoint()
+    bucket = parts.netloc
+    endpoint = _endpoint(default=OWN_SERVERS.get(bucket, ""))
     settings = GDAL_SETTINGS | endpoint
     region = REQUESTER_PAYS.get(bucket) or ANONYMOUS.get(bucket)
     if region and not endpoint:
@@ -168,17 +192,22 @@ def _may_have_credentials() -> bool:
     """Say whether this process may find AWS credentials: to look for some in vain costs GDAL 7 s, at every file."""
     if "AWS_NO_SIGN_REQUEST" in os.environ:
         return True  # GDAL reads it itself
-    files = (os.environ.get("AWS_SHARED_CREDENTIALS_FILE"), "~/.aws/credentials", "~/.aws/config", *VIRTUAL_MACHINE)
+    own = ("~/.aws/credentials", "~/.aws/config", "~/.gdal/gdalrc")
+    files = (os.environ.get("AWS_SHARED_CREDENTIALS_FILE"), *own, *VIRTUAL_MACHINE)
     return any(os.environ.get(name) for name in CREDENTIALS) or any(Path(f).expanduser().exists() for f in files if f)
 
 
-def _endpoint() -> dict[str, str]:
-    """Server of S3 that the environment names in the words of GDAL or of boto3, in the words of GDAL."""
+def _endpoint(default: str) -> dict[str, str]:
+    """Server of S3 that the environment names in the words of GDAL or of boto3, else `default`, in the words of GDAL.
+
+    None is named where it is Amazon's, which GDAL takes by itself.
+    """
     names = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    address = next((os.environ[name] for name in names if os.environ.get(name)), "")
-    scheme, _, host = address.rpartition("://")
-    host = host.rstrip("/")
-    if not host or host.endswith("amazonaws.com"):
+    address = next((os.environ[name] for name in names if os.environ.get(name)), "").rstrip("/")
+    if not address or address.endswith("amazonaws.com"):
+        address = default
+    if not address:
         return {}
+    scheme, _, host = address.rpartition("://")
     settings = {"AWS_S3_ENDPOINT": host, "AWS_VIRTUAL_HOSTING": os.environ.get("AWS_VIRTUAL_HOSTING", "FALSE")}
     return settings | ({"AWS_HTTPS": "YES" if scheme == "https" else "NO"} if scheme else {})

@@ -65,7 +65,7 @@ def telling(address: str) -> Iterator[None]:
             raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
         raise ValueError(
             f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, "
-            "or the name of a public catalogue: earth-search, planetary-computer, usgs"
+            "or the name of a public catalogue: copernicus, earth-search, planetary-computer, usgs"
         ) from error
 
 

@@ -36,6 +36,7 @@ CATALOGS = {
         "https://planetarycomputer.microsoft.com/api/stac/v1",
         ("landsat-c2-l1", "landsat-c2-l2", "sentinel-2-l2a", "sentinel-1-rtc"),
     ),
+    "copernicus": PublicCatalog("https://stac.dataspace.copernicus.eu/v1", ("sentinel-2-l2a", "sentinel-1-grd")),
     # Level 1 has every scene, of every Landsat; with level 2 beside it most would be found twice.
     "usgs": PublicCatalog("https://landsatlook.usgs.gov/stac-server", ("landsat-c2l1",)),
 }

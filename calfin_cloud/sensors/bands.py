@@ -185,7 +185,8 @@ def _scale_offset(item: pystac.Item, asset: pystac.Asset, sensor: Sensor) -> tup
     """Scale and offset to reflectance: the item's own, else the table's; 1 and 0 for digital numbers.
 
     Earth Search says with `earthsearch:boa_offset_applied` that Sentinel-2 numbers no longer carry the offset that
-    `raster:bands` still names; Planetary Computer says nothing, so the processing baseline decides.
+    `raster:bands` still names; Planetary Computer says nothing, so the processing baseline decides, which
+    Copernicus calls the processing version.
     """
     if sensor.scale == 1:
         return 1.0, 0.0
@@ -195,7 +196,8 @@ def _scale_offset(item: pystac.Item, asset: pystac.Asset, sensor: Sensor) -> tup
     own = {name.removeprefix("raster:"): value for of in (extra, bands[0]) for name, value in of.items()}
     offset = own.get("offset")
     if offset is None:
-        is_late = str(item.properties.get("s2:processing_baseline", "")).zfill(5) >= S2_OFFSET_BASELINE
+        baseline = item.properties.get("s2:processing_baseline") or item.properties.get("processing:version") or ""
+        is_late = str(baseline).zfill(5) >= S2_OFFSET_BASELINE
         offset = -0.1 if is_late else sensor.offset
     if item.properties.get("earthsearch:boa_offset_applied"):
         offset = 0.0

@@ -45,7 +45,7 @@ The dilation and the shadow are not cloud: a front is seen through both, and ice
 BQA = Quality(("BQA", "bqa", "BQA.TIF"), fill=(0,), cloud=(4,), is_bits=True)
 """Landsat Collection 1: bit 0 fill, 4 cloud, the bit CALFIN counts (method section 2.1)."""
 
-SCL = Quality(("scl", "SCL"), fill=(0,), cloud=(8, 9, 10), is_bits=False)
+SCL = Quality(("scl", "SCL", "SCL_20m"), fill=(0,), cloud=(8, 9, 10), is_bits=False)
 """Sentinel-2 scene classes: 0 no data, 3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin cirrus."""
 
 
@@ -98,13 +98,14 @@ class Sensor:
 
 _L1 = ("landsat-c2-l1", "landsat-c2l1", "landsat-c1-l1", "landsat-8-l1-c1")
 _L2 = ("landsat-c2-l2", "landsat-c2l2-sr", "landsat-8-c2-l2")
+_S2_L1 = ("sentinel-2-l1c", "sentinel-s2-l1c")
 _S2 = ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-pre-c1-l2a", "sentinel-s2-l2a-cogs", "sentinel2-l2a")
 _L1_ID, _L2_ID = r"L[A-Z]\d\d_L1", r"L[A-Z]\d\d_L2S[PR]"
 _QA = (QA_PIXEL, BQA)
 _VISIBLE = ("blue", "green", "red")
 _TM = {name: (name, f"SR_B{n}", f"SR_B{n}.TIF") for n, name in enumerate(_VISIBLE, 1)}
 _OLI = {name: (name, f"SR_B{n}", f"SR_B{n}.TIF") for n, name in enumerate(_VISIBLE, 2)}
-_MSI = {name: (name, f"B0{n}") for n, name in enumerate(_VISIBLE, 2)}
+_MSI = {name: (name, f"B0{n}", f"B0{n}_10m") for n, name in enumerate(_VISIBLE, 2)}
 _SURFACE = partial(Sensor, _L2, _L2_ID, scale=2.75e-5, offset=-0.2, quality=_QA)  # reflectance of Landsat's level 2
 _CO = ("hh", "HH", "vv", "VV")
 _CROSS = {"cross": ("hv", "HV", "vh", "VH")}
@@ -117,7 +118,9 @@ SENSORS = (
     Sensor(_L1, _L1_ID, ("nir08", "B5", "B5.TIF"), ("LC08", "LC09", "LO08", "LO09"), quality=_QA),
     _SURFACE(("nir08", "SR_B4", "SR_B4.TIF"), ("LT04", "LT05", "LE07"), further=_TM),
     _SURFACE(("nir08", "SR_B5", "SR_B5.TIF"), ("LC08", "LC09"), further=_OLI),
-    Sensor(_S2, r"S2[A-D]_.*L2A", ("nir", "B08"), scale=1e-4, quality=(SCL,), further=_MSI),
+    # Level 1 of Sentinel-2 has no band of clouds; its numbers stay as they are, as those of Landsat do.
+    Sensor(_S2_L1, r"S2[A-D]_.*L1C", ("nir", "B08")),
+    Sensor(_S2, r"S2[A-D]_.*L2A", ("nir", "B08", "B08_10m"), scale=1e-4, quality=(SCL,), further=_MSI),
     Sensor(("sentinel-1-rtc", "sentinel1-rtc"), r"S1[A-D]_.*_rtc", _CO, kind="sar", decibel=10, further=_CROSS),
     Sensor(("sentinel-1-grd", "sentinel1-grd"), r"S1[A-D]_.*_GRD", _CO, kind="sar", decibel=20, further=_CROSS),
     Sensor(("images",), r"(?!)", ("image",), nodata=-np.inf),

@@ -62,7 +62,7 @@ def test_every_scene_has_the_same_pixels_from_its_bucket_as_from_disk(api, cloud
     domain = getattr(cloud, side)
     remote = search_scenes(api.url, domain, PERIOD)
     local = {item.id: item for item in search_scenes(cloud.local, domain, PERIOD)}
-    assert len(remote) == (10 if side == "north" else 3)
+    assert len(remote) == (11 if side == "north" else 3)
     there = read(remote, domain)
     here = read([local[item.id] for item in remote], domain)
     np.testing.assert_array_equal(there, here)

@@ -60,7 +60,9 @@ def test_all_scenes_of_a_domain_come_sorted_by_time_and_as_they_were_published(a
 
 
 def test_items_of_both_versions_of_stac_tell_their_band_scale_and_quality(api, cloud):
-    found = {(item.collection_id, "proj:code" in item.properties): band_of(item) for item in search(api, cloud.north)}
+    items = search(api, cloud.north)
+    copernicus = [band_of(items.pop(n)) for n, item in enumerate(items) if "SCL_20m" in item.assets]
+    found = {(item.collection_id, "proj:code" in item.properties): band_of(item) for item in items}
     assert {name for name, _ in found} == {record["id"] for record in cloud.collections}
     for is_new in (True, False):
         landsat = found["landsat-c2-l2", is_new]
@@ -69,6 +71,7 @@ def test_items_of_both_versions_of_stac_tell_their_band_scale_and_quality(api, c
     old, new = found["sentinel-2-l2a", True], found["sentinel-2-l2a", False]
     assert (old.asset, old.offset, old.quality_asset) == ("nir", 0.0, "scl")
     assert (new.asset, new.offset, new.quality_asset) == ("B08", -0.1, "SCL")
+    assert [(band.asset, band.offset, band.quality_asset) for band in copernicus] == [("B08_10m", -0.1, "SCL_20m")]
     assert found["landsat-c2-l1", False].scale == 1  # its scale leads to radiance
 
 
