@@ -4,12 +4,14 @@ import json
 import tempfile
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import fsspec
 import numpy as np
+import pystac
 import pytest
 from faults.world import paint_world
 from hypothesis import given
@@ -173,11 +175,8 @@ def test_the_command_tells_a_plan_in_words_and_as_json(site, capsys):
 # --- which scenes are tried -------------------------------------------------------------------------------------------
 
 
-class Scene:
-    """As much of an item as the choice looks at."""
-
-    def __init__(self, id_, platform):
-        self.id, self.properties = id_, {"platform": platform}
+def scene_of(platform, n):
+    return pystac.Item(f"{platform}{n}", None, None, datetime(2020, 1, 1) + timedelta(days=n), {"platform": platform})
 
 
 counts_by_domain = st.lists(
@@ -189,7 +188,7 @@ def world(counts):
     """Domains, and what finds so many scenes of each platform of each domain."""
     grid = box_grid((0, 0, 3000, 3000), 3413, 30.0)
     scenes = {
-        f"d{i}": [Scene(f"{p}{n}", p) for p, n_of in platforms.items() for n in range(n_of)]
+        f"d{i}": [scene_of(p, n) for p, n_of in platforms.items() for n in range(n_of)]
         for i, platforms in enumerate(counts)
     }
     return [Domain(name, grid) for name in scenes], lambda domain: iter(scenes[domain.name])
@@ -290,7 +289,7 @@ def test_the_range_holds_nine_times_of_ten(seed):
 def test_each_price_is_paid_for_what_it_is_of(monkeypatch, domains):
     monkeypatch.setattr(planning, "probe_scenes", lambda *_, **__: replace(probe_of(), start_s=10.0))
     monkeypatch.setattr(planning, "slots_of", lambda _: Slots(network=2, others=6, all=8, gpu=2))
-    items = [Scene(str(n), "x") for n in range(1000)]
+    items = [scene_of("x", n) for n in range(1000)]
     for item in items:
         item.to_dict = lambda **_: {}
     cost = plan_run(domains, lambda _: items, prices=Prices(0.05, 2.0, 0.09, 0.4, 0.023)).cost

@@ -40,18 +40,20 @@ def counted(find: Find, bar: Any, store: str) -> Find:  # noqa: ANN401 - a bar o
     """Find scenes, and give the bar their number as its total, without those that the store has already."""
     if bar.disable:
         return find
+    from calfin_cloud.scenes import join_granules
     from calfin_cloud.schema import front_key
     from calfin_cloud.storage import finished_keys, is_store
 
     done = finished_keys(store) if is_store(store) else set()
 
     def of(domain: Domain) -> Iterator[Any]:
-        items = find(domain)
+        items = join_granules(find(domain), domain)
         bar.total = (bar.total or 0) + length_hint(items)
         for item in items:
             if front_key(domain.name, item.id) in done:
                 bar.total -= 1
             yield item
+        bar.total -= length_hint(items)  # granules that were joined to others
 
     return of
 

@@ -28,7 +28,7 @@ from calfin_cloud.imagery.access import address_of, locate
 from calfin_cloud.imagery.addresses import check_address
 from calfin_cloud.imagery.files import LOWEST, opened
 from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import CATALOG_FIELD
+from calfin_cloud.sensors import CATALOG_FIELD, granules_of
 
 MOST_BLOCK_BYTES = 2**27
 """A block is decoded whole, whatever part of it is wanted: 128 MiB is four times the largest block of real scenes."""
@@ -59,6 +59,8 @@ class Layer:
         Whether its numbers are classes or bits, of which there is no mean.
     failure
         Reason and message, where there is nothing that may be read.
+    further
+        The same file of further granules of the pass, read where those before have no data.
     """
 
     scene_id: str
@@ -67,6 +69,7 @@ class Layer:
     nodata: float | None = None
     is_quality: bool = False
     failure: tuple[str, str] | None = None
+    further: tuple[Layer, ...] = ()
 
 
 def layer_of(item: pystac.Item, asset: str, **more: Any) -> Layer:  # noqa: ANN401 - of `Layer`
@@ -74,7 +77,8 @@ def layer_of(item: pystac.Item, asset: str, **more: Any) -> Layer:  # noqa: ANN4
     catalog = str(item.extra_fields.get(CATALOG_FIELD, ""))
     href = address_of(item.assets[asset], catalog)
     check_address(href, catalog)
-    return Layer(item.id, href, catalog, **more)
+    further = tuple(layer_of(granule, asset, **more) for granule in granules_of(item))
+    return Layer(item.id, href, catalog, **more, further=further)
 
 
 class SceneReader:
@@ -95,7 +99,7 @@ class SceneReader:
 
 
 def read_layer(layer: Layer, grid: GeoBox) -> NDArray[np.float32]:
-    """Read one file on a grid: (y, x) float32, NaN where it has no data.
+    """Read one file on a grid, with those of further granules: (y, x) float32, NaN where there is no data.
 
     Raises
     ------
@@ -103,6 +107,14 @@ def read_layer(layer: Layer, grid: GeoBox) -> NDArray[np.float32]:
         With the name of the scene. `unreachable` if the server was silent, busy or broke off until the deadline or
         the last attempt; `unreadable` if the file is missing, forbidden, broken or no raster; or what its item lacks.
     """
+    numbers = _read_one(layer, grid)
+    for granule in layer.further:
+        if (missing := np.isnan(numbers)).any():
+            numbers[missing] = _read_one(granule, grid)[missing]
+    return numbers
+
+
+def _read_one(layer: Layer, grid: GeoBox) -> NDArray[np.float32]:
     if layer.failure:
         raise SceneError(*layer.failure)
     try:

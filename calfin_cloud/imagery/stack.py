@@ -143,7 +143,9 @@ def source_of(item: pystac.Item) -> Source:
     try:
         band = band_of(item)
         signal = layer_of(item, band.asset, nodata=band.nodata)
-        cloud = layer_of(item, band.quality_asset, is_quality=True) if band.quality_asset else None
+        cloud = None
+        if band.quality and band.quality_asset:
+            cloud = layer_of(item, band.quality_asset, nodata=band.quality.nodata, is_quality=True)
     except SceneError as error:
         failure = (error.reason, error.message)
     except Exception as error:  # whatever else is wrong with one item of a catalogue fails that item alone

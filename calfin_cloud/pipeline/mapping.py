@@ -23,6 +23,7 @@ from calfin_cloud.pipeline.scene import Group, retrace
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of
 from calfin_cloud.pipeline.tables import Made, made_of, scene_rows, with_new_features, with_new_rows
 from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, in_reach
+from calfin_cloud.scenes import join_granules
 from calfin_cloud.storage import (
     NOTHING,
     Stored,
@@ -145,7 +146,7 @@ def map_fronts(
     counts: Counter[str] = Counter(found=0, known=0, front=0, no_front=0, failed=0)
     with hold_lease(store, "map") as check:
         open_store(store, crs=crs, made_by=made_by(settings))
-        batches = _plan(domains, partial(_find_in_reach, find_scenes, client), store, batch_size, counts, check)
+        batches = _plan(domains, partial(scenes_in_reach, find_scenes, client), store, batch_size, counts, check)
         recipe = lru_cache(maxsize=4)(partial(recipe_of, settings=settings))  # 30 ms, the same for all of a domain
         run = partial(_map_wave, store=store, settings=settings, client=client, recipe=recipe, check=check)
         for fronts in (f for of_wave in in_order(run, waves(batches, client), client) for f in of_wave):
@@ -188,8 +189,9 @@ def one_crs(domains: Sequence[Domain]) -> str:
     return crs.pop()
 
 
-def _find_in_reach(find_scenes: FindScenes, client: Client | None, domain: Domain) -> Iterator[pystac.Item]:
-    return in_reach(find_scenes(domain), client)
+def scenes_in_reach(find_scenes: FindScenes, client: Client | None, domain: Domain) -> Iterator[pystac.Item]:
+    """Find the scenes of a domain, granules of a pass joined; raise `ValueError` for files that workers do not see."""
+    return in_reach(join_granules(find_scenes(domain), domain), client)
 
 
 def tables_of_batches(

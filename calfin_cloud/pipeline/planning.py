@@ -24,6 +24,7 @@ from calfin_cloud.pipeline.batches import FindScenes, batch_length
 from calfin_cloud.pipeline.probing import NetworkStatistics, Probe, Slots, probe_scenes, slots_of
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.workers import group_length, placement_of
+from calfin_cloud.scenes import join_granules
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import finished_keys, is_store
 
@@ -229,7 +230,7 @@ def _list_scenes(
     for domain in domains:
 
         def new_scenes(domain: Domain = domain) -> Iterator[tuple[float, str, pystac.Item]]:
-            for item in find_scenes(domain):
+            for item in join_granules(find_scenes(domain), domain):
                 is_known = front_key(domain.name, item.id) in known
                 counts[domain.name, _platform(item), is_known] += 1
                 if not is_known:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import FindScenes
-from calfin_cloud.pipeline.mapping import Job, OnBatch, run_jobs
+from calfin_cloud.pipeline.mapping import Job, OnBatch, run_jobs, scenes_in_reach
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of, saved, settings_from
-from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, in_reach
+from calfin_cloud.pipeline.workers import check_network, check_store_in_reach
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     Stored,
@@ -212,7 +213,7 @@ def recompute_changed(
         check_network(wanted, client)  # a wrong one ends the run here, before the store is touched
         batches = tidy(store)
         by_name = _own_domains(store, own, batches)
-        changed = _changed_items(batches, own, lambda domain: in_reach(find_scenes(domain), client))
+        changed = _changed_items(batches, own, partial(scenes_in_reach, find_scenes, client))
         jobs = [
             job
             for stored, recipe in _recipes(batches, by_name, wanted)

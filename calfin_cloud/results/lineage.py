@@ -10,7 +10,7 @@ from calfin_cloud.exports import json_value
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.seaward import features_of, told_features
 from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import CATALOG_FIELD, band_of
+from calfin_cloud.sensors import CATALOG_FIELD, band_of, granules_of
 from calfin_cloud.storage import read_batches, read_items, read_store, unsigned_item
 
 UNKNOWN = "unknown"
@@ -92,7 +92,8 @@ def _read_from(content: dict[str, Any] | None) -> dict[str, Any]:
     except SceneError as error:
         return told | {"files": [], "trouble": str(error)}
     keys = [key for key in (band.asset, band.quality_asset) if key]
-    return told | {"files": [_file(key, item.assets[key]) for key in keys]}
+    granules = (item, *granules_of(item))
+    return told | {"files": [_file(key, granule.assets[key]) for granule in granules for key in keys]}
 
 
 def _file(key: str, asset: pystac.Asset) -> dict[str, Any]:

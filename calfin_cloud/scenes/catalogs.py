@@ -23,7 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from calfin_cloud.scenes.frozen import is_frozen, read_frozen
 from calfin_cloud.scenes.periods import Period, rfc3339
 from calfin_cloud.scenes.reading import Feature, KnownError, Reader, shown, telling, unless_odd
-from calfin_cloud.sensors import CATALOG_FIELD, in_utc, listed_assets
+from calfin_cloud.sensors import CATALOG_FIELD, GRANULES_FIELD, in_utc, listed_assets
 
 EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:|<")  # how an address begins that needs no base; GDAL reads XML after <
@@ -226,6 +226,7 @@ def _settled(feature: Feature, *, base: str, catalog: str, read: Set[str], is_ne
     feature["links"] = [link for link in _links(feature) if link.get("rel") == "self"]  # nothing reads others
     feature["properties"]["datetime"] = _datetime(feature)
     feature[CATALOG_FIELD] = catalog
+    feature.pop(GRANULES_FIELD, None)
     return feature
 
 

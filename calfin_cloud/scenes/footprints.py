@@ -28,6 +28,17 @@ def footprint_touches(
     )
 
 
+def covered_part(
+    item_id: str, geometry: dict[str, Any] | None, bbox: Sequence[float] | None, area: BaseGeometry
+) -> BaseGeometry | None:
+    """Part of an area (longitude, latitude) that an item's geometry, else its box, covers; None if it has neither."""
+    footprint = _footprint(item_id, geometry, bbox)
+    if footprint is None:
+        return None
+    turned = (footprint if d == 0 else shapely.transform(footprint, shifted(d)) for d in (-360, 0, 360))
+    return shapely.union_all([part.intersection(area) for part in turned])
+
+
 def _footprint(item_id: str, geometry: dict[str, Any] | None, bbox: Sequence[float] | None) -> BaseGeometry | None:
     """Geometry of an item in longitude and latitude, else its box; None where it has neither that can be read."""
     try:

@@ -1,7 +1,16 @@
 """Which asset of a STAC item shows ice, and how its numbers become a signal and a cloud mask."""
 
 from calfin_cloud.sensors.bands import Band, band_of, cloud_from_quality, further_bands_of, is_slc_off, kind_of
-from calfin_cloud.sensors.items import CATALOG_FIELD, IMAGE_DRIVERS, ONE_FILE, acquired, in_utc, item_of
+from calfin_cloud.sensors.items import (
+    CATALOG_FIELD,
+    GRANULES_FIELD,
+    IMAGE_DRIVERS,
+    ONE_FILE,
+    acquired,
+    granules_of,
+    in_utc,
+    item_of,
+)
 from calfin_cloud.sensors.table import (
     BQA,
     QA_PIXEL,
@@ -19,6 +28,7 @@ from calfin_cloud.sensors.table import (
 __all__ = [
     "BQA",
     "CATALOG_FIELD",
+    "GRANULES_FIELD",
     "IMAGE_DRIVERS",
     "ONE_FILE",
     "QA_PIXEL",
@@ -32,6 +42,7 @@ __all__ = [
     "band_of",
     "cloud_from_quality",
     "further_bands_of",
+    "granules_of",
     "in_utc",
     "is_slc_off",
     "item_of",

@@ -25,6 +25,11 @@ CATALOG_FIELD = "calfin:catalog"
 """Field of an item that names the catalogue it came from; `scenes` sets it, and it decides what `imagery` may open."""
 
 
+GRANULES_FIELD = "calfin:granules"
+"""Field of an item with further granules of its pass, as JSON values, which are read where it has no data; `scenes`
+sets it."""
+
+
 def item_of(record: Mapping[str, Any]) -> pystac.Item:
     """Make an item of its JSON values; `pystac.Item.from_dict` copies all of them, in thrice the time.
 
@@ -46,6 +51,12 @@ def item_of(record: Mapping[str, Any]) -> pystac.Item:
         item.add_asset(key, pystac.Asset.from_dict(asset))
     item.links = [pystac.Link.from_dict(link).set_owner(item) for link in record.get("links", ())]
     return item
+
+
+def granules_of(item: pystac.Item) -> list[pystac.Item]:
+    """Further granules of the pass of an item, in the order in which they are read; none of most items."""
+    catalog = item.extra_fields.get(CATALOG_FIELD, "")  # which decides what may be opened: no granule names its own
+    return [item_of({**granule, CATALOG_FIELD: catalog}) for granule in item.extra_fields.get(GRANULES_FIELD, ())]
 
 
 def acquired(item: pystac.Item) -> pd.Timestamp:

@@ -37,6 +37,13 @@ class Quality:
     cloud: tuple[int, ...]
     is_bits: bool
 
+    @property
+    def nodata(self) -> int | None:
+        """Number that means no data, where the file itself does not say; None where none does."""
+        if not self.fill:
+            return None
+        return 1 << self.fill[0] if self.is_bits else self.fill[0]
+
 
 QA_PIXEL = Quality(("qa_pixel", "QA_PIXEL", "QA_PIXEL.TIF"), fill=(0,), cloud=(2, 3), is_bits=True)
 """Landsat Collection 2: bit 0 fill, 1 dilated cloud, 2 cirrus (high confidence), 3 cloud, 4 cloud shadow, 5 snow.

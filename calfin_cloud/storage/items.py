@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 from urllib.parse import unquote
 
-from calfin_cloud.sensors import in_utc, read_assets
+from calfin_cloud.sensors import GRANULES_FIELD, in_utc, read_assets
 from calfin_cloud.storage.files import digest
 
 SIGNED = re.compile(
@@ -71,6 +71,8 @@ def item_digest(item: Mapping[str, Any]) -> str:
         "properties": {name: value for name, value in properties.items() if _matches(DECISIVE, name)},
         "assets": {key: _decisive(_mapping(assets[key])) for key in assets if key in read},
     }
+    if further := item.get(GRANULES_FIELD):
+        known["granules"] = [item_digest(granule) for granule in further]
     return digest(json.dumps(known, sort_keys=True, default=str).encode())
 
 
