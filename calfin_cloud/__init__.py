@@ -40,7 +40,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "polygons": ["close_polygons"],
         "sensors": ["Quality", "Sensor", "register_sensor"],
         "sample": ["write_real_sample", "write_sample"],
-        "scenes": ["items_from_images", "search_scenes", "stream_scenes"],
+        "scenes": ["items_from_images", "join_granules", "search_scenes", "stream_scenes"],
         "storage": ["read_features", "read_fronts", "read_masks", "read_polygons", "read_rejected"],
         "training": ["TrainingSettings", "fit"],
     },

@@ -278,6 +278,14 @@ def test_the_bar_of_a_run_counts_scenes_and_not_granules(world, domain, tmp_path
     assert told["counts"]["found"] == len(find(world, "whole", domain))
 
 
+def test_the_preview_of_a_domain_on_a_seam_shows_a_scene(world, domain, tmp_path, capsys):
+    middle = domain.area_lonlat.centroid
+    call = ["domains", f"--point={middle.x},{middle.y}", "--size-km", "10", "--name", "seam", "--out", str(tmp_path / "seam.geojson")]
+    call += ["--preview", str(tmp_path / "seam.html"), "--catalog", str(world / "cut.json"), "--period", PERIOD]
+    assert main(call) == 0
+    assert "0of2+" in (tmp_path / "seam.html").read_text(), capsys.readouterr().err
+
+
 def test_a_stored_item_has_its_granules_as_they_were(stores):
     records = [item_of(item) for item in stored_items(stores / "cut")]
     assert all(len(record.extra_fields[GRANULES_FIELD]) == 1 for record in records)

@@ -114,12 +114,13 @@ def _newest_clear(options: argparse.Namespace, domain: Any) -> tuple[bytes | Non
     from PIL import Image
 
     from calfin_cloud.imagery import stack_scenes
-    from calfin_cloud.scenes import search_scenes
+    from calfin_cloud.scenes import join_granules, search_scenes
     from calfin_cloud.schema import SceneError
 
     if options.period is None:
         raise ValueError("--period is needed with --catalog, e.g. --period 2019-06/2019-09")
-    items = search_scenes(options.catalog, domain, options.period, max_cloud=CLEAR_PERCENT)
+    found = search_scenes(options.catalog, domain, options.period, max_cloud=CLEAR_PERCENT)
+    items = list(join_granules(found, domain))
     for item in sorted(items, key=lambda i: str(i.datetime), reverse=True)[:MOST_LOOKS]:
         try:
             signal, cloud = np.asarray(stack_scenes([item], domain)[0])

@@ -48,7 +48,7 @@ def stack_scenes(items: Iterable[pystac.Item], domain: Domain) -> xr.DataArray:
     Parameters
     ----------
     items
-        From `search_scenes`, `stream_scenes` or `items_from_images`; the order is kept.
+        From `search_scenes`, `stream_scenes`, `join_granules` or `items_from_images`; the order is kept.
     domain
         Its grid is that of the scenes.
 

@@ -38,7 +38,8 @@ def join_granules(items: Iterable[pystac.Item], domain: Domain) -> Iterator[pyst
     A joined item has the ids of its granules, with `+` between them, and all else of the first; the further ones are in
     its field `calfin:granules`, and are read where those before have no data. Granules belong together if one
     satellite took them within minutes, in one collection, processing and calibration. An item that covers the domain
-    alone, has no footprint, or adds less than a hundredth of the domain stays as it is.
+    alone, has no footprint, or adds less than a hundredth of the domain stays as it is. `map_fronts` joins what it
+    maps by itself.
 
     Parameters
     ----------
@@ -52,11 +53,17 @@ def join_granules(items: Iterable[pystac.Item], domain: Domain) -> Iterator[pyst
     Iterator
         Items, sorted by time and id; `operator.length_hint` tells how many are left at most.
 
+    Raises
+    ------
+    ValueError
+        An item has no time.
+
     Examples
     --------
     >>> (domain,) = cc.read_domains("real/domains.geojson")
     >>> items = cc.search_scenes("real/catalog.json", domain, "2021")
-    >>> [item.id for item in join_granules(items, domain)]
+    >>> scenes = cc.stack_scenes(cc.join_granules(items, domain), domain)
+    >>> scenes["scene_id"].values.tolist()
     ['harald-moltke-brae_20210927']
     """
     area = domain.area_lonlat
