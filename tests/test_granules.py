@@ -25,7 +25,7 @@ from calfin_cloud.pipeline import VARIANTS, map_fronts, recompute_changed
 from calfin_cloud.scenes import join_granules, search_scenes
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import CATALOG_FIELD, GRANULES_FIELD, item_of
-from calfin_cloud.storage import read_batches, read_fronts, read_items
+from calfin_cloud.storage import item_digest, read_batches, read_fronts, read_items, unsigned_item
 
 PERIOD = "1984/2030"
 DAY = datetime(2021, 7, 1, 15, 30, tzinfo=UTC)
@@ -137,6 +137,15 @@ def test_granules_that_a_catalogue_itself_puts_into_an_item_are_dropped(tmp_path
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
     (found,) = search_scenes(tmp_path / "items.json", BOX, PERIOD)
     assert GRANULES_FIELD not in found.extra_fields
+
+
+def test_signatures_of_granules_are_not_kept_and_what_they_show_decides_the_digest():
+    plain, signed, other = (next(iter(join_granules(halves(), BOX))).to_dict(transform_hrefs=False) for _ in range(3))
+    signed[GRANULES_FIELD][0]["assets"]["nir"]["href"] += "?X-Amz-Signature=pl4nted"
+    other[GRANULES_FIELD][0]["assets"]["nir"]["href"] += ".new"
+    assert "pl4nted" not in json.dumps(unsigned_item(signed))
+    assert item_digest(signed) == item_digest(plain)
+    assert item_digest(other) != item_digest(plain)
 
 
 # Real files
@@ -280,7 +289,16 @@ def test_the_bar_of_a_run_counts_scenes_and_not_granules(world, domain, tmp_path
 
 def test_the_preview_of_a_domain_on_a_seam_shows_a_scene(world, domain, tmp_path, capsys):
     middle = domain.area_lonlat.centroid
-    call = ["domains", f"--point={middle.x},{middle.y}", "--size-km", "10", "--name", "seam", "--out", str(tmp_path / "seam.geojson")]
+    call = [
+        "domains",
+        f"--point={middle.x},{middle.y}",
+        "--size-km",
+        "10",
+        "--name",
+        "seam",
+        "--out",
+        str(tmp_path / "seam.geojson"),
+    ]
     call += ["--preview", str(tmp_path / "seam.html"), "--catalog", str(world / "cut.json"), "--period", PERIOD]
     assert main(call) == 0
     assert "0of2+" in (tmp_path / "seam.html").read_text(), capsys.readouterr().err
