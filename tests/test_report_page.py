@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import time
 from dataclasses import replace
 
@@ -105,6 +106,13 @@ def settle(page):
 
 def text(page, id_):
     return page.find_element(By.ID, id_).text
+
+
+def wait_for(path):
+    """Wait until the browser has saved a file."""
+    deadline = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def click_on_map(page, coordinate):
@@ -407,9 +415,7 @@ def test_verdicts_of_the_page_are_applied_to_the_store(glacier, folder, tmp_path
     glacier.find_element(By.ID, "done").click()
     assert text(glacier, "save") == "Save 2 verdicts"
     glacier.find_element(By.ID, "save").click()
-    deadline = time.monotonic() + 10
-    while not (tmp_path / "verdicts.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(tmp_path / "verdicts.json")
     assert [v["verdict"] for v in json.loads((tmp_path / "verdicts.json").read_text())] == ["reject", "redraw"]
     assert main(["review", str(folder / "store"), "--apply", str(tmp_path / "verdicts.json")]) == 0
     fronts = reviewed_fronts(str(folder / "store"))
@@ -423,6 +429,38 @@ def test_verdicts_of_the_page_are_applied_to_the_store(glacier, folder, tmp_path
     assert points == pytest.approx(
         np.array([[left + s * (right - left), bottom + 0.4 * (top - bottom)] for s in (0.3, 0.5, 0.7)]), abs=60
     )
+
+
+def test_verdicts_that_the_store_has_are_not_offered_again(one_browser, folder, tmp_path):
+    shutil.copytree(folder / "store", tmp_path / "store")
+    report = ["report", str(tmp_path / "store"), "--out", str(tmp_path / "report")]
+    page = (tmp_path / "report" / "index.html").as_uri()
+
+    def opened_anew():
+        assert main(report) == 0
+        one_browser.get("about:blank")
+        one_browser.get(page)
+        settle(one_browser)
+
+    def decide(which, verdict):
+        one_browser.execute_script("atlas.choose(atlas.state.data.fronts[arguments[0]])", which)
+        one_browser.find_element(By.ID, "author").clear()
+        one_browser.find_element(By.ID, "author").send_keys("M. Person")
+        one_browser.find_element(By.CSS_SELECTOR, f"[data-verdict={verdict}]").click()
+
+    forget(one_browser, tmp_path)
+    opened_anew()
+    open_glacier(one_browser)
+    decide(0, "reject")
+    one_browser.find_element(By.ID, "save").click()
+    wait_for(tmp_path / "verdicts.json")
+    decide(1, "accept")
+    assert main(["review", str(tmp_path / "store"), "--apply", str(tmp_path / "verdicts.json")]) == 0
+    opened_anew()
+    assert text(one_browser, "save") == "Save 1 verdict", "the one that nobody has applied"
+    open_glacier(one_browser)
+    one_browser.execute_script("atlas.choose(atlas.state.data.fronts[0])")
+    assert "reject, by M. Person" in text(one_browser, "factTable")
 
 
 def test_nothing_is_decided_without_a_name_and_escape_ends_a_drawing(glacier):

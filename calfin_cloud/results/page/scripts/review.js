@@ -5,7 +5,9 @@
   const { get, state } = atlas;
   const about = atlas.received.about;
   const stored = `verdicts ${location.pathname} ${about.title}`; // pages of other stores have fronts of the same name
-  state.verdicts = new Map(JSON.parse(remembered() || "[]"));
+  const applied = new Set(about.applied.map((parts) => JSON.stringify(parts)));
+  const isNew = ({ key, front, author, time }) => !applied.has(JSON.stringify([key, front, author, time]));
+  state.verdicts = new Map(JSON.parse(remembered() || "[]").filter(([, verdict]) => isNew(verdict)));
   const drawn = new ol.source.Vector();
   const style = ["rgba(0,0,0,0.75)", "#ffe14d"].map((color, i) => new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: i ? 3 : 6, lineCap: "round" }), image: i ? new ol.style.Circle({ radius: 5, fill: new ol.style.Fill({ color }), stroke: new ol.style.Stroke({ color: "#222", width: 1.5 }) }) : undefined }));
   let drawing = null;
