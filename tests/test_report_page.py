@@ -431,6 +431,62 @@ def test_verdicts_of_the_page_are_applied_to_the_store(glacier, folder, tmp_path
     )
 
 
+def test_a_front_is_redrawn_with_the_keyboard_alone(glacier):
+    def press(*keys, shift=False):
+        actions = ActionChains(glacier)
+        actions = actions.key_down(Keys.SHIFT) if shift else actions
+        for key in keys:
+            actions = actions.send_keys(key)
+        (actions.key_up(Keys.SHIFT) if shift else actions).perform()
+
+    def said():
+        return glacier.execute_script("return atlas.get('news').textContent")
+
+    press(".")
+    while glacier.switch_to.active_element.get_attribute("id") != "author":
+        press(Keys.TAB)
+    press("M. Person")
+    while glacier.switch_to.active_element.get_attribute("data-verdict") != "redraw":
+        press(Keys.TAB)
+    begin, resolution = glacier.execute_script("return [atlas.state.chosen.line[0], atlas.map.view.getResolution()]")
+    press(Keys.ENTER)
+    chart = glacier.switch_to.active_element
+    assert chart.get_attribute("id") == "map"
+    assert "Backspace" in chart.get_attribute("aria-label"), "the keys are told where they count"
+    press(Keys.ENTER)
+    assert said().startswith("Point 1: ")
+    assert said().endswith(" W, 0 m from the front")
+    press(*[Keys.ARROW_RIGHT] * 3, Keys.ENTER)
+    press(*[Keys.ARROW_LEFT] * 9, Keys.ENTER, Keys.BACKSPACE)
+    assert said() == "Point taken back, 2 points left"
+    press(*[Keys.ARROW_RIGHT] * 9)
+    press(Keys.ARROW_DOWN, shift=True)
+    press(Keys.ENTER, Keys.ENTER)
+    assert glacier.switch_to.active_element.get_attribute("data-verdict") == "redraw", "one goes on where one began"
+    (line,) = glacier.execute_script("return [...atlas.state.verdicts.values()].map((v) => v.line)")
+    steps = (np.asarray(line) - begin) / resolution
+    assert steps == pytest.approx(np.array([[0, 0], [30, 0], [30, -1]]), abs=0.1), "in pixels of the screen"
+    assert text(glacier, "save") == "Save 1 verdict"
+
+
+def test_the_cross_hair_stays_in_sight_and_leaves_with_the_drawing(glacier):
+    glacier.execute_script("atlas.choose(atlas.state.data.fronts[0])")
+    glacier.find_element(By.ID, "author").send_keys("M. Person")
+    glacier.find_element(By.CSS_SELECTOR, "[data-verdict=redraw]").send_keys(Keys.ENTER)
+    assert glacier.find_element(By.CLASS_NAME, "cross").is_displayed()
+    glacier.execute_script("atlas.map.view.setResolution(2)")
+    settle(glacier)
+    ActionChains(glacier).send_keys(*[Keys.ARROW_UP] * 60).perform()
+    inside = glacier.execute_script(
+        "const [a, b] = ['.cross', '#map'].map((s) => document.querySelector(s).getBoundingClientRect());"
+        "return a.top >= b.top && a.bottom <= b.bottom"
+    )
+    assert inside
+    ActionChains(glacier).send_keys(Keys.ESCAPE).perform()
+    assert not glacier.find_element(By.CLASS_NAME, "cross").is_displayed()
+    assert glacier.find_element(By.ID, "map").get_attribute("aria-label") == "Map: arrows move it, plus and minus zoom"
+
+
 def test_verdicts_that_the_store_has_are_not_offered_again(one_browser, folder, tmp_path):
     shutil.copytree(folder / "store", tmp_path / "store")
     report = ["report", str(tmp_path / "store"), "--out", str(tmp_path / "report")]

@@ -47,7 +47,7 @@
     locator.getView().fit(wide);
   }
 
-  atlas.map = { wide, locate, map, view, projection, toLonLat, toMap, graticule, fit, turnNorthUp };
+  atlas.map = { wide, locate, map, view, projection, toLonLat, toMap, graticule, fit, turnNorthUp, showPlace, placeText };
 
   // Meridians and parallels, dense enough to bend as they do.
   function gridLines() {
@@ -108,11 +108,15 @@
     atlas.get("arrow").style.transform = `rotate(${angle}rad)`;
   }
 
-  function showPlace(event) {
-    const [lon, lat] = toLonLat(event.coordinate);
-    const [x, y] = event.coordinate;
+  function placeText(point) {
+    const [lon, lat] = toLonLat(point);
     const text = (value, [plus, minus]) => `${Math.abs(value).toFixed(4)}° ${value < 0 ? minus : plus}`;
-    atlas.get("place").textContent = Number.isFinite(lon) ? `${text(lat, "NS")}  ${text(lon, "EW")}  ·  ${Math.round(x).toLocaleString("en")}, ${Math.round(y).toLocaleString("en")} m  ·  ${about.crs}` : "";
+    return Number.isFinite(lon) ? `${text(lat, "NS")}  ${text(lon, "EW")}` : "";
+  }
+
+  function showPlace([x, y]) {
+    const text = placeText([x, y]);
+    atlas.get("place").textContent = text ? `${text}  ·  ${Math.round(x).toLocaleString("en")}, ${Math.round(y).toLocaleString("en")} m  ·  ${about.crs}` : "";
   }
 
   atlas.viewText = () => [...view.getCenter().map(Math.round), Number(view.getResolution().toPrecision(ROUND)), Number(view.getRotation().toFixed(4))].join(",");
@@ -127,7 +131,7 @@
 
   view.on("change:resolution", () => landLayer.setOpacity(Math.max(0.3, Math.min(1, view.getResolution() / NEAR_M))));
   view.on(["change:center", "change:rotation"], turnArrow);
-  map.on("pointermove", (event) => { if (!event.dragging) showPlace(event); });
+  map.on("pointermove", (event) => { if (!event.dragging) showPlace(event.coordinate); });
   map.on("moveend", () => atlas.tell("moved"));
   atlas.get("in").addEventListener("click", () => view.animate({ zoom: view.getZoom() + 1, duration: 200 }));
   atlas.get("out").addEventListener("click", () => view.animate({ zoom: view.getZoom() - 1, duration: 200 }));

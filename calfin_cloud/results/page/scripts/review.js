@@ -8,7 +8,6 @@
   const applied = new Set(about.applied.map((parts) => JSON.stringify(parts)));
   const isNew = ({ key, front, author, time }) => !applied.has(JSON.stringify([key, front, author, time]));
   state.verdicts = new Map(JSON.parse(remembered() || "[]").filter(([, verdict]) => isNew(verdict)));
-  const drawn = new ol.source.Vector();
   const style = ["rgba(0,0,0,0.75)", "#ffe14d"].map((color, i) => new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: i ? 3 : 6, lineCap: "round" }), image: i ? new ol.style.Circle({ radius: 5, fill: new ol.style.Fill({ color }), stroke: new ol.style.Stroke({ color: "#222", width: 1.5 }) }) : undefined }));
   let drawing = null;
 
@@ -48,10 +47,10 @@
     feature?.setGeometry(new ol.geom.LineString(front.line));
   }
 
-  function startDrawing() {
+  function startDrawing({ isByKey }) {
     if (!get("author").value.trim()) { decide("redraw"); return; }
     atlas.compare(null);
-    drawing = new ol.interaction.Draw({ source: drawn, type: "LineString", style, stopClick: true });
+    drawing = new ol.interaction.Draw({ type: "LineString", style, stopClick: true });
     drawing.on("drawend", (event) => {
       const points = event.feature.getGeometry().getCoordinates();
       stopDrawing();
@@ -60,16 +59,22 @@
     atlas.map.map.addInteraction(drawing);
     get("done").disabled = true;
     drawing.on("drawstart", ({ feature }) => feature.on("change", () => { get("done").disabled = feature.getGeometry().getCoordinates().length < 3; })); // one is that under the pointer
+    drawing.on("drawabort", () => { get("done").disabled = true; });
     get("drawing").hidden = false;
     document.body.classList.add("drawing");
+    atlas.startCross(drawing, state.chosen, { isShown: isByKey });
+    atlas.say("Draw the front on the map");
   }
 
   function stopDrawing() {
-    if (drawing) atlas.map.map.removeInteraction(drawing);
+    if (!drawing) return;
+    const isOnMap = document.querySelector("main").contains(document.activeElement);
+    atlas.map.map.removeInteraction(drawing);
+    atlas.stopCross();
     drawing = null;
-    drawn.clear();
     get("drawing").hidden = true;
     document.body.classList.remove("drawing");
+    if (isOnMap) document.querySelector("[data-verdict=redraw]").focus({ preventScroll: true });
   }
   atlas.stopDrawing = stopDrawing;
   atlas.isDrawing = () => Boolean(drawing);
@@ -91,8 +96,8 @@
     get("save").textContent = `Save ${atlas.count(state.verdicts.size, "verdict")}`;
   }
 
-  document.querySelectorAll("[data-verdict]").forEach((button) => button.addEventListener("click", () => {
-    if (button.dataset.verdict === "redraw") startDrawing();
+  document.querySelectorAll("[data-verdict]").forEach((button) => button.addEventListener("click", (event) => {
+    if (button.dataset.verdict === "redraw") { stopDrawing(); startDrawing({ isByKey: event.detail === 0 }); } // it counts no clicks of a key
     else if (state.verdicts.get(atlas.placeOf(state.chosen))?.verdict === button.dataset.verdict) takeBack();
     else decide(button.dataset.verdict);
   }));

@@ -114,7 +114,7 @@
   get("earlier").addEventListener("click", () => step(-1));
   get("later").addEventListener("click", () => step(1));
   document.addEventListener("keydown", (event) => {
-    if (event.target.matches("input, select, textarea, [role=tab]") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input, select, textarea, [role=tab]") || event.ctrlKey || event.metaKey || event.altKey || atlas.isDrawing()) return;
     if (event.key === "/") { event.preventDefault(); (state.glacier ? atlas.openOverview() : Promise.resolve()).then(() => get("search").focus()); }
     if (!state.glacier) return;
     if (event.key === "," || event.key === "<") step(-1);
