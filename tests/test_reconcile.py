@@ -3,6 +3,7 @@
 import shutil
 from datetime import date, timedelta
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pystac
@@ -271,6 +272,9 @@ def test_exports_lineage_and_report_tell_what_was_chosen(store, tmp_path):
     data = (page.parent / "data" / "00000.js").read_text()
     assert data.count('"choice":') == 1, "what was kept as it was mapped needs no word"
     assert front["choice_why"] in data
+    shown = gpd.read_file(page.parent / "fronts.geojson").set_index("key")["choice"]
+    assert shown.pop(f"Store/scene-{FAINT}") == front["choice"]
+    assert set(shown) == {"kept"}
 
 
 def test_a_rate_of_nothing_is_refused_before_the_store_is_touched(store, capsys):

@@ -25,6 +25,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURE_SCHEMAS
 from calfin_cloud.land import land_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
+from calfin_cloud.results.choosing import CHOICE_COLUMNS
 from calfin_cloud.results.page_data import (
     SIMPLIFY_PX,
     Shown,
@@ -66,6 +67,7 @@ LONLAT_PLACES = 5  # decimals of a degree: a metre
 DOWNLOADED = (
     *("key", "front", "glacier_id", "datetime", "platform", "quality_flag", "length_m", "confidence", "sigma_m"),
     *("half95_m", "score", "score_reasons", "traced_by", "ends", "verdict", "reviewer", "flags", "flag_details"),
+    *CHOICE_COLUMNS,
 )
 """Columns of `fronts.geojson`; all others are in `scenes.csv`, by key and front."""
 
