@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+LONGEST_MARK = 40
 FULL_BYTES = 2**20  # GDAL and HDF5 have errors of their own for a full disk; so little room tells them
 
 
@@ -40,7 +41,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         return
     with (
         _named(given),
-        TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        TemporaryDirectory(prefix=_mark(path), dir=path.parent) as folder,
         _told_full(path.parent),
     ):
         yield Path(folder, path.name)
@@ -50,13 +51,38 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.replace(written, path.parent / written.name)
 
 
+def write_whole_file(path: str | Path, content: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, as `whole_file` does.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> write_whole_file(path, "Isbræ")
+    >>> path.read_bytes().decode()
+    'Isbræ'
+    """
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _mark(path: Path) -> str:
+    """Begin of the name of the folder beside a file in which it is written; long names leave room for the rest."""
+    return f".{path.name[:LONGEST_MARK]}."
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Name the file in an error about the unfinished one, or about none."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and (error.filename is None or f".{path.name}." in str(error.filename)):
+        if error.errno is not None and (error.filename is None or _mark(path) in str(error.filename)):
             error.filename, error.filename2 = str(path), None
         raise
 

@@ -149,10 +149,15 @@ def test_a_report_that_was_stopped_half_way_is_written_anew(store, tmp_path):
     shutil.rmtree(folder / "lib")
     for name in ("index.html", "data/about.js", "data/land.js"):
         (folder / name).unlink()
+    killed = folder / "data" / ".00001.js.a1b2c3d4"
+    killed.mkdir()
+    (killed / "00001.js").write_text('atlas.receive("glac')
     assert cc.write_report(store, folder).is_file()
+    assert not killed.exists()
 
 
-def test_a_report_on_a_full_disk_ends_with_the_error_of_one_file(store, tmp_path):
+def test_a_report_on_a_full_disk_ends_with_the_error_of_one_file_and_leaves_it_whole(store, tmp_path):
+    before = kept(cc.write_report(store, tmp_path / "report").parent / "lib")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # less than OpenLayers has
     try:
@@ -161,6 +166,7 @@ def test_a_report_on_a_full_disk_ends_with_the_error_of_one_file(store, tmp_path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.errno == errno.EFBIG
+    assert kept(tmp_path / "report" / "lib") == before
 
 
 @pytest.mark.parametrize("verb", ["report", "export", "timeseries", "composite", "compare", "review"])

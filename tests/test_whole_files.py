@@ -6,11 +6,13 @@ import resource
 from contextlib import contextmanager
 
 import pytest
+from matplotlib.figure import Figure
 from storing import DOMAIN
 
 import calfin_cloud as cc
 from calfin_cloud import whole_files
-from calfin_cloud.whole_files import whole_file
+from calfin_cloud.figures.paper import save_figure
+from calfin_cloud.whole_files import whole_file, write_whole_file
 
 
 @contextmanager
@@ -44,6 +46,21 @@ def test_an_interrupted_file_is_as_it_was_and_one_that_ended_well_keeps_link_and
         unfinished.write_text("after")
     assert (file.read_text(), file.stat().st_mode & 0o777, link.is_symlink()) == ("after", 0o640, True)
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "link.txt"]
+
+
+def test_figures_that_cannot_be_replaced_are_as_they_were(tmp_path):
+    figure = Figure()
+    figure.add_subplot()
+    before = {path: path.read_bytes() for path in save_figure(figure, tmp_path, "coverage")}
+    assert len(before) == 2
+    with no_file_may_grow(), pytest.raises(OSError, match=r"coverage\.pdf"):
+        save_figure(figure, tmp_path, "coverage")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_long_name_leaves_room_for_the_folder_beside_it(tmp_path):
+    write_whole_file(tmp_path / f"{'g' * 251}.png", b"a")
+    assert (tmp_path / f"{'g' * 251}.png").read_bytes() == b"a"
 
 
 def test_any_error_on_a_full_disk_is_told_as_that(tmp_path, monkeypatch):

@@ -198,6 +198,7 @@ def show(options: argparse.Namespace) -> int:
     """Print where the fronts of one scene come from: file, checksum, network, settings, verdicts; save its picture."""
     from calfin_cloud.results import lineage_of
     from calfin_cloud.storage import read_picture
+    from calfin_cloud.whole_files import write_whole_file
 
     told = lineage_of(options.store, options.scene)
     tell(options, told, json.dumps(told, indent=1))
@@ -206,7 +207,7 @@ def show(options: argparse.Namespace) -> int:
         picture = read_picture(options.store, domain, scene)
         if picture is None:
             raise ValueError(f"{told['key']} has no picture: the scene was not traced ({told['reason']})")
-        options.picture.write_bytes(picture)
+        write_whole_file(options.picture, picture)
         note(f"picture: {options.picture}")
     return 0
 

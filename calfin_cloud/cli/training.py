@@ -117,6 +117,7 @@ def calibrate(options: argparse.Namespace) -> int:
     from calfin_cloud.fronts import calibration_beside, write_calibration
     from calfin_cloud.network import SHIPPED, network_id, weights_path
     from calfin_cloud.pipeline import VARIANTS
+    from calfin_cloud.whole_files import write_whole_file
 
     variant = VARIANTS[options.variant]
     network = options.network or variant.network
@@ -137,7 +138,7 @@ def calibrate(options: argparse.Namespace) -> int:
     write_calibration(path, calibration)
     picture = path.with_suffix(".png")
     free, guided = ([case for case in cases if case.guided == is_guided] for is_guided in (False, True))
-    picture.write_bytes(reliability_png(reliability(unseen_of(free), calibration), title=network_id(network)))
+    write_whole_file(picture, reliability_png(reliability(unseen_of(free), calibration), title=network_id(network)))
     checks: dict[str, Any] = {}
     for alike, how in ((free, ""), (guided, ", along the front of another year")):
         if alike:

@@ -16,6 +16,7 @@ from calfin_cloud.evaluation.measures import REACH_PX
 from calfin_cloud.evaluation.methods import eight_bit
 from calfin_cloud.evaluation.scores import Scores, compare_methods, summarise_scores
 from calfin_cloud.figures.scores import Picture, scores_png
+from calfin_cloud.whole_files import write_whole_file
 
 N_WORST = 10
 DIGITS = 4
@@ -95,13 +96,13 @@ def write_scores(
         "paired": _records(paired),
         "worst": _records(worst),
     }
-    (out / "scores.json").write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole_file(out / "scores.json", json.dumps(written, indent=1, allow_nan=False) + "\n")
     by_name = {sample.name: sample for sample in samples}
     pictures = [_picture(row, by_name[row["scene"]], scores) for _, row in worst.iterrows()]
     if pictures:
-        (out / "worst.png").write_bytes(scores_png(pictures))
+        write_whole_file(out / "worst.png", scores_png(pictures))
     path = out / "scores.md"
-    path.write_text(_markdown(summary, paired, worst, dict(about or {})), encoding="utf-8")
+    write_whole_file(path, _markdown(summary, paired, worst, dict(about or {})))
     return path
 
 

@@ -20,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from calfin_cloud.domains import cut_at_antimeridian
 from calfin_cloud.feature_schema import FEATURES
 from calfin_cloud.schema import short_name
+from calfin_cloud.whole_files import write_whole_file
 
 PARQUET, ZARR = "application/vnd.apache.parquet", "application/vnd+zarr"
 LICENSE = "other"
@@ -78,7 +79,7 @@ def write_collection(
         told = item.to_dict(include_self_link=False) | {"links": up, "collection": id_}
         place = folder / item.id / f"{item.id}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps(told, indent=2), encoding="utf-8")
+        write_whole_file(place, json.dumps(told, indent=2))
         down.append({"rel": "item", "href": f"./{item.id}/{item.id}.json", "type": "application/geo+json"})
     times = [when.to_pydatetime().astimezone(UTC) for when in (fronts["datetime"].min(), fronts["datetime"].max())]
     extent = pystac.Extent(pystac.SpatialExtent([_bbox(list(footprints.values()))]), pystac.TemporalExtent([[*times]]))
@@ -86,7 +87,7 @@ def write_collection(
     collection = pystac.Collection(id_, description, extent, license=LICENSE, extra_fields=fields)
     path = folder / "collection.json"
     told = collection.to_dict(include_self_link=False) | {"links": down}
-    path.write_text(json.dumps(told, indent=2), encoding="utf-8")
+    write_whole_file(path, json.dumps(told, indent=2))
     return path
 
 

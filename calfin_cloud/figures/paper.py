@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -24,6 +25,7 @@ from pyproj import Transformer
 
 from calfin_cloud.figures.charts import COLOURS, COUNTS, mark_counts, mark_dates, open_frame
 from calfin_cloud.land import read_land
+from calfin_cloud.whole_files import write_whole_file
 
 WIDTHS_MM = {"single": 83.0, "double": 177.0}
 MM = 1 / 25.4
@@ -50,7 +52,9 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     with rc_context(STYLE):
         for path in paths:
-            figure.savefig(path, dpi=DPI, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            kind, out = path.suffix[1:], io.BytesIO()
+            figure.savefig(out, format=kind, dpi=DPI, metadata={"CreationDate": None} if kind == "pdf" else None)
+            write_whole_file(path, out.getvalue())
     return paths
 
 

@@ -21,6 +21,7 @@ from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of
+from calfin_cloud.whole_files import write_whole_file
 
 PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair keeps
 PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", "season", *(f"{name}_{side}" for name in PAIRED for side in "ab"))
@@ -181,14 +182,15 @@ def write_comparison(
     summary = summarise_pairs(pairs)
     write_csv(pairs, folder / "pairs.csv")
     write_csv(summary, folder / "summary.csv")
-    (folder / "comparison.png").write_bytes(comparison_png(pairs.assign(sensor=_both(pairs, "sensor")), title=title))
+    picture = comparison_png(pairs.assign(sensor=_both(pairs, "sensor")), title=title)
+    write_whole_file(folder / "comparison.png", picture)
     for letter, fronts in (products or {}).items():
         counts = count_fronts(fronts)
         write_csv(counts, folder / f"counts-{letter}.csv")
         told = f"{counts['fronts'].sum()} fronts of {counts['glacier_id'].nunique()} glaciers"
         name = (names or {}).get(letter, letter)
         title = f"{name}: {told}, {counts['duplicates'].sum()} of them on a day that has another"
-        (folder / f"coverage-{letter}.png").write_bytes(coverage_png(counts, title=title))
+        write_whole_file(folder / f"coverage-{letter}.png", coverage_png(counts, title=title))
     return summary
 
 

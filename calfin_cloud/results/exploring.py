@@ -14,6 +14,7 @@ from typing import Any
 
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.storage import read_store_domains
+from calfin_cloud.whole_files import write_whole_file
 
 HEIGHT_PX = 720
 MOST_PICTURES = 40  # some 40 kB each in the notebook's file
@@ -45,7 +46,7 @@ class Explorer:
     def save(self, path: str | Path) -> Path:
         """Write the page as one file that opens offline in any browser; return its path."""
         path = Path(path)
-        path.write_text(self.page, encoding="utf-8")
+        write_whole_file(path, self.page)
         return path
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import checked_domains, domain_of, outside_stores, read_store, read_store_domains
 from calfin_cloud.vectors import read_vectors
+from calfin_cloud.whole_files import write_whole_file
 
 CALFIN = """Cheng, D., Hayes, W., Larour, E., Mohajerani, Y., Wood, M., Velicogna, I., and Rignot, E. (2021):
 Calving Front Machine (CALFIN), The Cryosphere 15, 1663-1675, doi:10.5194/tc-15-1663-2021"""
@@ -158,8 +159,8 @@ def export_store(
     )
     write_csv(doubtful_fronts(fronts), doubtful)
     write_csv(judged[[*REVIEWED_COLUMNS]].assign(line=judged.geometry.to_wkt()), reviewed)
-    readme.write_text(_readme(stored, formats), encoding="utf-8")
-    citation.write_text(CITATION.format(version=version, author=json.dumps(author)), encoding="utf-8")
+    write_whole_file(readme, _readme(stored, formats))
+    write_whole_file(citation, CITATION.format(version=version, author=json.dumps(author)))
     return [*paths, readme, citation, doubtful, reviewed]
 
 

@@ -33,7 +33,7 @@ from calfin_cloud.results.seaward import features_of, flat
 from calfin_cloud.results.training_scenes import write_domain_files, write_training_scenes
 from calfin_cloud.schema import check_name
 from calfin_cloud.storage import masks_url, picture_path, read_fronts
-from calfin_cloud.whole_files import whole_file
+from calfin_cloud.whole_files import whole_file, write_whole_file
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def _contours(shapes: gpd.GeoDataFrame, folder: Path, kind: str = "") -> Path:
     name = f"{first['domain']} {first['datetime']:%Y-%m-%d} {first['scene_id']} {kind}".rstrip()
     stem = f"{first['domain']}_{first['datetime']:%Y%m%dT%H%M%S}_{first['key'].partition('/')[2]}"
     path = folder / f"{_safe(stem)}{'_' if kind else ''}{kind}.exp"
-    path.write_text(exp_text((name, shape) for shape in shapes.geometry), encoding="utf-8")
+    write_whole_file(path, exp_text((name, shape) for shape in shapes.geometry))
     return path
 
 

@@ -51,6 +51,7 @@ from calfin_cloud.storage import (
     read_store_domains,
 )
 from calfin_cloud.timeseries import flag_fronts
+from calfin_cloud.whole_files import whole_file, write_whole_file
 
 MOST_PICTURES = 2000
 PICTURE_PX = 640  # longest side, as the page shows it; AVIF of it is some 13 kB, half of WebP that looks alike
@@ -58,8 +59,9 @@ PICTURE_QUALITY, PICTURE_SPEED = 40, 9
 FLAGGED = ("score", "flags", "flag_details")
 NAMES_IN_TITLE = 5
 FOLDERS = ("data", "pictures", "scripts", "lib")  # below that of a report
-REWRITTEN = re.compile(r"data/\d{5}\.js|pictures/\d{5}/\d{5}\.avif")
-"""Files of a report that the next one may not write again."""
+UNFINISHED = r"(data|pictures/\d{5})/\.\w+\.(js|avif)\.\w+/\w+\.(js|avif)"
+REWRITTEN = re.compile(rf"data/\d{{5}}\.js|pictures/\d{{5}}/\d{{5}}\.avif|{UNFINISHED}")
+"""Files of a report that the next one may not write again, unfinished ones of a report that was killed among them."""
 SERIES_FILES = ("positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv")
 AT_TIMES = (*SERIES_FILES, "features.csv", *(f"{name}.geojson" for name in FEATURE_SCHEMAS))
 """Downloads that not every report has."""
@@ -180,7 +182,7 @@ def _write_page(page: Path, folder: Path) -> None:
     for path in (path for path in sorted(page.rglob("*")) if path.is_file()):
         copy = folder / path.relative_to(page)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
+        write_whole_file(copy, path.read_bytes())
 
 
 def _check_own(folder: Path) -> None:
@@ -201,6 +203,8 @@ def _clear(folder: Path) -> None:
     """Make the folder, and take away what an earlier report has left that this one may not write again."""
     for name in filter(REWRITTEN.fullmatch, _files(folder)):
         (folder / name).unlink()
+        if (folder / name).parent.name.startswith("."):
+            (folder / name).parent.rmdir()
     about = folder / "data" / "about.js"
     listed = about.read_text(encoding="utf-8").partition('"downloads":')[2] if about.is_file() else ""
     for name in AT_TIMES:
@@ -238,7 +242,7 @@ def _write_pictures(store: str, domain: Domain, tables: Shown, wanted: set[str],
         grey = read_scene_grey(store, domain.name, places[scene]) if key in wanted and scene in places else None
         if grey is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{number:05}.avif").write_bytes(_avif(grey))
+            write_whole_file(folder / f"{number:05}.avif", _avif(grey))
             written.append(number)
     return written
 
@@ -257,7 +261,7 @@ def _avif(grey: NDArray[np.uint8]) -> bytes:
 def _write_script(path: Path, name: str, data: Mapping[str, Any]) -> None:
     """Write data as a script that hands it to the page, since a browser reads no data files from disk."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    path.write_text(f"atlas.receive({json.dumps(name)}, {text});\n", encoding="utf-8")
+    write_whole_file(path, f"atlas.receive({json.dumps(name)}, {text});\n")
 
 
 def _proj4(crs: str) -> str:
@@ -273,9 +277,9 @@ def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Pa
     if len(found):
         found = found[[*(c for c in DOWNLOADED if c in found), "geometry"]].round({"length_m": 1, "confidence": 3})
         found.geometry = found.simplify(SIMPLIFY_PX * plain.loc[found.index, "resolution_m"].to_numpy())
-        _squeeze(_write_geojson(found, folder / "fronts.geojson"))
+        _write_geojson(found, folder / "fronts.geojson", squeezed=True)
     else:
-        (folder / "fronts.geojson").write_text('{"type": "FeatureCollection", "features": []}\n')
+        write_whole_file(folder / "fronts.geojson", '{"type": "FeatureCollection", "features": []}\n')
     if series is None:
         return ["fronts.geojson", "scenes.csv"]
     for name in ("positions", "rates", "yearly", "seasonal"):
@@ -298,9 +302,11 @@ def _write_features(features: Features, folder: Path) -> list[str]:
     return ["features.csv", *names]
 
 
-def _write_geojson(table: gpd.GeoDataFrame, path: Path) -> Path:
-    path.unlink(missing_ok=True)
-    table.to_file(path, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
+def _write_geojson(table: gpd.GeoDataFrame, path: Path, *, squeezed: bool = False) -> Path:
+    with whole_file(path) as unfinished:
+        table.to_file(unfinished, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
+        if squeezed:
+            _squeeze(unfinished)
     return path
 
 

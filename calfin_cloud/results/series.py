@@ -37,7 +37,7 @@ from calfin_cloud.timeseries import (
     seasonal_cycle,
     yearly_positions,
 )
-from calfin_cloud.whole_files import whole_file
+from calfin_cloud.whole_files import whole_file, write_whole_file
 
 MOST_PICTURES = 300
 
@@ -132,14 +132,15 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
     with whole_file(folder / "fronts.parquet") as unfinished:
         flag_fronts(fronts, series.flags).to_parquet(unfinished, schema_version="1.1.0")
     if len(series.regions):
-        (folder / "regions.png").write_bytes(regions_png(series.regions))
+        write_whole_file(folder / "regions.png", regions_png(series.regions))
     measured = series.positions.dropna(subset="position_m")
     for glacier, part in list(measured.groupby("glacier_id"))[:MOST_PICTURES]:
         mine = [table[table["glacier_id"] == glacier] for table in (series.seasonal, series.rates)]
         rate = rate_words(mine[1])
         flags = series.flags[series.flags["key"].isin(part["key"])]
         name = quote(str(glacier), safe=" ").replace(".", "%2E")
-        (folder / f"series-{name}.png").write_bytes(series_png(part, mine[0], flags, title=str(glacier), rate=rate))
+        picture = series_png(part, mine[0], flags, title=str(glacier), rate=rate)
+        write_whole_file(folder / f"series-{name}.png", picture)
 
 
 def rate_words(rates: pd.DataFrame) -> str:
