@@ -22,7 +22,7 @@ Bounds = tuple[float, float, float, float]
 
 
 def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
-    """Cut land and ice to a window around `bounds` (left, bottom, right, top in `crs`, m), for a page.
+    """Cut land and ice to `window_around(bounds)` (left, bottom, right, top in `crs`, m), for a page.
 
     Returns
     -------
@@ -30,13 +30,24 @@ def land_around(bounds: Bounds, crs: str) -> dict[str, list[list[list[int]]]]:
         `land` and `ice`, each a list of polygons; a polygon is a list of rings (outline first), a ring what
         `packed` makes of it.
     """
-    # A wide screen shows far beyond a tall store.
-    reach = max(LEAST_REACH_M, bounds[2] - bounds[0], bounds[3] - bounds[1])
-    window = (bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach)
     return {
         kind: [[packed(shapely.get_coordinates(ring)) for ring in (p.exterior, *p.interiors)] for p in shapes]
-        for kind, shapes in read_land(window, crs).items()
+        for kind, shapes in read_land(window_around(bounds), crs).items()
     }
+
+
+def window_around(bounds: Bounds) -> Bounds:
+    """Find the bounds within which a page has land, and which its map does not leave.
+
+    They reach far, since a wide screen shows far beyond a tall store.
+
+    Examples
+    --------
+    >>> window_around((0, 0, 30_000, 700_000))
+    (-700000, -700000, 730000, 1400000)
+    """
+    reach = max(LEAST_REACH_M, bounds[2] - bounds[0], bounds[3] - bounds[1])
+    return bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach
 
 
 def read_land(window: Bounds, crs: str) -> dict[str, list[Polygon]]:

@@ -390,6 +390,21 @@ def test_every_control_and_chart_has_a_name(glacier):
     assert nameless == []
 
 
+def test_the_map_ends_where_its_land_was_cut(page):
+    for way in (1, -1):
+        page.execute_script(
+            "const {view} = atlas.map; view.setResolution(1e5); view.setCenter([arguments[0] * 1e7, 0])", way
+        )
+        settle(page)
+        seen, window = page.execute_script("return [atlas.map.view.calculateExtent(), atlas.received.about.window]")
+        land = page.execute_script(
+            "return ol.extent.boundingExtent(atlas.received.land.land.flat().flatMap(atlas.points))"
+        )
+        assert (np.subtract(land, window) * [1, 1, -1, -1] >= -1).all()
+        inside = np.subtract(seen, window) * [1, 1, -1, -1]
+        assert (inside >= -1).all(), "no straight side of the land is ever seen"
+
+
 def test_north_can_be_turned_up_on_a_polar_map(glacier):
     glacier.find_element(By.ID, "north").click()
     settle(glacier)

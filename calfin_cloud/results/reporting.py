@@ -23,7 +23,7 @@ from pyproj import CRS
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURE_SCHEMAS
-from calfin_cloud.land import land_around
+from calfin_cloud.land import land_around, window_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
 from calfin_cloud.results.choosing import CHOICE_COLUMNS
 from calfin_cloud.results.page_data import (
@@ -142,6 +142,7 @@ def write_report(
         "crs": crs,
         "proj4": _proj4(crs),
         "bounds": [left, bottom, right, top],
+        "window": list(window_around((left, bottom, right, top))),
         "reasons": REASONS,
         "applied": [[v["key"], v["front"], v["author"], v["time"]] for v in read_reviews(store)],
         "glaciers": glaciers,

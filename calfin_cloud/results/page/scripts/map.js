@@ -24,7 +24,7 @@
   graticule.getSource().addFeatures(gridLines());
 
   const scaleLine = new ol.control.ScaleLine({ bar: false, minWidth: 90, className: "scale" });
-  const view = new ol.View({ projection, center: [0, 0], resolution: 1000, minResolution: 0.5, maxResolution: 20000, constrainResolution: false, enableRotation: true });
+  const view = new ol.View({ projection, center: ol.extent.getCenter(about.bounds), resolution: 1000, minResolution: 0.5, maxResolution: 20000, extent: about.window, constrainResolution: false, enableRotation: true });
   const map = new ol.Map({
     target: "map",
     layers: [landLayer, graticule],
