@@ -579,6 +579,80 @@ def test_the_page_fits_a_phone(folder, tmp_path, name):
         assert shown > 400
 
 
+@pytest.mark.parametrize("size", [(960, 540), (844, 390)])
+def test_nothing_of_the_map_is_cut_off_at_twice_the_size_or_on_a_phone_that_lies(folder, one_browser, tmp_path, size):
+    forget(one_browser, tmp_path)
+    screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 2, "mobile": False}
+    one_browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        one_browser.get(address(folder))
+        settle(one_browser)
+        open_glacier(one_browser)
+        one_browser.find_element(By.ID, "layersButton").click()
+        cut = one_browser.execute_script(
+            "const m = document.querySelector('main').getBoundingClientRect();"
+            "return [...document.querySelectorAll('#tools button, #layers')].map((e) => e.getBoundingClientRect())"
+            "  .filter((r) => r.bottom > m.bottom || r.right > m.right).length"
+        )
+        assert cut == 0
+    finally:
+        one_browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_long_number_of_a_glacier_stays_in_its_line_and_does_not_turn_the_next_words(page):
+    page.execute_script("document.querySelector('#glaciers small span').textContent = '\\u202e' + 'z'.repeat(200)")
+    first, second, words = page.execute_script(
+        "const s = [...document.querySelectorAll('#glaciers li:first-child small span')];"
+        "return [...s.slice(0, 2), s[0].closest('.words')].map((e) => e.getBoundingClientRect().toJSON())"
+    )
+    assert first["right"] <= words["right"] + 1
+    assert second["top"] >= first["bottom"] - 1
+
+
+def test_one_date_has_its_year_and_nothing_to_play(glacier):
+    glacier.execute_script(
+        "const {data} = atlas.state; data.fronts.splice(1); data.byKey = d3.group(data.fronts, (f) => f.key);"
+        "data.positions.forEach((b) => b.points.splice(1)); atlas.showTime()"
+    )
+    ticks = [tick.text for tick in glacier.find_elements(By.CSS_SELECTOR, "#series .axis g:first-child .tick text")]
+    year = glacier.execute_script("return atlas.state.data.fronts[0].date.slice(0, 4)")
+    assert ticks[0].endswith(year)
+    assert not glacier.find_element(By.ID, "play").is_enabled()
+    assert not glacier.find_element(By.ID, "from").is_displayed()
+
+
+def test_on_paper_the_list_is_whole_and_the_map_shows_what_it_showed(page):
+    told = "const {view, map} = atlas.map; return [view.getResolution(), view.calculateExtent(map.getSize())]"
+    before = page.execute_script(told)
+    page.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    _, extent = page.execute_script(told)
+    wider = np.subtract(before[1], extent) * [1, 1, -1, -1]
+    assert (wider >= -1).all()
+    assert not page.find_element(By.ID, "search").is_displayed()
+    cut = page.execute_script("const s = atlas.get('side'); return s.scrollHeight - s.clientHeight")
+    assert cut <= 0
+    page.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    assert page.execute_script(told) == [pytest.approx(before[0]), pytest.approx(before[1])]
+
+
+def test_the_chosen_tab_is_seen_in_the_colours_of_high_contrast(glacier):
+    features = [{"name": "forced-colors", "value": "active"}, {"name": "prefers-reduced-motion", "value": "reduce"}]
+    glacier.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        colours = glacier.execute_script(
+            "return ['tab-front', 'tab-scenes', 'ramp'].map((id) => getComputedStyle(atlas.get(id)))"
+            "  .map((s) => [s.backgroundColor, s.backgroundImage.slice(0, 6)])"
+        )
+        assert colours[0] != colours[1]
+        assert colours[2][1] == "linear", "the colours of dates are told"
+    finally:
+        calm = [
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+            {"name": "prefers-color-scheme", "value": "light"},
+        ]
+        glacier.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": calm})
+
+
 def test_the_page_is_dark_where_the_system_is_and_light_on_demand(folder, tmp_path):
     with browser(tmp_path, dark=True) as opened:
         opened.get(address(folder))

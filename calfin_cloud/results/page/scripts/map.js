@@ -83,7 +83,7 @@
   }
 
   function fit(bounds, { quick = false } = {}) {
-    const isSmall = window.matchMedia("(max-width: 760px)").matches;
+    const isSmall = window.matchMedia("(max-width: 760px), (max-height: 560px)").matches;
     view.fit(bounds, { padding: isSmall ? [bounds === wide ? LEGEND_PX : 50, 56, 40, 12] : [56, 72, 48, 40], duration: quick || atlas.isStill() ? 0 : 450, maxZoom: 30 });
   }
 

@@ -70,7 +70,7 @@
   function listRow(g) {
     const item = atlas.element("li"), button = atlas.element("button", "", { type: "button" });
     const words = atlas.element("span", "", { class: "words" });
-    const told = g.fronts ? [`${atlas.numberOf(g)}${atlas.count(g.fronts, "front")} ·\u00a0`, atlas.years(g)] : ["no front"];
+    const told = g.fronts ? [atlas.numberOf(g).replace(/ $/, "\u00a0"), `${atlas.count(g.fronts, "front")} ·\u00a0`, atlas.years(g)].filter(Boolean) : ["no front"];
     const small = atlas.element("small"); // where there is no room, the years are on a line of their own
     small.append(...told.map((part) => atlas.element("span", part)));
     words.append(atlas.element("b", title(g)), small);

@@ -11,7 +11,7 @@
 
   atlas.showNumbers = (glacier) => {
     get("name").textContent = atlas.titleOf(glacier);
-    get("names").textContent = `${atlas.numberOf(glacier)}${glacier.resolution} m pixels · ${about.crs}`;
+    get("names").replaceChildren(element("bdi", atlas.numberOf(glacier)), `${glacier.resolution} m pixels · ${about.crs}`);
     const speed = (metres) => `${metres < 0 ? "−" : "+"}${Math.abs(Math.round(metres))}`;
     const rate = glacier.rate == null ? "–" : `${speed(glacier.rate)} m/yr`;
     const facts = [

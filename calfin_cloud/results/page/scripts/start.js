@@ -121,6 +121,23 @@
     if (event.key === "." || event.key === ">") step(1);
   });
 
+  // On paper all is light, and the map has the width of the paper and shows what it showed.
+  let theme = "";
+  const asPrinted = (isPrinted) => () => {
+    const { dataset } = document.documentElement;
+    if (isPrinted) theme = dataset.theme ?? "";
+    dataset.theme = isPrinted ? "light" : theme;
+    atlas.tell("theme");
+    const [width, height] = map.getSize(), resolution = atlas.map.view.getResolution();
+    document.body.classList.toggle("printed", isPrinted);
+    map.updateSize();
+    const shares = [width / map.getSize()[0], height / map.getSize()[1]];
+    atlas.map.view.setResolution(resolution * (isPrinted ? Math.max(...shares) : Math.min(...shares)));
+    map.renderSync();
+  };
+  window.addEventListener("beforeprint", asPrinted(true));
+  window.addEventListener("afterprint", asPrinted(false));
+
   // Light and dark: the system's, until a person says otherwise.
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : dark.matches);

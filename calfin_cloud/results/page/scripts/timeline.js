@@ -36,7 +36,7 @@
     const y = d3.scaleLinear(ends, [height - EDGE.bottom, EDGE.top]).nice(4);
     scales = { x, y };
     const axis = svg.append("g").attr("class", "axis");
-    axis.append("g").attr("transform", `translate(0,${height - EDGE.bottom})`).call(d3.axisBottom(time).ticks(Math.max(2, width / 110)).tickSizeOuter(0));
+    axis.append("g").attr("transform", `translate(0,${height - EDGE.bottom})`).call(d3.axisBottom(time).ticks(Math.max(2, width / 110)).tickFormat(dated(time)).tickSizeOuter(0));
     if (all.length) {
       axis.append("g").attr("transform", `translate(${EDGE.left},0)`).call(d3.axisLeft(y).ticks(4).tickSize(-(width - EDGE.left - EDGE.right)).tickPadding(9));
       axis.append("text").attr("class", "title").attr("x", -(EDGE.top + height - EDGE.bottom) / 2).attr("y", 11).attr("transform", "rotate(-90)").attr("text-anchor", "middle").text("advance (km)");
@@ -51,6 +51,12 @@
     svg.append("rect").attr("class", "veil after");
     markSpan();
     tellSeries();
+  }
+
+  // The first date has its year, which d3 writes at the turn of a year only.
+  function dated(time) {
+    const format = time.tickFormat();
+    return (when, i) => (i || /\d{4}/.test(format(when)) ? format(when) : `${format(when)} ${when.getUTCFullYear()}`);
   }
 
   function reach() {
@@ -120,7 +126,7 @@
     const flagged = atlas.state.data.fronts.some((f) => f.flags);
     const lacking = points().length && chart.some((d) => !d.p);
     const [first, ...others] = atlas.state.data.positions.map((b) => WORDS[b.branch] ?? b.branch);
-    atlas.get("key").textContent = [points().length && `line: ${first}, band: ± 2 sigma`, others.length && `dashed: ${others.join(", ")}`, flagged && "ringed: doubtful", lacking && "hollow: no position"].filter(Boolean).join(" · ");
+    atlas.get("key").textContent = [points().length > 1 && `line: ${first}, band: ± 2 sigma`, points().length > 1 && others.length && `dashed: ${others.join(", ")}`, flagged && "ringed: doubtful", lacking && "hollow: no position"].filter(Boolean).join(" · ");
   }
 
   // Slider
@@ -184,6 +190,7 @@
     stop();
     const [low, high] = reach();
     const has = atlas.state.data.fronts.length > 0;
+    atlas.get("play").disabled = from.disabled = to.disabled = atlas.state.data.byKey.size < 2;
     for (const input of [from, to]) { input.min = has ? low : 0; input.max = has ? high : 1; input.step = 1; }
     atlas.get("ramp").style.background = `linear-gradient(90deg, ${atlas.ramp.filter((_, i) => i % 7 === 0).join(", ")})`;
     if (has) atlas.setSpan(low, high, { quiet: true });
