@@ -97,6 +97,19 @@ def test_a_place_without_a_store_is_refused_at_once(tmp_path):
         cc.open_store(tmp_path)
 
 
+def test_a_file_where_a_store_was_meant_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "domains.geojson").write_text("{}")
+    with pytest.raises(ValueError, match=r"domains\.geojson is not a store of calfin"):
+        cc.open_store(tmp_path / "domains.geojson")
+
+
+def test_less_than_nothing_is_refused_where_it_would_pass_for_nearly_all(store, tmp_path):
+    with pytest.raises(ValueError, match="most_pictures must be 0 or more, got -1"):
+        cc.write_report(store, tmp_path / "report", most_pictures=-1)
+    with pytest.raises(ValueError, match="got no domain"):
+        cc.map_fronts([], lambda _: [], tmp_path / "new")
+
+
 def test_a_report_is_written_below_a_path_given_as_text(store, tmp_path):
     page = cc.open_store(store).write_report(str(tmp_path / "report"))
     assert page == tmp_path / "report" / "index.html"

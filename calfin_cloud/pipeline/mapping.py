@@ -182,6 +182,8 @@ def one_crs(domains: Sequence[Domain]) -> str:
         They have several, or there is no domain.
     """
     crs = {domain.crs for domain in domains}
+    if not crs:
+        raise ValueError("got no domain: a store needs at least one")
     if len(crs) != 1:
         raise ValueError(
             f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"

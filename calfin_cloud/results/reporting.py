@@ -113,8 +113,8 @@ def write_report(
     Raises
     ------
     ValueError
-        `store` is no store, nothing was mapped into it, the references have no CRS or dates, or the folder lies within
-        a store or has files of others where those of a report would be.
+        `store` is no store, nothing was mapped into it, fewer than no pictures are asked for, the references have no
+        CRS or dates, or the folder lies within a store or has files of others where those of a report would be.
 
     Examples
     --------
@@ -122,6 +122,8 @@ def write_report(
     'index.html'
     """
     store, folder = os.fspath(store), outside_stores(folder, but="report")
+    if most_pictures < 0:
+        raise ValueError(f"most_pictures must be 0 or more, got {most_pictures}: 0 is a report without pictures")
     _check_own(folder)
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)

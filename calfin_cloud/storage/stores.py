@@ -120,7 +120,7 @@ def read_store(store: str) -> dict[str, Any]:
     try:
         with telling_lacks(store):
             data = bytes(fs.cat_file(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"{store} is not a store of calfin: it has no store.json; make one with `calfin map`"
         ) from None
