@@ -507,8 +507,8 @@ def test_verdicts_that_the_store_has_are_not_offered_again(one_browser, folder, 
     report = ["report", str(tmp_path / "store"), "--out", str(tmp_path / "report")]
     page = (tmp_path / "report" / "index.html").as_uri()
 
-    def opened_anew():
-        assert main(report) == 0
+    def opened_anew(*more):
+        assert main([*report, *more]) == 0
         one_browser.get("about:blank")
         one_browser.get(page)
         settle(one_browser)
@@ -527,7 +527,7 @@ def test_verdicts_that_the_store_has_are_not_offered_again(one_browser, folder, 
     wait_for(tmp_path / "verdicts.json")
     decide(1, "accept")
     assert main(["review", str(tmp_path / "store"), "--apply", str(tmp_path / "verdicts.json")]) == 0
-    opened_anew()
+    opened_anew("--title", "Another title")
     assert text(one_browser, "save") == "Save 1 verdict", "the one that nobody has applied"
     open_glacier(one_browser)
     one_browser.execute_script("atlas.choose(atlas.state.data.fronts[0])")

@@ -4,10 +4,14 @@
 (() => {
   const { get, state } = atlas;
   const about = atlas.received.about;
-  const stored = `verdicts ${location.pathname} ${about.title}`; // pages of other stores have fronts of the same name
+  const stored = `verdicts ${location.pathname}`;
   const applied = new Set(about.applied.map((parts) => JSON.stringify(parts)));
   const isNew = ({ key, front, author, time }) => !applied.has(JSON.stringify([key, front, author, time]));
-  state.verdicts = new Map(JSON.parse(remembered() || "[]").filter(([, verdict]) => isNew(verdict)));
+  const names = new Set(about.glaciers.map((g) => g.name));
+  const isOurs = ({ key }) => names.has(key.split("/")[0]);
+  const kept = JSON.parse(remembered() || "[]");
+  const ofOthers = kept.filter(([, verdict]) => !isOurs(verdict)); // of a report that was in this place before
+  state.verdicts = new Map(kept.filter(([, verdict]) => isOurs(verdict) && isNew(verdict)));
   const style = ["rgba(0,0,0,0.75)", "#ffe14d"].map((color, i) => new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: i ? 3 : 6, lineCap: "round" }), image: i ? new ol.style.Circle({ radius: 5, fill: new ol.style.Fill({ color }), stroke: new ol.style.Stroke({ color: "#222", width: 1.5 }) }) : undefined }));
   let drawing = null;
 
@@ -16,7 +20,7 @@
   }
 
   function remember() {
-    try { localStorage.setItem(stored, JSON.stringify([...state.verdicts])); } catch { /* then they last as long as the page */ }
+    try { localStorage.setItem(stored, JSON.stringify([...ofOthers, ...state.verdicts])); } catch { /* then they last as long as the page */ }
   }
 
   function decide(verdict, line = null) {
