@@ -366,3 +366,12 @@ def test_a_box_follows_the_flow_where_a_field_of_velocity_bends_and_serves_the_n
     assert [len(list((tmp_path / name).glob("series-*.png"))) for name in ("series", "unmeasured")] == [1, 0]
     again = measure_series(fronts, read_lines(Lines(ice=ice), fronts, boxes=str(tmp_path / "series" / "gates.gpkg")))
     assert again.positions["position_m"].to_numpy() == pytest.approx(series.positions["position_m"].to_numpy(), abs=0.5)
+
+
+def test_a_glacier_of_a_long_name_in_any_letters_has_its_picture(tmp_path):
+    name = "ثلج" * 40  # 720 letters as an address writes them, of which a file may have 255
+    fronts = product_of(table_of([front_around(a) for a in (80, 60, 40, 10)], glacier=name))
+    ice = translate(Polygon([(0, 0), *(around(a, 9000) for a in range(-60, 46, 5))]), 500_000, 8_000_000)
+    write_series(measure_series(fronts, Lines(ice={name: ice})), fronts, tmp_path)
+    (picture,) = tmp_path.glob("series-*.png")
+    assert picture.name.startswith("series-%D8%AB")

@@ -21,6 +21,7 @@ from calfin_cloud.products import product_of
 from calfin_cloud.results.boxes import CENTER, Lines, free_name, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.reviewing import usable_fronts
 from calfin_cloud.results.spreadsheets import write_csv
+from calfin_cloud.schema import short_name
 from calfin_cloud.storage import outside_stores, read_polygons, read_store_domains, write_flags
 from calfin_cloud.timeseries import (
     BOX,
@@ -138,7 +139,7 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
         mine = [table[table["glacier_id"] == glacier] for table in (series.seasonal, series.rates)]
         rate = rate_words(mine[1])
         flags = series.flags[series.flags["key"].isin(part["key"])]
-        name = quote(str(glacier), safe=" ").replace(".", "%2E")
+        name = short_name(quote(str(glacier), safe=" ").replace(".", "%2E"), of=str(glacier))
         picture = series_png(part, mine[0], flags, title=str(glacier), rate=rate)
         write_whole_file(folder / f"series-{name}.png", picture)
 
