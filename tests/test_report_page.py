@@ -349,6 +349,7 @@ def test_a_domain_without_a_front_says_why_and_offers_nothing_to_play(one_browse
     one_browser.get((tmp_path / "report" / "index.html").as_uri())
     settle(one_browser)
     assert text(one_browser, "reasons") == "No scene was mapped yet."
+    assert one_browser.title == "Calving fronts: Isbræ Øst", "called as in its list"
     assert [one_browser.find_element(By.ID, name).is_displayed() for name in ("time", "compare")] == [False, False]
     find = "const s = atlas.get('search'); s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
     found = [

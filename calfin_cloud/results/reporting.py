@@ -138,7 +138,9 @@ def write_report(
     features = features_of(store)
     glaciers = _write_glaciers(store, domains, shown, features, folder, most_pictures=most_pictures)
     left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
-    names = ", ".join(d.name for d in domains[:NAMES_IN_TITLE]) + (" …" if len(domains) > NAMES_IN_TITLE else "")
+    names = ", ".join(d.name.replace("-", " ") for d in domains[:NAMES_IN_TITLE]) + (
+        " …" if len(domains) > NAMES_IN_TITLE else ""
+    )
     about = {
         "title": title or f"Calving fronts: {names}",
         "crs": crs,
