@@ -21,6 +21,7 @@ from storing import DOMAIN
 from calfin_cloud.cli import main
 from calfin_cloud.domains import read_domains, write_domains
 from calfin_cloud.results import explore, reviewed_fronts
+from calfin_cloud.results.settling import line_id
 from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import (
     keep_domain,
@@ -433,6 +434,9 @@ def test_verdicts_of_the_page_are_applied_to_the_store(glacier, folder, tmp_path
     glacier.find_element(By.ID, "save").click()
     wait_for(tmp_path / "verdicts.json")
     assert [v["verdict"] for v in json.loads((tmp_path / "verdicts.json").read_text())] == ["reject", "redraw"]
+    shown = read_fronts(str(folder / "store")).set_index(["key", "front"])["geometry"]
+    for told in json.loads((tmp_path / "verdicts.json").read_text()):
+        assert told["line"] == line_id(shown[told["key"], told["front"]]), "the line that was judged is told"
     assert main(["review", str(folder / "store"), "--apply", str(tmp_path / "verdicts.json")]) == 0
     fronts = reviewed_fronts(str(folder / "store"))
     assert main(["report", str(folder / "store"), "--out", str(tmp_path / "again")]) == 0

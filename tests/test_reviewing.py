@@ -32,6 +32,7 @@ from calfin_cloud.results import (
     write_training_pairs,
 )
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
+from calfin_cloud.results.settling import line_id
 from calfin_cloud.schema import check_polygons
 from calfin_cloud.storage import read_fronts, read_polygons, write_review
 from calfin_cloud.timeseries import length_scale
@@ -278,6 +279,20 @@ def test_a_verdict_whose_line_is_gone_is_listed_as_orphaned_and_counts_again_whe
     assert orphaned_verdicts(store) == []
 
 
+def test_a_verdict_of_a_report_that_is_older_than_the_line_is_not_put_on_the_new_one(store):
+    first = judged(store)
+    told = verdict(first, "reject") | {"line": line_id(first["geometry"])}
+    retrace_fronts(store, settings=MapSettings(trace=SMOOTHER))
+    apply_verdicts(store, [told])
+    assert (reviewed_fronts(store)["verdict"] == "").all()
+    assert [orphan["key"] for orphan in orphaned_verdicts(store)] == [first["key"]]
+    without_fronts(store)
+    apply_verdicts(store, [told | {"time": "2026-02-01T12:00:00Z"}])
+    assert len(orphaned_verdicts(store)) == 2, "and one on a front that is gone spoils no file of verdicts"
+    with pytest.raises(ValueError, match="the store has no front 0 of 'Painted-Glacier/of-another-store'"):
+        apply_verdicts(store, [told | {"key": "Painted-Glacier/of-another-store"}])
+
+
 def test_a_drawn_line_far_from_every_front_of_a_recompute_stands_beside_them(store):
     automatic = judged(store)["geometry"]
     far = mapping(translate(automatic, 0, 1.2 * automatic.length))
@@ -346,6 +361,7 @@ def test_verdicts_on_scenes_that_are_gone_are_kept_and_listed(store):
         ({"front": True}, "a whole number"),
         ({"key": ["a"]}, "must be text"),
         ({"note": {}}, "must be text"),
+        ({"line": None}, "must be text"),
         ({"note": "seen by \ud800"}, r"half a character, '\\ud800': write the text anew"),
         ({"more": ["\ud800"]}, "half a character"),
         ({"time": "0001-01-01T00:00:00+14:00"}, "time must be"),

@@ -15,6 +15,7 @@ from calfin_cloud.exports import json_value
 from calfin_cloud.land import packed
 from calfin_cloud.results.choosing import CHOICE_COLUMNS
 from calfin_cloud.results.series import Series
+from calfin_cloud.results.settling import line_id
 
 SIMPLIFY_PX = 0.5
 JUDGED = ("score", "score_reasons", "flags", "flag_details", "verdict", "reviewer")
@@ -158,6 +159,7 @@ def _front_data(row: Mapping[Any, Any], places: Mapping[str, int], tolerance: fl
         "time": f"{row['datetime']:%H:%M}",
         "platform": row["platform"],
         "line": _line(row["geometry"], tolerance),
+        "line_id": line_id(row["geometry"]),
         **facts,
     }
 

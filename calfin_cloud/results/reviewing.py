@@ -36,7 +36,8 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
     verdicts
         Each with `key` and `front` as in the fronts table (`front` -1 for a scene without one), `verdict` (of
         `VERDICTS`), `author`, `time` (ISO), and for `redraw` a `geometry`: GeoJSON LineString in the CRS of the
-        store, within the domain. Nothing is kept if one of them is wrong.
+        store, within the domain. `line`, which the report gives, tells the line that was judged (`line_id` of its
+        data); without it that is the line of today. Nothing is kept if one of them is wrong.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def apply_verdicts(store: str, verdicts: Sequence[Mapping[str, Any]]) -> Counter
     for place, verdict in enumerate(verdicts):
         if trouble := _trouble(verdict, known) or _misplaced(verdict, domains):
             raise ValueError(f"verdict {place + 1} of {len(verdicts)}: {trouble}")
-    write_review(store, [{**v, "line": line_id(known[v["key"], v["front"]])} for v in verdicts])
+    write_review(store, [{"line": line_id(known.get((v["key"], v["front"]))), **v} for v in verdicts])
     return Counter(str(v["verdict"]) for v in verdicts)
 
 
@@ -181,7 +182,11 @@ def _trouble(verdict: Mapping[str, Any], known: Mapping[tuple[str, int], Any]) -
     if verdict["verdict"] not in VERDICTS:
         return f"the verdict must be one of {VERDICTS}, got {verdict['verdict']!r}"
     if (verdict["key"], verdict["front"]) not in known:
-        return f"the store has no front {verdict['front']} of {verdict['key']!r}"
+        is_gone = "line" in verdict and any(
+            key == verdict["key"] for key, _ in known
+        )  # the scene has other fronts today
+        if not is_gone:
+            return f"the store has no front {verdict['front']} of {verdict['key']!r}"
     try:
         instant(verdict["time"])
     except ValueError:
@@ -207,7 +212,7 @@ def _odd_fields(verdict: Mapping[str, Any]) -> str:
         json.dumps(verdict, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         return f"it has half a character, {error.object[error.start : error.end]!a}: write the text anew, in UTF-8"
-    kinds = dict.fromkeys(("key", "author", "note", "verdict", "time"), str) | {"front": int}
+    kinds = dict.fromkeys(("key", "author", "note", "verdict", "time", "line"), str) | {"front": int}
     odd = [name for name, kind in kinds.items() if type(verdict.get(name, kind())) is not kind]
     return f"{odd} must be text, and the front a whole number" if odd else ""
 

@@ -12,9 +12,14 @@
   const sources = new Map(); // pictures that were shown
 
   atlas.placeOf = (front) => `${front.key}#${front.front}`;
-  atlas.verdictOf = (front) => atlas.state.verdicts.get(atlas.placeOf(front))?.verdict ?? front.verdict ?? "";
-  atlas.judgeOf = (front) => atlas.state.verdicts.get(atlas.placeOf(front))?.author || front.reviewer || "";
-  atlas.lineOf = (front) => atlas.state.verdicts.get(atlas.placeOf(front))?.line ?? front.line;
+  // What was said here of a front: a drawn line stays, a word about a line that has changed since is void.
+  atlas.toldOf = (front) => {
+    const told = atlas.state.verdicts.get(atlas.placeOf(front));
+    return told?.line || told?.judged === front.line_id ? told : undefined;
+  };
+  atlas.verdictOf = (front) => atlas.toldOf(front)?.verdict ?? front.verdict ?? "";
+  atlas.judgeOf = (front) => atlas.toldOf(front)?.author || front.reviewer || "";
+  atlas.lineOf = (front) => atlas.toldOf(front)?.line ?? front.line;
 
   // No zIndex: features are drawn in the order in which they were added, which is that of time.
   function frontStyle(step, isOut) {

@@ -27,7 +27,7 @@
     const front = state.chosen, author = get("author").value.trim();
     if (!author) { get("author").focus(); get("author").placeholder = "your name first"; atlas.say("Write your name first"); get("author").classList.add("wanted"); return; }
     const time = `${new Date().toISOString().slice(0, 19)}Z`;
-    state.verdicts.set(atlas.placeOf(front), { key: front.key, front: front.front, verdict, author, time, line });
+    state.verdicts.set(atlas.placeOf(front), { key: front.key, front: front.front, verdict, author, time, judged: front.line_id, line });
     show(front, verdict);
   }
 
@@ -84,7 +84,7 @@
   atlas.isDrawing = () => Boolean(drawing);
 
   function verdictsText() {
-    const list = [...state.verdicts.values()].map(({ line, ...verdict }) => (line ? { ...verdict, geometry: { type: "LineString", coordinates: line } } : verdict));
+    const list = [...state.verdicts.values()].map(({ line, judged, ...verdict }) => ({ ...verdict, line: judged, ...(line && { geometry: { type: "LineString", coordinates: line } }) }));
     return JSON.stringify(list, null, 1);
   }
 
@@ -102,7 +102,7 @@
 
   document.querySelectorAll("[data-verdict]").forEach((button) => button.addEventListener("click", (event) => {
     if (button.dataset.verdict === "redraw") { stopDrawing(); startDrawing({ isByKey: event.detail === 0 }); } // it counts no clicks of a key
-    else if (state.verdicts.get(atlas.placeOf(state.chosen))?.verdict === button.dataset.verdict) takeBack();
+    else if (atlas.toldOf(state.chosen)?.verdict === button.dataset.verdict) takeBack();
     else decide(button.dataset.verdict);
   }));
   get("author").addEventListener("input", () => get("author").classList.remove("wanted"));
