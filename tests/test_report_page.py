@@ -539,6 +539,24 @@ def test_verdicts_that_the_store_has_are_not_offered_again(one_browser, folder, 
     assert "reject, by M. Person" in text(one_browser, "factTable")
 
 
+def test_verdicts_of_two_windows_of_a_report_are_all_kept(glacier, folder):
+    def decide(which):
+        glacier.execute_script("atlas.choose(atlas.state.data.fronts[arguments[0]])", which)
+        glacier.find_element(By.ID, "author").send_keys("M. Person")
+        glacier.find_element(By.CSS_SELECTOR, "[data-verdict=accept]").click()
+
+    first = glacier.current_window_handle
+    glacier.switch_to.new_window("window")
+    glacier.get(address(folder))
+    settle(glacier)
+    open_glacier(glacier)
+    decide(0)
+    glacier.close()
+    glacier.switch_to.window(first)
+    decide(1)
+    assert text(glacier, "save") == "Save 2 verdicts"
+
+
 def test_nothing_is_decided_without_a_name_and_escape_ends_a_drawing(glacier):
     glacier.execute_script("atlas.choose(atlas.state.data.fronts[0])")
     glacier.find_element(By.CSS_SELECTOR, "[data-verdict=accept]").click()

@@ -9,14 +9,20 @@
   const isNew = ({ key, front, author, time }) => !applied.has(JSON.stringify([key, front, author, time]));
   const names = new Set(about.glaciers.map((g) => g.name));
   const isOurs = ({ key }) => names.has(key.split("/")[0]);
-  const kept = JSON.parse(remembered() || "[]");
-  const ofOthers = kept.filter(([, verdict]) => !isOurs(verdict)); // of a report that was in this place before
-  state.verdicts = new Map(kept.filter(([, verdict]) => isOurs(verdict) && isNew(verdict)));
+  let ofOthers = []; // verdicts of a report that was in this place before
   const style = ["rgba(0,0,0,0.75)", "#ffe14d"].map((color, i) => new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: i ? 3 : 6, lineCap: "round" }), image: i ? new ol.style.Circle({ radius: 5, fill: new ol.style.Fill({ color }), stroke: new ol.style.Stroke({ color: "#222", width: 1.5 }) }) : undefined }));
   let drawing = null;
 
   function remembered() {
     try { return localStorage.getItem(stored); } catch { return null; } // some browsers have none for local files
+  }
+
+  // Again before each change, since the report may be open twice.
+  function recall() {
+    const kept = JSON.parse(remembered() ?? "null");
+    if (!kept) return;
+    ofOthers = kept.filter(([, verdict]) => !isOurs(verdict));
+    state.verdicts = new Map(kept.filter(([, verdict]) => isOurs(verdict) && isNew(verdict)));
   }
 
   function remember() {
@@ -26,12 +32,14 @@
   function decide(verdict, line = null) {
     const front = state.chosen, author = get("author").value.trim();
     if (!author) { get("author").focus(); get("author").placeholder = "your name first"; atlas.say("Write your name first"); get("author").classList.add("wanted"); return; }
+    recall();
     const time = `${new Date().toISOString().slice(0, 19)}Z`;
     state.verdicts.set(atlas.placeOf(front), { key: front.key, front: front.front, verdict, author, time, judged: front.line_id, line });
     show(front, verdict);
   }
 
   function takeBack() {
+    recall();
     state.verdicts.delete(atlas.placeOf(state.chosen));
     show(state.chosen, "your verdict is taken back");
   }
@@ -109,6 +117,7 @@
   get("done").addEventListener("click", () => drawing?.finishDrawing());
   get("cancel").addEventListener("click", stopDrawing);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && drawing) stopDrawing(); });
-  get("save").addEventListener("click", save);
+  get("save").addEventListener("click", () => { recall(); save(); showCount(); });
+  recall();
   showCount();
 })();
