@@ -304,6 +304,21 @@ def test_two_dates_lie_side_by_side_and_the_seam_parts_them(glacier):
     assert not glacier.find_element(By.ID, "swipe").is_displayed()
 
 
+def test_two_dates_without_pictures_show_both_fronts_wherever_the_seam_is(glacier):
+    glacier.execute_script(
+        "atlas.state.data.pictures = {}; atlas.startCompare(); atlas.layers.references.setVisible(false)"
+    )
+    seen = []
+    for at in (0, 1000):
+        glacier.execute_script(
+            "const s = atlas.get('swipeAt'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))", at
+        )
+        settle(glacier)
+        seen.append(np.ptp(map_picture(glacier), axis=-1) > 90)
+    assert seen[0].sum() > 200
+    assert (seen[0] == seen[1]).all()
+
+
 def test_the_address_leads_to_the_same_view(folder, page, tmp_path):
     open_glacier(page)
     page.execute_script(

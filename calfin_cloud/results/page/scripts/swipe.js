@@ -24,6 +24,7 @@
     const [width, height] = atlas.map.map.getSize(), ink = event.context, seam = width * share();
     const corners = (i ? [[seam, 0], [width, 0], [width, height], [seam, height]] : [[0, 0], [seam, 0], [seam, height], [0, height]]).map((p) => ol.render.getRenderPixel(event, p));
     ink.save();
+    if (atlas.state.compare.every((key) => !atlas.state.data.pictures[key])) return; // then the seam would only hide fronts
     ink.beginPath();
     corners.forEach(([x, y], n) => (n ? ink.lineTo(x, y) : ink.moveTo(x, y)));
     ink.closePath();
