@@ -176,10 +176,12 @@ def test_a_click_on_a_dot_opens_its_glacier_and_the_way_back_leads_to_the_list(p
     click_on_map(page, middle)
     settle(page)
     assert text(page, "name") == "Painted Glacier"
+    assert page.title == "Painted Glacier · A </script> title", "so that steps of the history can be told apart"
     assert "fronts in 4 scenes" in text(page, "numbers")
     page.find_element(By.ID, "back").click()
     assert page.find_element(By.ID, "list").is_displayed()
     assert not page.find_element(By.ID, "time").is_displayed()
+    assert page.title == "A </script> title"
 
 
 def test_a_glacier_is_found_by_part_of_its_name_or_by_its_number(page):
@@ -608,6 +610,7 @@ def test_the_page_fits_a_phone(folder, tmp_path, name):
         settle(opened)
         if name:
             open_glacier(opened, name)
+            assert text(opened, "shownPicture").startswith("Painted Glacier"), "the panel with the name lies below"
             opened.find_element(By.ID, "compare").click()
         wide, shown = opened.execute_script(
             "const e = document.documentElement;"

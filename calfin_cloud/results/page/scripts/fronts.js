@@ -78,7 +78,7 @@
     picture.setSource(path && !atlas.state.compare ? atlas.pictureSource(path, glacier.bounds) : null);
     chip.hidden = !front || Boolean(atlas.state.compare);
     if (!front) return;
-    chip.replaceChildren(atlas.element("b", front.date), ` ${front.platform}`, ...(path ? [] : [atlas.element("small", " no picture in this report")]));
+    chip.replaceChildren(atlas.element("span", atlas.titleOf(glacier), { class: "who" }), atlas.element("b", front.date), ` ${front.platform}`, ...(path ? [] : [atlas.element("small", " no picture in this report")]));
   };
 
   atlas.redrawFronts = () => {

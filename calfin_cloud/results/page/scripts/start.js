@@ -5,6 +5,7 @@
   const { get, state } = atlas;
   const about = atlas.received.about;
   const map = atlas.map.map;
+  const only = about.glaciers.length === 1;
 
   atlas.openGlacier = async (glacier, { quick = false } = {}) => {
     let data;
@@ -12,6 +13,7 @@
     leave();
     Object.assign(state, { glacier, data });
     show("glacier");
+    document.title = only ? about.title : `${atlas.titleOf(glacier)} · ${about.title}`;
     atlas.showNumbers(glacier);
     atlas.showTime();
     atlas.showSeasonal();
@@ -35,6 +37,7 @@
     Object.assign(state, { glacier: null, data: null });
     atlas.clearGlacier();
     show("overview");
+    document.title = about.title;
     atlas.map.map.updateSize();
     atlas.map.locate(null);
     atlas.map.fit(atlas.map.wide, { quick });
@@ -145,7 +148,6 @@
   dark.addEventListener("change", () => atlas.tell("theme"));
 
   document.title = get("title").textContent = about.title;
-  const only = about.glaciers.length === 1;
   get("back").hidden = get("before").hidden = get("after").hidden = only;
   if (only && !location.hash) atlas.openGlacier(about.glaciers[0], { quick: true });
   else atlas.readAddress();
