@@ -181,10 +181,10 @@ def _trouble(verdict: Mapping[str, Any], known: Mapping[tuple[str, int], Any]) -
         return odd
     if verdict["verdict"] not in VERDICTS:
         return f"the verdict must be one of {VERDICTS}, got {verdict['verdict']!r}"
-    if (verdict["key"], verdict["front"]) not in known:
-        # A front that is gone since its line was judged: its scene has others today.
-        if "line" not in verdict or not any(key == verdict["key"] for key, _ in known):
-            return f"the store has no front {verdict['front']} of {verdict['key']!r}"
+    # A front may be gone since its line was judged: then its scene has others today.
+    is_gone = "line" in verdict and any(key == verdict["key"] for key, _ in known)
+    if (verdict["key"], verdict["front"]) not in known and not is_gone:
+        return f"the store has no front {verdict['front']} of {verdict['key']!r}"
     try:
         instant(verdict["time"])
     except ValueError:
