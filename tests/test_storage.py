@@ -8,6 +8,7 @@ import resource
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.schema import LEVELS
 from calfin_cloud.storage import changes, files, leases, shards
 from calfin_cloud.storage.places import _late
+
+WEDNESDAY = datetime(2026, 11, 25, tzinfo=UTC)
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -423,6 +426,52 @@ def test_a_bit_that_flips_while_a_shard_is_read_changes_no_scene_that_is_kept(tm
         storage.write_scenes(store, "Store", {3: encoded(30)})
     after = chunks_in(store)
     assert {key for key in before if before[key] != after[key]} == {("Store", 3)}
+
+
+def test_a_bit_that_flips_while_a_layout_is_read_is_not_written_back(tmp_path, monkeypatch):
+    """The metadata of Zarr has no checksum: one flipped letter in it stayed for good."""
+    disturbed, undisturbed, draw = str(tmp_path / "disturbed"), str(tmp_path / "undisturbed"), random.Random(1)
+    read, flips = LocalFileSystem.cat_file, list[str]()
+
+    def flip_some(self, path, *args, **more):
+        data = read(self, path, *args, **more)
+        if "/disturbed/masks/" not in path or draw.random() > 0.05:
+            return data
+        flips.append(path)
+        return flipped(data, draw)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", flip_some)
+    for n in range(30):
+        for store in (disturbed, undisturbed):
+            assert storage.add_scenes(store, DOMAIN, {f"s{n}": NOON})[f"s{n}"] == n
+    monkeypatch.undo()
+    assert contents(disturbed) == contents(undisturbed)
+    assert any(path.endswith("zarr.json") for path in flips)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("store.json", storage.read_store),
+        ("domains/Store.geojson", storage.read_store_domains),
+        ("tries.json", lambda store: storage.due_keys(store, ["Store/a"], WEDNESDAY)),
+    ],
+)
+def test_a_bit_that_flips_while_a_file_is_read_damages_no_file(name, read, tmp_path, monkeypatch):
+    """It was said to be damaged, and the advice was to restore or delete it."""
+    store = str(tmp_path / "store")
+    storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a@1"})
+    storage.keep_domain(store, DOMAIN)
+    storage.note_tries(store, ["Store/a"], ["Store/a"], WEDNESDAY, lambda: None)
+    whole, cat_file, left = read(store), LocalFileSystem.cat_file, [1]
+
+    def flip_once(self, path, *args, **more):
+        data = cat_file(self, path, *args, **more)
+        return flipped(data, random.Random(1)) if path.endswith(name) and left and left.pop() else data
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", flip_once)
+    assert read(store) == whole
+    assert not left
 
 
 def test_a_paused_writer_that_was_followed_replaces_no_shard(tmp_path_factory, monkeypatch):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.io import MemoryFile
 
-from calfin_cloud.storage.files import DamagedFileError, open_place, write_whole
+from calfin_cloud.storage.files import DamagedFileError, looking_twice, open_place, write_whole
 from calfin_cloud.storage.stores import scene_path
 
 Floats = NDArray[np.float32]
@@ -62,6 +62,7 @@ def write_bands(
     write_whole(fs, f"{root}/{scene_path('bands', domain_name, scene_id, 'tif')}", body)
 
 
+@looking_twice
 def read_bands(store: str, domain_name: str, scene_id: str) -> KeptBands | None:
     """Read the bands of one scene, None where the store has kept none.
 

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import fsspec
 
@@ -29,6 +30,7 @@ MARKS = ("ETag", "etag", "generation", "ino", "mtime", "LastModified", "last_mod
 
 T = TypeVar("T")
 U = TypeVar("U")
+P = ParamSpec("P")
 
 
 class DamagedFileError(SceneError, ValueError):
@@ -156,17 +158,41 @@ def read_snapshot(
 
 
 def _read_if_there(read: Callable[[str], T], path: str) -> list[T]:
-    """Return what was read; nothing where the file has gone since it was listed. A damaged one is looked at twice.
+    """Return what was read; nothing where the file has gone since it was listed."""
+    with suppress(FileNotFoundError):
+        return [looking_twice(read)(path)]
+    return []
+
+
+def looking_twice(read: Callable[P, T]) -> Callable[P, T]:
+    """Let what reads files read once more where one seems to be damaged.
 
     A file that is read in two parts may have been replaced in between, and bits may flip on the way.
     """
-    with suppress(FileNotFoundError):
+
+    @wraps(read)
+    def look(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return [read(path)]
+            return read(*args, **kwargs)
         except DamagedFileError:
             time.sleep(0.02)
-            return [read(path)]
-    return []
+            return read(*args, **kwargs)
+
+    return look
+
+
+def read_steady(fs: fsspec.AbstractFileSystem, path: str, is_right: Callable[[bytes], bool] = lambda _: False) -> bytes:
+    """Read a file until `is_right`, or until two readings are the same: then it lies there as it was read.
+
+    For what is written back: a bit may flip on the way, and would stay for good.
+    """
+    before = b""
+    for _ in range(LOOKS):
+        data = bytes(fs.cat_file(path))
+        if data == before or is_right(data):
+            return data
+        before = data
+    raise DamagedFileError(path, "each reading gives other bytes", "look after the network, and try again")
 
 
 def _list_marks(fs: fsspec.AbstractFileSystem, folder: str, start: str, ending: str) -> dict[str, tuple[str, ...]]:
@@ -239,6 +265,7 @@ def unseal(data: bytes, path: str, remedy: str) -> dict[str, Any]:
     return content
 
 
+@looking_twice
 def read_sealed(fs: fsspec.AbstractFileSystem, folder: str, remedy: str) -> dict[str, dict[str, Any]]:
     """Read all that `seal` has written into a folder, by name without ending, sorted; none where there is no folder."""
     paths = list_files(fs, folder, ".json")

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from calfin_cloud.schema import MISSING, MOST_BOXES, NO_BOXES, check_masks, check_name, from_levels, to_levels
-from calfin_cloud.storage.files import LOOKS, DamagedFileError, open_place, read_each
+from calfin_cloud.storage.files import DamagedFileError, looking_twice, open_place, read_each, read_steady
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.places import EDGES, OF_SCENES, masks_url, naming
 from calfin_cloud.storage.shards import decode_chunk, encode_chunk, is_whole, pack_shard, unpack_shard
@@ -127,23 +127,14 @@ def _write_part(store: str, domain_name: str, name: str, array: zarr.Array[Any],
 
 
 def _read_shard(fs: fsspec.AbstractFileSystem, path: str, length: int) -> bytes:
-    """Read a shard as it is stored, b"" where there is none.
-
-    A bit may flip on the way, and would be written back into a scene that nobody meant to change. So it is read until
-    its checksums are right, or the same is read twice: then it is damaged where it lies.
-    """
-    before = b""
-    for _ in range(LOOKS):
-        try:
-            data = bytes(fs.cat_file(path))
-        except FileNotFoundError:
-            return b""
-        if data == before or is_whole(data, length):
-            return data
-        before = data
-    raise DamagedFileError(path, "each reading gives other bytes", "look after the network, and try again")
+    """Read a shard as it is stored, b"" where there is none: its other scenes are written back."""
+    try:
+        return read_steady(fs, path, partial(is_whole, length=length))
+    except FileNotFoundError:
+        return b""
 
 
+@looking_twice
 def _arrays_to_write(store: str, domain_name: str) -> dict[str, zarr.Array[Any]]:
     """Open what scenes of a domain are written to, once a process: opening takes longer than writing.
 
@@ -162,8 +153,11 @@ def _arrays_to_write(store: str, domain_name: str) -> dict[str, zarr.Array[Any]]
 @lru_cache(maxsize=8)
 def _open_arrays(url: str, mark: str) -> dict[str, zarr.Array[Any]]:
     with naming(url, RESTORE):
-        group = zarr.open_group(url, mode="r+", use_consolidated=False)
-        return {name: group[name] for name in OF_SCENES}
+        groups = [zarr.open_group(url, mode="r+", use_consolidated=False) for _ in range(2)]
+        arrays, again = ({name: group[name] for name in OF_SCENES} for group in groups)
+    if any(arrays[name].metadata != again[name].metadata for name in OF_SCENES):  # which have no checksum
+        raise DamagedFileError(url, "each reading gives another layout", "look after the network, and try again")
+    return arrays
 
 
 def read_scene_masks(store: str, domain_name: str, place: int) -> NDArray[np.float32]:
@@ -194,6 +188,7 @@ def read_scene_grey(store: str, domain_name: str, place: int) -> NDArray[np.uint
     return None if grey is None or not grey.any() else grey
 
 
+@looking_twice
 def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
     """Open the masks of a domain lazily, (time, mask, y, x), one scene a chunk.
 
@@ -234,6 +229,7 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
         ) from error
 
 
+@looking_twice
 def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[Any] | None:
     """Read the part of one scene; None where the store has no such array."""
     url = masks_url(store, domain_name)
@@ -241,7 +237,7 @@ def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[
         group = zarr.open_group(url, mode="r", use_consolidated=False)
         if name not in group:
             return None
-    array = group[name]
+        array = group[name]
     number = place // (array.shards[0] if array.shards else 1)
     with naming(f"{url}/{name}/c/{number}", REMEDY):
         return np.asarray(array[place])

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import fsspec
 
 from calfin_cloud.storage.batches import SIDES, read_batches
-from calfin_cloud.storage.files import delete_files, open_place, read_each, write_whole
+from calfin_cloud.storage.files import delete_files, open_place, read_each, read_steady, write_whole
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished, open_store, read_store, read_store_domains
 from calfin_cloud.storage.tries import take_tries
@@ -127,4 +127,4 @@ def _domain_in(name: str, names: Sequence[str]) -> bool:
 
 def _copy_file(source: fsspec.AbstractFileSystem, path: str, target: fsspec.AbstractFileSystem, to: str) -> None:
     if not target.exists(to):
-        write_whole(target, to, bytes(source.cat_file(path)))
+        write_whole(target, to, read_steady(source, path))

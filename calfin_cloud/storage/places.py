@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import fsspec
@@ -17,7 +18,14 @@ from zarr.storage import MemoryStore
 from calfin_cloud.domains import Domain
 from calfin_cloud.schema import LEVELS, MASKS, MISSING, MOST_BOXES, SCENE_DIMS, check_name, front_key
 from calfin_cloud.storage.batches import read_batches
-from calfin_cloud.storage.files import DamagedFileError, open_place, read_each, store_address
+from calfin_cloud.storage.files import (
+    DamagedFileError,
+    looking_twice,
+    open_place,
+    read_each,
+    read_steady,
+    store_address,
+)
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.shards import CODECS
 from calfin_cloud.storage.stores import RESTORE
@@ -81,7 +89,7 @@ def _add_scenes(store: str, domain: Domain, scenes: Mapping[str, np.datetime64])
     for name in sorted(objects, key=_late):
         if (data := objects[name].to_bytes()) != before.get(name):
             commit_whole(fs, root, f"{folder}/{name}", data)
-    return read_places(store, domain.name)
+    return _places_in(group)
 
 
 def _read_layout(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, bytes]:
@@ -92,7 +100,7 @@ def _read_layout(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, bytes]
     """
     names = [path.removeprefix(f"{folder}/") for path in fs.find(folder)]
     names = [name for name in names if not name.startswith(tuple(f"{of_scenes}/c" for of_scenes in OF_SCENES))]
-    return dict(zip(names, map(bytes, read_each(fs.cat_file, [f"{folder}/{name}" for name in names])), strict=True))
+    return dict(zip(names, read_each(partial(read_steady, fs), [f"{folder}/{name}" for name in names]), strict=True))
 
 
 def _late(name: str) -> tuple[bool, bool, str]:
@@ -100,6 +108,7 @@ def _late(name: str) -> tuple[bool, bool, str]:
     return name == "zarr.json", name.startswith("scene_id/"), name
 
 
+@looking_twice
 def check_grid(store: str, domain: Domain) -> None:
     """Refuse a domain that has another grid than its masks in a store, where there are some.
 
@@ -164,18 +173,24 @@ def _microseconds(time: np.datetime64) -> int:
     return int((moment if FIRST_TIME < moment < LAST_TIME else np.datetime64("NaT", "us")).astype("int64"))
 
 
+@looking_twice
 def read_places(store: str, domain_name: str) -> dict[str, int]:
     """Read the place of every scene (by id) on the time axis of the domain's masks: all that searches have found."""
     url = masks_url(store, domain_name)
     try:
         with naming(url, RESTORE):
             group = zarr.open_group(url, mode="r", use_consolidated=False)
-            if "scene_id" not in group:
-                return {}
     except FileNotFoundError:
         return {}
+    fs, root = open_place(store)
+    if "scene_id" not in group and not fs.exists(f"{root}/masks/{domain_name}/scene_id/zarr.json"):
+        return {}
     with naming(f"{url}/scene_id/c", RESTORE):
-        return {str(scene_id): place for place, scene_id in enumerate(group["scene_id"][:]) if scene_id}
+        return _places_in(group)
+
+
+def _places_in(group: zarr.Group) -> dict[str, int]:
+    return {str(scene_id): place for place, scene_id in enumerate(group["scene_id"][:]) if scene_id}
 
 
 def masks_url(store: str, domain_name: str) -> str:

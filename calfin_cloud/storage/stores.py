@@ -20,6 +20,7 @@ from calfin_cloud.schema import check_name, short_name
 from calfin_cloud.storage.files import (
     DamagedFileError,
     list_files,
+    looking_twice,
     open_place,
     read_each,
     seal,
@@ -105,6 +106,7 @@ def outside_stores(folder: str | Path, *, but: str = "") -> Path:
     return Path(folder)
 
 
+@looking_twice
 def read_store(store: str) -> dict[str, Any]:
     """Return what the store was made with: CRS, model, code version, settings; `unfinished` is the mark of a change.
 
@@ -198,6 +200,7 @@ def check_domains(store: str, domains: Iterable[Domain]) -> None:
     read_each(partial(_is_kept, store), [domain for domain in domains if domain.name in kept])
 
 
+@looking_twice
 def _is_kept(store: str, domain: Domain, *, replace: bool = False) -> bool:
     """Whether a store has kept just this domain; raises `ValueError` where it may not be kept instead of another."""
     fs, root = open_place(store)
@@ -229,6 +232,7 @@ def _domain_text(domain: Domain) -> bytes:
     return seal(json.loads(domains_json([domain])))
 
 
+@looking_twice
 def read_store_domains(store: str) -> list[Domain]:
     """Read the domains that were mapped into a store, sorted by name."""
     fs, root = open_place(store)
@@ -272,6 +276,7 @@ def write_picture(store: str, domain_name: str, scene_id: str, png: bytes) -> No
     write_whole(fs, f"{root}/{picture_path(domain_name, scene_id)}", png)
 
 
+@looking_twice
 def read_picture(store: str, domain_name: str, scene_id: str) -> bytes | None:
     """Read the picture of one scene, None where there is none.
 

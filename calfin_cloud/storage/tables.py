@@ -17,7 +17,7 @@ import pyarrow as pa
 from calfin_cloud.feature_schema import FEATURES, check_features
 from calfin_cloud.schema import check_fronts, check_polygons, check_rejected
 from calfin_cloud.storage.batches import Stored, header_of, read_batches, read_checked, read_current
-from calfin_cloud.storage.files import open_place, read_each
+from calfin_cloud.storage.files import looking_twice, open_place, read_each
 from calfin_cloud.storage.parquet import open_parquet, read_columns, read_whole_table, to_geo
 from calfin_cloud.storage.stores import kept_domains, read_store, read_store_domains
 
@@ -35,6 +35,7 @@ class Tables(NamedTuple):
     polygons: gpd.GeoDataFrame
 
 
+@looking_twice
 def read_tables(store: str, stored: Stored) -> Tables:
     """Read the three tables of a batch, rows in the order in which they were written."""
     crs = read_store(store)["crs"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from calfin_cloud.storage.files import open_place, seal, unseal
+from calfin_cloud.storage.files import looking_twice, open_place, seal, unseal
 from calfin_cloud.storage.leases import commit_whole
 
 WAITS = (timedelta(0), timedelta(days=5), timedelta(days=25))
@@ -60,6 +60,7 @@ def _replace(
     commit_whole(fs, root, f"{root}/{NAME}", seal({"tries": {key: list(of) for key, of in sorted(new.items())}}))
 
 
+@looking_twice
 def _read(store: str) -> dict[str, tuple[int, str]]:
     """Read the number of tries and the time of the last one, by key."""
     fs, root = open_place(store)
