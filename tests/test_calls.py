@@ -12,6 +12,7 @@ from operator import length_hint
 
 import pytest
 import s3fs
+from botocore.parsers import ResponseParserError
 from storing import DOMAIN, NOON, new_store, rows, write
 from tqdm import tqdm
 
@@ -362,6 +363,11 @@ def test_a_storage_that_is_out_of_reach_is_no_mistake_in_the_call(capsys):
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.EIO, errno.ECONNRESET, errno.EPIPE])
 def test_a_storage_that_is_busy_is_no_mistake_in_the_call(number):
     assert end("map", OSError(number, "Service Unavailable")) == 3
+
+
+def test_a_storage_whose_answer_is_no_answer_is_no_mistake_in_the_call():
+    """A proxy that says in HTML that the server is away, or a flipped bit in the answer to a copy."""
+    assert end("map", ResponseParserError("not well-formed (invalid token): <html>")) == 3
 
 
 def test_a_full_disk_is_not_over_by_the_next_call(capsys):

@@ -34,6 +34,7 @@ FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT}
 PASSING_CLASSES = {
     "ConnectionError",  # Python and botocore
     "HTTPClientError",
+    "ResponseParserError",  # of botocore: an answer that is no XML, such as the page of a proxy
     "ClientConnectionError",  # aiohttp
     "ServiceRequestError",  # azure
     "ServiceResponseError",

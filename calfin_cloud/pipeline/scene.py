@@ -45,7 +45,14 @@ from calfin_cloud.pipeline.settings import MapSettings, calibration_of
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
-from calfin_cloud.storage import encode_scene, read_candidates, read_scene_grey, read_scene_masks, write_picture
+from calfin_cloud.storage import (
+    encode_scene,
+    read_candidates,
+    read_scene_grey,
+    read_scene_masks,
+    read_store,
+    write_picture,
+)
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +202,8 @@ def retrace(group: Group, reasons: Sequence[tuple[str, str]], *, settings: MapSe
             else:
                 gone = "its masks are no longer in the store: `calfin retry` maps it again"
                 results.append(SceneError("unreadable", gone))
-        except Exception as error:  # a damaged file or a busy server: the scene fails, and a retry maps it again
+        except Exception as error:  # a damaged file, or one that cannot be opened: a retry maps the scene again
+            read_store(target.store)  # raises where it is not the file but the storage: then no scene has failed
             results.append(error)
     return results
 

@@ -1,10 +1,13 @@
 """Whatever goes wrong while scenes are mapped: the next runs end with the fronts of a run in which nothing did."""
 
-from dataclasses import replace
+import random
+from dataclasses import dataclass, field, replace
 
 import pytest
-from servers.proxy import ANSWERS
+from servers.proxy import ANSWERS, Plan
 
+from calfin_cloud.cli.ends import may_pass
+from calfin_cloud.pipeline import retrace_fronts
 from calfin_cloud.storage import read_fronts
 from faults import harms, kills, matrix
 from faults.harms import http
@@ -90,6 +93,35 @@ def test_faults_of_an_object_store_leave_the_fronts_of_an_undisturbed_run(s3, tm
                 replace(stage, seed=next(seeds)), http("503", "reset", "late", "cut", rate=0.05, paths=""), row
             )
             assert matrix.is_sound(row), row
+
+
+@dataclass(frozen=True)
+class Silence(Plan):
+    """No answer to whoever reads, from the moment on when the first masks of a scene are asked for."""
+
+    begun: list[str] = field(default_factory=list)
+
+    def fault_of(self, request, nth):
+        if not self.begun and "/masks/c/" not in request.path:
+            return "", random.Random(0)
+        self.begun.append(request.path)
+        return super().fault_of(request, nth)
+
+
+def test_a_store_that_falls_silent_ends_a_retrace_and_fails_no_scene(s3, tmp_path):
+    """Each scene whose masks could not be read was written as failed, without its front."""
+    with matrix.staged_in_s3(tmp_path, SEED, s3, n_scenes=3) as stage:
+        store = stage.world.undisturbed
+        whole = tables(store)
+        reading = {"methods": ("GET", "HEAD"), "paths": r"/(masks/|store\.json)"}
+        stage.proxy.suffer(Silence(("503",), 1.0, SEED, most=30, **reading))
+        with pytest.raises(OSError, match="Service Unavailable") as caught:
+            retrace_fronts(store, everything=True)
+        stage.proxy.suffer(None)
+        assert may_pass(caught.value)
+        assert tables(store) == whole
+        assert retrace_fronts(store, everything=True)["failed"] == 0
+        assert tables(store) == whole
 
 
 def test_a_comparison_finds_what_is_lost_doubled_or_changed(stage, tmp_path):
