@@ -21,7 +21,7 @@ def promtool():
 
 @pytest.fixture(scope="module")
 def rendered():
-    return render(["kind"], "monitoring.enabled=true", *PRICES)
+    return render(["kind"], "monitoring.enabled=true", "runs.once.when=now", "runs.once.verb=map", *PRICES)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,7 @@ def test_a_store_that_cannot_be_read_or_an_exporter_that_is_gone_is_told(promtoo
     [
         ("calfin-weekly-1", 'kube_job_failed{{{}, condition="true"}}', True),
         ("other-weekly-1", 'kube_job_failed{{{}, condition="true"}}', False),
+        ("calfin-x-weekly-1", 'kube_job_failed{{{}, condition="true"}}', False),  # of a release calfin-x
         ("calfin-weekly-1", 'kube_job_failed{{{}, condition="false"}}', False),
         ("calfin-weekly-1", "kube_job_status_failed{{{}}}", False),  # pods: a later try may have succeeded
     ],
@@ -149,7 +150,7 @@ def test_what_a_run_costs_an_hour_is_that_of_its_running_pods_alone(promtool, ru
         "once-r2": ["runner"],
     }
     running = [f"calfin-{run}-{part}" for run, parts in runs.items() for part in parts]
-    others = [EXPORTER, "calfin-try", "other-weekly-28927537-runner"]
+    others = [EXPORTER, "calfin-try", "other-weekly-28927537-runner", "calfin-x-weekly-28927537-runner"]
     done = ["calfin-weekly-28927537-default-worker-aaaaaaaaaa-6b8f9c7d5-x2x4z"]
     asked = {"cpu": 4, "memory": 8 * 2**30, "nvidia_com_gpu": 1}
     series = {
