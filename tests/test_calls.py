@@ -74,6 +74,7 @@ def test_options_of_a_file_are_those_of_a_call_and_the_call_wins(tmp_path):
         ("perod = 2019\n", ["run.toml", "['perod']", "'period'"]),
         ("period = [2019]\n", ["period takes a value", "[2019]"]),
         ('recompute = "yes"\n', ["recompute must be true or false", "'yes'"]),
+        ("domain = []\n", ["domain is an empty list", "leave it out"]),  # it meant all domains
         ("period = \n", ["cannot read the configuration", "TOML"]),
     ],
 )

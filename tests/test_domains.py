@@ -31,6 +31,12 @@ def a_domain(name="Rink-Isbrae", **more):
     return Domain(name, box_grid((-300_000, -1_900_000, -290_000, -1_888_000), 3413, 30.0), "12", **more)
 
 
+def test_a_domain_file_without_a_domain_which_nobody_could_read_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="at least one domain, got none"):
+        write_domains([], tmp_path / "d.geojson")
+    assert not (tmp_path / "d.geojson").exists()
+
+
 def test_a_domain_file_reads_back_exactly(tmp_path):
     written = [
         a_domain("Brückner", fjord_boundary=Polygon([(-299e3, -1899e3), (-291e3, -1899e3), (-295e3, -1889e3)])),

@@ -83,6 +83,8 @@ def _option(name: str, action: argparse.Action, value: Any, path: Path) -> Itera
         yield from [f"--{name}"] if value else []
         return
     several = action.nargs == "+"
+    if value == []:
+        raise ValueError(f"{path}: {name} is an empty list: give it a value, or leave it out, which takes its default")
     if isinstance(value, dict) and several:
         value = [f"{key}={_text(item)}" for key, item in value.items()]
     values = value if isinstance(value, list) and several else [value]

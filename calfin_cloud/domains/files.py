@@ -47,7 +47,7 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
     Raises
     ------
     ValueError
-        Two domains share a name.
+        There is no domain, or two share a name.
     OSError
         The file cannot be written.
 
@@ -57,6 +57,8 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
     'store.geojson'
     """
     path = Path(path)
+    if not domains:
+        raise ValueError(f"{path} must hold at least one domain, got none: give the domains that are to be mapped")
     text = domains_json(domains)
     with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
