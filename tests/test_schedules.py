@@ -190,6 +190,9 @@ def test_a_merger_that_was_stopped_takes_what_its_shard_has_become_since(tmp_pat
     shard = shard_of(store, "a", "b")
     merge_stores(store, [shard])
     Path(f"{store}/domains/Store.geojson").unlink()  # written last: the call was stopped before
+    assert count_scenes(store)["wrong"] == [
+        f"{store} has only a part of Store, which a shard of it has: run `calfin merge {store}` again to the end"
+    ]
     add_scenes(shard, DOMAIN, {"c": NOON})
     write_masks(shard, "Store", 2, np.full((2, 80, 100), 0.5))
     write(shard, "c")

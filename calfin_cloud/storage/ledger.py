@@ -8,6 +8,7 @@ from typing import Any
 from calfin_cloud.schema import STATES, front_key
 from calfin_cloud.storage.files import read_each
 from calfin_cloud.storage.leases import lease_holder
+from calfin_cloud.storage.merging import shard_places
 from calfin_cloud.storage.places import read_places
 from calfin_cloud.storage.stores import kept_domains, read_store, told_lost, unfinished_change
 from calfin_cloud.storage.tables import read_states
@@ -32,7 +33,7 @@ def count_scenes(store: str) -> dict[str, Any]:
     found = {front_key(name, scene_id) for name, listed in zip(names, places, strict=True) for scene_id in listed}
     states = Counter({state: 0 for state in STATES}) + Counter(scenes["state"])
     pairs = Counter(zip(scenes["state"], scenes["reason"], strict=True))
-    wrong = [told_lost(name, store) for name in names if name not in kept]
+    wrong = [_told_lost(name, store) for name in names if name not in kept]
     wrong += [
         f"{key} is in the tables of two batches: keep one of them in fronts/"
         for key in sorted(scenes["key"][scenes["key"].duplicated()])
@@ -47,3 +48,12 @@ def count_scenes(store: str) -> dict[str, Any]:
         "unfinished": unfinished_change(made_by),
         "written_by": holder and {name: holder.get(name) for name in ("verb", "host", "process", "since", "free_from")},
     }
+
+
+def _told_lost(name: str, store: str) -> str:
+    """Say that the file of a domain is gone or, where a shard has it, yet to come: a merger writes it last."""
+    if any(name in kept_domains(shard) for shard in shard_places(store)):
+        return (
+            f"{store} has only a part of {name}, which a shard of it has: run `calfin merge {store}` again to the end"
+        )
+    return told_lost(name, store)
