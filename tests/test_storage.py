@@ -340,6 +340,20 @@ def test_a_folder_that_takes_no_file_is_told_before_a_change(store):
     assert contents(store) == before
 
 
+def test_what_a_killed_check_of_room_leaves_is_taken_away_by_the_next(store, monkeypatch):
+    def be_killed(*_):
+        raise SystemExit
+
+    before = contents(store)
+    monkeypatch.setattr(os, "replace", be_killed)
+    with pytest.raises(SystemExit):
+        storage.check_room(store)
+    monkeypatch.undo()
+    assert contents(store) != before
+    storage.check_room(store)
+    assert contents(store) == before
+
+
 def test_a_disk_without_room_is_told_before_a_change(store, monkeypatch):
     batch = write(store, "a")
     monkeypatch.setattr(changes, "RESERVE", 2**60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import secrets
 import shutil
 import socket
 from collections.abc import Iterable
@@ -88,7 +87,7 @@ def before_change(store: str) -> tuple[dict[str, Any], list[Domain]]:
 
 
 def _try_folder(fs: fsspec.AbstractFileSystem, folder: str) -> None:
-    path = f"{folder}/.try-{secrets.token_hex(4)}.part"
+    path = f"{folder}/.try.part"  # always the same: what a killed run leaves, the next one takes away
     try:
         write_whole(fs, path, b"try")
         delete_files(fs, [path])
