@@ -4,6 +4,8 @@ import cProfile
 import json
 import pstats
 import re
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -166,6 +168,17 @@ def test_one_format_needs_no_list_and_none_at_all_is_refused(exported, tmp_path)
     with pytest.raises(ValueError, match="got no formats, expected some of"):
         cc.export_store(store, tmp_path / "none", [], author="Me")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("call", ["export {store} --out {out} --format levelset", "sample {out} --scenes 1"])
+def test_a_file_for_which_there_is_no_room_is_told_in_a_sentence(call, exported, tmp_path):
+    """HDF5 crashed when Python ended, and GDAL had an error that nobody expected."""
+    within = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY)); "
+    within += "from calfin_cloud.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = call.format(store=exported / "store", out=tmp_path / "out").split()
+    done = subprocess.run([sys.executable, "-c", within, *words], check=False, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert re.search(r"File too large: .*\.(nc|tif)", done.stderr)
 
 
 def test_every_format_of_a_store_opens_in_its_reader(exported):

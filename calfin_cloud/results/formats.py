@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -215,7 +216,9 @@ def _netcdf(dataset: xr.Dataset, folder: Path, name: str) -> Path:
         if variable.chunks:
             variable.encoding["chunksizes"] = tuple(sizes[0] for sizes in variable.chunks)
     with dask.config.set(scheduler="synchronous"), whole_file(path) as unfinished:  # a scene at a time
-        dataset.to_netcdf(unfinished, engine="h5netcdf")
+        memory = io.BytesIO()  # HDF5 crashes when Python ends, where it could not close a file on a full disk
+        dataset.to_netcdf(memory, engine="h5netcdf")
+        unfinished.write_bytes(memory.getbuffer())
     return path
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pystac
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from rasterio.io import MemoryFile
 from shapely.geometry import LineString, mapping
 
 from calfin_cloud.domains import Domain, box_grid, write_domains
@@ -25,6 +25,7 @@ from calfin_cloud.sample.seascape import PaintedSea, paint_sea
 from calfin_cloud.sample.textures import Floats, Points
 from calfin_cloud.sample.truth import sea_truth
 from calfin_cloud.termini import DAYS_A_YEAR
+from calfin_cloud.whole_files import whole_file
 
 CENTRE = (-279_990.0, -1_800_000.0)
 SIDE_M = 12_000.0
@@ -253,10 +254,11 @@ def _layers(
 def _write_cog(path: Path, values: NDArray[Any], nodata: float, grid: GeoBox) -> None:
     height, width = values.shape
     profile = {"driver": "COG", "count": 1, "dtype": values.dtype, "nodata": nodata, "width": width, "height": height}
-    with rasterio.open(
-        path, "w", crs=f"EPSG:{grid.crs.epsg}", transform=grid.transform, blocksize=256, compress="deflate", **profile
-    ) as file:
-        file.write(values, 1)
+    profile |= {"crs": f"EPSG:{grid.crs.epsg}", "transform": grid.transform, "blocksize": 256, "compress": "deflate"}
+    with MemoryFile() as memory, whole_file(path) as unfinished:  # GDAL has errors of its own for a full disk
+        with memory.open(**profile) as file:
+            file.write(values, 1)
+        unfinished.write_bytes(memory.read())
 
 
 def _item(mission: _Mission, moment: datetime, grid: GeoBox) -> pystac.Item:
