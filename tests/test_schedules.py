@@ -135,6 +135,25 @@ def test_trouble_fails_a_run_once_when_it_is_new_and_the_next_run_tries_again(pa
     assert retry_failed(store)["failed"] == 0  # by hand it is tried at once
 
 
+def test_a_failed_scene_that_its_catalogue_lists_anew_is_tried_with_its_new_address(painted, tmp_path, capsys):
+    """It was tried three times at the address of before, and then given up, whatever the catalogue said by then."""
+    scenes, store = tmp_path / "scenes", str(tmp_path / "store")
+    shutil.copytree(painted, scenes)
+    file = sorted(scenes.rglob("*.tif"))[0]
+    file.rename(file.with_name("elsewhere.tif"))
+    assert main(call(scenes, store, "--retry")) == 1
+    assert main(call(scenes, store, "--retry")) == 0
+    assert main(call(scenes, store, "--retry")) == 0
+    assert "0 failed scenes tried again" in capsys.readouterr().err  # not due for five days
+    (item,) = file.parent.glob("*.json")
+    item.write_text(item.read_text().replace(file.name, "elsewhere.tif"))
+    assert main(call(scenes, store, "--retry")) == 0
+    assert "1 failed scene tried again, 0 failed" in capsys.readouterr().err
+    assert count_scenes(store)["states"]["failed"] == 0
+    assert main(call(scenes, store)) == 0
+    assert "changed since" not in capsys.readouterr().err  # the store has kept the new item
+
+
 def test_a_share_of_failures_that_the_schedule_allows_ends_with_0(broken):
     assert count_scenes(broken)["states"]["failed"] == 1  # see the fixture, which ended with 0
 

@@ -100,7 +100,8 @@ def map_(options: argparse.Namespace) -> int:
             note(f"{how_many(sum(again.values()), 'scene')} had changed: mapped or traced again")
             done.bar.reset()
         if options.retry and is_store(options.store):
-            retried = retry_failed(options.store, engine=options.engine, only_due=True, client=client, on_batch=done)
+            now = {"domains": domains, "find_scenes": find, "engine": options.engine, "only_due": True}
+            retried = retry_failed(options.store, **now, client=client, on_batch=done)
             note(f"{how_many(sum(retried.values()), 'failed scene')} tried again, {retried['failed']} failed")
             done.bar.reset()
         counts = map_fronts(

@@ -136,7 +136,7 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry",
         action="store_true",
-        help="first try failed scenes again that are due: three times, at growing intervals",
+        help="first try failed scenes again that are due: three times, at growing intervals, or whose item has changed",
     )
     parser.add_argument(
         "--fail-above",

@@ -53,6 +53,8 @@ RECOMPUTE, RETRACE = "map --recompute", "retrace"
 def retry_failed(
     store: str,
     *,
+    domains: Sequence[Domain] = (),
+    find_scenes: FindScenes | None = None,
     engine: Engine | None = None,
     only_due: bool = False,
     client: Client | None = None,
@@ -66,6 +68,9 @@ def retry_failed(
 
     Parameters
     ----------
+    domains, find_scenes
+        Where what finds the scenes of these domains has another item of a failed scene by now, such as one with a new
+        address, that one is taken, and its try is due.
     only_due
         For schedules: only scenes whose next try is due. There are three, days to weeks apart; a scene that fails in
         all stays failed and is left alone, until `retry_failed` is called without this.
@@ -88,10 +93,14 @@ def retry_failed(
         open_store(store, crs=found["crs"], made_by=made_by(settings))
         if engine is not None:
             settings = replace(settings, inference=replace(settings.inference, engine=engine))
-        jobs = list(_failed(store))
+        jobs, newer = list(_failed(store)), dict[str, Any]()
+        if find_scenes is not None:
+            own = [domain for domain in domains if domain.name in {job.domain.name for job in jobs}]
+            newer = _changed_items([job.stored for job in jobs], own, partial(scenes_in_reach, find_scenes, client))
+            jobs = [replace(job, items={key: newer[key] for key in job.mapped if key in newer}) for job in jobs]
         if only_due:
             failed, now = [key for job in jobs for key in job.mapped], datetime.now(UTC)
-            due = set(due_keys(store, failed, now))
+            due = {*due_keys(store, failed, now), *(key for key in failed if key in newer)}
             jobs = [replace(job, mapped=keys) for job in jobs if (keys := [key for key in job.mapped if key in due])]
         if jobs:
             _check_places(store, jobs)
