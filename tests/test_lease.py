@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from servers.proxy import flipped
 from storing import DOMAIN, NOON, PLACES, contents, new_store, paths_in, write_masks
 
 from calfin_cloud import storage
@@ -298,3 +301,28 @@ def test_status_says_until_when_a_killed_run_holds_a_store(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "was killed while it wrote: the store is free" in told
     assert "was stopped before its end: run it again to the end; or back to what it was" in told
+
+
+def test_a_bit_that_flips_while_a_lease_is_read_neither_ends_a_run_nor_lets_another_follow(tmp_path, monkeypatch):
+    """A run took itself for followed, and left the store held; or a second one took a living run for a dead one."""
+    store, draw, read = str(tmp_path / "store"), random.Random(1), LocalFileSystem.cat_file
+    flips = list[str]()
+
+    def flip_some(self, path, *args, **more):
+        data = read(self, path, *args, **more)
+        if not path.endswith(leases.HOLDER) or draw.random() < 0.9:
+            return data
+        flips.append(path)
+        return flipped(data, draw)
+
+    living = process(store)
+    monkeypatch.setattr(LocalFileSystem, "cat_file", flip_some)
+    for _ in range(100):
+        with pytest.raises(storage.StoreInUseError), storage.hold_lease(store, "retry"):
+            pass
+    assert tell(living) == "written\n"
+    end(living)
+    with storage.hold_lease(store, "map") as check:
+        for _ in range(200):
+            check()
+    assert len(flips) > 30

@@ -36,6 +36,7 @@ from calfin_cloud.storage.files import (
     digest,
     move_file,
     open_place,
+    read_steady,
     write_whole,
 )
 
@@ -191,7 +192,13 @@ class _Lease:
         delete_files(self.fs, [self.sign])
 
     def _is_mine(self) -> bool:
-        return (_holder(self.fs, self.root) or {}).get("token") == self.token
+        def names_us(data: bytes) -> bool:
+            return self.token.encode() in data  # which no flipped bit does
+
+        try:
+            return names_us(read_steady(self.fs, self.holder, names_us))
+        except FileNotFoundError:
+            return False
 
     def _files(self) -> list[str]:
         """Paths of the files of all leases but the one that names the holder, half written ones included."""
@@ -231,7 +238,7 @@ def _give_signs(lease: _Lease, stop: threading.Event) -> None:
 def _holder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, Any] | None:
     """Who holds the store; one whose file is damaged has no name."""
     try:
-        content = json.loads(bytes(fs.cat_file(f"{root}/{HOLDER}")))
+        content = json.loads(read_steady(fs, f"{root}/{HOLDER}"))
     except FileNotFoundError:
         return None
     except ValueError:
@@ -245,7 +252,9 @@ def _named(holder: Mapping[str, Any]) -> str:
 
 def _is_gone(holder: Mapping[str, Any]) -> bool:
     """Whether a holder was a process of this machine, and that is gone."""
-    return holder.get("machine") == _machine() and _started(int(holder["process"])) != holder["started"]
+    if holder.get("machine") != _machine() or not {"process", "started"} <= holder.keys():
+        return False
+    return bool(_started(int(holder["process"])) != holder["started"])
 
 
 def _last_sign(fs: fsspec.AbstractFileSystem, root: str, holder: Mapping[str, Any]) -> datetime:
