@@ -182,7 +182,7 @@ def finish(looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSet
         try:
             results.append(facts | trace_predicted(predicted, channels[..., 0], target, settings))
         except Exception as error:
-            results.append(error)
+            results.append(_unless_silent(target.store, error))
     return results
 
 
@@ -203,9 +203,15 @@ def retrace(group: Group, reasons: Sequence[tuple[str, str]], *, settings: MapSe
                 gone = "its masks are no longer in the store: `calfin retry` maps it again"
                 results.append(SceneError("unreadable", gone))
         except Exception as error:  # a damaged file, or one that cannot be opened: a retry maps the scene again
-            read_store(target.store)  # raises where it is not the file but the storage: then no scene has failed
-            results.append(error)
+            results.append(_unless_silent(target.store, error))
     return results
+
+
+def _unless_silent(store: str, error: Exception) -> Exception:
+    """Return the error of a scene; raise where the store itself does not answer, since then no scene has failed."""
+    if not isinstance(error, SceneError):
+        read_store(store)
+    return error
 
 
 # What the steps are made of

@@ -2,17 +2,20 @@
 
 import random
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 from servers.proxy import ANSWERS, Plan
 
 from calfin_cloud.cli.ends import may_pass
-from calfin_cloud.pipeline import retrace_fronts
+from calfin_cloud.domains import read_domains
+from calfin_cloud.pipeline import VARIANTS, map_fronts, retrace_fronts
+from calfin_cloud.scenes import stream_scenes
 from calfin_cloud.storage import read_fronts
 from faults import harms, kills, matrix
 from faults.harms import http
 from faults.stage import Row
-from faults.world import difference, tables
+from faults.world import VARIANT, difference, tables
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 KINDS = (*ANSWERS, "reset", "late", "cut")
@@ -97,31 +100,41 @@ def test_faults_of_an_object_store_leave_the_fronts_of_an_undisturbed_run(s3, tm
 
 @dataclass(frozen=True)
 class Silence(Plan):
-    """No answer to whoever reads, from the moment on when the first masks of a scene are asked for."""
+    """No answer from the moment on when something is asked for first."""
 
+    first: str = ""
     begun: list[str] = field(default_factory=list)
 
     def fault_of(self, request, nth):
-        if not self.begun and "/masks/c/" not in request.path:
+        if not self.begun and self.first not in request.path:
             return "", random.Random(0)
         self.begun.append(request.path)
         return super().fault_of(request, nth)
 
 
-def test_a_store_that_falls_silent_ends_a_retrace_and_fails_no_scene(s3, tmp_path):
-    """Each scene whose masks could not be read was written as failed, without its front."""
+def ended_by_silence(stage, run, first: str, **plan) -> None:
+    """Run while a store falls silent for some time, which must end the run, and let the next one try again."""
+    stage.proxy.suffer(Silence(("503",), 1.0, SEED, most=30, first=first, **plan))
+    with pytest.raises(OSError, match="Service Unavailable") as caught:
+        run()
+    stage.proxy.suffer(None)
+    assert may_pass(caught.value)
+
+
+def test_a_store_that_falls_silent_ends_a_retrace_or_a_run_and_fails_no_scene(s3, tmp_path):
+    """Scenes whose masks could not be read, or whose picture not written, were stored as failed, without a front."""
     with matrix.staged_in_s3(tmp_path, SEED, s3, n_scenes=3) as stage:
-        store = stage.world.undisturbed
-        whole = tables(store)
-        reading = {"methods": ("GET", "HEAD"), "paths": r"/(masks/|store\.json)"}
-        stage.proxy.suffer(Silence(("503",), 1.0, SEED, most=30, **reading))
-        with pytest.raises(OSError, match="Service Unavailable") as caught:
-            retrace_fronts(store, everything=True)
-        stage.proxy.suffer(None)
-        assert may_pass(caught.value)
-        assert tables(store) == whole
-        assert retrace_fronts(store, everything=True)["failed"] == 0
-        assert tables(store) == whole
+        whole, store = tables(stage.world.undisturbed), f"{stage.stores}/store"
+        again = partial(retrace_fronts, stage.world.undisturbed, everything=True)
+        ended_by_silence(stage, again, "/masks/c/", methods=("GET", "HEAD"), paths=r"/(masks/|store\.json)")
+        assert tables(stage.world.undisturbed) == whole
+        assert again()["failed"] == 0
+        domains = read_domains(stage.world.folder / "domains.geojson")
+        find = partial(stream_scenes, f"{stage.world.url}/catalog.json", period="1984/..")
+        run = partial(map_fronts, domains, find, store, settings=VARIANTS[VARIANT], batch_size=stage.world.batch_size)
+        ended_by_silence(stage, run, "/pictures/", paths=r"/(pictures/|store\.json)")
+        assert run()["failed"] == 0
+        assert tables(store) == tables(stage.world.undisturbed) == whole
 
 
 def test_a_comparison_finds_what_is_lost_doubled_or_changed(stage, tmp_path):
