@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 LONGEST_MARK = 40
 FULL_BYTES = 2**20  # GDAL and HDF5 have errors of their own for a full disk; so little room tells them
@@ -69,6 +71,38 @@ def write_whole_file(path: str | Path, content: bytes | str) -> None:
     """
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: str | Path, about: Mapping[str, Any]) -> None:
+    """Write an object as a whole file of JSON.
+
+    Examples
+    --------
+    >>> write_json("glacier.json", {"finished": True})
+    """
+    write_whole_file(path, json.dumps(about, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read the object that a file of JSON holds.
+
+    Raises
+    ------
+    ValueError
+        The file holds no JSON, or no object.
+
+    Examples
+    --------
+    >>> read_json("glacier.json")
+    {'finished': True}
+    """
+    try:
+        about = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): restore it, or make it again") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} must hold an object of JSON, got a {type(about).__name__}: restore it")
+    return about
 
 
 def _mark(path: Path) -> str:

@@ -1,5 +1,6 @@
 import csv
 import json
+import resource
 from dataclasses import replace
 
 import cv2
@@ -322,6 +323,21 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("eager")
+def test_a_training_that_ended_while_its_first_weights_were_written_goes_on_by_the_same_call(tmp_path):
+    samples, out = [painted(), painted("Crane", "sar")], tmp_path / "net.weights.h5"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # room for a note, and for no weights
+    try:
+        with pytest.raises(OSError, match=r"net\.weights\.h5"):
+            fit(samples, out, QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not out.is_file()
+    fit(samples, out, QUICK)
+    assert json.loads((tmp_path / "net.json").read_text())["finished"]
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_training_may_start_from_an_encoder_and_learn_rock(tmp_path):
     settings = replace(
         TINY, architecture="efficient", width=1.0, steps=1, learning_rate=1e-12, start="efficientnet-lite0", rock=True
@@ -402,6 +418,15 @@ def test_other_networks_and_weights_of_unknown_origin_have_no_mean(tmp_path):
     with pytest.raises(ValueError, match="two or more weights"):
         average_weights([a], out)
     assert not out.exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_damaged_note_beside_weights_is_named(tmp_path):
+    out = fit([painted(), painted("Crane", "sar")], tmp_path / "net.weights.h5", QUICK)
+    for name, read in {"net.json": training_glaciers, "net.openvino.json": engine_of}.items():
+        (tmp_path / name).write_text((tmp_path / name).read_text()[:60])
+        with pytest.raises(ValueError, match=rf"{name} is no JSON"):
+            read(out)
 
 
 def test_weights_of_another_width_are_no_start():

@@ -328,6 +328,14 @@ def test_a_calibration_survives_its_file_and_belongs_to_one_network(fitted, tmp_
     assert read_calibration(path, network="") == fitted
 
 
+@pytest.mark.parametrize("content", ['{"network": "net@1", "vert', "[1, 2]", '{"network": "net@1"}'])
+def test_a_damaged_calibration_is_named(tmp_path, content):
+    path = calibration_beside(tmp_path / "net.weights.h5")
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"net\.calibration\.json .*(again|restore|anew)"):
+        read_calibration(path, network="net@1")
+
+
 def test_an_edge_that_no_front_follows_raises_the_doubt_about_a_front_and_one_that_is_followed_does_not():
     front, ice = masks()
     front[:, 128:] = front[:, :42] = 0  # there is no more of it

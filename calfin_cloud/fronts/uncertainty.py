@@ -17,7 +17,7 @@ from scipy.special import expit
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
 from calfin_cloud.fronts.lines import length_of, normals_of, scale_of
 from calfin_cloud.resampling import distance_inside
-from calfin_cloud.whole_files import whole_file
+from calfin_cloud.whole_files import read_json, whole_file
 
 FEATURES = {
     "faint": "the edge is faint",
@@ -252,12 +252,14 @@ def read_calibration(path: Path | str, *, network: str) -> Calibration | None:
     Raises
     ------
     ValueError
-        It was made for other weights, or of other features: its intervals would hold nothing.
+        It is no calibration, or was made for other weights or of other features: its intervals would hold nothing.
     """
     if not Path(path).is_file():
         return None
-    stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    calibration = _calibration(stored)
+    try:
+        calibration = _calibration(read_json(path))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no calibration ({error}): calibrate anew, or remove the file") from error
     n_weights = [len(level.weights) for level in (calibration.vertex, calibration.front)]
     expected = [len(FEATURES), len(FRONT_FEATURES)]
     if calibration.network != network or n_weights != expected:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
+
+from calfin_cloud.whole_files import read_json, whole_file
 
 
 class Shipped(NamedTuple):
@@ -110,7 +114,7 @@ def training_glaciers(name_or_path: str | Path) -> frozenset[str] | None:
     path, _ = _resolve(str(name_or_path))
     note = path.with_name(f"{_stem(path)}.json")
     if note.is_file():
-        about = json.loads(note.read_text(encoding="utf-8"))
+        about = read_json(note)
         return frozenset(about.get("training", {})) | frozenset(about.get("started_from", {}).get("training", {}))
     is_published = path.suffix == ".h5" and noted(path).architecture == PUBLISHED_UNET
     return PUBLISHED_GLACIERS if is_published else None
@@ -169,9 +173,9 @@ def noted_files(path: Path) -> dict[str, dict[str, str]]:
     note = openvino_note(path)
     if not note.is_file():
         return {}
-    about = json.loads(note.read_text(encoding="utf-8"))
-    files: dict[str, dict[str, str]] = about["files"]
-    return files if about["weights"] == sha256_of(path) else {}
+    about = read_json(note)
+    files: dict[str, dict[str, str]] = about.get("files", {})
+    return files if about.get("weights") == sha256_of(path) else {}
 
 
 def hashes_of(file: Path) -> dict[str, str]:
@@ -230,6 +234,19 @@ def noted(path: Path) -> Note:
             return Note(str(architecture), width, "rock" in file, str(verifier) if verifier else None)
     except OSError as error:
         raise ValueError(f"{path} is no HDF5 file ({error}): fetch the weights again") from error
+
+
+@contextmanager
+def whole_hdf5(path: Path | str) -> Iterator[h5py.File]:
+    """Lend an HDF5 file in memory; once the block has ended well, it takes the place of `path`.
+
+    Where the disk is full, HDF5 may end the process if it writes there itself.
+    """
+    made = BytesIO()
+    with h5py.File(made, "w") as file:
+        yield file
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(made.getvalue())
 
 
 def numbered_layers(root: h5py.Group) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from calfin_cloud.network.files import (
 )
 from calfin_cloud.network.settings import TILE_SIZE
 from calfin_cloud.network.weights import load_network
+from calfin_cloud.whole_files import whole_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ def save_openvino(name_or_path: str | Path, *, sizes: Sequence[int] = (TILE_SIZE
     for size in sizes:
         network = load_network(name_or_path, size=size)
         file = openvino_file(path, size)
-        openvino.save_model(_halved(convert(network)), str(file), compress_to_fp16=False)
+        with whole_file(file) as unfinished:
+            openvino.save_model(_halved(convert(network)), str(unfinished), compress_to_fp16=False)
         differences.append(_difference(network, file))
         files[str(size)] = hashes_of(file)
     if max(differences) > MOST_DIFFERENCE:
@@ -65,7 +66,7 @@ def save_openvino(name_or_path: str | Path, *, sizes: Sequence[int] = (TILE_SIZE
         "largest_difference": float(f"{max(differences):.2g}"),
         "openvino": openvino.get_version(),
     }
-    openvino_note(path).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(openvino_note(path), about)
     return [openvino_file(path, size) for size in sizes]
 
 

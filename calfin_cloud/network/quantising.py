@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from calfin_cloud.network.engines import openvino, read_openvino
 from calfin_cloud.network.files import form_of, has_openvino, hashes_of, openvino_file, openvino_note, weights_path
 from calfin_cloud.network.settings import PICTURE_SIZE
+from calfin_cloud.whole_files import read_json, whole_file, write_json
 
 
 def save_eight_bit(name_or_path: str | Path, pictures: NDArray[np.uint8]) -> Path:
@@ -60,10 +60,11 @@ def save_eight_bit(name_or_path: str | Path, pictures: NDArray[np.uint8]) -> Pat
     quantised = _quantised(model, pictures)
     quantised.reshape([-1, *expected])
     file = openvino_file(path, PICTURE_SIZE, eight_bit=True)
-    openvino.save_model(quantised, str(file), compress_to_fp16=False)
-    about = json.loads(openvino_note(path).read_text(encoding="utf-8"))
+    with whole_file(file) as unfinished:
+        openvino.save_model(quantised, str(unfinished), compress_to_fp16=False)
+    about = read_json(openvino_note(path))
     about["files"][form_of(PICTURE_SIZE, eight_bit=True)] = hashes_of(file)
-    openvino_note(path).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(openvino_note(path), about)
     return file
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from calfin_cloud.network.backend import keras, layers
 from calfin_cloud.network.calfin import calfin_network
 from calfin_cloud.network.efficient import efficient_network
-from calfin_cloud.network.files import PUBLISHED_UNET, fingerprint, noted, numbered_layers, weights_path
+from calfin_cloud.network.files import PUBLISHED_UNET, fingerprint, noted, numbered_layers, weights_path, whole_hdf5
 from calfin_cloud.network.settings import TILE_SIZE
 from calfin_cloud.network.unet import unet_network
 
@@ -129,7 +129,7 @@ def save_weights(network: keras.Model, path: Path | str, *, width: float, verifi
             f"a network must have a name of {sorted(ARCHITECTURES)}, got {network.name!r}: make it with build_network, "
             "or save it as .keras"
         )
-    with h5py.File(path, "w") as file:
+    with whole_hdf5(path) as file:
         file.attrs["architecture"] = network.name
         file.attrs["width"] = width
         if verifier:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud.network import network_id, training_glaciers, weights_path
+from calfin_cloud.network.files import whole_hdf5
+from calfin_cloud.whole_files import read_json, write_json
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -44,7 +45,7 @@ def average_weights(names_or_paths: Sequence[str | Path], out: Path | str) -> Pa
     for path, (arrays, other_about) in zip(sources[1:], others, strict=True):
         if other_about != about or {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in first.items()}:
             raise ValueError(f"{path} must hold the network of {sources[0]}, {about}, got {other_about}: leave it out")
-    with h5py.File(out, "w") as file:
+    with whole_hdf5(out) as file:
         file.attrs.update(about)
         for name, values in first.items():
             mean = np.mean([values, *(arrays[name] for arrays, _ in others)], axis=0, dtype=np.float64)
@@ -53,7 +54,7 @@ def average_weights(names_or_paths: Sequence[str | Path], out: Path | str) -> Pa
     before = {glacier for path in sources for glacier in training_glaciers(path) or ()} - training.keys()
     name = out.name.removesuffix(".weights.h5")
     note = {"name": name, "mean_of": notes, "training": training, "started_from": {"training": sorted(before)}}
-    out.with_name(f"{name}.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    write_json(out.with_name(f"{name}.json"), note)
     return out
 
 
@@ -70,5 +71,4 @@ def _note(path: Path) -> dict[str, Any]:
     note = path.with_name(f"{path.name.split('.')[0]}.json")
     if not note.is_file():
         raise ValueError(f"{note.name} must lie beside {path.name} and say what it was trained on: restore it")
-    about: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-    return about
+    return read_json(note)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +36,7 @@ from calfin_cloud.training.losses import anchor_weights, masks_loss, soft_jaccar
 from calfin_cloud.training.patches import Prepared, cut_patch, prepare, whole_scene
 from calfin_cloud.training.records import beside, check_same, is_trained, noted_settings, samples_digest
 from calfin_cloud.training.settings import TrainingSettings
+from calfin_cloud.whole_files import whole_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -264,19 +264,18 @@ class _Run:
         loss = float(np.mean(self.losses)) if self.losses else np.nan
         rate = float(ops.convert_to_numpy(self.network.optimizer.learning_rate))
         row = {"step": self.step, "minutes": round(self.elapsed_s / 60, 2), "learning_rate": float(f"{rate:.4g}")}
+        self._write_note(finished=False)  # first: weights that nothing tells of are refused
         with averaged_weights(self.network, start=self.start, share=self.settings.share):
             scores = validate(self.network, self.validation)
             save_weights(self.network, self.out, width=self.settings.width, verifier=self.settings.verifier)
         row |= {name: round(value, 4) for name, value in {"loss": loss, **scores}.items()}
         self.losses = []
-        self._write_note(finished=False)
         self._append_curve(row)
         arrays: dict[str, Any] = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(self._variables)}
         arrays |= {"step": self.step, "elapsed_s": self.elapsed_s}
         arrays |= {"settings": json.dumps(noted_settings(self.settings)), "samples": self.samples}
-        unfinished = self._checkpoint.with_suffix(".unfinished.npz")
-        np.savez(unfinished, **arrays)
-        os.replace(unfinished, self._checkpoint)
+        with whole_file(self._checkpoint) as unfinished:
+            np.savez(unfinished, **arrays)
         log.info("training %s: %s", self.name, row)
 
     @property
@@ -313,7 +312,7 @@ class _Run:
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
         }
-        beside(self.out, ".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_json(beside(self.out, ".json"), about)
 
     def _seen_before(self) -> frozenset[str]:
         """Glaciers that the weights to start from have seen, as far as anybody has noted them."""

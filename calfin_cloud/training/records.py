@@ -12,6 +12,7 @@ from typing import Any
 from calfin_cloud.datasets import Sample
 from calfin_cloud.network import network_id
 from calfin_cloud.training.settings import TrainingSettings
+from calfin_cloud.whole_files import read_json
 
 
 def beside(out: Path, ending: str) -> Path:
@@ -42,7 +43,7 @@ def is_trained(out: Path, settings: TrainingSettings, samples: str) -> bool:
     note = beside(out, ".json")
     if beside(out, ".checkpoint.npz").is_file() or not out.is_file():
         return False
-    about = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    about = read_json(note) if note.is_file() else {}
     if "settings" not in about:
         raise ValueError(f"{out} is there, and no {note.name} says how it was trained: give another name, or remove it")
     if not about.get("finished", True):
