@@ -57,7 +57,7 @@ def common_distances(front: BaseGeometry, reference: BaseGeometry, *, spacing_m:
     for a, b in ((front, reference), (reference, front)):
         points = points_along(a, spacing_m)
         nearest = shapely.get_point(shapely.shortest_line(points, b), 1)
-        ends = shapely.union_all([p for part in shapely.get_parts(b) for p in shapely.get_parts(part.boundary)])
+        ends = shapely.union_all([p for part in _pieces(b) for p in shapely.get_parts(part.boundary)])
         distances = shapely.distance(points, nearest)
         found.append(distances[(shapely.distance(nearest, ends) > 1e-6) | (distances == 0)])
     return np.concatenate(found)
@@ -72,7 +72,7 @@ def points_along(line: BaseGeometry, spacing_m: float) -> NDArray[np.object_]:
         The line has no length.
     """
     points = []
-    for part in shapely.get_parts(line):
+    for part in _pieces(line):
         if part.length > 0:
             x, y = shapely.get_coordinates(part).T
             passed = np.r_[0.0, np.cumsum(np.hypot(np.diff(x), np.diff(y)))]
@@ -82,6 +82,11 @@ def points_along(line: BaseGeometry, spacing_m: float) -> NDArray[np.object_]:
     if not points:
         raise ValueError(f"a line of some length is needed, got {line.wkt[:80]}")
     return np.concatenate(points)
+
+
+def _pieces(line: BaseGeometry) -> NDArray[np.object_]:
+    """Parts of a line, those that follow on one another joined: some products write every segment as a part."""
+    return np.asarray(shapely.get_parts(shapely.line_merge(line)))
 
 
 def lengths_within(

@@ -108,6 +108,15 @@ def test_several_fronts_are_measured_against_all_pieces_of_the_reference():
     assert line_distances(fronts.geoms[0], reference).max() == pytest.approx(np.hypot(500, 20))
 
 
+def test_a_line_whose_segments_are_parts_is_measured_as_one():
+    reference = LineString([(0, 100), (1000, 100), (2000, 900)])
+    whole = LineString([(0, 0), (1000, 0), (2000, 0)])
+    pieces = MultiLineString([*([(x, 0), (x + 1, 0)] for x in range(1000)), [(1000, 0), (2000, 0)]])
+    for measure in (line_distances, common_distances):
+        assert measure(pieces, reference).mean() == pytest.approx(measure(whole, reference).mean())
+    assert lengths_within(pieces, reference, 300.0) == pytest.approx(lengths_within(whole, reference, 300.0))
+
+
 def test_points_along_a_line_hold_both_ends_and_leave_no_wider_gap():
     points = shapely.get_coordinates(points_along(LineString([(0, 0), (95, 0)]), 10))
     assert points[0].tolist() == [0, 0]
