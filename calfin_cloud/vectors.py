@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from contextlib import suppress
 from io import BytesIO
@@ -133,3 +134,23 @@ def crs_of(text: str) -> pyproj.CRS:
         raise ValueError(
             f"there is no CRS {text!r}: name one as EPSG:3413 (Greenland) or EPSG:3031 (Antarctica)"
         ) from error
+
+
+def check_metres(crs: pyproj.CRS | None, what: str) -> None:
+    """Refuse a CRS in which lengths are no metres: one in degrees, or in feet.
+
+    Raises
+    ------
+    ValueError
+        The CRS is missing, is not projected, or has another unit.
+
+    Examples
+    --------
+    >>> check_metres(crs_of("EPSG:3413"), "a comparison")
+    """
+    if crs is None or not crs.is_projected or not math.isclose(crs.axis_info[0].unit_conversion_factor, 1.0):
+        unit = f" in {crs.axis_info[0].unit_name}" if crs is not None and crs.axis_info else ""
+        raise ValueError(
+            f"{what} needs fronts in a projected CRS in metres, got {crs and crs.name}{unit}: "
+            "give --crs EPSG:3413, or to_crs(3413) in Python"
+        )

@@ -365,7 +365,28 @@ def test_a_box_follows_the_flow_where_a_field_of_velocity_bends_and_serves_the_n
     write_series(measure_series(fronts, Lines()), fronts, tmp_path / "unmeasured")
     assert [len(list((tmp_path / name).glob("series-*.png"))) for name in ("series", "unmeasured")] == [1, 0]
     again = measure_series(fronts, read_lines(Lines(ice=ice), fronts, boxes=str(tmp_path / "series" / "gates.gpkg")))
-    assert again.positions["position_m"].to_numpy() == pytest.approx(series.positions["position_m"].to_numpy(), abs=0.5)
+    pd.testing.assert_frame_equal(again.positions, series.positions, check_exact=True)
+
+
+@pytest.mark.parametrize("angle", [0, 17, 45])
+def test_the_boxes_of_a_run_give_the_next_one_the_same_positions_to_the_last_digit(tmp_path, angle):
+    lines = [rotate(front_at(x, y=(0, 400 + x / 7)), angle, origin=(0, 0)) for x in (900, 700, 650, 300)]
+    fronts = product_of(table_of(lines))
+    ice = {"g": translate(rotate(box(-3000, -3000, 900, 3000), angle, origin=(0, 0)), 500_000, 8_000_000)}
+    first = measure_series(fronts, Lines(ice=ice))
+    assert first.positions["position_m"].notna().all()
+    write_series(first, fronts, tmp_path)
+    again = measure_series(fronts, read_lines(Lines(ice=ice), fronts, boxes=str(tmp_path / "gates.gpkg")))
+    for name in ("positions", "rates", "gates"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(first, name), check_exact=True)
+
+
+def test_a_series_of_domains_in_place_of_lines_or_in_feet_is_refused():
+    fronts = product_of(table_of([front_at(300), front_at(200)]))
+    with pytest.raises(ValueError, match="lines must be `Lines`, got a list: take those of `store_product`"):
+        measure_series(fronts, ["domain"])
+    with pytest.raises(ValueError, match=r"in metres, got .* in US survey foot: give --crs EPSG:3413"):
+        measure_series(fronts.to_crs(2225), Lines())
 
 
 def test_a_glacier_of_a_long_name_in_any_letters_has_its_picture(tmp_path):

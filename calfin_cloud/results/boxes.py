@@ -57,6 +57,14 @@ class Lines(NamedTuple):
     velocity: xr.Dataset | None = None
 
 
+def check_lines(lines: Any) -> None:  # noqa: ANN401 - whatever was given
+    """Refuse what is no `Lines`, such as the domains that they come from."""
+    if not isinstance(lines, Lines):
+        raise ValueError(
+            f"lines must be `Lines`, got a {type(lines).__name__}: take those of `store_product`, or `read_lines`"
+        )
+
+
 def read_lines(
     known: Lines | None,
     fronts: gpd.GeoDataFrame,
@@ -87,7 +95,7 @@ def read_lines(
             shapes[glacier] = row["geometry"]
             axes.pop(glacier, None)
             if isinstance(line := row.get("centerline"), str) and line:
-                axes[glacier] = LineString(shapely.get_coordinates(shapely.from_wkt(line)))
+                axes[glacier] = _line_of(line)
     if ice:
         table = read_vectors(ice, "file of ice", of="polygons").to_crs(fronts.crs)
         for glacier, part in glaciers.items():
@@ -131,18 +139,19 @@ def glacier_gate(fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, s
     centerlines = {branch: _outward(line, fronts, seaward) for branch, line in drawn.items()}
     if seaward is None:
         return None, "no_seaward", centerlines
-    if (box := lines.boxes.get(glacier)) is not None:
-        axis = lines.axes.get(glacier)
-        return (gate_around(box, seaward) if axis is None else gate_of(box, axis, seaward)), "", centerlines
-    along = next(iter(centerlines.values()), None)
-    if along is None and lines.velocity is not None:
-        along = _stream_line(fronts, seaward, lines.velocity)
-    try:
-        shapes = list(fronts.geometry)
-        gate = derive_gate(shapes, seaward) if along is None else gate_along(shapes, along, seaward)
-    except ValueError:
-        return None, "no_box", centerlines
-    return gate, "", centerlines
+    box, axis = lines.boxes.get(glacier), lines.axes.get(glacier)
+    if box is None:
+        along = next(iter(centerlines.values()), None)
+        if along is None and lines.velocity is not None:
+            along = _stream_line(fronts, seaward, lines.velocity)
+        try:
+            shapes = list(fronts.geometry)
+            derived = derive_gate(shapes, seaward) if along is None else gate_along(shapes, along, seaward)
+        except ValueError:
+            return None, "no_box", centerlines
+        # Measured as read from its file, so that the next run comes to the same positions, to the last digit.
+        box, axis = derived.box, None if derived.axis is None else _line_of(_text_of(derived.axis))
+    return (gate_around(box, seaward) if axis is None else gate_of(box, axis, seaward)), "", centerlines
 
 
 def gates_table(gates: Sequence[tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]], crs: Any) -> gpd.GeoDataFrame:  # noqa: ANN401 - a CRS
@@ -179,7 +188,7 @@ def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame)
         "change_m": change,
         "swept_m": swept,
         "is_doubtful": not apart <= max(MOST_APART * max(abs(swept), abs(change)), LEAST_APART_M),
-        "centerline": "" if gate.axis is None else shapely.to_wkt(gate.axis, rounding_precision=2),
+        "centerline": "" if gate.axis is None else _text_of(gate.axis),
         "geometry": gate.box,
     }
 
@@ -213,6 +222,15 @@ def _rows(path: str | None, fronts: gpd.GeoDataFrame, of: Shapes) -> list[dict[s
     ids = glacier_ids(table, column) if column else ""
     rows: list[dict[str, Any]] = table.assign(glacier_id=ids).to_dict("records")
     return rows
+
+
+def _text_of(axis: LineString) -> str:
+    """Write the bent line of a box as a file of boxes has it, to a centimetre."""
+    return str(shapely.to_wkt(axis, rounding_precision=2))
+
+
+def _line_of(text: str) -> LineString:
+    return LineString(shapely.get_coordinates(shapely.from_wkt(text)))
 
 
 def _branch_of(row: Mapping[str, Any]) -> str:

@@ -16,10 +16,11 @@ from odc.geo.geobox import GeoBox
 
 from calfin_cloud.domains import box_grid
 from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
-from calfin_cloud.results.boxes import Lines, gates_table, glacier_gate, regions_of
+from calfin_cloud.results.boxes import Lines, check_lines, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
+from calfin_cloud.vectors import check_metres
 from calfin_cloud.whole_files import whole_file
 
 GRID_M = {"EPSG:3031": 240.0}
@@ -67,8 +68,8 @@ def write_composite(
     Raises
     ------
     ValueError
-        The fronts are in degrees, no glacier has a box with a front across it, the period has no month, or the folder
-        lies within a store.
+        The fronts are not in metres, no glacier has a box with a front across it, the period has no month, or the
+        folder lies within a store.
 
     Examples
     --------
@@ -78,10 +79,8 @@ def write_composite(
     True
     """
     folder = outside_stores(folder)
-    if not fronts.crs or not fronts.crs.is_projected:
-        raise ValueError(
-            f"a composite needs fronts in a projected CRS in metres, got {fronts.crs}: use --crs EPSG:3413"
-        )
+    check_metres(fronts.crs, "a composite")
+    check_lines(lines)
     crs = fronts.crs.to_string()
     size = grid_m or GRID_M.get(crs, OTHERS_GRID_M)
     if size <= 0:

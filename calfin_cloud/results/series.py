@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from calfin_cloud.domains import Domain
 from calfin_cloud.figures.series import regions_png, series_png
 from calfin_cloud.products import product_of
-from calfin_cloud.results.boxes import CENTER, Lines, free_name, gates_table, glacier_gate, regions_of
+from calfin_cloud.results.boxes import CENTER, Lines, check_lines, free_name, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.reviewing import usable_fronts
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import short_name
@@ -38,6 +38,7 @@ from calfin_cloud.timeseries import (
     seasonal_cycle,
     yearly_positions,
 )
+from calfin_cloud.vectors import check_metres
 from calfin_cloud.whole_files import whole_file, write_whole_file
 
 MOST_PICTURES = 300
@@ -180,7 +181,7 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     Raises
     ------
     ValueError
-        There are no fronts, or they are not in a projected CRS in metres.
+        There are no fronts, they are not in a projected CRS in metres, or `lines` are no `Lines`.
 
     Examples
     --------
@@ -190,8 +191,8 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     >>> bool(-1000 < rate["rate_m_a"] < -500)
     True
     """
-    if not fronts.crs or not fronts.crs.is_projected:
-        raise ValueError(f"positions need fronts in a projected CRS in metres, got {fronts.crs}: use to_crs(3413)")
+    check_metres(fronts.crs, "a series")
+    check_lines(lines)
     if fronts.empty:
         raise ValueError("got no fronts to measure: expected at least one with a line")
     parts, gates = [], []
