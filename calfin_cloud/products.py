@@ -8,6 +8,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 
 from calfin_cloud.columns import (
     DATE_COLUMNS,
@@ -63,7 +64,8 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     Raises
     ------
     ValueError
-        The file cannot be read, or has no CRS, no such column, rows without a date, or shapes that are no lines.
+        The file cannot be read, or has no CRS, no such column, rows without a date, shapes that are no lines, or a key
+        of several dates.
 
     Examples
     --------
@@ -82,15 +84,16 @@ def product_of(
     Raises
     ------
     ValueError
-        There is no CRS, no such column, or rows are without a date or no lines.
+        There is no CRS, no such column, rows are without a date or no lines, or fronts of several dates share a key.
     """
     if table.crs is None:
         raise ValueError(f"{source} has no CRS: say which one with ogr2ogr -a_srs, or geopandas' set_crs")
     if unknown := set(columns or {}) - set(PRODUCT_COLUMNS) | set((columns or {}).values()) - set(table.columns):
         raise ValueError(f"{source}: no column {sorted(unknown)}; ours are {list(PRODUCT_COLUMNS)}, its {list(table)}")
     found = {ours: (columns or {}).get(ours) or first_column(theirs, table) for ours, theirs in PRODUCT_COLUMNS.items()}
-    table = table[table.geometry.notna() & ~table.geometry.is_empty].reset_index(drop=True)
+    table = table[shapely.get_num_coordinates(table.geometry.to_numpy()) > 0]
     check_shapes(table, "lines", source)
+    table = table[table.length > 0].reset_index(drop=True)  # all its points may be one
     made = gpd.GeoDataFrame(geometry=table.geometry.force_2d())
     dates = dates_of(table, found["datetime"], scene=found["scene_id"], source=source)
     if dates is None:
@@ -116,7 +119,13 @@ def product_of(
     fallback += ("/" + made["author"]).where(made["author"] != "", "")  # who else drew the scene drew another front
     # Lines of one key are parts of one front: not so where nothing tells their glaciers apart.
     fallback += ("/" + made.index.astype(str)).where(made["glacier_id"] == "", "")
-    made["key"] = table[found["key"]].astype(str) if found["key"] else fallback
+    keys = table[found["key"]].map(id_text) if found["key"] else pd.Series("", made.index)
+    made["key"] = keys.where(keys != "", fallback)
+    if (twice := made.groupby("key")["datetime"].transform("nunique") > 1).any():
+        raise ValueError(
+            f"{source}: fronts of several dates have the {found['key']} {made['key'][twice].iloc[0]!r}, which would be "
+            "that of one front: rename the column"
+        )
     return made[[*PRODUCT_COLUMNS, "geometry"]]
 
 

@@ -160,3 +160,22 @@ def test_real_fronts_are_paired_by_place_with_their_own_glaciers(shared):
 def test_products_without_a_pair_have_an_empty_summary():
     nothing = compare_products(product_at(("A", "2020-01-01", 0)).iloc[:0])
     assert summarise_pairs(nothing).empty
+
+
+def test_lengths_in_feet_are_no_metres():
+    fronts = product_at(("A", "2020-01-01", 0))
+    with pytest.raises(ValueError, match=r"in metres, got .* in US survey foot: give --crs EPSG:3413"):
+        compare_products(fronts.to_crs(2225), fronts)
+
+
+def test_one_number_for_two_places_is_no_glacier():
+    north = product_at(("1", "2020-01-01", 0))
+    with pytest.raises(ValueError, match=r"glacier '1' lies 300 km apart .* --by-place"):
+        compare_products(north, product_at(("1", "2020-01-02", 302_000)))
+
+
+def test_by_place_a_coast_comes_second():
+    coast = LineString([(100, y) for y in range(-2_060_000, -1_920_000, 10_000)])
+    coasts = product_of(gpd.GeoDataFrame({"Date": ["2020-01-02"]}, geometry=[coast], crs=3413))
+    with pytest.raises(ValueError, match=r"is 130 km long, .* give it second"):
+        compare_products(coasts, product_at(("A", "2020-01-01", 0)), by_place=True)

@@ -147,9 +147,18 @@ def test_rows_without_a_line_are_left_out_and_files_of_any_format_are_read(tmp_p
     whole = table(GlacierID=3, Date="2015-07-01")
     whole.to_file(tmp_path / "a.shp")
     assert len(read_product(tmp_path / "a.shp")) == 1
-    both = gpd.GeoDataFrame({"GlacierID": [3, 3], "Date": ["2015-07-01"] * 2}, geometry=[LINE, None], crs=3413)
+    nowhere = [None, LineString(), LineString([(5, 5), (5, 5)])]
+    both = gpd.GeoDataFrame({"GlacierID": 3, "Date": "2015-07-01"}, index=range(4), geometry=[LINE, *nowhere], crs=3413)
     both.to_parquet(tmp_path / "b.parquet")
     assert len(read_product(tmp_path / "b.parquet")) == 1
+
+
+def test_a_key_is_of_one_front_and_where_it_is_missing_one_is_made():
+    dates = {"GlacierID": [3, 3], "Date": ["2015-07-01", "2016-07-01"]}
+    made = product_of(gpd.GeoDataFrame(dates | {"key": [None, "x"]}, geometry=[LINE] * 2, crs=3413))
+    assert made["key"].tolist() == ["3/2015-07-01", "x"]
+    with pytest.raises(ValueError, match="several dates have the key '7'"):
+        product_of(gpd.GeoDataFrame(dates | {"key": [7, 7]}, geometry=[LINE] * 2, crs=3413))
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "ISO-8859-1"])

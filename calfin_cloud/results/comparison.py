@@ -16,11 +16,12 @@ from calfin_cloud.figures.comparison import comparison_png
 from calfin_cloud.figures.coverage import QUARTERS, coverage_png
 from calfin_cloud.metrics import FAR_M, common_distances, line_distances, points_along
 from calfin_cloud.products import check_product
-from calfin_cloud.results.boxes import Lines, seaward_near
+from calfin_cloud.results.boxes import Lines, check_lines, seaward_near
 from calfin_cloud.results.clusters import clustered_mean, line_groups
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import box_position, derive_gate, length_scale, season_of
+from calfin_cloud.vectors import check_metres
 from calfin_cloud.whole_files import write_whole_file
 
 PAIRED = ("datetime", "sensor", "author")  # columns of both fronts that a pair keeps
@@ -28,6 +29,8 @@ PAIR_COLUMNS = ("key_a", "key_b", "glacier_id", "season", *(f"{name}_{side}" for
 MEASURES = ("days", "distance_m", "common_m", "hd95_m", "advance_m")
 GROUPS = ("all", "sensor", "season", "authors", "year")
 POINTS = 20
+MOST_APART_M = 100_000.0  # of two fronts of one glacier, whatever their dates
+MOST_LONGER = 50.0  # a line is a coast if it is so many times as long as the front beside it
 UNKNOWN = "unknown"
 SUMMARY_COLUMNS = (
     *("by", "group", "pairs", "lines", "glaciers"),
@@ -72,7 +75,8 @@ def compare_products(
     Raises
     ------
     ValueError
-        The fronts of `a` are not in a projected CRS in metres, or a table is none of `read_product`.
+        The fronts of `a` are not in a projected CRS in metres, a table is none of `read_product`, two fronts of a
+        glacier lie 100 km apart, or by place a coast is given first.
 
     Examples
     --------
@@ -83,8 +87,8 @@ def compare_products(
     """
     for table in (a,) if b is None else (a, b):
         check_product(table)
-    if not a.crs or not a.crs.is_projected:
-        raise ValueError(f"a comparison needs fronts in a projected CRS in metres, got {a.crs}: use to_crs(3413)")
+    check_metres(a.crs, "a comparison")
+    check_lines(lines or Lines())
     mine = _whole(a)
     mine = mine.assign(is_southern=mine.to_crs(4326).bounds["maxy"] < 0)
     products = [part for _, part in mine.groupby("author")] if b is None else [_whole(b.to_crs(a.crs))]
@@ -218,7 +222,25 @@ def _partner(row: Any, others: gpd.GeoDataFrame, days: float, by_place: bool) ->
     candidates = _candidates(row, others, by_place)
     apart = (candidates["datetime"] - row.datetime).abs()
     close = candidates.assign(wait=apart)[apart <= pd.Timedelta(days=days)].sort_values(["wait", "key"])
-    return next((c for c in close.itertuples() if not by_place or _are_beside(row.geometry, c.geometry)), None)
+    for candidate in close.itertuples():
+        _check_pair(row, candidate, by_place)
+        if not by_place or _are_beside(row.geometry, candidate.geometry):
+            return candidate
+    return None
+
+
+def _check_pair(a: Any, b: Any, by_place: bool) -> None:  # noqa: ANN401 - named tuples
+    """Refuse a pair whose distance means nothing: of two places with one number, or of a coast and a front."""
+    if not (apart := a.geometry.distance(b.geometry)) <= MOST_APART_M:
+        raise ValueError(
+            f"glacier {a.glacier_id!r} lies {apart / 1000:.0f} km apart in the two products ({a.key}, {b.key}), which "
+            "number glaciers differently: use --by-place, or by_place=True in Python"
+        )
+    if by_place and a.geometry.length > MOST_LONGER * b.geometry.length:
+        raise ValueError(
+            f"{a.key or 'a line'} is {a.geometry.length / 1000:.0f} km long, the front beside it ({b.key}) "
+            f"{b.geometry.length / 1000:.1f} km: of a coast and fronts give it second, of which parts are then compared"
+        )
 
 
 def _are_beside(a: BaseGeometry, b: BaseGeometry) -> bool:
