@@ -93,7 +93,7 @@ def product_of(
     found = {ours: (columns or {}).get(ours) or first_column(theirs, table) for ours, theirs in PRODUCT_COLUMNS.items()}
     table = table[shapely.get_num_coordinates(table.geometry.to_numpy()) > 0]
     check_shapes(table, "lines", source)
-    table = table[table.length > 0].reset_index(drop=True)  # all its points may be one
+    table = table[shapely.length(table.geometry.to_numpy()) > 0].reset_index(drop=True)  # all its points may be one
     made = gpd.GeoDataFrame(geometry=table.geometry.force_2d())
     dates = dates_of(table, found["datetime"], scene=found["scene_id"], source=source)
     if dates is None:
