@@ -111,6 +111,19 @@ def test_drawn_lines_in_any_crs_find_their_scenes(store, truth, tmp_path):
         labelled_samples(store, lines=tmp_path / "later.gpkg", days=1)
 
 
+def test_of_fronts_drawn_for_several_dates_a_scene_has_those_of_the_nearest(store, truth, tmp_path):
+    lines = gpd.read_parquet(truth).assign(scene_id="")
+    weeks = [
+        lines.assign(geometry=lines.translate(300 * n, 0), datetime=lines["datetime"] + pd.Timedelta(days=7 * n))
+        for n in range(3)
+    ]
+    pd.concat(weeks[:1]).to_parquet(tmp_path / "one.parquet")
+    pd.concat(weeks).to_parquet(tmp_path / "three.parquet")
+    one, three = (labelled_samples(store, lines=tmp_path / f"{name}.parquet", days=20) for name in ("one", "three"))
+    assert [s.name for s in one] == [s.name for s in three]
+    assert all((a.front == b.front).all() for a, b in zip(one, three, strict=True))
+
+
 @pytest.mark.parametrize("kind", ["no verdict", "wrong CRS", "no CRS", "unknown domain", "no pictures"])
 def test_labels_that_cannot_be_are_refused_with_what_to_do(store, truth, tmp_path, kind):
     lines, words, more = truth, "", {}

@@ -43,7 +43,8 @@ def labelled_samples(
         Vector file of drawn fronts with dates (`products.read_product`), in any CRS. Without it, the scenes whose
         fronts were all accepted or redrawn are taken, see `usable_fronts`.
     days
-        A line belongs to the scenes that it names, else to those of its domain so many days apart at most, in UTC.
+        A line belongs to the scenes that it names; else a scene has, of each glacier in its domain, the lines of the
+        nearest date, so many days apart at most, in UTC.
 
     Raises
     ------
@@ -92,7 +93,8 @@ def _matched(
         here = drawn[drawn.intersects(domains[scene["domain"]].polygon)]
         apart = (here["datetime"].dt.normalize() - scene["datetime"].normalize()).abs()
         named = here["scene_id"] == scene["scene_id"]
-        for line in here.geometry[named if named.any() else apart <= within]:
+        nearest = apart == apart.groupby(here["glacier_id"]).transform("min")  # one date of a glacier, not several
+        for line in here.geometry[named if named.any() else nearest & (apart <= within)]:
             yield scene.where(scene.index != "geometry", line)
 
 
