@@ -4,20 +4,23 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
-from shapely.geometry import LineString
+from shapely.affinity import translate
+from shapely.geometry import LineString, Point
 
-from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.domains import Domain, box_grid, length_scale
 from calfin_cloud.evaluation import compare_fronts, skill_of
 from calfin_cloud.products import read_product
 from calfin_cloud.results import compare_products
 from calfin_cloud.termini import Terminus
+
+EQUAL_AREA = 6931  # the map stretches nothing at its pole, so that its metres are those of the ground
 
 
 def mapped(date="2014-10-31", glacier_id="7", y=0.0) -> gpd.GeoDataFrame:
     """One mapped front of 1 km, with the columns that a comparison reads."""
     row = {"key": "a/s", "scene_id": "s", "state": "front", "glacier_id": glacier_id}
     row |= {"datetime": pd.Timestamp(date, tz="UTC")}
-    return gpd.GeoDataFrame([row], geometry=[LineString([(0, y), (1000, y)])], crs=3413)
+    return gpd.GeoDataFrame([row], geometry=[LineString([(0, y), (1000, y)])], crs=EQUAL_AREA)
 
 
 def drawn(tmp_path, dates, ids=None, ys=None, **columns):
@@ -27,7 +30,7 @@ def drawn(tmp_path, dates, ids=None, ys=None, **columns):
     if ids is not None:
         table["Glacier_ID"] = ids
     lines = [LineString([(0, y), (1000, y)]) for y in ys]
-    gpd.GeoDataFrame(table, geometry=lines, crs=3413).to_file(tmp_path / "drawn.gpkg")
+    gpd.GeoDataFrame(table, geometry=lines, crs=EQUAL_AREA).to_file(tmp_path / "drawn.gpkg")
     return read_product(tmp_path / "drawn.gpkg")
 
 
@@ -82,14 +85,14 @@ def test_a_scene_that_the_reference_does_not_name_is_matched_by_its_date(tmp_pat
 
 
 def test_a_reference_without_a_date_is_refused(tmp_path):
-    gpd.GeoDataFrame({"a": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=3413).to_file(tmp_path / "x.gpkg")
+    gpd.GeoDataFrame({"a": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=EQUAL_AREA).to_file(tmp_path / "x.gpkg")
     with pytest.raises(ValueError, match="has no date"):
         read_product(tmp_path / "x.gpkg")
 
 
 def known(y, glacier_id="7"):
     """A domain whose terminus of 2009 lies at y."""
-    grid = box_grid((-2000, -2000, 3000, 3000), 3413, 30.0)
+    grid = box_grid((-2000, -2000, 3000, 3000), EQUAL_AREA, 30.0)
     terminus = Terminus(LineString([(0, y), (1000, y)]), day(2009, 2, 1))
     return Domain("a", grid, glacier_id, termini=(terminus,))
 
@@ -104,9 +107,22 @@ def test_a_front_is_set_beside_the_terminus_that_guided_it(tmp_path):
 def test_skill_counts_scenes_without_a_front_and_takes_the_nearer_reference(tmp_path):
     found, missed = mapped(y=0.0).assign(domain="a"), mapped(y=0.0).assign(domain="a", key="a/t", state="no_front")
     missed["geometry"] = None
-    fronts = gpd.GeoDataFrame(pd.concat([found, missed], ignore_index=True), crs=3413)
+    fronts = gpd.GeoDataFrame(pd.concat([found, missed], ignore_index=True), crs=EQUAL_AREA)
     reference = drawn(tmp_path, ["2014-02-09", "2015-02-08"], [7, 7], ys=[1000.0, 100.0])
     skill = skill_of(fronts, reference, [known(1200.0)])
     assert skill.loc["fronts", ["scenes", "found", "mean_m", "worst_m"]].tolist() == pytest.approx([2, 1, 100, 100])
     assert skill.loc["fronts", ["precision_150", "recall_150"]].tolist() == pytest.approx([1.0, 0.5])
     assert skill.loc["persistence", ["found", "mean_m", "f_150"]].tolist() == pytest.approx([2, 200, 0])
+
+
+def test_distances_are_those_on_the_ground_whatever_the_map(tmp_path):
+    reference = drawn(tmp_path, ["2014-10-31"], [7], ys=[200.0])
+    fronts = mapped(y=0.0).assign(domain="a")
+    south = gpd.GeoSeries([Point(-45, 60)], crs=4326).to_crs(3413).iloc[0]  # the map stretches by 3.8 % here
+    for table in (fronts, reference):
+        moved = [translate(line, south.x, south.y) for line in table.geometry]
+        table.set_geometry(gpd.GeoSeries(moved, crs=3413, index=table.index), inplace=True)
+    apart = 200 / length_scale(3413, south)
+    assert 192 < apart < 193
+    assert compare_fronts(fronts, reference)["distance_m"].tolist() == pytest.approx([apart], rel=1e-3)
+    assert skill_of(fronts, reference, [])["mean_m"].tolist() == pytest.approx([apart], rel=1e-3)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from shapely import affinity
 
-from calfin_cloud.domains import Domain
+from calfin_cloud.domains import Domain, length_scale
 from calfin_cloud.metrics import FAR_M, lengths_within, line_distances, shares_of
 from calfin_cloud.products import check_product
 from calfin_cloud.termini import nearest_in_time
@@ -52,8 +54,8 @@ def compare_fronts(
     Returns
     -------
     DataFrame
-        `key, reference_date, distance_m, persistence_m`, a row a scene and date of the reference; distances in m of
-        the CRS of `fronts`.
+        `key, reference_date, distance_m, persistence_m`, a row a scene and date of the reference; distances in m on
+        the ground.
 
     Raises
     ------
@@ -75,9 +77,10 @@ def compare_fronts(
         line = of_scene.geometry.union_all()
         first = of_scene.iloc[0]
         guide = _guide(first, by_name.get(str(first.get("domain"))))
+        scale = length_scale(fronts.crs, line)
         for date, drawn in _references(first, line, reference, max_days):
-            of_guide = float("nan") if guide is None else float(line_distances(guide, drawn).mean())
-            row = {"distance_m": float(line_distances(line, drawn).mean()), "persistence_m": of_guide}
+            of_guide = float("nan") if guide is None else float(line_distances(guide, drawn).mean()) / scale
+            row = {"distance_m": float(line_distances(line, drawn).mean()) / scale, "persistence_m": of_guide}
             rows.append({"key": key, "reference_date": date} | row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -104,13 +107,19 @@ def skill_of(
         first, domain = of_scene.iloc[0], by_name.get(str(of_scene["domain"].iloc[0]))
         guide = _guide(first, domain)
         found = of_scene.geometry.union_all() if first["state"] == "front" else None
-        place = found or guide or (domain.polygon if domain else None)
+        place: Any = found or guide or (domain.polygon if domain else None)
         drawn = [] if place is None else [shape for _, shape in _references(first, place, reference, max_days)]
         if drawn:
-            lines["fronts"].append((found, drawn))
-            lines["persistence"].append((guide, drawn))
+            ground = partial(_on_ground, scale=length_scale(fronts.crs, place))
+            lines["fronts"].append((ground(found), [*map(ground, drawn)]))
+            lines["persistence"].append((ground(guide), [*map(ground, drawn)]))
     known = [name for name, pairs in lines.items() if name == "fronts" or any(line is not None for line, _ in pairs)]
     return pd.DataFrame({name: _skill(lines[name]) for name in known}).T
+
+
+def _on_ground(shape: Any, scale: float) -> Any:  # noqa: ANN401 - a line, a multi-line or None
+    """Shrink a shape of the map by its stretch, so that its lengths are those on the ground."""
+    return None if shape is None else affinity.scale(shape, 1 / scale, 1 / scale, origin=(0, 0))
 
 
 def _skill(pairs: Sequence[tuple[Any, list[Any]]]) -> dict[str, float]:
