@@ -51,8 +51,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if not options.data and not options.adverse:
         raise ValueError("give --data FOLDER with labelled images, --adverse N, or both: there is nothing to score")
-    glaciers = options.glaciers or VALIDATION_GLACIERS
-    parts = {options.out: _samples(options.data, glaciers)} if options.data else {}
+    parts = {options.out: _samples(options.data, options.glaciers, VALIDATION_GLACIERS)} if options.data else {}
     if options.adverse:  # synthetic scenes have a table of their own: no mean joins them with real ones
         parts[options.out / "adverse"] = list(adverse_samples(options.adverse))
     results, lines = [], []
@@ -156,16 +155,19 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(folders: Sequence[Path], glaciers: Collection[str] | None = None) -> list[Any]:
-    """Labelled images of folders: those of some glaciers, or all."""
+def _samples(
+    folders: Sequence[Path], glaciers: Collection[str] | None = None, usual: Collection[str] = ()
+) -> list[Any]:
+    """Labelled images of folders: those of the glaciers that are named, each of which must be there; else the usual."""
     from calfin_cloud.datasets import read_samples
 
     samples = [sample for folder in folders for sample in read_samples(folder)]
-    wanted = [sample for sample in samples if glaciers is None or sample.glacier in glaciers]
-    if not wanted:
-        shown = sorted({sample.glacier for sample in samples})
-        raise ValueError(f"no image shows {sorted(glaciers or ())}, got {shown}: name others with --glaciers")
-    return wanted
+    shown = {sample.glacier for sample in samples}
+    wanted = set(glaciers or usual or shown)
+    missing = wanted - shown
+    if missing and (glaciers or missing == wanted):
+        raise ValueError(f"no image shows {sorted(missing)}, got {sorted(shown)}: name others with --glaciers")
+    return [sample for sample in samples if sample.glacier in wanted]
 
 
 def _add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
