@@ -10,9 +10,11 @@ import subprocess
 import sys
 from operator import length_hint
 
+import geopandas as gpd
 import pytest
 import s3fs
 from botocore.parsers import ResponseParserError
+from shapely.geometry import LineString
 from storing import DOMAIN, NOON, new_store, rows, write
 from tqdm import tqdm
 
@@ -311,6 +313,19 @@ def test_a_vector_file_that_is_not_there_or_holds_no_lines_is_named(tmp_path, ca
 def test_names_of_columns_are_refused_where_all_fronts_are_of_a_store(verb, tmp_path, capsys):
     assert main([verb, str(tmp_path / "fronts"), "--out", str(tmp_path / "o"), "--columns", "datetime=when"]) == 2
     assert "--columns names columns of a vector file of fronts" in capsys.readouterr().err
+
+
+def test_of_two_files_each_takes_the_columns_that_it_has(tmp_path, capsys):
+    for name, columns in {"a": {"GID": "x", "day": "2020-01-01"}, "b": {"number": "x", "Date": "2020-01-02"}}.items():
+        table = gpd.GeoDataFrame(columns, index=[0], geometry=[LineString([(0, 0), (0, 900)])], crs=6931)
+        table.to_file(tmp_path / f"{name}.gpkg")
+    call = ["compare", str(tmp_path / "a.gpkg"), str(tmp_path / "b.gpkg"), "--out", str(tmp_path / "o"), "--columns"]
+    assert main([*call, "datetime=day"]) == 1
+    assert "a.gpkg names no glaciers; `--columns glacier_id=COLUMN`" in capsys.readouterr().err
+    assert main([*call, "datetime=day", "glacier_id=GID", "glacier_id=number"]) == 0
+    assert "1 pairs" in capsys.readouterr().out
+    assert main([*call, "datetime=days"]) == 2
+    assert "no column ['days']" in capsys.readouterr().err
 
 
 def test_nothing_is_made_where_a_store_is_missing(tmp_path, capsys):

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from calfin_cloud.cli.output import note
+
 VECTOR_SUFFIXES = {".shp", ".geojson", ".json", ".gpkg", ".parquet", ".csv", ".txt"}
 """A source that is called so is a vector file, even if it is missing: it shall not be taken for a store."""
 
@@ -16,9 +18,9 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     from calfin_cloud.results import Lines, cut_to_boxes, store_product
     from calfin_cloud.vectors import crs_of
 
-    _check_columns(options)
+    columns = _columns_of(source, options)
     if _is_vector_file(source):
-        fronts, lines = read_product(source, _pairs(options.columns)), Lines()
+        fronts, lines = read_product(source, columns), Lines()
     else:
         fronts, lines = store_product(source)
     known = sorted(fronts["glacier_id"].unique())
@@ -30,8 +32,18 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
         )
     if fronts.empty:
         raise ValueError(f"{source} has no front of {options.glaciers}; its glaciers are {known[:20]}")
+    if missing := sorted(set(options.glaciers or ()).difference(known)):
+        note(f"{source} has no front of {missing}")
     fronts = fronts.to_crs(crs_of(options.crs)) if options.crs else fronts
     return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
+
+
+def note_unnamed(fronts: Any, source: str, *, authors: bool = False) -> None:  # noqa: ANN401 - a table
+    """Say where no column names the glaciers of fronts, which are then taken for one, or their authors."""
+    if (fronts["glacier_id"] == "").all():
+        note(f"{source} names no glaciers; `--columns glacier_id=COLUMN` says which column does")
+    if authors and fronts["author"].nunique() < 2:
+        note(f"{source} names no two authors; `--columns author=COLUMN` says which column does")
 
 
 def _is_vector_file(source: str) -> bool:
@@ -39,14 +51,22 @@ def _is_vector_file(source: str) -> bool:
     return file.is_file() or file.suffix in VECTOR_SUFFIXES
 
 
-def _check_columns(options: argparse.Namespace) -> None:
-    """Refuse names of columns where all fronts are those of stores."""
-    sources = [source for name in ("fronts", "against", "a", "b") if (source := getattr(options, name, None))]
-    if options.columns and not any(map(_is_vector_file, sources)):
+def _columns_of(source: str, options: argparse.Namespace) -> dict[str, str]:
+    """Names of columns for one of the files of fronts of a call: of two files each takes those that it has."""
+    from calfin_cloud.vectors import read_vectors
+
+    sources = [given for name in ("fronts", "against", "a", "b") if (given := getattr(options, name, None))]
+    files, named = [*filter(_is_vector_file, sources)], _pairs(options.columns)
+    if named and not files:
         raise ValueError(
             f"--columns names columns of a vector file of fronts, got {', '.join(sources)}, which would be a store, "
             "whose columns are known: leave it out"
         )
+    if not named or len(files) < 2:
+        return dict(named)
+    has = {file: set(read_vectors(file, "file of fronts")) for file in files}
+    of_none = {name for _, name in named}.difference(*has.values())  # they stay, and are refused by name
+    return {ours: name for ours, name in named if name in of_none | has.get(source, set())}
 
 
 def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # noqa: ANN401 - `Lines`, a table
@@ -72,8 +92,8 @@ def read_polygons(path: str | None, what: str) -> Any:  # noqa: ANN401 - a table
     return read_vectors(path, what, of="polygons") if path else None
 
 
-def _pairs(texts: list[str] | None) -> dict[str, str]:
+def _pairs(texts: list[str] | None) -> list[tuple[str, str]]:
     pairs = [text.partition("=") for text in texts or []]
     if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[2]]:
         raise ValueError(f"--columns takes OURS=THEIRS, got {wrong}: for example datetime=when")
-    return {ours: theirs for ours, _, theirs in pairs}
+    return [(ours, theirs) for ours, _, theirs in pairs]

@@ -9,7 +9,7 @@ from typing import Any
 
 from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import how_many, note, records, tell
-from calfin_cloud.cli.reading import read_fronts, read_polygons, read_regions, with_files
+from calfin_cloud.cli.reading import note_unnamed, read_fronts, read_polygons, read_regions, with_files
 from calfin_cloud.cli.stores import add_store
 
 GATES = ("gates.gpkg", "gates.geojson")  # as they are written, and as they once were
@@ -25,6 +25,7 @@ def timeseries(options: argparse.Namespace) -> int:
     if earlier is not None and not options.boxes:  # a new or redrawn front shall move no other position
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
+    note_unnamed(fronts, options.fronts)
     series = measure_series(fronts, with_files(lines, fronts, options), read_regions(options.regions))
     write_series(series, fronts, options.out)
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
@@ -102,6 +103,9 @@ def compare(options: argparse.Namespace) -> int:
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:
         note(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place")
+        note_unnamed(a, options.a, authors=b is None)
+        if b is not None:
+            note_unnamed(b, options.b)
         tell(options, {"pairs": 0, "summary": []})
         return 1
     names = {"a": Path(options.a).name, "b": Path(options.b).name if options.b else "its own authors"}
@@ -353,5 +357,5 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ice", metavar="FILE", help="polygons of ice or basins: they tell where the sea lies")
     parser.add_argument("--crs", metavar="CRS", help="projected CRS to measure in, e.g. EPSG:3413")
     parser.add_argument("--glaciers", nargs="+", action="extend", metavar="ID", help="only these glaciers")
-    told = "columns of a vector file that are not recognised, e.g. datetime=when glacier_id=glacier"
+    told = "columns of vector files that are not recognised, e.g. datetime=when; of two files each uses those it has"
     parser.add_argument("--columns", nargs="+", action="extend", metavar="OURS=THEIRS", help=told)
