@@ -1,5 +1,6 @@
 """All dates of a place choose its fronts together: outliers go, steps that stay are kept, people's words count more."""
 
+import re
 import shutil
 from datetime import date, timedelta
 
@@ -214,6 +215,7 @@ def test_a_store_is_read_as_reconciled_and_what_was_mapped_stays_byte_for_byte(s
     assert set(usable_fronts(store)["key"]) == {f"Store/scene-{n}" for n in range(9) if n != OUTLIER}
     gone = shown(store, OUTLIER).iloc[0]
     assert (gone["state"], gone["reason"], gone["choice"]) == ("no_front", "out_of_sequence", "dropped")
+    assert re.search(r"lies 27[6-9]\d m from", gone["choice_why"])  # on the ground: 2,690 m of this map, at the pole
     came = shown(store, FAINT).iloc[0]
     assert came["choice"] in ("retraced", "restored")
     assert came["sigma_m"] > 0

@@ -18,7 +18,7 @@ from rasterio.features import rasterize, shapes
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, shape
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.domains.grids import cut_at_antimeridian, other_unit
+from calfin_cloud.domains.grids import cut_at_antimeridian, length_scale, other_unit
 from calfin_cloud.schema import check_name
 from calfin_cloud.termini import Terminus
 
@@ -134,6 +134,11 @@ class Domain:
     def resolution_m(self) -> float:
         """Pixel side of the grid in metres."""
         return float(self.grid.transform.a)
+
+    @property
+    def ground_m(self) -> float:
+        """Side of a pixel on the ground in metres, which that of the map is but for its stretch (`length_scale`)."""
+        return self.resolution_m / length_scale(self.crs, self.polygon)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from calfin_cloud.domains import Domain, length_scale
+from calfin_cloud.domains import Domain
 from calfin_cloud.features import Bands, Sea, measure_features, not_seen, sea_of, sun_zenith_deg
 from calfin_cloud.imagery import read_further
 from calfin_cloud.schema import SceneError
@@ -55,7 +55,7 @@ def measured_features(
 
     `facts` are those of `scene.trace_scene`. Nothing is raised: what goes wrong becomes a state and a reason.
     """
-    about: Row = {"sun_zenith_deg": _zenith(domain, when), "pixel_m": _pixel_m(domain)}
+    about: Row = {"sun_zenith_deg": _zenith(domain, when), "pixel_m": domain.ground_m}
     try:
         kept = read_bands(store, domain.name, scene_id)
         if kept is None:
@@ -97,7 +97,7 @@ def _sea(domain: Domain, facts: Mapping[str, Any]) -> Sea | None:
     lines = [front["geometry"] for front in facts.get("fronts", ())]
     ocean = polygons.ocean if polygons else None
     return sea_of(
-        ocean, lines, domain.shape, domain.grid.transform, pixel_m=_pixel_m(domain), land=_land_of_maps(domain)
+        ocean, lines, domain.shape, domain.grid.transform, pixel_m=domain.ground_m, land=_land_of_maps(domain)
     )
 
 
@@ -106,10 +106,6 @@ def _land_of_maps(domain: Domain) -> BaseGeometry | None:
     if domain.ocean is None or domain.ice is None:
         return None
     return domain.polygon.difference(shapely.union_all([domain.ocean, domain.ice]))
-
-
-def _pixel_m(domain: Domain) -> float:
-    return domain.resolution_m / length_scale(domain.crs, domain.polygon)
 
 
 def _zenith(domain: Domain, when: datetime) -> float:

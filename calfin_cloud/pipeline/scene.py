@@ -19,7 +19,7 @@ import pystac
 from numpy.typing import NDArray
 from shapely.geometry import LineString
 
-from calfin_cloud.domains import Domain, length_scale
+from calfin_cloud.domains import Domain
 from calfin_cloud.figures import scene_png
 from calfin_cloud.fronts import (
     Front,
@@ -275,7 +275,7 @@ def trace_scene(
         "detail": trace.detail,
         "isolation": ("none" if walls is None else domain.fjord_source) if trace.fronts else "",
         "fronts": [
-            _columns(line, f) | _uncertainty(f, trace.fronts, masks, domain, settings)
+            _columns(line, f, domain) | _uncertainty(f, trace.fronts, masks, domain, settings)
             for line, f in zip(on_map, trace.fronts, strict=True)
         ],
         "rejected": [(georeference(r.line, domain.grid.transform), r.objection) for r in trace.rejected],
@@ -292,14 +292,14 @@ def _trace_stored(masks: NDArray[np.float32], target: Target, settings: MapSetti
     return trace_scene(masks, read_candidates(*where), read_scene_grey(*where), target, settings)
 
 
-def _columns(line: LineString, found: Front) -> dict[str, Any]:
+def _columns(line: LineString, found: Front, domain: Domain) -> dict[str, Any]:
     """Say how a front was traced, as columns of the fronts table."""
     return {
         "geometry": line,
         "confidence": found.confidence,
         "least_confidence": found.least,
         "traced_by": found.traced_by,
-        "guide_distance_m": found.guide_m,
+        "guide_distance_m": found.guide_m * domain.ground_m / domain.resolution_m,
         "ends": found.ends,
     }
 
@@ -319,7 +319,7 @@ def _uncertainty(
         traced_by=found.traced_by,
         covered=found.covered,
     )
-    metres = domain.resolution_m / length_scale(domain.crs, domain.polygon)
+    metres = domain.ground_m
     return {
         "sigma_m": sure.sigma_px * metres,
         "half95_m": sure.half95_px * metres,

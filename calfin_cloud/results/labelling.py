@@ -117,7 +117,7 @@ def _sample(store: str, domain: Domain, scene: gpd.GeoDataFrame) -> Sample | Non
         np.where(grey > 0, grey, np.nan).astype(np.float32),
         _burnt(lines, domain) > 0,
         _ice(store, domain, scene_id, place, lines),
-        pixel_size_m=domain.resolution_m,
+        pixel_size_m=domain.ground_m,
         datetime=first["datetime"].to_pydatetime(),
         platform=str(first["platform"]),
         is_southern=lowest + highest < 0,

@@ -134,7 +134,7 @@ def _choose(found: _Domain, settings: SequenceSettings, calibration: Calibration
     masks = partial(read_scene_masks, found.store, found.domain.name)
     of_scene = [places[str(scene["scene_id"].iloc[0])] for scene in scenes]
     dated = [_dated(found, scene, is_settled=key in settled) for key, scene in zip(keys, scenes, strict=True)]
-    chosen = reconcile_scenes(dated, lambda n: masks(of_scene[n]), found.domain.resolution_m, settings=settings)
+    chosen = reconcile_scenes(dated, lambda n: masks(of_scene[n]), found.domain.ground_m, settings=settings)
     entries: dict[str, Any] = {}
     for n, (key, scene) in enumerate(zip(keys, scenes, strict=True)):
         if key in settled:
@@ -203,7 +203,7 @@ def _columns(
     assert front is not None
     others = [other for other in lines if other is not front.line]
     sure = uncertainty_of(front.line, masks[0], masks[1], calibration, others=others, traced_by=front.traced_by)
-    metres = domain.resolution_m / scale
+    metres = domain.ground_m
     columns: dict[str, Any] = {
         "length_m": line.length / scale,
         "confidence": front.confidence,
