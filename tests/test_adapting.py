@@ -86,7 +86,7 @@ def test_scenes_whose_fronts_a_person_vouches_for_become_samples_of_the_stored_p
     sample = next(s for s in samples if s.name == redrawn["key"])
     # Ice and ocean lie on either side of the line as drawn.
     assert sample.glacier == redrawn["domain"]
-    assert sample.pixel_size_m == 30.0
+    assert sample.pixel_size_m == pytest.approx(30.28, abs=0.01)  # 30 m of the map, on the ground
     assert {OCEAN, ICE} <= set(np.unique(sample.ice)) <= {OCEAN, ICE, UNKNOWN}
     seen = ~np.isnan(sample.image)
     assert seen.mean() > 0.7
@@ -272,6 +272,7 @@ def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fro
     card = path.read_text()
     assert (weights.name, path.name) == ("St-Olaf.weights.h5", "St-Olaf.md")
     assert "one place: **St.Olaf**" in card
+    assert f"`{network_id(weights)}`" in card  # as the fronts that they draw say
     assert "3 scenes with drawn or accepted fronts: 2019-07-04" in card
     assert "calfin adapt 'my store' --out" in card
     assert "| fronts found in 2 scenes | 1 | 2 |" in card

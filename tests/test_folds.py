@@ -64,6 +64,9 @@ def test_a_training_of_other_settings_or_samples_replaces_no_finished_network(fo
         fit(SAMPLES, out, replace(settings, **changes))
     with pytest.raises(ValueError, match="belongs to other samples"):
         fit([*SAMPLES, labelled("Store", 3)], out, settings)
+    redrawn = [replace(SAMPLES[0], front=np.roll(SAMPLES[0].front, 3, axis=0)), *SAMPLES[1:]]
+    with pytest.raises(ValueError, match="other samples or labels"):
+        fit(redrawn, out, settings)
     assert out.read_bytes() == before
 
 

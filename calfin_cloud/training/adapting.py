@@ -186,6 +186,7 @@ def write_card(weights: Path, samples: Sequence[Sample], trial: Sequence[str], *
 {network_id(start)}, adapted to one place: **{places}**. These weights are never the default anywhere, and nobody has
 measured them at other places: name them with `--network`, and for this place alone.
 
+* Weights: `{network_id(weights)}`, as fronts that they draw say in `model`
 * Made by `{command}`
 * {len(samples)} scenes with drawn or accepted fronts: {days}
 * Trained: the layers {", ".join(LAST_LAYERS[noted(weights_path(start)).architecture])}..., pulled back to

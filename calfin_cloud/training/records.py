@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calfin_cloud.datasets import Sample
 from calfin_cloud.network import network_id
 from calfin_cloud.training.settings import TrainingSettings
@@ -28,8 +30,12 @@ def noted_settings(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def samples_digest(samples: Iterable[Sample]) -> str:
-    """Make a digest of the names of samples, in their order."""
-    return hashlib.sha256(json.dumps([sample.name for sample in samples]).encode()).hexdigest()
+    """Make a digest of the names and labels of samples, in their order."""
+    made = hashlib.sha256()
+    for sample in samples:
+        made.update(json.dumps([sample.name, sample.front.shape]).encode())
+        made.update(np.packbits(sample.front).tobytes() + sample.ice.tobytes())
+    return made.hexdigest()
 
 
 def is_trained(out: Path, settings: TrainingSettings, samples: str) -> bool:
@@ -64,4 +70,4 @@ def check_same(
     if others:
         raise ValueError(f"{path} belongs to other settings ({'; '.join(others)}): give another name, or remove it")
     if samples != wanted_samples:
-        raise ValueError(f"{path} belongs to other samples: give those, give another name, or remove it")
+        raise ValueError(f"{path} belongs to other samples or labels: give those, give another name, or remove it")
