@@ -211,7 +211,16 @@ def test_written_scores_are_a_row_a_scene_and_method_valid_json_a_readable_table
     assert written["summary"][0]["n_scenes"] == 3
     assert written["paired"][0]["only_a"] == 2
     text = path.read_text()
-    for words in ("near@123", "## By glacier", "## Paired", "near − blind", "2 of 2", "3 of 3", "unknown"):
+    for words in (
+        "near@123",
+        "## By glacier",
+        "## Paired",
+        "near − blind",
+        "2 of 2",
+        "3 of 3",
+        "unknown",
+        "– / 0.00 / 0.00",
+    ):
         assert words in text
     assert "nan" not in text
     picture = cv2.imread(str(tmp_path / "out" / "worst.png"))

@@ -202,16 +202,19 @@ def _cells(row: pd.Series) -> list[str]:
         _with_interval(row, "pooled_median"),
         _with_interval(row, "hd95", 1),
         " / ".join(metres) if row["n_scaled"] else "",
-        *(
-            " / ".join(_number(row[f"{name}_{m}"]) for name in ("precision", "recall", "f")).strip(" /")
-            for m in (150, 300)
-        ),
+        *(_shares(row, within) for within in (150, 300)),
         _number(row["equidistant"]),
         _number(row["between_ends"]),
         _number(row["front_iou"], 3),
         f"{_number(row['ice_iou'], 3)} ({_number(row['soft_ice_iou'], 3)})" if row["ice_iou"] > 0 else "",
         "unknown" if np.isnan(row["n_seen"]) else f"{row['n_seen']:.0f} of {row['n_scenes']:.0f}",
     ]
+
+
+def _shares(row: pd.Series, within: int) -> str:
+    """Precision, recall and F; precision has a dash where nothing is drawn, all are blank where no scale is known."""
+    values = [_number(row[f"{name}_{within}"]) or "–" for name in ("precision", "recall", "f")]
+    return " / ".join(values) if set(values) != {"–"} else ""
 
 
 def _paired_cells(row: pd.Series) -> list[str]:
