@@ -429,6 +429,22 @@ def test_a_damaged_note_beside_weights_is_named(tmp_path):
             read(out)
 
 
+@pytest.mark.usefixtures("eager")
+def test_a_training_that_diverges_ends_and_writes_no_weights(tmp_path):
+    settings = replace(QUICK, learning_rate=1e30, steps=9, checkpoint_minutes=60)
+    with pytest.raises(ValueError, match="is nan: take a lower learning rate"):
+        fit([painted(), painted("Crane", "sar")], tmp_path / "net.weights.h5", settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_no_numbers_map_nothing(tmp_path):
+    network = build_network("unet", width=0.25)
+    network.get_layer("masks").bias.assign([np.nan, 0.0])
+    save_weights(network, tmp_path / "net.weights.h5", width=0.25)
+    with pytest.raises(ValueError, match=r"net\.weights\.h5: bias of layer masks holds values that are no numbers"):
+        load_network(tmp_path / "net.weights.h5")
+
+
 def test_weights_of_another_width_are_no_start():
     with pytest.raises(ValueError, match="give the same width"):
         copy_weights(*(build_network(QUICK.architecture, width=width, size=64) for width in (0.25, 0.5)))

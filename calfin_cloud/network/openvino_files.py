@@ -58,7 +58,7 @@ def save_openvino(name_or_path: str | Path, *, sizes: Sequence[int] = (TILE_SIZE
             openvino.save_model(_halved(convert(network)), str(unfinished), compress_to_fp16=False)
         differences.append(_difference(network, file))
         files[str(size)] = hashes_of(file)
-    if max(differences) > MOST_DIFFERENCE:
+    if not max(differences) <= MOST_DIFFERENCE:
         raise ValueError(f"OpenVINO's masks of {path.name} differ from Keras's by {max(differences):.2g}: use Keras")
     about = {
         "weights": sha256_of(path),

@@ -151,7 +151,7 @@ def read_weights(network: keras.Model, path: Path | str, *, is_part: bool = Fals
     Raises
     ------
     ValueError
-        The weights belong to another network.
+        The weights belong to another network, or are no numbers.
     """
     with h5py.File(path, "r") as file:
         root = file.get("model_weights", file)
@@ -171,7 +171,10 @@ def read_weights(network: keras.Model, path: Path | str, *, is_part: bool = Fals
                         f"{path}: {name} of layer {layer} must have shape {tuple(variable.shape)}, got {got}: "
                         "these weights belong to another network or width"
                     )
-                variable.assign(np.asarray(stored[name], dtype=np.float32))
+                values = np.asarray(stored[name], dtype=np.float32)
+                if not np.isfinite(values).all():
+                    raise ValueError(f"{path}: {name} of layer {layer} holds values that are no numbers: train anew")
+                variable.assign(values)
     return network
 
 

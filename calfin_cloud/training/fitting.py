@@ -84,7 +84,7 @@ def fit(
     ------
     ValueError
         `out` has another ending or a further dot, no sample is left to train on, the weights to start from have another
-        width, or the checkpoint, or the weights in `out`, are of other settings or samples.
+        width, the checkpoint, or the weights in `out`, are of other settings or samples, or the loss is no number.
 
     Examples
     --------
@@ -248,6 +248,8 @@ class _Run:
                 break
             self.network.optimizer.learning_rate.assign(self.settings.rate(progress))
             self.losses.append(float(self.network.train_on_batch(patches, masks)))
+            if not np.isfinite(self.losses[-1]):  # the weights are no numbers from here on
+                raise ValueError(f"the loss of step {self.step + 1} is {self.losses[-1]}: take a lower learning rate")
             self.step, self.elapsed_s = self.step + 1, time.monotonic() - started
             if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
                 self.save()
