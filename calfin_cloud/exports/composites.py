@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
+from zarr.storage import LocalStore
 
 from calfin_cloud.exports.cubes import SOURCE, TIME, coords_of, with_crs
 
@@ -53,8 +54,9 @@ def create_composite(
         "glacier_id": ("glacier_number", np.array(glaciers, dtype=object), number),
     }
     attrs = {"Conventions": "CF-1.11", "title": TITLE, "source": SOURCE, "history": "calfin composite"}
-    with_crs(xr.Dataset(coords=coords, attrs=attrs), str(grid.crs)).to_zarr(path, mode="w", consolidated=False)
-    group = zarr.open_group(str(path), mode="r+")
+    store = LocalStore(path)  # of a path alone Zarr takes a `?` or `#` for a query
+    with_crs(xr.Dataset(coords=coords, attrs=attrs), str(grid.crs)).to_zarr(store, mode="w", consolidated=False)
+    group = zarr.open_group(store, mode="r+")
     for name, (dtype, fill, about) in ARRAYS.items():
         flags = {"flag_values": list(range(len(origins))), "flag_meanings": " ".join(origins)}
         _create(group, name, (len(days), *grid.shape), dtype, fill, about | (flags if name == "origin" else {}))

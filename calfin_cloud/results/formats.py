@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
+from zarr.storage import LocalStore
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports import (
@@ -156,7 +157,7 @@ def _on_mesh(stored: Stored, places: xr.Dataset, folder: Path) -> Path:
 def _icemask(stored: Stored, folder: Path) -> list[Path]:
     def write(part: gpd.GeoDataFrame, domain: Domain) -> Path:
         cube = monthly_ice(part, domain.grid, carry_months=stored.carry_months)
-        cube.to_zarr(folder / f"{domain.name}.zarr", mode="w", consolidated=False)
+        cube.to_zarr(LocalStore(folder / f"{domain.name}.zarr"), mode="w", consolidated=False)
         return _netcdf(cube, folder, domain.name)
 
     return _by_domain(stored, write)

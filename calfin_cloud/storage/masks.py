@@ -24,7 +24,7 @@ from calfin_cloud.storage.files import DamagedFileError, looking_twice, open_pla
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.places import EDGES, OF_SCENES, masks_url, naming
 from calfin_cloud.storage.shards import decode_chunk, encode_chunk, is_whole, pack_shard, unpack_shard
-from calfin_cloud.storage.stores import RESTORE
+from calfin_cloud.storage.stores import RESTORE, zarr_place
 
 REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scenes once more"
 
@@ -153,7 +153,7 @@ def _arrays_to_write(store: str, domain_name: str) -> dict[str, zarr.Array[Any]]
 @lru_cache(maxsize=8)
 def _open_arrays(url: str, mark: str) -> dict[str, zarr.Array[Any]]:
     with naming(url, RESTORE):
-        groups = [zarr.open_group(url, mode="r+", use_consolidated=False) for _ in range(2)]
+        groups = [zarr.open_group(zarr_place(url), mode="r+", use_consolidated=False) for _ in range(2)]
         arrays, again = ({name: group[name] for name in OF_SCENES} for group in groups)
     if any(arrays[name].metadata != again[name].metadata for name in OF_SCENES):  # which have no checksum
         raise DamagedFileError(url, "each reading gives another layout", "look after the network, and try again")
@@ -222,7 +222,7 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
     url = masks_url(store, domain_name)
     try:
         with naming(url, RESTORE):
-            return check_masks(xr.open_zarr(url)["masks"])
+            return check_masks(xr.open_zarr(zarr_place(url))["masks"])
     except FileNotFoundError as error:
         raise ValueError(
             f"{store} has no masks of the domain {domain_name!r}: `open_store` tells the domains of a store"
@@ -234,7 +234,7 @@ def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[
     """Read the part of one scene; None where the store has no such array."""
     url = masks_url(store, domain_name)
     with naming(url, RESTORE):
-        group = zarr.open_group(url, mode="r", use_consolidated=False)
+        group = zarr.open_group(zarr_place(url), mode="r", use_consolidated=False)
         if name not in group:
             return None
         array = group[name]

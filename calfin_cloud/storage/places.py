@@ -28,7 +28,7 @@ from calfin_cloud.storage.files import (
 )
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.shards import CODECS
-from calfin_cloud.storage.stores import RESTORE
+from calfin_cloud.storage.stores import RESTORE, zarr_place
 
 EDGES = ("first_row", "last_row", "first_column", "last_column")
 OF_SCENES = {"masks": MISSING, "candidates": -1, "grey": 0}
@@ -119,7 +119,7 @@ def check_grid(store: str, domain: Domain) -> None:
     """
     url = masks_url(store, domain.name)
     with naming(url, RESTORE), suppress(FileNotFoundError):
-        group = zarr.open_group(url, mode="r", use_consolidated=False)
+        group = zarr.open_group(zarr_place(url), mode="r", use_consolidated=False)
         if "masks" in group:
             _check_grid(group, store, domain)
 
@@ -177,13 +177,13 @@ def _microseconds(time: np.datetime64) -> int:
 def read_places(store: str, domain_name: str) -> dict[str, int]:
     """Read the place of every scene (by id) on the time axis of the domain's masks: all that searches have found."""
     url = masks_url(store, domain_name)
+    fs, root = open_place(store)
     try:
         with naming(url, RESTORE):
-            group = zarr.open_group(url, mode="r", use_consolidated=False)
+            group = zarr.open_group(zarr_place(url), mode="r", use_consolidated=False)
+            if "scene_id" not in group and not fs.exists(f"{root}/masks/{domain_name}/scene_id/zarr.json"):
+                return {}
     except FileNotFoundError:
-        return {}
-    fs, root = open_place(store)
-    if "scene_id" not in group and not fs.exists(f"{root}/masks/{domain_name}/scene_id/zarr.json"):
         return {}
     with naming(f"{url}/scene_id/c", RESTORE):
         return _places_in(group)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import zarr
 from PIL import Image
+from zarr.storage import LocalStore
 
 from calfin_cloud.domains import Domain, domains_json, read_domains
 from calfin_cloud.object_stores import telling_lacks
@@ -48,8 +49,13 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
     names = [path.rpartition("/")[2] for path in fs.ls(root, detail=False)] if fs.exists(root) else []
     if any(not OWN_NAMES.fullmatch(name) for name in names):
         raise ValueError(f"{store} is not empty and not a store of calfin: choose an empty or a new folder")
-    zarr.open_group(f"{store_address(store)}/masks", mode="a", use_consolidated=False)
+    zarr.open_group(zarr_place(f"{store_address(store)}/masks"), mode="a", use_consolidated=False)
     commit_whole(fs, root, f"{root}/store.json", seal(wanted))
+
+
+def zarr_place(address: str) -> str | LocalStore:
+    """Give what Zarr opens for an address: from 3.4 on it takes a `?` or `#` in the name of a folder for a query."""
+    return address if "://" in address else LocalStore(address)
 
 
 def check_made_alike(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
