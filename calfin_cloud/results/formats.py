@@ -217,10 +217,30 @@ def _netcdf(dataset: xr.Dataset, folder: Path, name: str) -> Path:
         if variable.chunks:
             variable.encoding["chunksizes"] = tuple(sizes[0] for sizes in variable.chunks)
     with dask.config.set(scheduler="synchronous"), whole_file(path) as unfinished:  # a scene at a time
-        memory = io.BytesIO()  # HDF5 crashes when Python ends, where it could not close a file on a full disk
-        dataset.to_netcdf(memory, engine="h5netcdf")
-        unfinished.write_bytes(memory.getbuffer())
+        with _DroppingFile(unfinished, "w+") as file:
+            dataset.to_netcdf(file, engine="h5netcdf")
+        if file.failure:
+            raise file.failure
     return path
+
+
+class _DroppingFile(io.FileIO):
+    """A file that keeps its first failure and drops all after it: HDF5 ends the process if it cannot close a file."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - as of `io`
+        return self._unless_failed(super().write, data, len(data))
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._unless_failed(super().truncate, size, size or 0)
+
+    def _unless_failed(self, do: Callable[[Any], int], given: Any, otherwise: int) -> int:  # noqa: ANN401
+        try:
+            return otherwise if self.failure else do(given)
+        except OSError as error:
+            self.failure = error
+            return otherwise
 
 
 def _safe(name: str) -> str:
