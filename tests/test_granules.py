@@ -169,7 +169,7 @@ def cut(item, folder, shares):
     """Granules of a scene, from one share of its width to another each, each 10 s later than the one before."""
     made = []
     for n, (first, last) in enumerate(shares):
-        part = item.clone()
+        part = item_of(item.to_dict(transform_hrefs=False))
         part.id, part.datetime = f"{item.id}_{n}of{len(shares)}", item.datetime + timedelta(seconds=10 * n)
         for key, asset in part.assets.items():
             with rasterio.open(asset.href) as file:

@@ -208,7 +208,7 @@ def test_fronts_read_back_within_half_a_pixel_of_the_truth(scenes, domain, truth
         signal = 10 ** (scene.values / 10) if scene.sensor_kind == "sar" else scene.values
         profile = np.empty(len(steps))
         for k, step in enumerate(steps):
-            columns, rows = ~domain.grid.transform @ tuple((points + normals * step * domain.resolution_m).T)
+            columns, rows = ~domain.grid.transform * tuple((points + normals * step * domain.resolution_m).T)
             profile[k] = np.median(map_coordinates(signal, [rows - 0.5, columns - 0.5], order=1))
         falls = np.where(np.abs(steps) < 4, -np.gradient(profile), 0)
         errors[scene.scene_id.item()] = steps[np.argmax(falls)]

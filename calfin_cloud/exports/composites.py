@@ -35,7 +35,8 @@ ARRAYS: dict[str, tuple[str, int, dict[str, Any]]] = {
         },
     ),
     "origin": ("uint8", 0, {"long_name": "where the front of the day is from"}),
-    "age": ("uint16", NO_AGE, {"long_name": "time to the nearest front of the glacier", "units": "days"}),
+    # Not days, which many versions of xarray make time deltas of; some of them fail.
+    "age": ("uint16", NO_AGE, {"long_name": "time to the nearest front of the glacier", "units": "day"}),
 }
 TITLE = "Ice of all glaciers on the first of each month"
 

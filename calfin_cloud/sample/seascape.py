@@ -194,7 +194,7 @@ def _covered(floaters: tuple[Floater, ...], x: Points, y: Points, pixel_m: float
     # Rows and columns change almost linearly with map coordinates, near enough to find the window of a floater.
     to_pixels = ~Affine(x[0, 1] - x[0, 0], x[1, 0] - x[0, 0], x[0, 0], y[0, 1] - y[0, 0], y[1, 0] - y[0, 0], y[0, 0])
     for of in floaters:
-        column, row = to_pixels @ of.centre
+        column, row = to_pixels * of.centre
         half = int(of.radii.max() / pixel_m) + 4
         window = tuple(slice(max(0, int(at) - half), max(0, int(at) + half + 1)) for at in (row, column))
         dx, dy = x[window] - of.centre[0], y[window] - of.centre[1]

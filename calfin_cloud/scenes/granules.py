@@ -18,7 +18,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.scenes.footprints import covered_part
 from calfin_cloud.scenes.listing import Counted
 from calfin_cloud.schema import SceneError
-from calfin_cloud.sensors import GRANULES_FIELD, Band, acquired, band_of
+from calfin_cloud.sensors import GRANULES_FIELD, Band, acquired, band_of, item_of
 
 LONGEST_GAP = pd.Timedelta(seconds=120)
 LONGEST_PASS = pd.Timedelta(minutes=10)
@@ -143,7 +143,8 @@ def _one(together: list[pystac.Item]) -> pystac.Item:
     first, *further = together
     if not further:
         return first
-    item = first.clone()
-    item.id = "+".join(granule.id for granule in together)
-    item.extra_fields[GRANULES_FIELD] = [granule.to_dict(transform_hrefs=False) for granule in further]
-    return item
+    told = {
+        "id": "+".join(granule.id for granule in together),
+        GRANULES_FIELD: [granule.to_dict(transform_hrefs=False) for granule in further],
+    }
+    return item_of(first.to_dict(transform_hrefs=False) | told)

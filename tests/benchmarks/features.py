@@ -121,7 +121,7 @@ def compare(scene: Scene, settings: CfarSettings | None = None) -> dict[str, obj
 
 def ice_at(part: shapely.Polygon, scene: Scene) -> float:
     """Share of painted ice at a point within a part."""
-    column, row = ~scene.sea.transform @ part.representative_point().coords[0]
+    column, row = ~scene.sea.transform * part.representative_point().coords[0]
     return float(scene.painted.ice[int(row), int(column)])
 
 
