@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -113,6 +114,27 @@ def test_of_many_runs_at_once_never_two_hold_the_store(store):
     assert max(most) == 1
     assert held
     assert paths_in(store) == []
+
+
+def test_runs_that_come_while_others_go_leave_a_free_store(tmp_path):
+    """Half of the rounds show a run that looks at a holder who leaves meanwhile."""
+    store = str(tmp_path / "store")
+    (tmp_path / "store").mkdir()
+
+    def run():
+        start.wait()
+        for _ in range(8):
+            with suppress(storage.StoreInUseError), storage.hold_lease(store, "map"):
+                pass
+
+    for _ in range(40):
+        start = threading.Barrier(6)
+        threads = [threading.Thread(target=run) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert paths_in(store) == []
 
 
 def test_a_killed_run_on_this_machine_frees_the_store_at_once(store):

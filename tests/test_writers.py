@@ -19,7 +19,8 @@ class KilledError(BaseException):
 class Turns:
     """Lets one writer at a time go on to its next request, in an order that a seed decides."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, pauses_s, killed):
+        self.pauses_s, self.killed = pauses_s, killed
         self.draw = random.Random(seed)
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.mine = threading.local()
@@ -31,7 +32,7 @@ class Turns:
         turn = self.mine.turn
         self.idle.release()
         turn.acquire()
-        if self.draw.random() < 0.003:
+        if self.draw.random() < self.killed:
             raise KilledError
 
     def run(self, writers):
@@ -42,7 +43,7 @@ class Turns:
             self.waiting[turn].start()
             self.idle.acquire()
         while self.waiting:
-            self.now += timedelta(seconds=self.draw.uniform(0, self.draw.choice(PAUSE_S)))
+            self.now += timedelta(seconds=self.draw.uniform(0, self.draw.choice(self.pauses_s)))
             self.draw.choice(list(self.waiting)).release()
             self.idle.acquire()
 
@@ -103,9 +104,9 @@ class Storage:
             self.committed.append(data)
 
 
-def run_schedule(seed):
+def run_schedule(seed, pauses_s=PAUSE_S, killed=0.003):
     """Let three writers hold a store and commit to it twice each; count what became of them."""
-    turns = Turns(seed)
+    turns = Turns(seed, pauses_s, killed)
     storage, seen = Storage(turns), Counter()
     before = len(storage.committed)
 
@@ -130,6 +131,7 @@ def run_schedule(seed):
         write()
 
     turns.run([write_twice] * 3)
+    seen["left"] = f"root/{leases.HOLDER}" in storage.files
     holder = None
     for event in storage.committed[before:]:
         if event.startswith(b"begun "):
@@ -141,8 +143,8 @@ def run_schedule(seed):
     return seen
 
 
-def run_schedules(n, first=0):
-    return sum((run_schedule(seed) for seed in range(first, first + n)), Counter())
+def run_schedules(n, *of):
+    return sum((run_schedule(seed, *of) for seed in range(n)), Counter())
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +161,12 @@ def test_no_two_of_three_writers_ever_commit_however_long_they_sleep_between_two
     seen = run_schedules(n)
     assert seen["wrong"] == 0
     assert min(seen["commits"], seen["begun"], seen["refused"], seen["lost"]) > n / 5, seen
+
+
+def test_writers_that_neither_sleep_nor_die_leave_a_free_store(n=1000):
+    seen = run_schedules(n, (0.0, 1.0), 0.0)
+    assert (seen["wrong"], seen["lost"], seen["left"]) == (0, 0, 0)
+    assert min(seen["commits"], seen["begun"], seen["refused"]) > n, seen
 
 
 @pytest.mark.parametrize("left_out", ["check", "_delete_others"])

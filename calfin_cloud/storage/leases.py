@@ -93,10 +93,12 @@ def lease_holder(store: str) -> dict[str, Any] | None:
     `free_from` is when the store is free if that run was killed: at once where its process is one of this machine.
     """
     fs, root = open_place(store)
-    holder = _holder(fs, root)
-    if holder is None:
+    if (holder := _holder(fs, root)) is None:
         return None
-    last = _last_sign(fs, root, holder)
+    try:
+        last = _last_sign(fs, root, holder)
+    except FileNotFoundError:
+        return None
     gone = _is_gone(holder)
     return holder | {"free_from": "now" if gone else _instant(last + timedelta(seconds=EXPIRES_S))}
 
@@ -148,11 +150,11 @@ class _Lease:
             self._delete_others()
             if not self._is_mine():
                 raise self._in_use(_holder(self.fs, self.root) or {})
-        except FileNotFoundError:
-            raise self._in_use(_holder(self.fs, self.root) or {}) from None
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):
                 self.release()
+            if isinstance(error, FileNotFoundError):  # of a run that came or went in between
+                raise self._in_use(_holder(self.fs, self.root) or {}) from None
             raise
 
     def give_sign(self) -> None:
@@ -258,11 +260,13 @@ def _is_gone(holder: Mapping[str, Any]) -> bool:
 
 
 def _last_sign(fs: fsspec.AbstractFileSystem, root: str, holder: Mapping[str, Any]) -> datetime:
-    """When a holder last said that it lives, by the clock of the storage."""
-    times = [datetime.min.replace(tzinfo=UTC)]
+    """When a holder last said that it lives, by the clock of the storage; it raises where the holder has left since."""
+    times: list[datetime] = []
     for path in (f"{root}/{HOLDER}", f"{root}/lease-{holder.get('token')}"):
         with suppress(FileNotFoundError):
             times.append(fs.modified(path))
+    if not times:  # no sign is not an old one: who took over a store that is free would push the next holder out
+        raise FileNotFoundError(f"{root}/{HOLDER}")
     return max(times)
 
 
