@@ -163,7 +163,8 @@ def test_no_two_of_three_writers_ever_commit_however_long_they_sleep_between_two
     assert min(seen["commits"], seen["begun"], seen["refused"], seen["lost"]) > n / 5, seen
 
 
-def test_writers_that_neither_sleep_nor_die_leave_a_free_store(n=1000):
+def test_writers_that_neither_sleep_nor_die_leave_a_free_store():
+    n = 1000
     seen = run_schedules(n, (0.0, 1.0), 0.0)
     assert (seen["wrong"], seen["lost"], seen["left"]) == (0, 0, 0)
     assert min(seen["commits"], seen["begun"], seen["refused"]) > n, seen
