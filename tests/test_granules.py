@@ -103,6 +103,16 @@ def test_granules_are_joined_across_the_antimeridian():
     assert ids(items, Domain("south", grid)) == ["a+b"]
 
 
+def test_what_other_satellites_see_in_between_joins_no_two_passes_nor_parts_one():
+    between = [granule(f"c{n}", platform="landsat-8", seconds=n * 100) for n in range(1, 8)]
+    items = [
+        granule("a"),
+        *between,
+        *(granule(i, **of, seconds=701) for i, of in (("d", {"east": MIDDLE}), ("e", {"west": MIDDLE}))),
+    ]
+    assert ids(items)[-1] == "d+e"
+
+
 @given(
     st.lists(
         st.tuples(

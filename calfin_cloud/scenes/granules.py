@@ -21,8 +21,9 @@ from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import GRANULES_FIELD, Band, acquired, band_of, item_of
 
 LONGEST_GAP = pd.Timedelta(seconds=120)
-LONGEST_PASS = pd.Timedelta(minutes=10)
 """Granules follow each other within half a minute; the next pass of a satellite comes after an hour and a half."""
+
+MOST_AT_ONCE = 1000  # items that are held at once, of a catalogue whose times have no gaps
 
 WHOLE = 0.999
 ADDS = 0.01
@@ -72,33 +73,38 @@ def join_granules(items: Iterable[pystac.Item], domain: Domain) -> Iterator[pyst
 
 
 def _passes(items: Iterable[pystac.Item]) -> Iterator[list[pystac.Item]]:
-    """Part items where time between them is longer than within a pass."""
+    """Part items where the time between them is longer than within a pass."""
     group: list[pystac.Item] = []
-    first = last = pd.Timestamp(0, tz="UTC")
+    last = pd.Timestamp(0, tz="UTC")
     for item in items:
         now = acquired(item)
-        if group and not (last <= now <= min(last + LONGEST_GAP, first + LONGEST_PASS)):
+        if group and (not last <= now <= last + LONGEST_GAP or len(group) == MOST_AT_ONCE):
             yield group
             group = []
-        first, last = now if not group else first, now
+        last = now
         group.append(item)
     if group:
         yield group
 
 
 def _joined(group: list[pystac.Item], area: BaseGeometry) -> list[pystac.Item]:
-    if len(group) == 1:
-        return group
-    found: list[pystac.Item] = []
-    for alike in _alike(group):
-        parts = {item.id: covered_part(item.id, item.geometry, item.bbox, area) for item in alike}
-        known = {id_: part for id_, part in parts.items() if part is not None}
-        if len(known) < 2 or max(part.area for part in known.values()) >= WHOLE * area.area:
-            found += alike
-            continue
-        found += [item for item in alike if item.id not in known]
-        found += [_one(together) for together in _cover([item for item in alike if item.id in known], known, area)]
+    """Join what is of one pass among items that several satellites may have taken in turn."""
+    passes = (of_pass for alike in _alike(group) for of_pass in _passes(alike)) if len(group) > 1 else (group,)
+    found = [item for of_pass in passes for item in _seen_whole(of_pass, area)]
     return sorted(found, key=lambda item: (acquired(item), item.id))
+
+
+def _seen_whole(granules: list[pystac.Item], area: BaseGeometry) -> Iterator[pystac.Item]:
+    """Join granules of one pass, unless one of them covers the area alone."""
+    parts: dict[str, BaseGeometry] = {}
+    if len(granules) > 1:
+        of_all = {item.id: covered_part(item.id, item.geometry, item.bbox, area) for item in granules}
+        parts = {id_: part for id_, part in of_all.items() if part is not None}
+    if len(parts) < 2 or max(part.area for part in parts.values()) >= WHOLE * area.area:
+        yield from granules
+        return
+    yield from (item for item in granules if item.id not in parts)
+    yield from map(_one, _cover([item for item in granules if item.id in parts], parts, area))
 
 
 def _alike(group: Sequence[pystac.Item]) -> list[list[pystac.Item]]:
