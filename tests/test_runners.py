@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import weakref
+from concurrent.futures import CancelledError
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, Timer
 
 import dask
 import numpy as np
@@ -19,7 +20,7 @@ import calfin_cloud as cc
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.inference import Pictures
-from calfin_cloud.pipeline import MapSettings, workers
+from calfin_cloud.pipeline import MapSettings, runners, workers
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.runners import WorkersDiedError, _gathered, _Tasks, _together, in_order, run_each, waves
 from calfin_cloud.pipeline.workers import (
@@ -130,6 +131,20 @@ list(in_order(run, [0, 1], Client()))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "ValueError: the first job fails" in done.stderr
+
+
+def test_a_job_that_waits_for_a_client_that_was_closed_meanwhile_ends_the_run(monkeypatch):
+    """Dask may leave a thread waiting that fetches results in the moment in which the client is closed."""
+    monkeypatch.setattr(runners, "LOOK_S", 0.1)
+    monkeypatch.setattr(runners, "LAST_WORDS_S", 0.1)
+    with connect("local", n_workers=1) as client:
+
+        def run(job: str) -> None:
+            Timer(0.5, client.close).start()
+            Event().wait()
+
+        with pytest.raises(CancelledError, match="the client was closed"):
+            list(in_order(run, ["fetches"], client))
 
 
 def test_a_job_that_outlives_its_run_commits_nothing_though_the_store_is_held_anew(tmp_path):

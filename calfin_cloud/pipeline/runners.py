@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, wait
 from concurrent.futures import Future as ThreadFuture
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced
 THREADS_A_BATCH = 8  # that many workers have work, four scenes each, while batches end and begin
 MOST_ALIVE = 64  # batches: 2,000 scenes
+
+LOOK_S = 5.0
+LAST_WORDS_S = 10.0  # in which a job of a closed client may say more of what happened
 
 SCENES_FOR_A_GPU = 256  # taken together, since not every scene has a window for the second pass
 
@@ -103,9 +107,17 @@ def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) ->
     for job in jobs:
         running.append(_in_thread(run, job))
         while len(running) > lately(_most_alive, client):
-            yield running.popleft().result()
+            yield _result_of(running.popleft(), client)
     while running:
-        yield running.popleft().result()
+        yield _result_of(running.popleft(), client)
+
+
+def _result_of(job: ThreadFuture[R], client: Client) -> R:
+    """Wait for a job; raise `CancelledError` where its client has been closed and the job still waits for an answer."""
+    while not wait([job], timeout=LOOK_S).done:
+        if client.status == "closed" and not wait([job], timeout=LAST_WORDS_S).done:
+            raise CancelledError("the client was closed while it fetched results")
+    return job.result()
 
 
 def _in_thread(run: Callable[[T], R], job: T) -> ThreadFuture[R]:
