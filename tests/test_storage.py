@@ -1,6 +1,7 @@
 """A store: what made it, its domains and pictures, and the masks of its scenes; on disk and on a real S3 server."""
 
 import base64
+import errno
 import json
 import os
 import random
@@ -215,6 +216,32 @@ def test_a_file_is_made_once_and_written_whole(kind, request):
     assert bytes(fs.cat_file(f"{root}/once")) == b"third"
     files.delete_files(fs, [f"{root}/once", f"{root}/once"])
     assert files.list_files(fs, root, "") == []
+
+
+class Conflicting:
+    """A bucket whose server refuses some conditional puts, each in favour of a writer who is gone by the next look."""
+
+    protocol = "bucket"
+
+    def __init__(self, n_refused):
+        self.n_refused, self.content = n_refused, None
+
+    def pipe_file(self, path, data, mode):
+        if self.n_refused:
+            self.n_refused -= 1
+            raise OSError(errno.EINVAL, None)  # what s3fs makes of codes that it does not know
+        self.content = data
+
+    def cat_file(self, path):
+        raise FileNotFoundError(path)
+
+
+def test_a_file_that_a_writer_was_about_to_create_who_is_gone_is_created_at_the_second_try():
+    bucket = Conflicting(1)
+    assert files.create_whole(bucket, "bucket/once", b"first")
+    assert bucket.content == b"first"
+    with pytest.raises(OSError, match=str(errno.EINVAL)):
+        files.create_whole(Conflicting(2), "bucket/once", b"first")
 
 
 def test_a_body_that_is_damaged_on_its_way_is_refused_by_the_server(request):

@@ -92,16 +92,20 @@ def create_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
         with _undone(path, path), file:
             file.write(data)
         return True
-    try:
-        fs.pipe_file(path, data, mode="create")
-    except OSError as error:  # servers say in several ways that it is there already, not all become FileExistsError
+    for attempt in range(2):  # whoever a server saw writing at the same moment may be gone by the second
         try:
-            return bytes(fs.cat_file(path)) == data  # a PUT repeated after a lost answer finds its own object
-        except FileNotFoundError:  # it has gone again since
-            if isinstance(error, FileExistsError):
-                return False
-            raise error from None
-    return True
+            fs.pipe_file(path, data, mode="create")
+        except OSError as error:  # servers say in several ways that it is there already, not all become FileExistsError
+            try:
+                return bytes(fs.cat_file(path)) == data  # a PUT repeated after a lost answer finds its own object
+            except FileNotFoundError:  # it has gone again since
+                if isinstance(error, FileExistsError):
+                    return False
+                if attempt:
+                    raise error from None
+        else:
+            return True
+    return False
 
 
 def move_file(fs: fsspec.AbstractFileSystem, path: str, to: str) -> None:
