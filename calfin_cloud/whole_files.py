@@ -76,6 +76,11 @@ def write_whole_file(path: str | Path, content: bytes | str) -> None:
 def write_json(path: str | Path, about: Mapping[str, Any]) -> None:
     """Write an object as a whole file of JSON.
 
+    Raises
+    ------
+    OSError
+        The file cannot be written, or the disk is full.
+
     Examples
     --------
     >>> write_json("glacier.json", {"finished": True})

@@ -111,6 +111,7 @@ def test_what_pixels_depend_on_is_a_change(change):
         {"collection": "other"},
         {"properties": {"datetime": "2020-07-01T12:00:01Z", "proj:epsg": 3413}},
         {"properties": {"datetime": "2020-07-01T12:00:00Z", "proj:epsg": 3413, "s2:processing_baseline": "05.00"}},
+        {"properties": {"datetime": "2020-07-01T12:00:00Z", "proj:epsg": 3413, "processing:version": "05.11"}},
     ],
 )
 def test_another_scene_or_time_or_processing_is_a_change(change):

@@ -90,7 +90,7 @@ def _write_preview(
     from calfin_cloud.figures.preview import preview_html
     from calfin_cloud.glaciers import known_termini
     from calfin_cloud.land import read_land
-    from calfin_cloud.whole_files import whole_file
+    from calfin_cloud.whole_files import write_whole_file
 
     left, bottom, right, top = domain.polygon.buffer(0.5 * domain.grid.boundingbox.span_x).bounds
     picture, words = _newest_clear(options, domain) if options.catalog else (None, "")
@@ -103,8 +103,7 @@ def _write_preview(
         picture_words=words,
     )
     path: Path = options.preview if is_only else options.preview.with_stem(f"{options.preview.stem}-{domain.name}")
-    with whole_file(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+    write_whole_file(path, page)
     return path
 
 

@@ -19,7 +19,7 @@ from calfin_cloud.domains.domain import Domain
 from calfin_cloud.domains.grids import DEFAULT_RESOLUTION_M, best_crs, box_grid
 from calfin_cloud.termini import read_termini, termini_json
 from calfin_cloud.vectors import read_vectors
-from calfin_cloud.whole_files import whole_file
+from calfin_cloud.whole_files import write_whole_file
 
 WHOLE = {name[:10]: name for name in ("resolution_m", "fjord_boundary", "fjord_source")}
 """Properties as a Shapefile cuts them."""
@@ -60,8 +60,7 @@ def write_domains(domains: Sequence[Domain], path: str | Path) -> Path:
     if not domains:
         raise ValueError(f"{path} must hold at least one domain, got none: give the domains that are to be mapped")
     text = domains_json(domains)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    write_whole_file(path, text)
     return path
 
 

@@ -17,7 +17,7 @@ from scipy.special import expit
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
 from calfin_cloud.fronts.lines import length_of, normals_of, scale_of
 from calfin_cloud.resampling import distance_inside
-from calfin_cloud.whole_files import read_json, whole_file
+from calfin_cloud.whole_files import read_json, write_whole_file
 
 FEATURES = {
     "faint": "the edge is faint",
@@ -242,8 +242,7 @@ def calibration_beside(weights: Path | str) -> Path:
 
 def write_calibration(path: Path | str, calibration: Calibration) -> None:
     """Write a calibration as JSON."""
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
+    write_whole_file(path, json.dumps(asdict(calibration), indent=1) + "\n")
 
 
 def read_calibration(path: Path | str, *, network: str) -> Calibration | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import h5py
 
-from calfin_cloud.whole_files import read_json, whole_file
+from calfin_cloud.whole_files import read_json, write_whole_file
 
 
 class Shipped(NamedTuple):
@@ -245,8 +245,7 @@ def whole_hdf5(path: Path | str) -> Iterator[h5py.File]:
     made = BytesIO()
     with h5py.File(made, "w") as file:
         yield file
-    with whole_file(path) as unfinished:
-        unfinished.write_bytes(made.getvalue())
+    write_whole_file(path, made.getvalue())
 
 
 def numbered_layers(root: h5py.Group) -> list[str]:

@@ -17,7 +17,7 @@ from calfin_cloud.network import DEFAULT_NETWORK, InferenceSettings
 from calfin_cloud.pipeline.settings import calibration_of
 from calfin_cloud.schema import FAILURES, SceneError
 from calfin_cloud.sensors import Kind
-from calfin_cloud.whole_files import whole_file
+from calfin_cloud.whole_files import write_whole_file
 
 SURE = ("sigma_px", "half95_px", "score", "score_reasons")
 
@@ -103,5 +103,4 @@ def _plain(how_sure: Uncertainty) -> dict[str, Any]:
 def write_image_fronts(features: Sequence[Feature], path: Path) -> None:
     """Write the features of plain images as GeoJSON."""
     text = json.dumps({"type": "FeatureCollection", "features": list(features)}, ensure_ascii=False, indent=1)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    write_whole_file(path, text + "\n")

@@ -29,7 +29,7 @@ WHOLE = 0.999
 ADDS = 0.01
 """Shares of the domain: what a granule covers that needs no other, and what another has to add."""
 
-VERSIONS = ("s2:processing_baseline", "processing:version", "sat:relative_orbit", "landsat:wrs_path")
+SHARED = ("s2:processing_baseline", "processing:version", "sat:relative_orbit", "landsat:wrs_path")
 """What granules of one pass and one processing have in common."""
 
 
@@ -111,7 +111,7 @@ def _alike(group: Sequence[pystac.Item]) -> list[list[pystac.Item]]:
     """Part items by satellite, collection, processing and band; an item that is joined to no other is alone."""
     parts: list[tuple[tuple[Any, ...], Band | None, list[pystac.Item]]] = []
     for item in group:
-        key = item.collection_id, *(item.properties.get(name) for name in ("platform", *VERSIONS))
+        key = item.collection_id, *(item.properties.get(name) for name in ("platform", *SHARED))
         band = _band_to_join(item)
         of = next((items for k, b, items in parts if band is not None and (k, b) == (key, band)), None)
         if of is None:

@@ -32,7 +32,8 @@ FRAGMENT = re.compile(r"#([^\s\"'<>#?]*)")
 USER = re.compile(r"(?<=://)[^/@\s?#]*@")
 MOMENTS = ("datetime", "start_datetime", "end_datetime")
 DECISIVE = re.compile(
-    r"(proj|raster):.*|platform|eo:platform|instruments|s2:processing_baseline|earthsearch:boa_offset_applied"
+    r"(proj|raster):.*|platform|eo:platform|instruments|s2:processing_baseline|processing:version"
+    r"|earthsearch:boa_offset_applied"
 )
 DECISIVE_OF_ASSET = re.compile(
     r"(proj|raster):.*|bands|nodata|data_type|scale|offset|unit|file:(checksum|size)|checksum:.*"
