@@ -173,3 +173,41 @@ def test_the_main_job_is_imported_without_what_it_uses_late_or_not_at_all_and_no
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert (done.stdout.split(), done.stderr) == (["[]", "[]"], "")
+
+
+READING = """
+import io, sys, threading
+import pyarrow, pyarrow.parquet
+from calfin_cloud.cli import command
+
+written = io.BytesIO()
+pyarrow.parquet.write_table(pyarrow.table({"a": range(100_000)}), written, row_group_size=1_000)
+
+class Slow(io.RawIOBase):  # as files of an object store are, Python that C++ calls
+    inner, begun = io.BytesIO(written.getvalue()), threading.Event()
+    def readable(self): return True
+    def seekable(self): return True
+    def seek(self, *place): return self.inner.seek(*place)
+    def tell(self): return self.inner.tell()
+    def read(self, size=-1):
+        self.begun.set()
+        return self.inner.read(size)
+
+def read():
+    while True:
+        pyarrow.parquet.read_table(Slow())
+
+threading.Thread(target=read, daemon=True).start()
+Slow.begun.wait()
+command()
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "told"), [(["--version"], 0, "calfin 0"), (["status", "nowhere"], 2, "nowhere")]
+)
+def test_a_call_ends_although_a_thread_still_reads(tmp_path, call, code, told):
+    reading = [sys.executable, "-c", READING, *call]
+    ended = subprocess.run(reading, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == code, ended.stderr
+    assert told in ended.stdout + ended.stderr

@@ -66,7 +66,8 @@ def ask(chart, store, tmp_path_factory):
             write_settings(folder, chart, named)
             flags = ["--config.file", f"{folder}/prometheus.yaml", "--storage.tsdb.path", f"{folder}/series"]
             processes.start("prometheus", *flags, "--web.listen-address", f"127.0.0.1:{own}")
-            processes.wait_for(lambda: listens(own))
+            ready = f"http://127.0.0.1:{own}/-/ready"  # it listens before that, and answers 503
+            processes.wait_for(lambda: listens(own) and requests.get(ready, timeout=60).ok)
 
             def ask(what, **more):
                 answer = requests.get(f"http://127.0.0.1:{own}/api/v1/{what}", params=more, timeout=60)
