@@ -21,12 +21,11 @@ from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
 from calfin_cloud.opinions import FRONT, ICE, NOT_SEEN, SEEN_BY, VERIFIED, agreement_of, believed, needs_verifier
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
-from calfin_cloud.resampling import resize
+from calfin_cloud.resampling import mirrored, resize, unmirrored
 from calfin_cloud.schema import MASKS, MISSING, from_levels, to_levels
 from calfin_cloud.sensors import Kind
 
 PLAIN_RESOLUTION_M = 30.0  # of an image that says nothing; decides only which gaps are looked across
-TAPER_PX = 16  # a window fades into the first pass over so many pixels
 
 
 @dataclass(frozen=True)
@@ -291,7 +290,7 @@ def lay_windows(
             part = resize(_believed(next(predicted), window.cut(channels), settings), window.shape)
             if agreement is not None:
                 part[..., FRONT] *= window.cut(agreement)
-            weight = np.float32(1) if trace.window.one_front else _taper(window, shape)[..., None]
+            weight = np.float32(1) if trace.window.one_front else window.taper(shape)[..., None]
             below = window.cut(masks)
             below *= 1 - weight
             part *= weight
@@ -325,7 +324,7 @@ def candidates_of(
 def _believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8], settings: InferenceSettings) -> NDArray[np.float32]:
     """Front and ice (256, 256, mask) of a picture's masks, after a second opinion, and without what was mirrored."""
     masks = believed(seen, shown)
-    return _unmirrored(masks, shown.shape) if settings.square_pixels else masks
+    return unmirrored(masks, shown.shape) if settings.square_pixels else masks
 
 
 def _agreement(
@@ -333,14 +332,14 @@ def _agreement(
 ) -> NDArray[np.float32] | None:
     """How far the verifier believes the front of a picture, as `_believed`; None where it has not seen it."""
     agreed = agreement_of(seen, shown)
-    return _unmirrored(agreed, shown.shape) if agreed is not None and settings.square_pixels else agreed
+    return unmirrored(agreed, shown.shape) if agreed is not None and settings.square_pixels else agreed
 
 
 def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -> Pictures:
     """Resize scenes or parts of them, each (y, x, 4), to the network's size."""
     pictures = np.empty((len(shown), PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
     for place, part in enumerate(shown):
-        view = _mirrored(part[..., :3]) if settings.square_pixels else part[..., :3]
+        view = mirrored(part[..., :3]) if settings.square_pixels else part[..., :3]
         pictures[place] = np.rint(resize_channels(view, (PICTURE_SIZE, PICTURE_SIZE)))
     return Pictures(pictures, np.array([needs_verifier(part) for part in shown], dtype=bool))
 
@@ -352,31 +351,6 @@ def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSetti
         around.append(whole_box(shape))
     windows = dict.fromkeys(window_around(box, shape, trace.window) for box in around)
     return [window for window in windows if window != Window(0, shape[0], 0, shape[1])]
-
-
-def _mirrored(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mirror a picture (y, x, c) at its lower or right border to a square."""
-    missing = [(0, max(picture.shape[:2]) - n) for n in picture.shape[:2]]
-    return np.pad(picture, [*missing, (0, 0)], mode="symmetric")
-
-
-def _unmirrored(masks: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Stretch the part of masks (256, 256, ...) that shows the picture of `shape` (y, x) to the whole frame."""
-    side = max(shape[:2])
-    if shape[0] == shape[1]:
-        return masks
-    return resize(resize(masks, (side, side))[: shape[0], : shape[1]], masks.shape[:2])
-
-
-def _taper(window: Window, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Weight of a window's pixels, 1 inside and falling to 0 at its border, except where that is the scene's border."""
-    ramps = []
-    for first, last, n in ((*window[:2], shape[0]), (*window[2:], shape[1])):
-        pixel = np.arange(first, last, dtype="float32")
-        lower = np.full_like(pixel, np.inf) if first == 0 else pixel - first + 0.5
-        upper = np.full_like(pixel, np.inf) if last == n else last - pixel - 0.5
-        ramps.append(np.clip(np.minimum(lower, upper) / TAPER_PX, 0, 1))
-    return np.asarray(np.minimum.outer(*ramps), dtype="float32")
 
 
 assert len(MASKS) == ICE + 1

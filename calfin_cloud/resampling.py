@@ -39,6 +39,26 @@ def resize(image: NDArray[Any], shape: tuple[int, ...], *, nearest: bool = False
     return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=how))
 
 
+def mirrored(picture: NDArray[Any]) -> NDArray[Any]:
+    """Mirror a picture (y, x, c) at its lower or right border to a square.
+
+    Examples
+    --------
+    >>> mirrored(np.array([[[1], [2]]]))[..., 0].tolist()
+    [[1, 2], [1, 2]]
+    """
+    missing = [(0, max(picture.shape[:2]) - n) for n in picture.shape[:2]]
+    return np.pad(picture, [*missing, (0, 0)], mode="symmetric")
+
+
+def unmirrored(masks: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Stretch the part of masks (y, x, ...) that shows the picture of `shape` (y, x) which `mirrored` made square."""
+    side = max(shape[:2])
+    if shape[0] == shape[1]:
+        return masks
+    return resize(resize(masks, (side, side))[: shape[0], : shape[1]], masks.shape[:2])
+
+
 def gaussian_gradient(image: NDArray[np.floating], sigma_px: float) -> NDArray[np.float64]:
     """Gradient (2, y, x) along rows and columns of an image (y, x), seen through a Gaussian; the border is repeated.
 

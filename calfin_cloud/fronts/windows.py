@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from calfin_cloud.fronts.settings import FRAME, WindowSettings
 
+TAPER_PX = 16
+"""A window fades into the first pass over so many pixels."""
+
 
 class Window(NamedTuple):
     """A rectangle of a scene in pixels; the last row and column lie outside it."""
@@ -27,6 +30,16 @@ class Window(NamedTuple):
     def cut(self, image: NDArray[Any]) -> NDArray[Any]:
         """Part of an image (y, x[, c]) inside the window."""
         return image[self.top : self.bottom, self.left : self.right]
+
+    def taper(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Weight of its pixels: 1 inside, falling to 0 at its border, but not where a scene (y, x) ends too."""
+        ramps = []
+        for first, last, n in ((self.top, self.bottom, shape[0]), (self.left, self.right, shape[1])):
+            pixel = np.arange(first, last, dtype="float32")
+            lower = np.full_like(pixel, np.inf) if first == 0 else pixel - first + 0.5
+            upper = np.full_like(pixel, np.inf) if last == n else last - pixel - 0.5
+            ramps.append(np.clip(np.minimum(lower, upper) / TAPER_PX, 0, 1))
+        return np.asarray(np.minimum.outer(*ramps), dtype="float32")
 
 
 def window_around(box: NDArray[np.integer], shape: tuple[int, ...], settings: WindowSettings) -> Window:
