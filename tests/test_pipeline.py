@@ -20,7 +20,7 @@ from dask.utils import key_split
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from storing import WAIT_S
 
-from calfin_cloud.clusters import connect, local
+from calfin_cloud.clusters import connect, ended, local
 from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
 from calfin_cloud.fronts import DEFAULT
 from calfin_cloud.pipeline import map_fronts, recompute_changed, retrace_fronts
@@ -127,7 +127,7 @@ def test_a_store_from_one_worker_equals_that_of_a_plain_loop(painted, undisturbe
 
 
 def test_a_store_from_two_workers_of_a_running_scheduler_equals_that_of_a_plain_loop(painted, undisturbed, tmp_path):
-    with local(2) as cluster, connect(cluster.scheduler_address) as client:
+    with ended(local(2)) as cluster, connect(cluster.scheduler_address) as client:
         run(painted, tmp_path / "store", client=client)
     assert contents(tmp_path / "store") == contents(undisturbed)
 

@@ -24,7 +24,7 @@ from servers.proxy import FaultProxy, FlippingWire, listening, loopback_certific
 from servers.s3 import S3, serve_s3
 from zarr.core.sync import _get_loop as zarr_loop
 
-from calfin_cloud.clusters import KEEP_WORKERS, local
+from calfin_cloud.clusters import KEEP_WORKERS, ended, local
 from calfin_cloud.storage import read_fronts
 from faults import harms, kills
 from faults.harms import CATALOG, http
@@ -153,7 +153,7 @@ def staged(folder: Path, seed: int, *, n_scenes: int = N_SCENES, n_workers: int 
     painted = paint_world(folder / "painted", n_scenes, seed)
     with serve_folder(painted) as server, listening(FaultProxy(server.url)) as proxy, ExitStack() as stack:
         stack.enter_context(dask.config.set(KEEP_WORKERS))  # as `connect` does
-        workers = stack.enter_context(local(n_workers, worker_memory=WORKER_MEMORY)) if n_workers else None
+        workers = stack.enter_context(ended(local(n_workers, worker_memory=WORKER_MEMORY))) if n_workers else None
         stage = Stage(World(painted, proxy.url, f"{folder}/undisturbed"), proxy, str(folder), seed, workers)
         yield map_undisturbed(stage)
 
