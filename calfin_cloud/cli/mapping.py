@@ -7,19 +7,19 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from calfin_cloud.cli.output import bar, how_many, note, records, tell
-from calfin_cloud.cli.searching import FEW_SCENES, Find, cluster_for, counted, search_ahead
+from calfin_cloud.cli.searching import FEW_SCENES, Find, cluster_for, counted, finder, search_ahead
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from calfin_cloud.domains import Domain
     from calfin_cloud.pipeline import MapSettings
 
 MOST_ROWS = 200  # of the table that is printed
@@ -79,9 +79,9 @@ def search(options: argparse.Namespace) -> int:
 def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts, and how to see them as a map."""
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.pipeline import check_wanted, map_fronts, of_shard, recompute_changed, retry_failed
+    from calfin_cloud.pipeline import check_wanted, map_fronts, of_shard
     from calfin_cloud.products import read_product
-    from calfin_cloud.storage import is_store, read_fronts
+    from calfin_cloud.storage import read_fronts
 
     domains = read_domains(options.domains, options.domain)
     if options.shard:
@@ -94,16 +94,7 @@ def map_(options: argparse.Namespace) -> int:
     check_wanted(domains, settings, None if options.recompute else options.store)
     find, n_scenes = search_ahead(finder(options), domains, enough=FEW_SCENES if options.cluster == "auto" else 1)
     with _workers(options, "scenes mapped", n_scenes) as (client, done):
-        again: Mapping[str, int] = {}
-        if options.recompute:
-            again = recompute_changed(options.store, domains, find, settings=settings, client=client, on_batch=done)
-            note(f"{how_many(sum(again.values()), 'scene')} had changed: mapped or traced again")
-            done.bar.reset()
-        if options.retry and is_store(options.store):
-            now = {"domains": domains, "find_scenes": find, "engine": options.engine, "only_due": True}
-            retried = retry_failed(options.store, **now, client=client, on_batch=done)
-            note(f"{how_many(sum(retried.values()), 'failed scene')} tried again, {retried['failed']} failed")
-            done.bar.reset()
+        again = _bring_up_to_date(options, domains, find, settings, client, done)
         counts = map_fronts(
             domains,
             counted(find, done.bar, options.store),
@@ -113,8 +104,10 @@ def map_(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             on_batch=done,
         )
-        counts["failed"] += again.get("failed", 0)
-    if changed := counts.pop("changed", 0):
+        counts["failed"] += again["failed"]
+        if again["kept"]:
+            counts["kept"] = again["kept"]
+    if (changed := counts.pop("changed", 0)) and not again["kept"]:  # these are told already
         note(f"{how_many(changed, 'scene')} changed since the last run: --recompute maps them again")
     if reference is None:
         _show_scenes(options, done.fronts(), done.n_scenes, counts)
@@ -129,8 +122,35 @@ def map_(options: argparse.Namespace) -> int:
     if counts["found"] == 0:
         note("no scene was found: check period, collections and domains with `calfin search`")
     n_mapped = sum(counts[state] for state in ("front", "no_front", "failed"))
-    n_mapped += sum(again.get(state, 0) for state in ("front", "no_front"))
-    return 1 if counts["failed"] > options.fail_above * n_mapped else 0
+    n_mapped += sum(again[state] for state in ("front", "no_front", "kept"))
+    return 1 if counts["failed"] + counts["kept"] > options.fail_above * n_mapped else 0
+
+
+def _bring_up_to_date(
+    options: argparse.Namespace,
+    domains: Sequence[Domain],
+    find: Find,
+    settings: MapSettings,
+    client: Any,  # noqa: ANN401 - imported lazily
+    done: _Done,
+) -> Counter[str]:
+    """Map again what has changed or failed, where the call asks for it; count what the changed scenes came to."""
+    from calfin_cloud.pipeline import recompute_changed, retry_failed
+    from calfin_cloud.storage import is_store
+
+    again: Counter[str] = Counter()
+    if options.recompute:
+        again = recompute_changed(options.store, domains, find, settings=settings, client=client, on_batch=done)
+        note(f"{how_many(again.total() - again['kept'], 'scene')} had changed: mapped or traced again")
+        _note_kept(again["kept"])
+        done.bar.reset()
+    if options.retry and is_store(options.store):
+        now = {"domains": domains, "find_scenes": find, "engine": options.engine, "only_due": True}
+        retried = retry_failed(options.store, **now, client=client, on_batch=done)
+        note(f"{how_many(retried.total() - retried['kept'], 'failed scene')} tried again, {retried['failed']} failed")
+        _note_kept(retried["kept"])
+        done.bar.reset()
+    return again
 
 
 def retrace(options: argparse.Namespace) -> int:
@@ -198,8 +218,14 @@ def retry(options: argparse.Namespace) -> int:
     failed = sum(row["scenes"] for row in count_scenes(options.store)["reasons"] if row["state"] == "failed")
     with _workers(options, "scenes mapped", failed, total=failed) as (client, done):
         counts = retry_failed(options.store, engine=options.engine, client=client, on_batch=done)
+    _note_kept(counts["kept"])
     _show_scenes(options, done.fronts(), done.n_scenes, counts)
-    return 1 if counts["failed"] else 0
+    return 1 if counts["failed"] or counts["kept"] else 0
+
+
+def _note_kept(n_scenes: int) -> None:
+    if n_scenes:
+        note(f"{how_many(n_scenes, 'scene')} could not be mapped again: the old fronts stay, the same call tries again")
 
 
 class _Done:
@@ -312,37 +338,3 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
         max_nodata=options.max_nodata,
         features=features,
     )
-
-
-def finder(options: argparse.Namespace) -> Find:
-    """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
-    from calfin_cloud.scenes import images_of, items_from_images, stream_scenes
-
-    if options.images:
-        return partial(images_of, items_from_images(options.images, options.datetime, platform=options.platform))
-    if options.period is None:
-        raise ValueError("--period is needed with --catalog, e.g. --period 2019-06/2019-09")
-    return partial(
-        stream_scenes,
-        options.catalog,
-        period=period_of(options),
-        collections=options.collections,
-        max_cloud=options.max_scene_cloud,
-    )
-
-
-def period_of(options: argparse.Namespace) -> str:
-    """Return the period that the call asks for, with a date where it is a relative one."""
-    from calfin_cloud.scenes import absolute_period
-
-    return absolute_period(options.period, partial(_newest_scene, getattr(options, "store", None)))
-
-
-def _newest_scene(store: str | None) -> datetime | None:
-    """Time of the newest scene of a store, None where there is none."""
-    from calfin_cloud.storage import is_store, read_states
-
-    if not store or not is_store(store) or (scenes := read_states(store)).empty:
-        return None
-    newest: datetime = scenes["datetime"].max().to_pydatetime()
-    return newest

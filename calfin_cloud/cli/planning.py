@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from calfin_cloud.cli.output import note, tell
-from calfin_cloud.cli.searching import FEW_SCENES, search_ahead
+from calfin_cloud.cli.searching import FEW_SCENES, finder, period_of, search_ahead
 
 if TYPE_CHECKING:
     from calfin_cloud.doctor import Finding
@@ -31,7 +31,7 @@ def plan(options: argparse.Namespace) -> int:
     """Predict scenes, bytes, tasks, minutes and cost of a run from a few scenes that are tried."""
     import psutil
 
-    from calfin_cloud.cli.mapping import connected, finder, settings_of
+    from calfin_cloud.cli.mapping import connected, settings_of
     from calfin_cloud.domains import read_domains
     from calfin_cloud.pipeline import Prices, check_wanted, plan_run
 
@@ -142,7 +142,6 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 def _check_scenes(options: argparse.Namespace, domains: Sequence[Domain]) -> Generator[Finding, None, list[Any]]:
     """Check catalogue and clock, and read a scene of each collection and host; return these scenes."""
     from calfin_cloud import doctor
-    from calfin_cloud.cli.mapping import finder, period_of
     from calfin_cloud.scenes import CATALOGS, describe_catalog, period_bounds
 
     if not options.catalog:

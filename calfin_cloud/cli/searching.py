@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,40 @@ FEW_SCENES = 100
 """Below, `--cluster auto` starts no workers."""
 
 Find = Callable[["Domain"], Iterable[Any]]
+
+
+def finder(options: argparse.Namespace) -> Find:
+    """Return what finds the scenes of a domain: a search in the catalogue, or the given images that touch it."""
+    from calfin_cloud.scenes import images_of, items_from_images, stream_scenes
+
+    if options.images:
+        return partial(images_of, items_from_images(options.images, options.datetime, platform=options.platform))
+    if options.period is None:
+        raise ValueError("--period is needed with --catalog, e.g. --period 2019-06/2019-09")
+    return partial(
+        stream_scenes,
+        options.catalog,
+        period=period_of(options),
+        collections=options.collections,
+        max_cloud=options.max_scene_cloud,
+    )
+
+
+def period_of(options: argparse.Namespace) -> str:
+    """Return the period that the call asks for, with a date where it is a relative one."""
+    from calfin_cloud.scenes import absolute_period
+
+    return absolute_period(options.period, partial(_newest_scene, getattr(options, "store", None)))
+
+
+def _newest_scene(store: str | None) -> datetime | None:
+    """Time of the newest scene of a store, None where there is none."""
+    from calfin_cloud.storage import is_store, read_states
+
+    if not store or not is_store(store) or (scenes := read_states(store)).empty:
+        return None
+    newest: datetime = scenes["datetime"].max().to_pydatetime()
+    return newest
 
 
 def search_ahead(find: Find, domains: Sequence[Domain], *, enough: int = 1) -> tuple[Find, int]:

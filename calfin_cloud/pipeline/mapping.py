@@ -1,16 +1,13 @@
-"""From a search to the tables of a store, batch by batch, on a cluster or without one; and stored batches made anew."""
+"""From a search to the tables of a store, batch by batch, on a cluster or without one."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import pystac
@@ -18,15 +15,13 @@ from distributed import Client
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
-from calfin_cloud.pipeline.runners import in_order, map_batches, run_each, waves
-from calfin_cloud.pipeline.scene import Group, retrace
+from calfin_cloud.pipeline.runners import in_order, map_batches, waves
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of
-from calfin_cloud.pipeline.tables import Made, made_of, scene_rows, with_new_features, with_new_rows
+from calfin_cloud.pipeline.tables import Made, failed_keys, made_of, scene_rows
 from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, in_reach
 from calfin_cloud.scenes import join_granules
 from calfin_cloud.storage import (
     NOTHING,
-    Stored,
     check_domains,
     check_grid,
     check_made_alike,
@@ -35,10 +30,7 @@ from calfin_cloud.storage import (
     keep_domain,
     kept_domains,
     open_store,
-    read_batch_features,
-    read_items,
     read_places,
-    read_tables,
     tidy,
     write_batch,
     write_scenes,
@@ -47,30 +39,6 @@ from calfin_cloud.storage import (
 log = logging.getLogger(__name__)
 
 OnBatch = Callable[[gpd.GeoDataFrame], None]
-SCENES_AT_ONCE = 32  # of a batch, which compaction may have made large
-SCENES_A_TASK = 8  # that are traced anew
-
-
-@dataclass(frozen=True)
-class Job:
-    """A batch to be brought up to date with `recipe`.
-
-    Attributes
-    ----------
-    mapped
-        Keys of the scenes that start at the first step: they are read and predicted again.
-    traced
-        Keys of the scenes that start at the tracing, from their stored masks.
-    items
-        New items of scenes whose item is no longer the one that the store has kept.
-    """
-
-    stored: Stored
-    domain: Domain
-    recipe: Mapping[str, str]
-    mapped: Sequence[str] = ()
-    traced: Sequence[str] = ()
-    items: Mapping[str, Any] = field(default_factory=dict)
 
 
 def map_fronts(
@@ -202,14 +170,25 @@ def tables_of_batches(
     settings: MapSettings,
     client: Client | None,
     check: Callable[[], None],
+    *,
+    keep: Collection[str] = (),
 ) -> Iterator[Made]:
-    """Map some batches; their masks and pictures are written, their tables are returned."""
+    """Map some batches; their masks and pictures are written, their tables are returned.
+
+    Of scenes that fail those of `keep` (keys) hold on to the masks that they have.
+    """
     for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
+        made = made_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain, settings.features)
+        kept = failed_keys(made.tables.fronts) & set(keep)
         # Also those without masks: what an earlier model made of a scene must not outlive a mapping that came to none.
-        masks = [NOTHING if isinstance(of, Exception) else of.get("masks", NOTHING) for of in results]
+        masks = {
+            place: NOTHING if isinstance(of, Exception) else of.get("masks", NOTHING)
+            for key, place, of in zip(batch.items, batch.places, results, strict=True)
+            if key not in kept
+        }
         check()  # a thread that has outlived its run would change shards that another run writes
-        write_scenes(store, batch.domain.name, dict(zip(batch.places, masks, strict=True)))
-        yield made_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain, settings.features)
+        write_scenes(store, batch.domain.name, masks)
+        yield made
 
 
 def _plan(
@@ -224,6 +203,7 @@ def _plan(
     check_domains(store, domains)  # also those without a new scene: whoever has changed one waits for its effect
     batches = tidy(store)
     done = {key: item for stored in batches for key, item in stored.items.items()}
+    done |= dict.fromkeys((key for stored in batches for key in stored.behind), "")  # they count as changed
     kept, mapped = kept_domains(store), {stored.domain for stored in batches}
     for domain in domains:
         if domain.name not in kept and (domain.name in mapped or read_places(store, domain.name)):  # its file was lost
@@ -251,85 +231,3 @@ def _map_wave(
         write_batch(store, tables, batch.items, recipe=recipe(batch.domain), features=features)
         written.append(tables.fronts)
     return written
-
-
-# Stored batches made anew
-
-
-def run_jobs(
-    store: str,
-    jobs: Iterable[Job],
-    settings: MapSettings,
-    client: Client | None,
-    on_batch: OnBatch | None,
-    check: Callable[[], None],
-) -> Counter[str]:
-    """Run jobs, several at a time on a cluster; count the states of their scenes."""
-    counts: Counter[str] = Counter(front=0, no_front=0, failed=0)
-    run = partial(_redo, store=store, settings=settings, client=client, check=check)
-    for fronts in in_order(run, jobs, client):
-        counts.update(fronts.drop_duplicates("key")["state"].tolist())
-        if on_batch:
-            on_batch(fronts)
-    return counts
-
-
-def _redo(
-    job: Job, *, store: str, settings: MapSettings, client: Client | None, check: Callable[[], None]
-) -> gpd.GeoDataFrame:
-    """Put the new rows of a batch in place of the old ones, all at once; return the new fronts of its scenes."""
-    keys, new, old = list(job.stored.items), read_tables(store, job.stored), read_batch_features(store, job.stored)
-    items = {**read_items(store, job.stored), **job.items}
-    parts = [
-        _map_again(store, job.domain, {key: items[key] for key in part}, settings, client, check)
-        for part in _cut(job.mapped, SCENES_AT_ONCE)
-    ]
-    traced = new.fronts[new.fronts["key"].isin(job.traced)]
-    if len(traced):
-        parts.append(_trace_again(store, job.domain, traced, settings, client))
-    for part in parts:
-        new = with_new_rows(new, part.tables, keys)
-    features = with_new_features(old, [part.features for part in parts], keys, settings.features)
-    check()
-    write_batch(store, new, items, recipe=job.recipe, before=job.stored, features=features)
-    return new.fronts[new.fronts["key"].isin({*job.mapped, *job.traced})]
-
-
-def _map_again(
-    store: str,
-    domain: Domain,
-    items: Mapping[str, Any],
-    settings: MapSettings,
-    client: Client | None,
-    check: Callable[[], None],
-) -> Made:
-    """Start scenes at the first step."""
-    places = read_places(store, domain.name)
-    batch = Batch(domain, list(items.values()), [places[item["id"]] for item in items.values()])
-    (made,) = tables_of_batches([batch], store, settings, client, check)
-    return made
-
-
-def _trace_again(
-    store: str, domain: Domain, fronts: gpd.GeoDataFrame, settings: MapSettings, client: Client | None
-) -> Made:
-    """Start the scenes of a fronts table at the tracing; nothing is written but pictures."""
-    places = read_places(store, domain.name)
-    rows = fronts.drop_duplicates("key").drop(columns="geometry").assign(glacier_id=domain.glacier_id)
-    scenes = [dict(row) for row in rows.to_dict("records")]
-    groups, reasons = [], []
-    for part in _cut(scenes, SCENES_A_TASK):
-        items = [_as_item(row) for row in part]
-        groups.append(Group(store, domain, items, [places[row["scene_id"]] for row in part]))
-        reasons.append([(row["reason"], row["detail"]) for row in part])
-    traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
-    return made_of(scenes, list(chain.from_iterable(traced)), domain, settings.features)
-
-
-def _as_item(row: Mapping[str, Any]) -> dict[str, Any]:
-    """As much of an item as the tracing asks for: which scene, and when it was taken."""
-    return {"id": row["scene_id"], "properties": {"datetime": row["datetime"].isoformat()}, "assets": {}}
-
-
-def _cut(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]

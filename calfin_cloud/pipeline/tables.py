@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import geopandas as gpd
@@ -70,6 +70,21 @@ def feature_tables(
         )
         for name in wanted
     }
+
+
+def failed_keys(fronts: gpd.GeoDataFrame) -> set[str]:
+    """Keys of the scenes of a fronts table that have failed."""
+    return set(fronts.loc[fronts["state"] == "failed", "key"])
+
+
+def without(made: Made, keys: Collection[str], old: Mapping[str, gpd.GeoDataFrame]) -> Made:
+    """Leave scenes out, but for features that have no row of them in the `old` tables."""
+    tables = Tables(*(table[~table["key"].isin(keys)] for table in made.tables))
+    features = {
+        name: table[~table["key"].isin(set(keys) & set(old[name]["key"]))] if name in old else table
+        for name, table in made.features.items()
+    }
+    return Made(tables, features)
 
 
 def with_new_rows(old: Tables, new: Tables, keys: Sequence[str]) -> Tables:

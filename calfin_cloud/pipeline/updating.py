@@ -21,8 +21,10 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.batches import FindScenes
-from calfin_cloud.pipeline.mapping import Job, OnBatch, run_jobs, scenes_in_reach
+from calfin_cloud.pipeline.jobs import Job, run_jobs
+from calfin_cloud.pipeline.mapping import OnBatch, scenes_in_reach
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of, saved, settings_from
+from calfin_cloud.pipeline.tables import failed_keys
 from calfin_cloud.pipeline.workers import check_network, check_store_in_reach
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
@@ -64,7 +66,8 @@ def retry_failed(
 
     So are scenes of which a feature could not be measured for want of a file, or for an unexpected error.
 
-    Their items are those that the store has kept. A scene that fails again stays failed, with the new error.
+    Their items are those that the store has kept. A scene that fails again stays failed, with the new error. One whose
+    front was good keeps it where it fails: `kept` counts those.
 
     Parameters
     ----------
@@ -195,6 +198,9 @@ def recompute_changed(
     and so does a store that does not exist yet. After an interruption the store is unfinished: call it again, it
     continues where it stopped.
 
+    A scene that had not failed, and fails when it is mapped again, keeps all that it has, and the next call tries it
+    once more: `kept` counts those.
+
     Parameters
     ----------
     domains
@@ -265,10 +271,11 @@ def _recipes(
 def _job_of(stored: Stored, domain: Domain, recipe: Mapping[str, str], changed: Mapping[str, Any]) -> Job | None:
     """Choose where each scene of a batch starts: the first step whose recipe or item differs; None if none does."""
     items = {key: changed[key] for key in stored.items if key in changed}
-    if stored.recipe == recipe and not items:
+    some = [key for key in stored.items if key in items or key in stored.behind]
+    if stored.recipe == recipe and not some:
         return None
     lacks_bands = recipe.get("features") not in (None, stored.recipe.get("features"))
-    mapped = list(stored.items if stored.recipe.get("masks") != recipe["masks"] or lacks_bands else items)
+    mapped = list(stored.items if stored.recipe.get("masks") != recipe["masks"] or lacks_bands else some)
     again = set(mapped)
     traced = [key for key in stored.items if key not in again] if stored.recipe != recipe else []
     return Job(stored, domain, recipe, mapped, traced, items)
@@ -277,8 +284,7 @@ def _job_of(stored: Stored, domain: Domain, recipe: Mapping[str, str], changed: 
 def _failed(store: str) -> Iterator[Job]:
     domains = {d.name: d for d in read_store_domains(store)}
     for stored in tidy(store):
-        fronts = read_tables(store, stored).fronts
-        again = set(fronts.loc[fronts["state"] == "failed", "key"])
+        again = failed_keys(read_tables(store, stored).fronts)
         for table in read_batch_features(store, stored).values():
             again.update(table.loc[table["reason"].isin(FEATURE_FAILURES), "key"])
         if again:

@@ -36,8 +36,9 @@ class Stored:
     """A batch as its header describes it.
 
     `name` is that of its fronts file. `items` has the digest of the STAC item of each scene by key, in order; `recipe`
-    says what made it (short digests by step), `files` the names of its other files by folder, and `replaces` those
-    fronts files whose scenes it has taken over.
+    says what made it (short digests by step), `files` the names of its other files by folder, `replaces` those fronts
+    files whose scenes it has taken over, and `behind` the keys of scenes that an earlier recipe made, since they failed
+    when they were mapped again.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stored:
     files: Mapping[str, str]
     n_rows: int
     replaces: Sequence[str] = ()
+    behind: Sequence[str] = ()
 
     @property
     def domain(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -56,6 +56,7 @@ def write_batch(
     before: Stored | None = None,
     replaces: Sequence[str] = (),
     features: Mapping[str, gpd.GeoDataFrame] | None = None,
+    behind: Collection[str] = (),
 ) -> Stored:
     """Write a batch of scenes whole: from the moment its fronts are written, all of it is there. Twice is once.
 
@@ -73,6 +74,8 @@ def write_batch(
         Names of fronts files whose scenes this batch takes over; the caller deletes them.
     features
         Tables of features by name, with a row of each scene; those that are wanted, so often none.
+    behind
+        Keys of scenes that an earlier recipe made.
 
     Raises `LeaseLostError` where this process held the store and another has followed it: nothing is committed then.
     """
@@ -93,6 +96,7 @@ def write_batch(
         files,
         len(tables.fronts),
         list(before.replaces if before else replaces),
+        sorted(behind),
     )
     for folder, (body, _) in bodies.items():
         write_whole(fs, f"{root}/{folder}/{files[folder]}", body)

@@ -65,7 +65,8 @@ def _merge(store: str, group: Sequence[Stored], check: Callable[[], None]) -> No
     features = {name: _joined([part[name] for part in parts]) for name in parts[0]}
     check()
     replaces = [stored.name for stored in group]
-    write_batch(store, tables, items, recipe=group[0].recipe, replaces=replaces, features=features)
+    behind = [key for stored in group for key in stored.behind]
+    write_batch(store, tables, items, recipe=group[0].recipe, replaces=replaces, features=features, behind=behind)
     fs, root = open_place(store)
     delete_files(fs, [f"{root}/fronts/{name}" for name in replaces])
     retire_files(fs, root, [f"{folder}/{name}" for stored in group for folder, name in stored.files.items()])
