@@ -29,6 +29,7 @@ from calfin_cloud.opinions import VERIFIED
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.silence import SilentStoreError
 from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, lately, placement_of, share_sensors
 
 log = logging.getLogger(__name__)
@@ -234,8 +235,14 @@ def _outcome(future: Future) -> Any:  # noqa: ANN401 - what the task makes
 
 
 def _errors(futures: Sequence[Future]) -> list[Exception | None]:
-    """Wait for tasks, for the last first, since each wait costs a thread's turn; the exception of each that failed."""
+    """Wait for tasks, for the last first, since each wait costs a thread's turn; the exception of each that failed.
+
+    Raises `SilentStoreError` where that is one: no scene has failed then.
+    """
     errors = [None if future.status == "finished" else future.exception() for future in reversed(futures)]
+    for error in errors:
+        if isinstance(error, SilentStoreError):
+            raise error
     return errors[::-1]
 
 

@@ -42,6 +42,7 @@ from calfin_cloud.inference import (
 )
 from calfin_cloud.pipeline.features import keep_bands, measured_features
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of
+from calfin_cloud.pipeline.silence import unless_silent
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
@@ -50,7 +51,6 @@ from calfin_cloud.storage import (
     read_candidates,
     read_scene_grey,
     read_scene_masks,
-    read_store,
     write_picture,
 )
 
@@ -179,10 +179,9 @@ def finish(looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSet
         if isinstance(facts, Exception) or predicted is None or channels is None:
             results.append(facts)
             continue
-        try:
-            results.append(facts | trace_predicted(predicted, channels[..., 0], target, settings))
-        except Exception as error:
-            results.append(_unless_silent(target.store, error))
+        trace = partial(trace_predicted, predicted, channels[..., 0], target, settings)
+        traced = unless_silent(target.store, trace)
+        results.append(traced if isinstance(traced, Exception) else facts | traced)
     return results
 
 
@@ -191,27 +190,19 @@ def retrace(group: Group, reasons: Sequence[tuple[str, str]], *, settings: MapSe
 
     A scene without masks that the network had not seen stays as it is.
     """
-    results: list[Result] = []
-    for target, (reason, detail) in zip(group.targets, reasons, strict=True):
-        try:
-            levels = read_scene_masks(target.store, target.domain.name, target.place)
-            if not np.isnan(levels[0]).all():
-                results.append(_trace_stored(levels, target, settings))
-            elif reason in UNSEEN:
-                results.append(SceneError(reason, detail))
-            else:
-                gone = "its masks are no longer in the store: `calfin retry` maps it again"
-                results.append(SceneError("unreadable", gone))
-        except Exception as error:  # a damaged file, or one that cannot be opened: a retry maps the scene again
-            results.append(_unless_silent(target.store, error))
-    return results
+    return [
+        unless_silent(target.store, partial(_retrace, target, *reason, settings))
+        for target, reason in zip(group.targets, reasons, strict=True)
+    ]
 
 
-def _unless_silent(store: str, error: Exception) -> Exception:
-    """Return the error of a scene; raise where the store itself does not answer, since then no scene has failed."""
-    if not isinstance(error, SceneError):
-        read_store(store)
-    return error
+def _retrace(target: Target, reason: str, detail: str, settings: MapSettings) -> Result:
+    levels = read_scene_masks(target.store, target.domain.name, target.place)
+    if not np.isnan(levels[0]).all():
+        return _trace_stored(levels, target, settings)
+    if reason in UNSEEN:
+        return SceneError(reason, detail)
+    return SceneError("unreadable", "its masks are no longer in the store: `calfin retry` maps it again")
 
 
 # What the steps are made of

@@ -8,6 +8,7 @@ import pytest
 from servers.proxy import ANSWERS, Plan
 
 from calfin_cloud.cli.ends import may_pass
+from calfin_cloud.clusters import connect
 from calfin_cloud.domains import read_domains
 from calfin_cloud.pipeline import VARIANTS, map_fronts, retrace_fronts
 from calfin_cloud.scenes import stream_scenes
@@ -135,6 +136,18 @@ def test_a_store_that_falls_silent_ends_a_retrace_or_a_run_and_fails_no_scene(s3
         ended_by_silence(stage, run, "/pictures/", paths=r"/(pictures/|store\.json)")
         assert run()["failed"] == 0
         assert tables(store) == tables(stage.world.undisturbed) == whole
+
+
+def test_a_store_that_falls_silent_to_a_worker_ends_the_run_too(s3, tmp_path):
+    """Each scene was tried alone, minutes of them, and those whose turn came before the store was back had failed."""
+    with matrix.staged_in_s3(tmp_path, SEED, s3, n_scenes=3) as stage, connect("local", n_workers=1) as client:
+        domains = read_domains(stage.world.folder / "domains.geojson")
+        find = partial(stream_scenes, f"{stage.world.url}/catalog.json", period="1984/..")
+        store, settings = f"{stage.stores}/store", VARIANTS[VARIANT]
+        run = partial(map_fronts, domains, find, store, settings=settings, batch_size=4, client=client)
+        ended_by_silence(stage, run, "/pictures/", paths=r"/(pictures/|store\.json)")
+        assert run()["failed"] == 0
+        assert tables(store) == tables(stage.world.undisturbed)
 
 
 def test_a_comparison_finds_what_is_lost_doubled_or_changed(stage, tmp_path):
