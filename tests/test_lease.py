@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from servers.proxy import flipped
+from s3fs import S3FileSystem
+from servers.proxy import FaultProxy, flipped, listening
 from storing import DOMAIN, NOON, PLACES, contents, new_store, paths_in, write_masks
 
 from calfin_cloud import storage
@@ -348,3 +349,22 @@ def test_a_bit_that_flips_while_a_lease_is_read_neither_ends_a_run_nor_lets_anot
         for _ in range(200):
             check()
     assert len(flips) > 30
+
+
+def test_what_ended_a_run_is_told_though_its_lease_cannot_be_given_back(s3, monkeypatch, request):
+    """The error of the lease was told in its place, and not every client of a bucket raises an OSError."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with listening(FaultProxy(s3.endpoint)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        S3FileSystem.clear_instance_cache()
+        store = new_store("s3", request)
+
+        def run():
+            with storage.hold_lease(store, "map"):
+                proxy.stop()
+                raise ValueError("ends the run")
+
+        with pytest.raises(ValueError, match="ends the run"):
+            run()
+        proxy.start()
+    S3FileSystem.clear_instance_cache()
