@@ -396,6 +396,13 @@ def test_a_full_disk_is_not_over_by_the_next_call(capsys):
     ]
 
 
+def test_a_disk_that_may_only_be_read_is_told_in_words(capsys):
+    set_up_log(parsed("status", "s"))
+    assert end("map", OSError(errno.EROFS, "Read-only file system", "store/.lease.part")) == 2
+    told = "calfin map: store/.lease.part: the file system is read-only; choose a path that you may read or write"
+    assert capsys.readouterr().err.splitlines() == [told]
+
+
 @pytest.mark.parametrize("verb", ["domains --list", "status store", "--help"])
 def test_a_verb_whose_output_nobody_reads_any_more_ends_in_silence(verb, tmp_path):
     storage.open_store(str(tmp_path / "store"), crs=DOMAIN.crs, made_by={"model": "a"})

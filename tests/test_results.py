@@ -259,11 +259,12 @@ def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_pat
     assert "has no front, so there is nothing to measure" in capsys.readouterr().err
 
 
-def test_a_store_that_may_only_be_read_is_measured_all_the_same(request, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+def test_a_store_that_may_only_be_read_is_measured_all_the_same(error, request, tmp_path, capsys, monkeypatch):
     store = outlier_store("disk", request)
 
     def forbidden(*_):
-        raise PermissionError(13, "Permission denied")
+        raise error
 
     monkeypatch.setattr(storage.beside, "write_whole", forbidden)
     assert main(["timeseries", store, "--out", str(tmp_path / "series")]) == 0

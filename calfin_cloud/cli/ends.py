@@ -89,6 +89,8 @@ def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in FULL_NUMBERS:
         where = f" for {error.filename}" if error.filename else ""
         return f"no space is left{where}: free some and make the same call again"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return f"{error.filename}: the file system is read-only; {REMEDIES[PermissionError]}"
     if isinstance(error, OSError) and error.filename is not None and type(error) in REMEDIES:
         return f"{error.filename}: {str(error.strerror).lower()}; {REMEDIES[type(error)]}"
     return str(error)

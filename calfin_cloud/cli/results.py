@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,9 @@ def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> list[st
 
     try:
         news = keep_flags(options.fronts, fronts, flags)
-    except PermissionError as error:  # it is somebody else's store, which one may only read
+    except OSError as error:  # it may be somebody else's store, which one may only read
+        if not (isinstance(error, PermissionError) or error.errno == errno.EROFS):
+            raise
         note(f"the flags are in {options.out} only, since the store may not be written: {error}")
         return []
     told = f"kept with the store: the flags of {', '.join(news[:5])}{', ...' if len(news) > 5 else ''}"
