@@ -102,6 +102,8 @@ def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_pa
     # What is in the store is known, and then there is nothing to do.
     again = plan_run(domains, find, store=store, sample=2, settings=ONCE)
     assert (again.known, again.to_do, again.work_s, again.bytes_read) == (N_SCENES, 0, 0, 0)
+    assert told.store_requests > planning.REQUESTS_A_DOMAIN + planning.REQUESTS_A_BATCH
+    assert again.store_requests == 0
 
 
 @pytest.mark.slow
@@ -313,7 +315,7 @@ def test_a_rehearsal_takes_the_network_and_the_tracing_to_their_end(tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_a_batch_takes_as_many_requests_of_a_bucket_as_a_plan_tells(s3, monkeypatch):
+def test_a_glacier_and_a_batch_take_as_many_requests_of_a_bucket_as_a_plan_tells(s3, monkeypatch):
     files = fsspec.get_filesystem_class("s3")
     levels = np.random.default_rng(0).integers(0, 250, (2, 80, 100)).astype("uint8")
     scene = storage.encode_scene(levels, candidates=np.array([[0, 80, 10, 90]]), grey=levels[0])
@@ -324,8 +326,10 @@ def test_a_batch_takes_as_many_requests_of_a_bucket_as_a_plan_tells(s3, monkeypa
         store = new_store("s3", SimpleNamespace(getfixturevalue=lambda _: s3))
         with storage.hold_lease(store, "map") as check:
             storage.open_store(store, crs=DOMAIN.crs, made_by={})
+            before = proxy.asked.total()
+            storage.keep_domain(store, DOMAIN)
             places = storage.add_scenes(store, DOMAIN, dict.fromkeys(ids, NOON))
-            counts = []
+            of_domain, counts = proxy.asked.total() - before, []
             for part in (ids[:32], ids[32:]):
                 before = proxy.asked.total()
                 storage.write_scenes(store, "Store", dict.fromkeys((places[i] for i in part), scene))
@@ -333,6 +337,7 @@ def test_a_batch_takes_as_many_requests_of_a_bucket_as_a_plan_tells(s3, monkeypa
                 write(store, *part, line=LINE)
                 counts.append(proxy.asked.total() - before)
     files.clear_instance_cache()
+    assert of_domain == pytest.approx(planning.REQUESTS_A_DOMAIN, abs=6)
     assert counts[1] <= counts[0] + 3  # the first has the layout to read, and a sign of life may come in between
     assert counts[1] == pytest.approx(planning.REQUESTS_A_BATCH, abs=6)
     assert (planning.REQUESTS_A_BATCH + 32) / 32 < 3, "with its picture, of a scene"

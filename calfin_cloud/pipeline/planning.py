@@ -36,8 +36,8 @@ TASKS_A_GROUP, TASKS_WITH_GPU = 2, 11
 
 FILES_A_BATCH = 7  # shards of masks, candidates and grey pictures, and the four files of the tables
 
-REQUESTS_A_BATCH = 42
-"""Requests that put these into a bucket, counted on a real S3 server (`tests/test_planning.py`)."""
+REQUESTS_A_BATCH, REQUESTS_A_DOMAIN = 42, 102
+"""Requests that put these into a bucket, and the layout of a new glacier, counted on a real S3 server (its test)."""
 
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""
@@ -194,6 +194,7 @@ def _plan_from(
     work_s, off_s = _work_seconds(probe, slots, to_do)
     n_read, to_map = max(len(probe.read_s), 1), to_do * _share(probe)
     n_pictures = _mean([m.files for m in probe.mapped]) * to_map
+    n_new = len({row["domain"] for row in rows if row["to_do"]} - {row["domain"] for row in rows if row["known"]})
     return Plan(
         scenes=rows,
         found=found,
@@ -208,7 +209,7 @@ def _plan_from(
         requests=round(probe.fetched.requests / n_read * to_do),
         bytes_written=round(_mean([m.bytes for m in probe.mapped]) * to_map),
         files_written=round(n_pictures) + FILES_A_BATCH * n_batches,
-        store_requests=round(n_pictures) + REQUESTS_A_BATCH * n_batches,
+        store_requests=round(n_pictures) + REQUESTS_A_BATCH * n_batches + REQUESTS_A_DOMAIN * n_new,
         start_s=start_s,
         search_s=search_s,
         work_s=work_s,
