@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import weakref
 from concurrent.futures import CancelledError
+from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Timer
 
@@ -20,9 +23,10 @@ import calfin_cloud as cc
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.inference import Pictures
-from calfin_cloud.pipeline import MapSettings, runners, workers
+from calfin_cloud.pipeline import MapSettings, ordering, workers
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.runners import WorkersDiedError, _gathered, _Tasks, _together, in_order, run_each, waves
+from calfin_cloud.pipeline.ordering import in_order
+from calfin_cloud.pipeline.runners import WorkersDiedError, _gathered, _Tasks, _together, run_each, waves
 from calfin_cloud.pipeline.workers import (
     MOST_PIXELS,
     MOST_SCENES,
@@ -116,7 +120,7 @@ def test_a_result_that_is_lost_with_its_worker_and_then_kills_others_is_an_error
 def test_a_run_that_fails_ends_though_a_job_of_it_waits_for_what_never_comes():
     code = """
 from threading import Event
-from calfin_cloud.pipeline.runners import in_order
+from calfin_cloud.pipeline.ordering import in_order
 
 def run(job):
     if job:
@@ -135,8 +139,8 @@ list(in_order(run, [0, 1], Client()))
 
 def test_a_job_that_waits_for_a_client_that_was_closed_meanwhile_ends_the_run(monkeypatch):
     """Dask may leave a thread waiting that fetches results in the moment in which the client is closed."""
-    monkeypatch.setattr(runners, "LOOK_S", 0.1)
-    monkeypatch.setattr(runners, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(ordering, "LOOK_S", 0.1)
+    monkeypatch.setattr(ordering, "LAST_WORDS_S", 0.1)
     with connect("local", n_workers=1) as client:
 
         def run(job: str) -> None:
@@ -169,6 +173,32 @@ def test_a_job_that_outlives_its_run_commits_nothing_though_the_store_is_held_an
         assert isinstance(told.get(timeout=60), LeaseLostError)
         keep_domain(store, Domain("own", box_grid((0, 0, 3000, 3000), 3413, 30.0)))
     assert kept_domains(store) == {"own"}
+
+
+def step_that(folder: str, name: str, *, waits_for: str = "") -> None:
+    """A step that notes that it has begun, and may wait."""
+    Path(folder, name).touch()
+    while waits_for and not Path(folder, waits_for).exists():
+        time.sleep(0.01)
+
+
+def test_tasks_of_a_run_that_has_failed_are_given_up_unless_they_have_begun(tmp_path):
+    """Workers went on with all that the other jobs had started, and a second run had to wait for it."""
+    with connect("local", n_workers=1) as client:
+
+        def run(job: str) -> None:
+            if job == "fails":
+                while not Path(tmp_path, "0").exists() or len(client.futures) < 5:  # as many as are started at a time
+                    time.sleep(0.01)
+                raise OSError("the first one fails")
+            step = partial(step_that, str(tmp_path), waits_for="end")
+            list(run_each(step, [str(n) for n in range(20)], client=client))
+
+        with pytest.raises(OSError, match="the first one fails"):
+            list(in_order(run, ["fails", "goes on"], client))
+        Path(tmp_path, "end").touch()
+        client.submit(step_that, str(tmp_path), "next run").result()
+        assert len(list(tmp_path.glob("[0-9]*"))) <= sum(client.nthreads().values())
 
 
 class LostError(Exception):

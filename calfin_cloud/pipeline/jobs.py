@@ -16,7 +16,8 @@ from distributed import Client
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.mapping import OnBatch, tables_of_batches
-from calfin_cloud.pipeline.runners import in_order, run_each
+from calfin_cloud.pipeline.ordering import in_order
+from calfin_cloud.pipeline.runners import run_each
 from calfin_cloud.pipeline.scene import Group, retrace
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import Made, failed_keys, made_of, with_new_features, with_new_rows, without

@@ -15,7 +15,8 @@ from distributed import Client
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
-from calfin_cloud.pipeline.runners import in_order, map_batches, waves
+from calfin_cloud.pipeline.ordering import in_order
+from calfin_cloud.pipeline.runners import map_batches, waves
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of
 from calfin_cloud.pipeline.tables import Made, failed_keys, made_of, scene_rows
 from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, in_reach

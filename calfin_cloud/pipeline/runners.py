@@ -8,13 +8,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, wait
-from concurrent.futures import Future as ThreadFuture
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +23,7 @@ from calfin_cloud.inference import Pictures, predict_pictures
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
 from calfin_cloud.opinions import VERIFIED
 from calfin_cloud.pipeline.batches import Batch
+from calfin_cloud.pipeline.ordering import started
 from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.silence import SilentStoreError
@@ -34,16 +31,8 @@ from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_leng
 
 log = logging.getLogger(__name__)
 
-BATCHES_ALIVE = 3  # one is read while one is predicted and one is traced
-THREADS_A_BATCH = 8  # that many workers have work, four scenes each, while batches end and begin
-MOST_ALIVE = 64  # batches: 2,000 scenes
-
-LOOK_S = 5.0
-LAST_WORDS_S = 10.0  # in which a job of a closed client may say more of what happened
-
 SCENES_FOR_A_GPU = 256  # taken together, since not every scene has a window for the second pass
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -83,6 +72,7 @@ def run_each(
     placement, running = lately(placement_of, client), deque[Future]()
     for call in calls:
         running.append(client.submit(step, *call, resources=placement.others, pure=False))
+        started([running[-1]])
         if len(running) > 4 * placement.n_threads:
             yield _survived(running.popleft())
     while running:
@@ -99,46 +89,6 @@ def _survived(future: Future) -> Any:  # noqa: ANN401 - what the task makes
         ) from error
 
 
-def in_order(run: Callable[[T], R], jobs: Iterable[T], client: Client | None) -> Iterator[R]:
-    """Run jobs, on a cluster as many at a time as keep its workers busy, and yield what they return in order."""
-    if client is None:
-        yield from map(run, jobs)
-        return
-    running: deque[ThreadFuture[R]] = deque()
-    for job in jobs:
-        running.append(_in_thread(run, job))
-        while len(running) > lately(_most_alive, client):
-            yield _result_of(running.popleft(), client)
-    while running:
-        yield _result_of(running.popleft(), client)
-
-
-def _result_of(job: ThreadFuture[R], client: Client) -> R:
-    """Wait for a job; raise `CancelledError` where its client has been closed and the job still waits for an answer."""
-    while not wait([job], timeout=LOOK_S).done:
-        if client.status == "closed" and not wait([job], timeout=LAST_WORDS_S).done:
-            raise CancelledError("the client was closed while it fetched results")
-    return job.result()
-
-
-def _in_thread(run: Callable[[T], R], job: T) -> ThreadFuture[R]:
-    """Run a job in a daemon thread, so that the process can end: a job whose client is gone may wait for ever.
-
-    Each job gets a thread of its own, since a pool of Dask keeps up to `MOST_ALIVE` threads, and each holds memory. It
-    has a copy of this context, and with it the lease of its run.
-    """
-    future: ThreadFuture[R] = ThreadFuture()
-
-    def work() -> None:
-        try:
-            future.set_result(run(job))
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=copy_context().run, args=(work,), daemon=True).start()
-    return future
-
-
 def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batch]]:
     """Take batches together until a GPU has enough scenes; one by one without a GPU."""
     together: list[Batch] = []
@@ -150,11 +100,6 @@ def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batc
             together = []
     if together:
         yield together
-
-
-def _most_alive(client: Client) -> int:
-    n_threads = int(sum(client.nthreads().values()))
-    return min(max(BATCHES_ALIVE, n_threads // THREADS_A_BATCH), MOST_ALIVE)
 
 
 def _groups_of(batch: Batch, store: str, n_scenes: int, placement: Placement | None) -> list[Group]:
@@ -268,6 +213,7 @@ class _Tasks:
             for call in zip(*groups, strict=True)
         ]
         self.held.append(futures)
+        started(futures)
         return futures
 
     def predict(self, pictures: Sequence[Future]) -> list[Any]:
@@ -307,6 +253,7 @@ class _Tasks:
         )
         masks = self.client.persist(masks, resources=self.placement.network, priority=len(self.held))
         by_key = {future.key: future for future in self.client.futures_of(masks)}
+        started(by_key.values())
         self.held.append(masks)
         return [by_key[(masks.name, i, 0, 0, 0)] for i in range(len(blocks))]
 
