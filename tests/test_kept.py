@@ -1,6 +1,7 @@
 """Scenes that fail when they are mapped again: they keep the fronts that they have, and the next call tries again."""
 
 import re
+import resource
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -157,3 +158,23 @@ def test_features_that_are_wanted_or_tried_again_take_no_front_either(server, fi
     server.suffer(None)
     assert retry_failed(store)["kept"] == 0
     assert contents(store) == whole
+
+
+@pytest.mark.parametrize("verb", ["retrace", "map"])
+def test_a_disk_that_takes_no_picture_ends_the_run_and_takes_no_front(verb, find, domains, store, undisturbed):
+    """Pictures are larger than tables: all scenes were stored as failed."""
+    if verb == "map":
+        shutil.rmtree(store)
+    run = partial(retrace_fronts, store, everything=True)
+    if verb == "map":
+        run = partial(map_fronts, domains, find, store, batch_size=2, settings=ONCE)
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*\.png"):
+            run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    assert not set(storage.read_fronts(store)["state"]) & {"failed"}
+    run()
+    assert contents(store) == contents(undisturbed)

@@ -20,6 +20,7 @@ from calfin_cloud.pipeline.ordering import in_order
 from calfin_cloud.pipeline.runners import run_each
 from calfin_cloud.pipeline.scene import Group, retrace
 from calfin_cloud.pipeline.settings import MapSettings
+from calfin_cloud.pipeline.silence import check_answered
 from calfin_cloud.pipeline.tables import Made, failed_keys, made_of, with_new_features, with_new_rows, without
 from calfin_cloud.storage import (
     Stored,
@@ -149,7 +150,8 @@ def _trace_again(
         groups.append(Group(store, domain, items, [places[row["scene_id"]] for row in part]))
         reasons.append([(row["reason"], row["detail"]) for row in part])
     traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
-    return made_of(scenes, list(chain.from_iterable(traced)), domain, settings.features)
+    results = list(chain.from_iterable(map(check_answered, traced)))
+    return made_of(scenes, results, domain, settings.features)
 
 
 def _as_item(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.ordering import started
 from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.silence import SilentStoreError
+from calfin_cloud.pipeline.silence import check_answered
 from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, lately, placement_of, share_sensors
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,17 @@ class WorkersDiedError(OSError):
 def map_batches(
     batches: Sequence[Batch], store: str, settings: MapSettings, client: Client | None
 ) -> list[list[Result]]:
-    """Map the scenes of some batches; masks and pictures are written. The results of each scene, by batch."""
+    """Map the scenes of some batches; masks and pictures are written. The results of each scene, by batch.
+
+    Raises `SilentStoreError` where the store did not answer a step, `OSError` where it took no file.
+    """
     share_sensors(client)
     placement = lately(placement_of, client) if client else None
     n_scenes = sum(len(batch.scenes) for batch in batches)
     groups = [_groups_of(batch, store, n_scenes, placement) for batch in batches]
     flat = [group for of_batch in groups for group in of_batch]
     results = iter(_map_on(client, flat, settings, placement) if client and placement else _map_here(flat, settings))
-    return [[result for _ in of_batch for result in next(results)] for of_batch in groups]
+    return [[result for _ in of_batch for result in check_answered(next(results))] for of_batch in groups]
 
 
 def run_each(
@@ -180,14 +183,8 @@ def _outcome(future: Future) -> Any:  # noqa: ANN401 - what the task makes
 
 
 def _errors(futures: Sequence[Future]) -> list[Exception | None]:
-    """Wait for tasks, for the last first, since each wait costs a thread's turn; the exception of each that failed.
-
-    Raises `SilentStoreError` where that is one: no scene has failed then.
-    """
+    """Wait for tasks, for the last first, since each wait costs a thread's turn; the exception of each that failed."""
     errors = [None if future.status == "finished" else future.exception() for future in reversed(futures)]
-    for error in errors:
-        if isinstance(error, SilentStoreError):
-            raise error
     return errors[::-1]
 
 

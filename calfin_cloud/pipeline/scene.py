@@ -174,15 +174,21 @@ def _keep_bands(group: Group, item: pystac.Item, scene: NDArray[np.float32], set
 
 def finish(looks: Looks, masks: Sequence[SceneMasks | None], *, settings: MapSettings) -> list[Result]:
     """Trace the scenes that were predicted; of the others, say why they were not."""
-    results = []
-    for target, facts, channels, predicted in zip(looks.targets, looks.facts, looks.channels, masks, strict=True):
-        if isinstance(facts, Exception) or predicted is None or channels is None:
-            results.append(facts)
-            continue
-        trace = partial(trace_predicted, predicted, channels[..., 0], target, settings)
-        traced = unless_silent(target.store, trace)
-        results.append(traced if isinstance(traced, Exception) else facts | traced)
-    return results
+    each = zip(looks.targets, looks.facts, looks.channels, masks, strict=True)
+    store = next((target.store for target in looks.targets), "")
+    return unless_silent(store, [partial(_finish, *of_scene, settings) for of_scene in each])
+
+
+def _finish(
+    target: Target,
+    facts: Result,
+    channels: NDArray[np.uint8] | None,
+    predicted: SceneMasks | None,
+    settings: MapSettings,
+) -> Result:
+    if isinstance(facts, Exception) or predicted is None or channels is None:
+        return facts
+    return facts | trace_predicted(predicted, channels[..., 0], target, settings)
 
 
 def retrace(group: Group, reasons: Sequence[tuple[str, str]], *, settings: MapSettings) -> list[Result]:
@@ -190,10 +196,8 @@ def retrace(group: Group, reasons: Sequence[tuple[str, str]], *, settings: MapSe
 
     A scene without masks that the network had not seen stays as it is.
     """
-    return [
-        unless_silent(target.store, partial(_retrace, target, *reason, settings))
-        for target, reason in zip(group.targets, reasons, strict=True)
-    ]
+    each = zip(group.targets, reasons, strict=True)
+    return unless_silent(group.store, [partial(_retrace, target, *reason, settings) for target, reason in each])
 
 
 def _retrace(target: Target, reason: str, detail: str, settings: MapSettings) -> Result:

@@ -1,8 +1,9 @@
-"""A step of a scene fails, or the store itself has fallen silent: then no scene has failed, and the run must end."""
+"""Steps of scenes fail, or the store is silent or full: then no scene has failed, and the run must end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from calfin_cloud.schema import SceneError
@@ -10,40 +11,53 @@ from calfin_cloud.storage import read_store
 
 T = TypeVar("T")
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Errors of a disk that takes no file more, such as a picture, which is larger than the tables."""
+
 
 class SilentStoreError(ConnectionError):
     """The store itself does not answer, so that no scene has failed."""
 
 
-def unless_silent(store: str, step: Callable[[], T]) -> T | Exception:
-    """Return what a step of a scene came to, or the error of that scene, such as a damaged file.
+def unless_silent(store: str, steps: Iterable[Callable[[], T]]) -> list[T | Exception]:
+    """Run a step for each scene; return what each came to, or the error of the scene, such as a damaged file.
 
-    After an error the store's own file is read; where that succeeds, the step is tried once more, since the store may
-    have been silent for a moment only.
-
-    Raises
-    ------
-    SilentStoreError
-        The store does not answer. Unlike the errors of its client, this one can be sent between processes.
-    ValueError
-        There is no store any more.
+    After an error the store's own file is read. Where that succeeds, the step is tried once more, since the store may
+    have been silent for a moment only. Where it does not, or takes no file, this and all further scenes have an error
+    for `check_answered` on the driver: raised on a worker it would be logged there with its traceback.
     """
+    results: list[T | Exception] = []
+    for step in steps:
+        is_over = bool(results) and _ends_run(results[-1])
+        results.append(results[-1] if is_over else _result(store, step))
+    return results
+
+
+def check_answered(results: list[T]) -> list[T]:
+    """Return the results of scenes; raise `SilentStoreError` or `OSError` where one found the store silent or full."""
+    for result in results:
+        if isinstance(result, Exception) and _ends_run(result):
+            raise result
+    return results
+
+
+def _ends_run(result: object) -> bool:
+    return isinstance(result, SilentStoreError) or (isinstance(result, OSError) and result.errno in UNWRITABLE)
+
+
+def _result(store: str, step: Callable[[], T]) -> T | Exception:
     try:
         return step()
     except SceneError as error:
         return error
-    except Exception:
-        _check_answers(store)
+    except Exception as error:
+        if _ends_run(error):
+            return error
+        try:
+            read_store(store)
+        except Exception as silent:  # errors of its clients cannot all be sent between processes
+            return SilentStoreError(f"{store} cannot be read: {silent}")
     try:
         return step()
     except Exception as error:
         return error
-
-
-def _check_answers(store: str) -> None:
-    try:
-        read_store(store)
-    except ValueError:
-        raise
-    except Exception as error:
-        raise SilentStoreError(f"{store} does not answer: {error}") from None

@@ -138,7 +138,7 @@ def test_a_store_that_falls_silent_ends_a_retrace_or_a_run_and_fails_no_scene(s3
         assert tables(store) == tables(stage.world.undisturbed) == whole
 
 
-def test_a_store_that_falls_silent_to_a_worker_ends_the_run_too(s3, tmp_path):
+def test_a_store_that_falls_silent_to_a_worker_ends_the_run_too(s3, tmp_path, capfd):
     """Each scene was tried alone, minutes of them, and those whose turn came before the store was back had failed."""
     with matrix.staged_in_s3(tmp_path, SEED, s3, n_scenes=3) as stage, connect("local", n_workers=1) as client:
         domains = read_domains(stage.world.folder / "domains.geojson")
@@ -146,6 +146,7 @@ def test_a_store_that_falls_silent_to_a_worker_ends_the_run_too(s3, tmp_path):
         store, settings = f"{stage.stores}/store", VARIANTS[VARIANT]
         run = partial(map_fronts, domains, find, store, settings=settings, batch_size=4, client=client)
         ended_by_silence(stage, run, "/pictures/", paths=r"/(pictures/|store\.json)")
+        assert "Traceback" not in capfd.readouterr().err
         assert run()["failed"] == 0
         assert tables(store) == tables(stage.world.undisturbed)
 
