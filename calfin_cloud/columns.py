@@ -16,6 +16,7 @@ DECIMAL_YEAR_COLUMNS = ("decimal_year", "DecDate")
 YEAR_COLUMNS = ("Year",)
 
 YEARS = (1800, 2200)  # numbers in a column of dates that are years
+MONTH = re.compile(r"\d{4}[-/. ]\d\d?")
 DATE_IN_NAME = r"((?:19|20)\d\d)-?([01]\d)-?([0-3]\d)"
 
 
@@ -74,22 +75,24 @@ def dates_of(
     Raises
     ------
     ValueError
-        A date cannot be read, or is a year without a day.
+        A date cannot be read, or is a year or a month without a day.
     """
     if column := column or first_column(DATE_COLUMNS, table):
         return _read_dates(table[column], f"{source}: column {column}")
     if scene := scene or first_column(SCENE_COLUMNS, table):
         parts = table[scene].astype(str).str.extract(DATE_IN_NAME)
         if parts.notna().all(axis=None):
-            return pd.to_datetime(parts[0] + "-" + parts[1] + "-" + parts[2], utc=True)
+            return _read_dates(parts[0] + "-" + parts[1] + "-" + parts[2], f"{source}: column {scene}")
     if decimal := first_column(DECIMAL_YEAR_COLUMNS, table):
-        return _instants(table[decimal].astype(float))
+        years = pd.to_numeric(table[decimal], errors="coerce").astype(float)
+        return _instants(_unless_lost(years, table[decimal], f"{source}: column {decimal}", "numbers as 2019.505"))
     if year := first_column(YEAR_COLUMNS, table):
         told: dict[str, Any] = {"year": table[year], "month": 8, "day": 15}
         told |= {part: table[name] for part in ("month", "day") if (name := first_column((part,), table))}
         numbers = pd.DataFrame(told).apply(pd.to_numeric, errors="coerce")
         days: pd.Series = pd.to_datetime(numbers, utc=True, errors="coerce")
-        return days
+        given = table[year].where(pd.DataFrame(told).notna().all(axis=1))
+        return _unless_lost(days, given, f"{source}: column {year}", "one that makes a date with its month and day")
     return None
 
 
@@ -104,9 +107,19 @@ def _read_dates(values: pd.Series, where: str) -> pd.Series:
             f"{where} has years without a day, got {values[is_year].iloc[0]}: expected dates as 2019-07-04, or decimal "
             "years; call the column Year to date all fronts of a year 15 August"
         )
+    if (months := values.map(lambda value: isinstance(value, str) and bool(MONTH.fullmatch(value)))).any():
+        raise ValueError(
+            f"{where} has months without a day, got {values[months].iloc[0]!r}: expected dates as 2019-07-04; "
+            "write the day that shall stand for the month, such as 2019-07-15"
+        )
     made: pd.Series = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
+    return _unless_lost(made, values, where, "ISO dates as 2019-07-04")
+
+
+def _unless_lost(made: pd.Series, values: pd.Series, where: str, expected: str) -> pd.Series:
+    """Return what was made of values, if none of these is lost."""
     if (lost := values.notna() & made.isna()).any():
-        raise ValueError(f"{where} has no ISO dates, got {str(values[lost].iloc[0])!r}: expected dates as 2019-07-04")
+        raise ValueError(f"{where} cannot be read, got {str(values[lost].iloc[0])!r}: expected {expected}")
     return made
 
 

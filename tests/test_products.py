@@ -72,6 +72,20 @@ def test_years_without_a_day_are_no_first_of_january(years):
         product_of(gpd.GeoDataFrame({"when": years}, geometry=[LINE] * 2, crs=3413), {"datetime": "when"})
 
 
+@pytest.mark.parametrize("month", ["2020-02", "2020/02", "2020-2"])
+def test_months_without_a_day_are_no_first_of_the_month(month):
+    with pytest.raises(ValueError, match=f"column Date has months without a day, got '{month}'.*such as 2019-07-15"):
+        product_of(gpd.GeoDataFrame({"Date": ["2019-07-04", month]}, geometry=[LINE] * 2, crs=3413))
+
+
+@pytest.mark.parametrize(
+    "columns", [{"DecDate": "2019,5"}, {"scene_id": "LC08_20190230"}, {"Year": 2019, "Month": 2, "Day": 30}]
+)
+def test_a_column_that_holds_no_date_is_named(columns):
+    with pytest.raises(ValueError, match=f"column {next(iter(columns))} cannot be read, got '.*expected"):
+        product_of(table(**columns))
+
+
 @pytest.mark.parametrize("days", [[20190704, 20200101], ["20190704", "20200101"], ["2019-07-04", "2020-01-01T00:00"]])
 def test_days_are_read_with_and_without_hyphens(days):
     product = product_of(gpd.GeoDataFrame({"Date": days}, geometry=[LINE] * 2, crs=3413))
@@ -87,7 +101,11 @@ def test_other_columns_are_named_by_the_caller():
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [(table(crs=None, Date="2015-01-01"), "no CRS"), (table(x=1), "no date"), (table(Date="July"), "no ISO dates")],
+    [
+        (table(crs=None, Date="2015-01-01"), "no CRS"),
+        (table(x=1), "no date"),
+        (table(Date="July"), "got 'July': expected ISO dates"),
+    ],
 )
 def test_a_file_that_cannot_be_understood_says_what_is_missing(wrong, words):
     with pytest.raises(ValueError, match=words):
