@@ -16,7 +16,7 @@ DECIMAL_YEAR_COLUMNS = ("decimal_year", "DecDate")
 YEAR_COLUMNS = ("Year",)
 
 YEARS = (1800, 2200)  # numbers in a column of dates that are years
-MONTH = re.compile(r"\d{4}[-/. ]\d\d?")
+MONTH = r"\d{4}[-/ ]\d\d?"
 DATE_IN_NAME = r"((?:19|20)\d\d)-?([01]\d)-?([0-3]\d)"
 
 
@@ -107,7 +107,7 @@ def _read_dates(values: pd.Series, where: str) -> pd.Series:
             f"{where} has years without a day, got {values[is_year].iloc[0]}: expected dates as 2019-07-04, or decimal "
             "years; call the column Year to date all fronts of a year 15 August"
         )
-    if (months := values.map(lambda value: isinstance(value, str) and bool(MONTH.fullmatch(value)))).any():
+    if (months := values.astype(str).str.fullmatch(MONTH)).any():
         raise ValueError(
             f"{where} has months without a day, got {values[months].iloc[0]!r}: expected dates as 2019-07-04; "
             "write the day that shall stand for the month, such as 2019-07-15"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import fsspec
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -22,6 +25,7 @@ from calfin_cloud.columns import (
     id_text,
     satellite_code,
 )
+from calfin_cloud.object_stores import EXTRAS
 from calfin_cloud.vectors import check_shapes, read_vectors
 
 PRODUCT_COLUMNS = {
@@ -64,8 +68,8 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     Raises
     ------
     ValueError
-        The file cannot be read, or has no CRS, no such column, rows without a date, shapes that are no lines, or a key
-        of several dates.
+        The file cannot be read, is a store, or has no CRS, no such column, rows without a date, shapes that are no
+        lines, or a key of several dates.
 
     Examples
     --------
@@ -73,7 +77,23 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     >>> len(fronts), fronts["glacier_id"].unique().tolist(), fronts.crs.to_epsg()
     (159, ['75'], 3413)
     """
-    return product_of(read_vectors(path, "file of fronts"), columns, source=str(path))
+    try:
+        table = read_vectors(path, "file of fronts")
+    except ValueError as error:
+        if not _is_store(os.fspath(path)):
+            raise
+        raise ValueError(
+            f"{path} is a store of `calfin map`, not a file of fronts: `store_product` reads it"
+        ) from error
+    return product_of(table, columns, source=str(path))
+
+
+def _is_store(address: str) -> bool:
+    """Whether a store of `calfin map` lies at an address; what that is `storage` knows, another room."""
+    if urlsplit(address).scheme not in ("", *EXTRAS):
+        return False
+    fs, root = fsspec.url_to_fs(address)
+    return bool(fs.exists(f"{root}/store.json"))
 
 
 def product_of(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from shapely.geometry import LineString, box
-from storing import DOMAIN, LINE, NOON, new_store, write
+from storing import DOMAIN, LINE, NOON, PLACES, new_store, write
 
 import calfin_cloud as cc
 from calfin_cloud import storage
@@ -261,6 +261,16 @@ def test_a_domain_shows_its_termini_the_oldest_lightest():
     assert told.count("<path") == 13
     assert "13 known termini, 2009 to 2021" in told
     assert told.index("#bcd3e2") < told.index("#0b4a8f")
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_who_reads_a_store_as_a_file_of_fronts_learns_what_reads_it(kind, request):
+    place = new_store(kind, request)
+    storage.open_store(place, crs=DOMAIN.crs, made_by={"model": "a"})
+    with pytest.raises(ValueError, match="is a store of `calfin map`, not a file of fronts: `store_product` reads it"):
+        cc.read_product(place)
+    with pytest.raises(ValueError, match="cannot read the file of fronts"):
+        cc.read_product(f"{place}/fronts-of-mine.gpkg")
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -232,6 +232,16 @@ def test_a_second_call_writes_nothing_on_disk_and_on_s3(kind, request):
     assert contents(store) == once
 
 
+def test_a_store_that_does_not_tell_its_settings_is_refused_in_words(tmp_path, capsys):
+    store = str(tmp_path / "store")
+    storage.open_store(store, crs="EPSG:3413", made_by={"model": "mine"})
+    before = contents(store)
+    for verb in ("reconcile", "retrace", "retry"):
+        assert main([verb, store]) == 2
+        assert "does not say with which settings it was made" in capsys.readouterr().err
+    assert contents(store) == before
+
+
 def test_another_rate_or_new_fronts_are_reconciled_again_and_old_choices_on_changed_lines_are_void(store):
     dict(reconcile_store(store))
     assert list(dict(reconcile_store(store, settings=SequenceSettings(rate_m_a_day=10.0)))) == ["Store"]

@@ -325,11 +325,11 @@ def settings_of(options: argparse.Namespace) -> MapSettings:
     """Return the settings of a run that the call asks for."""
     from calfin_cloud.network import DEFAULT_NETWORK
     from calfin_cloud.pipeline import VARIANTS, settings_from
-    from calfin_cloud.storage import is_store, read_store
+    from calfin_cloud.storage import is_store, read_settings
 
     variant, features = VARIANTS[options.variant], tuple(options.features)
     if getattr(options, "recompute", False) and not features and is_store(options.store):  # their tables stay
-        features = settings_from(read_store(options.store)["settings"]).features
+        features = settings_from(read_settings(options.store)).features
     return replace(
         variant,
         inference=replace(variant.inference, engine=options.engine),

@@ -43,6 +43,7 @@ from calfin_cloud.storage import (
     note_tries,
     open_store,
     read_batch_features,
+    read_settings,
     read_store,
     read_store_domains,
     read_tables,
@@ -92,7 +93,7 @@ def retry_failed(
     check_store_in_reach(store, client)
     with hold_lease(store, "retry") as check:
         found = read_store(store)
-        settings = settings_from(found["settings"])
+        settings = settings_from(read_settings(store))
         open_store(store, crs=found["crs"], made_by=made_by(settings))
         if engine is not None:
             settings = replace(settings, inference=replace(settings.inference, engine=engine))
@@ -166,7 +167,7 @@ def retrace_fronts(
     check_store_in_reach(store, client)
     with hold_lease(store, RETRACE) as check:
         check_finished(store, verb=RETRACE)
-        kept = settings_from(read_store(store)["settings"])
+        kept = settings_from(read_settings(store))
         wanted = kept if settings is None else replace(kept, trace=settings.trace, polygons=settings.polygons)
         batches = tidy(store)
         by_name = _own_domains(store, domains, batches)
@@ -223,7 +224,7 @@ def recompute_changed(
     check_store_in_reach(store, client)
     with hold_lease(store, RECOMPUTE) as check:
         check_finished(store, verb=RECOMPUTE)
-        wanted = settings or settings_from(read_store(store)["settings"])
+        wanted = settings or settings_from(read_settings(store))
         own = [d for d in domains if d.name in {kept.name for kept in read_store_domains(store)}]
         check_network(wanted, client)  # a wrong one ends the run here, before the store is touched
         batches = tidy(store)

@@ -44,7 +44,7 @@ from calfin_cloud.storage import (
     read_rejected,
     read_reviews,
     read_scene_masks,
-    read_store,
+    read_settings,
     read_store_domains,
     write_choices,
 )
@@ -81,6 +81,8 @@ def reconcile_store(store: str, *, settings: SequenceSettings | None = None) -> 
 
     Raises
     ------
+    ValueError
+        There is no store, or it does not say with which network it was made.
     StoreInUseError
         While another run writes to the store.
 
@@ -90,7 +92,7 @@ def reconcile_store(store: str, *, settings: SequenceSettings | None = None) -> 
     {'Crane': Counter({'kept': 115, 'restored': 9, 'retraced': 8, 'dropped': 4})}
     """
     settings = settings or SequenceSettings()
-    network = str(read_store(store)["settings"]["network"])  # before the lease, which would make the folder
+    network = str(read_settings(store)["network"])  # before the lease, which would make the folder
     with hold_lease(store, "reconcile") as check:
         check_finished(store)
         calibration = read_calibration(calibration_beside(weights_path(network)), network=network_id(network))

@@ -135,6 +135,23 @@ def read_store(store: str) -> dict[str, Any]:
     return unseal(data, path, RESTORE)
 
 
+def read_settings(store: str) -> dict[str, Any]:
+    """Return the settings of the run that made a store, as JSON values.
+
+    Raises
+    ------
+    ValueError
+        There is no store, or it does not say them, as one that was not made by `calfin map`.
+    """
+    settings: dict[str, Any] | None = read_store(store).get("settings")
+    if settings is None:
+        raise ValueError(
+            f"{store} does not say with which settings it was made, so nothing can be traced as it was: "
+            "map its scenes into a new store with `calfin map`"
+        )
+    return settings
+
+
 def check_finished(store: str, *, verb: str = "") -> None:
     """Refuse a store on which a verb other than `verb` was stopped half way: its tables are of two kinds.
 
