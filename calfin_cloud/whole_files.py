@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 LONGEST_MARK = 40
-FULL_BYTES = 2**20  # GDAL and HDF5 have errors of their own for a full disk; so little room tells them
+FULL_BYTES = 2**20  # GDAL and HDF5 have errors of their own for a full disk, or none; so little room tells them
 
 
 @contextmanager
@@ -37,20 +37,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     >>> path.read_text()
     'all of it'
     """
-    given, path = Path(path), Path(path).resolve()
-    if given.exists() and not given.is_file():
-        yield given
-        return
-    with (
-        _named(given),
-        TemporaryDirectory(prefix=_mark(path), dir=path.parent) as folder,
-        _told_full(path.parent),
-    ):
-        yield Path(folder, path.name)
-        if path.exists():
-            shutil.copymode(path, Path(folder, path.name))
-        for written in Path(folder).iterdir():
-            os.replace(written, path.parent / written.name)
+    with _unfinished_file(path) as unfinished:
+        yield unfinished
+        if unfinished != Path(path):
+            _check_room(unfinished.parent)
 
 
 def write_whole_file(path: str | Path, content: bytes | str) -> None:
@@ -69,7 +59,7 @@ def write_whole_file(path: str | Path, content: bytes | str) -> None:
     >>> path.read_bytes().decode()
     'Isbræ'
     """
-    with whole_file(path) as unfinished:
+    with _unfinished_file(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -110,6 +100,34 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return about
 
 
+@contextmanager
+def _unfinished_file(path: str | Path) -> Iterator[Path]:
+    """Do what `whole_file` does for who tells of all that could not be written, as Python does."""
+    given, path = Path(path), Path(path).resolve()
+    if given.exists() and not given.is_file():
+        yield given
+        return
+    with (
+        _named(given),
+        TemporaryDirectory(prefix=_mark(path), dir=path.parent) as folder,
+        _told_full(path.parent),
+    ):
+        yield Path(folder, path.name)
+        if path.exists():
+            shutil.copymode(path, Path(folder, path.name))
+        for written in Path(folder).iterdir():
+            os.replace(written, path.parent / written.name)
+
+
+def _check_room(folder: Path) -> None:
+    """Refuse a file that may have lost its end: GDAL closes files without a word of what no longer fitted.
+
+    That is less than what is tried here, so where a disk or a quota was full there is no room for this either.
+    """
+    with TemporaryFile(dir=folder) as tried:
+        tried.write(bytes(FULL_BYTES))
+
+
 def _mark(path: Path) -> str:
     """Begin of the name of the folder beside a file in which it is written; long names leave room for the rest."""
     return f".{path.name[:LONGEST_MARK]}."
@@ -122,7 +140,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None and (error.filename is None or _mark(path) in str(error.filename)):
-            error.filename, error.filename2 = str(path), None
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -4,14 +4,19 @@ import errno
 import os
 import resource
 from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import rasterio
 from matplotlib.figure import Figure
+from shapely.geometry import box
 from storing import DOMAIN
 
 import calfin_cloud as cc
 from calfin_cloud import whole_files
 from calfin_cloud.figures.paper import save_figure
+from calfin_cloud.results.training_scenes import write_domain_files
 from calfin_cloud.whole_files import whole_file, write_whole_file
 
 
@@ -56,6 +61,25 @@ def test_figures_that_cannot_be_replaced_are_as_they_were(tmp_path):
     with no_file_may_grow(), pytest.raises(OSError, match=r"coverage\.pdf"):
         save_figure(figure, tmp_path, "coverage")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pictures_that_gdal_closes_without_a_word_of_what_no_longer_fitted_are_as_they_were(tmp_path):
+    domain = replace(DOMAIN, fjord_boundary=box(300, 300, 2000, 2000))
+    assert len(write_domain_files(domain, tmp_path)) == 3
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with no_file_may_grow(), pytest.raises(OSError, match=r"Store\.shp'$"):
+        write_domain_files(domain, tmp_path)
+    for driver, name in (("PNG", "Store_fjord_boundaries.png"), ("GTiff", "Store_fjord_boundaries.tif")):
+        about = {"driver": driver, "width": 100, "height": 80, "count": 1, "dtype": "uint8"}
+        path = tmp_path / "fjord_boundaries" / name
+        with (
+            no_file_may_grow(),
+            pytest.raises(OSError, match=name),
+            whole_file(path) as unfinished,
+            rasterio.open(unfinished, "w", transform=domain.grid.transform, **about) as file,
+        ):
+            file.write(np.ones((80, 100), np.uint8), 1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_long_name_leaves_room_for_the_folder_beside_it(tmp_path):

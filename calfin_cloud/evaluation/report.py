@@ -88,7 +88,7 @@ def write_scores(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     summary, paired, worst = summarise_scores(scores), compare_methods(scores), worst_scenes(scores)
-    scores.table.reset_index().to_csv(out / "scores.csv", index=False)
+    write_whole_file(out / "scores.csv", scores.table.reset_index().to_csv(index=False))
     written = {
         "definitions": DEFINITIONS,
         "methods": dict(about or {}),

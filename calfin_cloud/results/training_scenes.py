@@ -16,6 +16,7 @@ from calfin_cloud.columns import satellite_code
 from calfin_cloud.domains import Domain
 from calfin_cloud.results.reviewed_polygons import close_scene
 from calfin_cloud.storage import domain_of, outside_stores, read_places, read_scene_grey
+from calfin_cloud.whole_files import whole_file
 
 
 def write_training_scenes(
@@ -59,7 +60,8 @@ def write_domain_files(domain: Domain, folder: Path) -> list[Path]:
     outline = folder / "domains" / f"{name}.shp"
     outline.parent.mkdir(parents=True, exist_ok=True)
     about = {"RefName": [domain.name], "GlacierID": [domain.glacier_id]}
-    gpd.GeoDataFrame(about, geometry=[domain.polygon], crs=domain.crs).to_file(outline, encoding="utf-8")
+    with whole_file(outline) as unfinished:
+        gpd.GeoDataFrame(about, geometry=[domain.polygon], crs=domain.crs).to_file(unfinished, encoding="utf-8")
     if domain.fjord_mask is None:
         return [outline]
     paths = [folder / "fjord_boundaries" / f"{name}_fjord_boundaries{ending}" for ending in (".png", ".tif")]
@@ -77,7 +79,10 @@ def _write_picture(path: Path, picture: NDArray[np.uint8], domain: Domain) -> No
         about |= {"driver": "PNG", "WORLDFILE": "YES"}
     else:
         about |= {"driver": "GTiff", "compress": "deflate"}
-    with rasterio.open(path, "w", transform=domain.grid.transform, **about) as file:
+    with (
+        whole_file(path) as unfinished,
+        rasterio.open(unfinished, "w", transform=domain.grid.transform, **about) as file,
+    ):
         file.write(picture, 1)
 
 

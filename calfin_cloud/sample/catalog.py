@@ -124,13 +124,15 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0, feature
         truth.append((item.id, moment, domain.glacier_id, front))
         seas[item.id] = sea
     table = gpd.GeoDataFrame(truth, columns=["scene_id", "datetime", "glacier_id", "geometry"], crs=domain.crs)
-    table.sort_values(["datetime", "scene_id"], ignore_index=True).to_parquet(folder / "truth.parquet")
+    with whole_file(folder / "truth.parquet") as unfinished:
+        table.sort_values(["datetime", "scene_id"], ignore_index=True).to_parquet(unfinished)
     write_domains([domain], folder / "domains.geojson")
     if features:
         known = {name: sea for name, sea in seas.items() if sea is not None}
         sides = {item.id: float(item.properties["gsd"]) for item in items}
         for name, rows in sea_truth(known, domain, sides).items():
-            rows.to_parquet(folder / f"truth_{name}.parquet")
+            with whole_file(folder / f"truth_{name}.parquet") as unfinished:
+                rows.to_parquet(unfinished)
     return _write_catalog(folder, items)
 
 

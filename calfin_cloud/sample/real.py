@@ -15,6 +15,7 @@ from shapely.geometry import mapping
 
 from calfin_cloud.domains import write_domains
 from calfin_cloud.glaciers import domain_from_glacier, find_glacier
+from calfin_cloud.whole_files import whole_file
 
 GLACIER = "Harald-Moltke-Brae"
 TAKEN = datetime(2021, 9, 27, tzinfo=UTC)
@@ -66,7 +67,8 @@ def write_real_sample(folder: str | Path) -> Path:
     glacier = find_glacier(GLACIER)
     write_domains([domain_from_glacier(GLACIER)], folder / "domains.geojson")
     table = fronts.rename(columns={"date": "datetime"}).assign(glacier_id=glacier.id, author=AUTHOR)
-    table[["datetime", "glacier_id", "author", "geometry"]].to_parquet(folder / "reference.parquet")
+    with whole_file(folder / "reference.parquet") as unfinished:
+        table[["datetime", "glacier_id", "author", "geometry"]].to_parquet(unfinished)
     return _write_catalog(folder, item)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -30,6 +29,7 @@ from calfin_cloud.resampling import resize
 from calfin_cloud.training.fitting import fit, trainable_network
 from calfin_cloud.training.patches import frame_scale
 from calfin_cloud.training.settings import TrainingSettings
+from calfin_cloud.whole_files import read_json, write_whole_file
 
 LAST_LAYERS = {
     "efficient": ("up", "masks", "rock"),
@@ -178,7 +178,7 @@ def trial_table(table: pd.DataFrame, compared: Mapping[str, float]) -> list[str]
 def write_card(weights: Path, samples: Sequence[Sample], trial: Sequence[str], *, start: str, command: str) -> Path:
     """Write the model card of adapted weights beside them, `<name>.md`: what they are for, made of, and worth."""
     name = weights.name.removesuffix(".weights.h5")
-    share = json.loads(weights.with_name(f"{name}.json").read_text(encoding="utf-8"))["settings"]["share"]
+    share = read_json(weights.with_name(f"{name}.json"))["settings"]["share"]
     places = ", ".join(sorted({sample.glacier for sample in samples}))
     days = ", ".join(f"{sample.datetime:%Y-%m-%d}" for sample in samples if sample.datetime)
     text = f"""# {name}
@@ -199,5 +199,5 @@ beside this card have learnt all of them.
 
 """
     path = weights.with_name(f"{name}.md")
-    path.write_text(text + "\n".join(trial) + "\n", encoding="utf-8")
+    write_whole_file(path, text + "\n".join(trial) + "\n")
     return path

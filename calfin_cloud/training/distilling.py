@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,6 +33,7 @@ from calfin_cloud.training.losses import ROCK_WEIGHT, masks_loss
 from calfin_cloud.training.patches import Prepared, prepare, random_patch
 from calfin_cloud.training.records import is_trained, samples_digest
 from calfin_cloud.training.settings import TrainingSettings
+from calfin_cloud.whole_files import read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +139,9 @@ def write_lessons(samples: Sequence[Sample], folder: Path | str, *, teacher: str
     sources = [prepare(sample) for sample in (*samples, *painted_samples(N_PAINTED, seed=seed), *_adverse(seed))]
     for n in missing:
         made = [_lesson(sources, teacher, seed, i) for i in range(n * A_FILE, (n + 1) * A_FILE)]
-        unfinished = _file(folder, n).with_suffix(".unfinished.npz")
         pics, truths, teach = (np.stack(parts) for parts in zip(*made, strict=True))
-        np.savez(unfinished, pics=pics, truths=truths, teach=teach)
-        os.replace(unfinished, _file(folder, n))
+        with whole_file(_file(folder, n)) as unfinished:
+            np.savez(unfinished, pics=pics, truths=truths, teach=teach)
         log.info("lessons %d of %d", (n + 1) * A_FILE, pictures)
 
 
@@ -236,8 +234,8 @@ def _toned(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.f
 def _check_note(path: Path, about: dict[str, object]) -> None:
     """Refuse a folder whose lessons are others; note what these are where nothing is noted yet."""
     if not path.is_file():
-        path.write_text(json.dumps(about) + "\n", encoding="utf-8")
-    elif (noted := json.loads(path.read_text(encoding="utf-8"))) != about:
+        write_json(path, about)
+    elif (noted := read_json(path)) != about:
         raise ValueError(f"{path} must say {about}, got {noted}: give another folder for these lessons")
 
 
