@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Geod, Transformer
 from scipy.ndimage import distance_transform_edt
 from shapely.geometry import LineString, box
 from skimage.graph import MCP_Geometric
@@ -277,3 +278,23 @@ def test_of_paths_that_cost_the_same_the_one_of_a_search_for_all_ends_is_taken(s
     total, _ = search.find_costs(starts, ends)
     expected = search.traceback(ends[np.argmin(total[tuple(ends.T)])])
     np.testing.assert_array_equal(_cheapest(corridor, support, 12.0, guide), expected)
+
+
+@pytest.mark.parametrize("crs", [3413, 32623])
+def test_corridors_and_maps_of_ice_are_in_metres_on_the_ground_whatever_the_map(crs):
+    to_map = Transformer.from_crs(4326, crs, always_xy=True)
+    ends = [(-43.1, 60.2), (-43.0, 60.2)]  # where EPSG:3413 is 4 % too long
+    (x0, y0), (x1, y1) = (to_map.transform(*end) for end in ends)
+    middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+    box_around = box_grid((middle_x - 6000, middle_y - 6000, middle_x + 6000, middle_y + 6000), crs, PIXEL_M)
+    (west, south), (east, north) = (middle_x - 6000, middle_y - 6000), (middle_x - 3000, middle_y + 6000)
+    domain = Domain(
+        "far", box_around, termini=(Terminus(LineString([(x0, y0), (x1, y1)])),), ice=box(west, south, east, north)
+    )
+    place = place_of(domain, None)
+    (guide,) = place.guides
+    _, _, on_ground = Geod(ellps="WGS84").inv(*ends[0], *ends[1])
+    assert np.hypot(*(guide.line[-1] - guide.line[0])) * guide.pixel_m == pytest.approx(on_ground, rel=2e-3)
+    from_ice_m = np.count_nonzero(place.weight[200] > MapWeights().least_weight) * guide.pixel_m
+    inside_m = 3000 / PIXEL_M * guide.pixel_m
+    assert from_ice_m - inside_m == pytest.approx(MapWeights().far_m, abs=guide.pixel_m)

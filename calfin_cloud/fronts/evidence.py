@@ -40,21 +40,21 @@ def across_weight(
     return np.asarray(settings.least_weight + (1 - settings.least_weight) * np.clip(share, 0, 1))
 
 
-def walls_of(lines: Sequence[NDArray[np.float64]], resolution_m: float, settings: GuideSettings) -> tuple[Wall, ...]:
+def walls_of(lines: Sequence[NDArray[np.float64]], pixel_m: float, settings: GuideSettings) -> tuple[Wall, ...]:
     """Walls of a fjord, from the ends of termini (n, 2) x, y in px of several dates; none where they lie together."""
     walls = []
     for ends in _ends_by_side(lines):
         centre = ends.mean(axis=0)
         along = np.linalg.svd(ends - centre)[2][0]
         at = (ends - centre) @ along
-        if len(ends) > 1 and np.ptp(at) * resolution_m >= settings.wall_span_m:
-            beyond = settings.wall_beyond_m / resolution_m
+        if len(ends) > 1 and np.ptp(at) * pixel_m >= settings.wall_span_m:
+            beyond = settings.wall_beyond_m / pixel_m
             walls.append(Wall(centre, along, float(at.min() - beyond), float(at.max() + beyond)))
     return tuple(walls)
 
 
 def wall_weight(
-    path: NDArray[np.floating] | NDArray[np.intp], walls: Sequence[Wall], resolution_m: float, settings: GuideSettings
+    path: NDArray[np.floating] | NDArray[np.intp], walls: Sequence[Wall], pixel_m: float, settings: GuideSettings
 ) -> NDArray[np.float64]:
     """Weight of each vertex (n, 2) x, y in px of a path: least where it follows a wall, full where it leads away."""
     weight = np.ones(len(path))
@@ -64,7 +64,7 @@ def wall_weight(
     step /= np.maximum(np.hypot(*step.T), 1e-9)[:, None]
     for wall in walls:
         at, off = (path - wall.centre) @ wall.along, (path - wall.centre) @ (-wall.along[1], wall.along[0])
-        away = np.clip(np.abs(off) * resolution_m / settings.wall_m - 1, 0, 1)
+        away = np.clip(np.abs(off) * pixel_m / settings.wall_m - 1, 0, 1)
         away[(at < wall.first) | (at > wall.last)] = 1.0
         turned = np.degrees(np.arccos(np.clip(np.abs(step @ wall.along), 0, 1)))
         leads_away = np.clip((turned - settings.wall_deg) / TURN_DEG, 0, 1)
@@ -73,7 +73,7 @@ def wall_weight(
 
 
 def map_weight(
-    ice: NDArray[np.bool_] | None, ocean: NDArray[np.bool_] | None, resolution_m: float, settings: MapWeights
+    ice: NDArray[np.bool_] | None, ocean: NDArray[np.bool_] | None, pixel_m: float, settings: MapWeights
 ) -> NDArray[np.float32] | None:
     """Weight (y, x) of an edge by maps of glacier ice and ocean (y, x) bool; None without a map of ice.
 
@@ -81,10 +81,10 @@ def map_weight(
     """
     if ice is None or not ice.any():
         return None
-    distance = distance_transform_edt(~ice) * resolution_m
+    distance = distance_transform_edt(~ice) * pixel_m
     share = np.clip((settings.far_m - distance) / (settings.far_m - settings.near_m), 0, 1)
     if ocean is not None and ocean.any():
-        from_land = distance_transform_edt(np.pad(ocean, 1, mode="edge"))[1:-1, 1:-1] * resolution_m
+        from_land = distance_transform_edt(np.pad(ocean, 1, mode="edge"))[1:-1, 1:-1] * pixel_m
         share = np.maximum(share, np.clip(from_land / settings.open_m - 1, 0, 1))
     return np.asarray(settings.least_weight + (1 - settings.least_weight) * share, dtype=np.float32)
 

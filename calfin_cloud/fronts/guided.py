@@ -29,12 +29,12 @@ Floats = NDArray[np.float64]
 
 
 class Guide(NamedTuple):
-    """A known terminus in pixels: `line` (n, 2) x, y, those of `other_dates`, the `years` since, the pixel in m."""
+    """A known terminus in pixels: `line` (n, 2) x, y, those of `other_dates`; `years` since, and metres a pixel."""
 
     line: Floats
     other_dates: tuple[Floats, ...]
     years: float
-    resolution_m: float
+    pixel_m: float
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def trace_guided(seen: Seen, guide: Guide, settings: GuideSettings) -> Judged | 
 
     The caller asks whether it is credible.
     """
-    walls = walls_of([guide.line, *guide.other_dates], guide.resolution_m, settings)
+    walls = walls_of([guide.line, *guide.other_dates], guide.pixel_m, settings)
     best: Judged | None = None
     for half_m in widths_m(guide.years, settings):
-        found = _across(seen, guide, half_m / guide.resolution_m, walls, settings)
+        found = _across(seen, guide, half_m / guide.pixel_m, walls, settings)
         if found is not None and (best is None or found.worth > WIDER * best.worth):
             best = found
         if found is not None and found.is_sure(settings):
@@ -117,11 +117,11 @@ def judge_line(seen: Seen, path: NDArray[np.intp], guide: Guide, settings: Guide
     line = smoothed_line(guide.line, 0.0, settings)
     away, along = cKDTree(line).query(path[:, ::-1])
     weight = across_weight(seen.directions[tuple(path.T)], directions_of(line)[along], settings)
-    walls = walls_of([guide.line, *guide.other_dates], guide.resolution_m, settings)
-    walled = wall_weight(path[:, ::-1], walls, guide.resolution_m, settings)
+    walls = walls_of([guide.line, *guide.other_dates], guide.pixel_m, settings)
+    walled = wall_weight(path[:, ::-1], walls, guide.pixel_m, settings)
     way = _Way(path, seen.edge[tuple(path.T)], weight, walled, along, away, (0, len(line) - 1))
     kept = _trimmed(way, settings)
-    return None if kept is None else _judged(way, kept, guide.resolution_m, np.inf)
+    return None if kept is None else _judged(way, kept, guide.pixel_m, np.inf)
 
 
 def widths_m(years: float, settings: GuideSettings) -> list[float]:
@@ -176,13 +176,13 @@ def _across(seen: Seen, guide: Guide, half_px: float, walls: Sequence[Wall], set
     if path is None or len(path) < FEWEST_PX:
         return None
     at, in_scene = tuple(path.T), path + np.array([corridor.top, corridor.left])
-    walled = wall_weight(in_scene[:, ::-1], walls, guide.resolution_m, settings)
+    walled = wall_weight(in_scene[:, ::-1], walls, guide.pixel_m, settings)
     ends = (corridor.first, corridor.last)
     way = _Way(in_scene, seen.edge[cut][at], weight[at], walled, corridor.along[at], corridor.away[at], ends)
     kept = _trimmed(way, settings)
     if kept is None:
         return None
-    return _judged(way, _with_flanks(way, kept, guide.resolution_m, settings), guide.resolution_m, half_px)
+    return _judged(way, _with_flanks(way, kept, guide.pixel_m, settings), guide.pixel_m, half_px)
 
 
 def _cheapest(corridor: Corridor, support: Floats, half_px: float, settings: GuideSettings) -> NDArray[np.intp] | None:
@@ -220,7 +220,7 @@ def _trimmed(way: _Way, settings: GuideSettings) -> slice | None:
     return slice(first, last) if last - first >= FEWEST_PX else None
 
 
-def _with_flanks(way: _Way, kept: slice, resolution_m: float, settings: GuideSettings) -> slice:
+def _with_flanks(way: _Way, kept: slice, pixel_m: float, settings: GuideSettings) -> slice:
     """Keep a flank too that the network does not see, where the rest still stands at the terminus.
 
     Its way through the blank runs parallel to the terminus, since no pixel there is cheaper than another.
@@ -238,7 +238,7 @@ def _with_flanks(way: _Way, kept: slice, resolution_m: float, settings: GuideSet
         wider = slice(min(rest.start, first), max(rest.stop, last))
         if (
             settings.flank_from <= length <= settings.flank_to
-            and way.away[joint] * resolution_m <= settings.flank_m
+            and way.away[joint] * pixel_m <= settings.flank_m
             and np.average(way.edge[rest], weights=way.steps[rest]) <= settings.contrary
             and way.walled[rest].mean() > CLEARLY
             and np.average(way.support[wider], weights=way.steps[wider]) >= settings.credible
@@ -247,14 +247,14 @@ def _with_flanks(way: _Way, kept: slice, resolution_m: float, settings: GuideSet
     return slice(first, last)
 
 
-def _judged(way: _Way, kept: slice, resolution_m: float, half_px: float) -> Judged:
+def _judged(way: _Way, kept: slice, pixel_m: float, half_px: float) -> Judged:
     steps = way.steps[kept]
     return Judged(
         way.path[kept],
         support=float(np.average(way.support[kept], weights=steps)),
         least=float(way.edge[kept].min()),
         cover=way.cover(kept),
-        away_m=float(np.average(way.away[kept], weights=steps)) * resolution_m,
+        away_m=float(np.average(way.away[kept], weights=steps)) * pixel_m,
         lean=float((way.away[kept] > half_px - 1.5).mean()),
         ends=(_why(way, slice(0, kept.start)), _why(way, slice(kept.stop, len(way.path)))),
     )

@@ -58,7 +58,7 @@ def place_of(domain: Domain, when: date | None, settings: TraceSettings = DEFAUL
     """Bring what a domain knows of its place to the pixels of its grid, for a scene of a date."""
     guides: tuple[Guide, ...] = ()
     if settings.guide is not None:
-        transform, metres = domain.grid.transform, domain.resolution_m
+        transform = domain.grid.transform
         nearest = nearest_in_time(domain.termini, when)
         others = [(t, pixels_of(t.line, transform)) for t in domain.termini if t not in nearest]
         guides = tuple(
@@ -66,13 +66,13 @@ def place_of(domain: Domain, when: date | None, settings: TraceSettings = DEFAUL
                 pixels_of(_inside(t.line, domain), transform),
                 tuple(line for o, line in others if o.line.centroid.distance(t.line.centroid) < t.line.length),
                 years_between(t, when),
-                metres,
+                domain.ground_m,
             )
             for t in nearest
         )
     weight = None
     if settings.maps is not None and domain.ice is not None:
-        weight = _weight_of(domain.grid, domain.ice, domain.ocean, settings.maps)
+        weight = _weight_of(domain.grid, domain.ground_m, domain.ice, domain.ocean, settings.maps)
     return Place(guides, weight)
 
 
@@ -191,9 +191,11 @@ def _pixels(front: Front, seen: Seen) -> NDArray[np.intp]:
 
 
 @lru_cache(maxsize=2)  # the same for all scenes of a domain, which comes to each task as a copy of its own
-def _weight_of(grid: GeoBox, ice: Area, ocean: Area | None, settings: MapWeights) -> NDArray[np.float32] | None:
+def _weight_of(
+    grid: GeoBox, pixel_m: float, ice: Area, ocean: Area | None, settings: MapWeights
+) -> NDArray[np.float32] | None:
     """Weight (y, x) of edges by maps of ice and ocean in the grid's CRS, not to be written to."""
-    weight = map_weight(_burnt(grid, ice), _burnt(grid, ocean), float(grid.transform.a), settings)
+    weight = map_weight(_burnt(grid, ice), _burnt(grid, ocean), pixel_m, settings)
     if weight is not None:
         weight.flags.writeable = False
     return weight

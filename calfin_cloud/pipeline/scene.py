@@ -294,7 +294,7 @@ def _columns(line: LineString, found: Front, domain: Domain) -> dict[str, Any]:
         "confidence": found.confidence,
         "least_confidence": found.least,
         "traced_by": found.traced_by,
-        "guide_distance_m": found.guide_m * domain.ground_m / domain.resolution_m,
+        "guide_distance_m": found.guide_m,
         "ends": found.ends,
     }
 
