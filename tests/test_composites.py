@@ -13,7 +13,7 @@ from shapely.geometry import LineString, box
 
 from calfin_cloud.cli import main
 from calfin_cloud.products import product_of, read_product
-from calfin_cloud.results import Lines, cut_to_boxes, measure_series, read_lines, write_composite
+from calfin_cloud.results import Lines, cut_to_boxes, measure_series, read_lines, write_composite, write_series
 from calfin_cloud.timeseries import Gate, course_of, length_scale
 
 POLAR = "EPSG:3413"
@@ -58,6 +58,7 @@ def test_between_its_dates_a_front_moves_and_each_cell_says_where_it_is_from(tmp
     assert {day: origin[day] for day in told} == told
     age = row["age"].isel(x=10).to_series()
     assert age["2012-01-01"] == 730
+    assert float(cube["age"].max()) < 5 * 366
     assert age["2014-12-01"] == 334
 
 
@@ -115,6 +116,35 @@ def test_the_strips_of_a_course_average_to_the_position_in_the_box():
     out = np.interp(y, np.linspace(0, 3000, 13), 900 * np.sin(np.pi * np.linspace(0, 1, 13))).mean()
     assert mean == pytest.approx([12_000 + out, 11_000.7 + out, 10_000.7 + out], abs=2)
     assert course.front(0).length > 3000
+
+
+def test_a_glacier_of_one_date_is_in_the_composite_and_nothing_is_said_of_its_change(tmp_path, capsys):
+    places, days = [12_000], pd.to_datetime(["2010-01-01"], utc=True)
+    fronts_of(places, days).to_parquet(tmp_path / "fronts.parquet")
+    gpd.GeoDataFrame({"glacier_id": ["1"]}, geometry=[box_of()], crs=POLAR).to_file(tmp_path / "boxes.gpkg")
+    gpd.GeoDataFrame(geometry=[ice_of()], crs=POLAR).to_file(tmp_path / "ice.gpkg")
+    files = [f"--{name}={tmp_path / name}.gpkg" for name in ("boxes", "ice")]
+    assert main(["composite", str(tmp_path / "fronts.parquet"), *files, "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "no glacier has fronts of two dates" in out
+    assert "1 glacier: " in out
+
+
+def test_who_waits_sees_glaciers_and_tiles_go_by(tmp_path):
+    seen = []
+
+    def watch(things):
+        seen.append(len(things))
+        return things
+
+    days = pd.to_datetime(["2010-01-01", "2014-01-01"], utc=True)
+    fronts = pd.concat([fronts_of([12_000, 8000], days, glacier=name) for name in "ab"])
+    lines = Lines(boxes={name: box_of() for name in "ab"}, ice={name: ice_of() for name in "ab"})
+    write_composite(fronts, lines, tmp_path / "composite", watch=watch)
+    assert seen[0] == 2
+    assert seen[1] >= 2
+    write_series(measure_series(fronts, lines, watch=watch), fronts, tmp_path / "series", watch=watch)
+    assert seen[2:] == [2, 2]
 
 
 def test_a_composite_in_degrees_or_of_no_month_is_refused(tmp_path):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli import flags
-from calfin_cloud.cli.output import how_many, note, records, tell
+from calfin_cloud.cli.output import bar, how_many, note, records, tell
 from calfin_cloud.cli.reading import note_unnamed, read_fronts, read_polygons, read_regions, with_files
 from calfin_cloud.cli.stores import add_store
 
@@ -27,8 +28,9 @@ def timeseries(options: argparse.Namespace) -> int:
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
     note_unnamed(fronts, options.fronts)
-    series = measure_series(fronts, with_files(lines, fronts, options), read_regions(options.regions))
-    write_series(series, fronts, options.out)
+    found, watch = with_files(lines, fronts, options), partial(bar, options, "measured", "glacier")
+    series = measure_series(fronts, found, read_regions(options.regions), watch=watch)
+    write_series(series, fronts, options.out, watch=partial(bar, options, "drawn", "picture"))
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
         write_features(features, options.out)
     missing = series.positions[series.positions["reason"] != ""]
@@ -53,6 +55,8 @@ def timeseries(options: argparse.Namespace) -> int:
 
 def composite(options: argparse.Namespace) -> int:
     """Write the ice of all glaciers of a store or file on one grid, month by month, and the area they changed."""
+    import pandas as pd
+
     from calfin_cloud.results import write_composite
 
     fronts, lines = read_fronts(options.fronts, options)
@@ -64,13 +68,16 @@ def composite(options: argparse.Namespace) -> int:
         period=options.period,
         regions=read_regions(options.regions),
         base=read_polygons(options.base, "base"),
+        watch=partial(bar, options, "composite", "step"),
     )
     last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
     square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
     last = last[["name", "month", "n"]].assign(area_km2=square_km.iloc[:, 0], sigma_km2=square_km.iloc[:, 1]).round(1)
-    n, cube = areas.loc[areas["by"] == "glacier", "name"].nunique(), options.out / "composite.zarr"
+    cube, there = options.out / "composite.zarr", pd.read_csv(options.out / "positions.csv", keep_default_na=False)
+    n = there["glacier_id"].nunique()
     result = {"composite": cube, "glaciers": int(n), "regions": records(last)}
-    tell(options, result, last.to_string(index=False), f"{how_many(n, 'glacier')}: {cube}")
+    told = last.to_string(index=False) if len(last) else "no glacier has fronts of two dates: nothing tells a change"
+    tell(options, result, told, f"{how_many(n, 'glacier')}: {cube}")
     return 0
 
 

@@ -36,7 +36,12 @@ ARRAYS: dict[str, tuple[str, int, dict[str, Any]]] = {
     ),
     "origin": ("uint8", 0, {"long_name": "where the front of the day is from"}),
     # Not days, which many versions of xarray make time deltas of; some of them fail.
-    "age": ("uint16", NO_AGE, {"long_name": "time to the nearest front of the glacier", "units": "day"}),
+    # A fill value of Zarr alone xarray takes for a number: a mean age would be one of 65535 days.
+    "age": (
+        "uint16",
+        NO_AGE,
+        {"long_name": "time to the nearest front of the glacier", "units": "day", "_FillValue": NO_AGE},
+    ),
 }
 TITLE = "Ice of all glaciers on the first of each month"
 

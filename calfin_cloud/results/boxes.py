@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import chain, count
 from typing import Any, NamedTuple
 
@@ -40,6 +40,9 @@ BEYOND_BOX = 0.05  # of the side of a box, so much of a coast is kept around it
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
 
 Vector = tuple[float, float]
+
+Watch = Callable[[list[Any]], Iterable[Any]]
+"""Gives back what is gone through, one by one, and shows how far that is, as tqdm does."""
 
 
 class Lines(NamedTuple):

@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from calfin_cloud.domains import box_grid
 from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
-from calfin_cloud.results.boxes import Lines, check_lines, gates_table, glacier_gate, regions_of
+from calfin_cloud.results.boxes import Lines, Watch, check_lines, gates_table, glacier_gate, regions_of
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
@@ -38,6 +38,7 @@ def write_composite(
     period: str | None = None,
     regions: gpd.GeoDataFrame | None = None,
     base: gpd.GeoDataFrame | None = None,
+    watch: Watch = iter,
 ) -> pd.DataFrame:
     """Write the ice of all glaciers on the first of every month, and what they changed in area.
 
@@ -57,6 +58,8 @@ def write_composite(
         First and last month, as `1985-01/2021-12`; those of the first and last front where it is not given.
     base
         Polygons of ice: what is ice outside of all boxes.
+    watch
+        Goes through the glaciers, then through the tiles, as tqdm does for a bar.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def write_composite(
     if size <= 0:
         raise ValueError(f"cells must have a side above 0 m, got {size:g}")
     days = _days(fronts, period)
-    measured = _measure(fronts, lines)
+    measured = _measure(fronts, lines, watch)
     known = {glacier: one for glacier, one in measured.items() if one[2]["position_m"].notna().any()}
     if not known:
         raise ValueError(
@@ -101,7 +104,7 @@ def write_composite(
     with whole_file(folder / "gates.gpkg") as unfinished:
         boxes.to_file(unfinished, driver="GPKG")
     grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
-    _write_cube(folder / "composite.zarr", grid, days, courses, base)
+    _write_cube(folder / "composite.zarr", grid, days, courses, base, watch)
     positions = pd.concat([table for _, _, table in known.values()], ignore_index=True).dropna(subset="position_m")
     write_csv(_monthly(positions, courses, days), folder / "positions.csv")
     areas = _areas(positions, regions_of(boxes, regions))
@@ -109,10 +112,12 @@ def write_composite(
     return areas
 
 
-def _measure(fronts: gpd.GeoDataFrame, lines: Lines) -> dict[str, tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]]:
+def _measure(
+    fronts: gpd.GeoDataFrame, lines: Lines, watch: Watch
+) -> dict[str, tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]]:
     """Box, fronts and positions in it of each glacier that has a box."""
     measured = {}
-    for glacier, part in fronts.groupby("glacier_id", sort=True):
+    for glacier, part in watch(list(fronts.groupby("glacier_id", sort=True))):
         gate = glacier_gate(part, lines)[0]
         if gate is not None:
             measured[str(glacier)] = (gate, part, measure_positions(part, None, gate))
@@ -134,13 +139,18 @@ def _days(fronts: gpd.GeoDataFrame, period: str | None) -> pd.DatetimeIndex:
 
 
 def _write_cube(
-    path: Path, grid: GeoBox, days: pd.DatetimeIndex, courses: dict[str, Course], base: gpd.GeoDataFrame | None
+    path: Path,
+    grid: GeoBox,
+    days: pd.DatetimeIndex,
+    courses: dict[str, Course],
+    base: gpd.GeoDataFrame | None,
+    watch: Watch,
 ) -> None:
     group = create_composite(path, grid, days, list(courses), ORIGINS)
     if base is not None:
         write_base(group, grid, base.to_crs(str(grid.crs)).geometry)
     in_order = list(courses.values())
-    for window, numbers in tiles_of(grid, [course.gate.box for course in in_order]):
+    for window, numbers in watch(list(tiles_of(grid, [course.gate.box for course in in_order]))):
         _write_tile(group, grid, window, [(number, in_order[number]) for number in numbers], len(days))
 
 

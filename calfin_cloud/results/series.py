@@ -18,7 +18,16 @@ from shapely.geometry.base import BaseGeometry
 from calfin_cloud.domains import Domain
 from calfin_cloud.figures.series import regions_png, series_png
 from calfin_cloud.products import product_of
-from calfin_cloud.results.boxes import CENTER, Lines, check_lines, free_name, gates_table, glacier_gate, regions_of
+from calfin_cloud.results.boxes import (
+    CENTER,
+    Lines,
+    Watch,
+    check_lines,
+    free_name,
+    gates_table,
+    glacier_gate,
+    regions_of,
+)
 from calfin_cloud.results.reviewing import usable_fronts
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import short_name
@@ -116,10 +125,10 @@ def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> lis
     return write_flags(store, usable[usable["key"].isin(fronts["key"])], flags)
 
 
-def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None:
+def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path, *, watch: Watch = iter) -> None:
     """Write the tables (CSV, gates as GeoPackage), the fronts with their flags (GeoParquet) and a picture a glacier.
 
-    A glacier without a position has no picture.
+    A glacier without a position has no picture. `watch` goes through the pictures.
 
     Raises
     ------
@@ -136,7 +145,7 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path) -> None
     if len(series.regions):
         write_whole_file(folder / "regions.png", regions_png(series.regions))
     measured = series.positions.dropna(subset="position_m")
-    for glacier, part in list(measured.groupby("glacier_id"))[:MOST_PICTURES]:
+    for glacier, part in watch(list(measured.groupby("glacier_id"))[:MOST_PICTURES]):
         mine = [table[table["glacier_id"] == glacier] for table in (series.seasonal, series.rates)]
         rate = rate_words(mine[1])
         flags = series.flags[series.flags["key"].isin(part["key"])]
@@ -155,7 +164,9 @@ def rate_words(rates: pd.DataFrame) -> str:
     return "; ".join(told)
 
 
-def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataFrame | None = None) -> Series:
+def measure_series(
+    fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataFrame | None = None, *, watch: Watch = iter
+) -> Series:
     """Measure the fronts of a product (`products.read_product`) in time.
 
     Parameters
@@ -168,6 +179,8 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
         flow of `velocity`, where that bends.
     regions
         Polygons with a column `region`; a glacier belongs to the one around, or nearest to, the middle of its gate.
+    watch
+        Goes through the glaciers, as tqdm does for a bar.
 
     Returns
     -------
@@ -196,7 +209,7 @@ def measure_series(fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataF
     if fronts.empty:
         raise ValueError("got no fronts to measure: expected at least one with a line")
     parts, gates = [], []
-    for _, of_glacier in fronts.groupby("glacier_id", sort=True):
+    for _, of_glacier in watch(list(fronts.groupby("glacier_id", sort=True))):
         gate, reason, centerlines = glacier_gate(of_glacier, lines)
         if gate is not None:
             centerlines = centerlines or {CENTER: gate.centerline}
