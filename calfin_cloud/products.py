@@ -99,7 +99,7 @@ def _is_store(address: str) -> bool:
 def product_of(
     table: gpd.GeoDataFrame, columns: Mapping[str, str] | None = None, *, source: str = "the table"
 ) -> gpd.GeoDataFrame:
-    """Bring a table of fronts to the columns of `read_product`, rows without a line left out.
+    """Bring a table of fronts to the columns of `read_product`; rows without a line, or twice the same, are left out.
 
     Raises
     ------
@@ -137,16 +137,17 @@ def product_of(
     passes += ("/" + made["sensor"]).where(made["sensor"] != "", "")
     fallback = made["glacier_id"] + "/" + made["scene_id"].where(made["scene_id"] != "", passes)
     fallback += ("/" + made["author"]).where(made["author"] != "", "")  # who else drew the scene drew another front
+    keys = table[found["key"]].map(id_text) if found["key"] else pd.Series("", made.index)
+    same = pd.DataFrame({"key": keys, "fallback": fallback, "line": made.geometry.to_wkb()}).duplicated()
     # Lines of one key are parts of one front: not so where nothing tells their glaciers apart.
     fallback += ("/" + made.index.astype(str)).where(made["glacier_id"] == "", "")
-    keys = table[found["key"]].map(id_text) if found["key"] else pd.Series("", made.index)
     made["key"] = keys.where(keys != "", fallback)
     if (twice := made.groupby("key")["datetime"].transform("nunique") > 1).any():
         raise ValueError(
             f"{source}: fronts of several dates have the {found['key']} {made['key'][twice].iloc[0]!r}, which would be "
             "that of one front: rename the column"
         )
-    return made[[*PRODUCT_COLUMNS, "geometry"]]
+    return made.loc[~same, [*PRODUCT_COLUMNS, "geometry"]].reset_index(drop=True)
 
 
 def check_product(table: gpd.GeoDataFrame) -> None:

@@ -8,6 +8,7 @@ from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
 from calfin_cloud.vectors import read_vectors
 
 LINE = LineString([(0, 0), (100, 50)])
+PIECE = LineString([(0, 0), (5, 5)])
 
 
 def table(crs=3413, **columns):
@@ -114,8 +115,16 @@ def test_a_file_that_cannot_be_understood_says_what_is_missing(wrong, words):
 
 def test_two_who_drew_the_same_scene_drew_two_fronts_and_pieces_by_one_are_one():
     columns = {"GlacierID": [3.0] * 3, "Date": ["2015-07-01"] * 3, "ImageID": ["X"] * 3, "Author": ["A", "B", "A"]}
-    product = product_of(gpd.GeoDataFrame(columns, geometry=[LINE] * 3, crs=3413))
+    product = product_of(gpd.GeoDataFrame(columns, geometry=[LINE, LINE, PIECE], crs=3413))
     assert product["key"].tolist() == ["3/X/A", "3/X/B", "3/X/A"]
+
+
+@pytest.mark.parametrize("columns", [{"GlacierID": [3.0] * 3}, {}, {"key": ["a", "a", "a"]}])
+def test_a_line_that_stands_twice_in_a_table_counts_once(columns):
+    rows = gpd.GeoDataFrame({"Date": ["2015-07-01"] * 3} | columns, geometry=[LINE, PIECE, LINE], crs=3413)
+    assert product_of(rows).geometry.tolist() == [LINE, PIECE]
+    drawn_by = product_of(rows.drop(columns="key", errors="ignore").assign(Author=["A", "A", "B"]))
+    assert drawn_by["author"].tolist() == ["A", "A", "B"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,7 @@ def test_two_who_drew_the_same_scene_drew_two_fronts_and_pieces_by_one_are_one()
 )
 def test_fronts_of_one_day_are_told_apart_by_satellite_and_time_where_scenes_have_no_names(tell):
     columns = {"GlacierID": [3] * 3, "Date": ["2015-07-01"] * 3} | tell
-    keys = product_of(gpd.GeoDataFrame(columns, geometry=[LINE] * 3, crs=3413))["key"]
+    keys = product_of(gpd.GeoDataFrame(columns, geometry=[LINE, PIECE, LINE], crs=3413))["key"]
     assert keys[0] == keys[1] != keys[2]
 
 
