@@ -33,9 +33,7 @@ def with_termini(domains: Sequence[Domain], fronts: gpd.GeoDataFrame) -> list[Do
     names = glacier_ids(fronts, column)
     made = []
     for domain in domains:
-        mine = fronts[
-            (names == (domain.name if column.lower() == "domain" else domain.glacier_id)) & fronts.geometry.notna()
-        ]
+        mine = fronts[names == (domain.name if column.lower() == "domain" else domain.glacier_id)]
         mine = mine[mine.geometry.to_crs(domain.crs).intersects(domain.polygon)]
         known = dict.fromkeys((*domain.termini, *termini_of(mine, domain.crs)))
         made.append(replace(domain, termini=tuple(known)))
@@ -62,7 +60,8 @@ def with_maps(
         if polygons.crs is None:
             raise ValueError(f"the polygons of {name} have no CRS: assign one to the file, e.g. EPSG:3413")
         shapes = _filled(polygons) if name == "ice" else polygons
-        cut = _outside if bool((shapes.geom_type == "LineString").all()) else part_inside
+        is_coast = len(shapes) > 0 and bool((shapes.geom_type == "LineString").all())
+        cut = _outside if is_coast else part_inside
         made = [replace(d, **{name: part}) if (part := cut(d, shapes)) is not None else d for d in made]
     return made
 

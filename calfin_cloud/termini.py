@@ -66,7 +66,7 @@ def termini_of(table: gpd.GeoDataFrame, crs: str, *, source: str = "") -> tuple[
         A date cannot be read: a terminus without its date would guide fronts of the wrong years.
     """
     whence = first_column(SOURCE_COLUMNS, table)
-    there = table[table.geometry.notna() & ~table.geometry.is_empty]
+    there = table[shapely.get_num_coordinates(table.geometry.to_numpy()) > 0]
     lines = there.geometry.to_crs(crs)
     told = dates_of(there, source="the termini")
     dates = [pd.NaT] * len(there) if told is None else told

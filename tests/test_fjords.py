@@ -185,6 +185,18 @@ def test_the_command_takes_an_ice_mask(painted, store, domain, tmp_path, capsys)
     assert made.fjord_mask.all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("what", ["polygons", "ice-mask", "ocean", "termini"])
+def test_a_file_that_adds_nothing_to_a_domain_is_named(painted, tmp_path, capsys, what):
+    away = LineString([(0, 0), (9000, 0)])
+    shapes = [away, LineString(), None] if what == "termini" else [away.buffer(500)]
+    table = gpd.GeoDataFrame({"glacier_id": ["painted"] * len(shapes)}, geometry=shapes, crs=3413)
+    table.to_parquet(tmp_path / "away.parquet")
+    call = ["fjords", "--domains", str(painted / "domains.geojson"), "--out", str(tmp_path / "out.geojson")]
+    assert main([*call, f"--{what}", str(tmp_path / "away.parquet")]) == 0
+    assert "away.parquet adds nothing to a domain" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_store_is_told_in_one_line(painted, tmp_path, capsys):
     call = ["fjords", "--domains", str(painted / "domains.geojson"), "--store", str(tmp_path)]
     assert main([*call, "--out", str(tmp_path / "out.geojson")]) == 2

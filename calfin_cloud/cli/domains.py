@@ -158,12 +158,17 @@ def fjords(options: argparse.Namespace) -> int:
         raise ValueError("nothing is given to add: name --polygons, --store, --ice-mask, --ocean or --termini")
     found = read_domains(options.domains)
     if options.polygons:
-        found = with_fjord_polygons(found, read_polygons(options.polygons, "file of fjords"))
+        found = _told(
+            found, with_fjord_polygons(found, read_polygons(options.polygons, "file of fjords")), options.polygons
+        )
     ice = read_polygons(options.ice_mask, "map of ice")
     ocean = read_vectors(options.ocean, "map of ocean") if options.ocean else None
-    found = with_maps(found, ice=ice, ocean=ocean)
+    if ice is not None:
+        found = _told(found, with_maps(found, ice=ice), options.ice_mask)
+    if ocean is not None:
+        found = _told(found, with_maps(found, ocean=ocean), options.ocean)
     if options.termini:
-        found = with_termini(found, _fronts(options.termini))
+        found = _told(found, with_termini(found, _fronts(options.termini)), options.termini)
     if options.store:
         found = derive_fjords(options.store, found, ice_mask=ice)
     write_domains(found, options.out)
@@ -177,6 +182,13 @@ def fjords(options: argparse.Namespace) -> int:
         rows.append(row | {"termini": len(domain.termini)})
     tell(options, rows, *lines)
     return 0
+
+
+def _told(before: Sequence[Any], after: list[Any], file: str) -> list[Any]:
+    """Return domains to which a file was added; say so where it has changed none."""
+    if before == after:
+        note(f"{file} adds nothing to a domain: nothing of it lies in their boxes, or they have it already")
+    return after
 
 
 def _fronts(path: str) -> Any:  # noqa: ANN401 - geopandas waits until it is needed

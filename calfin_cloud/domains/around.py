@@ -11,6 +11,7 @@ from typing import Any
 
 import geopandas as gpd
 import pandas as pd
+import shapely
 from odc.geo.geobox import GeoBox
 
 from calfin_cloud.columns import first_column, glacier_ids, id_text
@@ -74,7 +75,7 @@ def domains_from_termini(
     """
     if termini.crs is None:
         raise ValueError("the termini have no CRS: assign one to the file, e.g. EPSG:3413")
-    termini = termini[termini.geometry.notna() & ~termini.geometry.is_empty]
+    termini = termini[shapely.get_num_coordinates(termini.geometry.to_numpy()) > 0]
     if termini.empty:
         raise ValueError("the file holds no termini")
     column = id_column or first_column(ID_COLUMNS, termini)
