@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("untimed")
 LONG = (
     *("faults/test_faults.py", "clusters/test_gateway.py", "test_engines.py", "test_network.py", "test_pipeline.py"),
     *("test_training.py", "clusters/test_clusters.py", "clusters/test_resilience.py", "clusters/test_kubernetes.py"),
-    *("test_updating.py", "test_report_page.py", "test_planning.py", "test_trends.py", "cloud/test_cloud_run.py"),
+    *("test_updating.py", "report/test_map.py", "test_planning.py", "test_trends.py", "cloud/test_cloud_run.py"),
     *("cloud/test_object_store.py", "test_recipes.py", "test_lease.py", "test_scores.py", "test_walls.py"),
 )
 """Files that take longest, the longest first: begun last, one of them would leave other processes idle."""
