@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
@@ -15,6 +16,7 @@ from shapely.geometry import Polygon
 LEAST_REACH_M = 600_000.0  # around the domains: a map of one glacier shows where on earth it lies
 FINEST_M = 300.0  # the shipped shapes are no finer
 LONGEST_DEG = 1.0  # of a side in longitude and latitude
+LEAST_RADIUS_M, FARTHEST_DEG = 6.0e6, 100.0  # of the earth, less some distortion; beyond it polar maps have no end
 POINTS_ACROSS = 6000  # detail of a large window
 LAYERS = {"land": "land", "ice": "antarctica"}
 
@@ -78,11 +80,9 @@ def packed(points: NDArray[np.float64]) -> list[int]:
 def _cut(name: str, window: Polygon, crs: str, detail: float) -> list[Polygon]:
     """Polygons of one shipped file within a window of `crs`."""
     table = gpd.read_parquet(str(files("calfin_cloud") / "basemap" / f"{name}.parquet"))
-    near = table.geometry if table.crs == crs else table.geometry[_is_near(table.geometry, window, crs)]
+    near = table.geometry if table.crs == crs else _near(table.geometry, window, crs)
     if near.empty:
         return []
-    if table.crs.is_geographic:  # a long side along a parallel is no straight line on the map
-        near = near.segmentize(LONGEST_DEG)
     drawn = near.to_crs(crs).make_valid()
     inside = shapely.clip_by_rect(drawn.to_numpy(), *window.bounds)
     parts = [p for p in shapely.get_parts(shapely.get_parts(inside)) if p.geom_type == "Polygon"]
@@ -90,14 +90,24 @@ def _cut(name: str, window: Polygon, crs: str, detail: float) -> list[Polygon]:
     return [s for s in shapes if isinstance(s, Polygon) and not s.is_empty]
 
 
-def _is_near(shapes: gpd.GeoSeries, window: Polygon, crs: str) -> NDArray[np.bool_]:
-    """Which polygons may lie in the window: others, half the globe away, have no place in most projections."""
-    there = Transformer.from_crs(crs, 4326, always_xy=True)
-    lon, lat = there.transform(window.centroid.x, window.centroid.y)
-    reach = math.degrees(math.hypot(*(np.subtract(window.bounds[2:], window.bounds[:2]) / 2)) / 6.3e6)
-    lonlat = shapes.to_crs(4326).bounds.to_numpy()
-    is_at_height = (lonlat[:, 1] <= lat + reach) & (lonlat[:, 3] >= lat - reach)
-    if abs(lat) + reach > 75:  # around a pole all longitudes are near
-        return np.asarray(is_at_height)
-    wide = reach / max(math.cos(math.radians(abs(lat) + reach)), 0.05)
-    return np.asarray(is_at_height & (lonlat[:, 0] <= lon + wide) & (lonlat[:, 2] >= lon - wide))
+def _near(shapes: gpd.GeoSeries, window: Polygon, crs: str) -> gpd.GeoSeries:
+    """Shapes that may lie in the window, cut in lon and lat: what is half the globe away has no place on it."""
+    west, south, east, north = _lonlat_around(window, crs)
+    turns = [shapes.to_crs(4326).translate(degrees) for degrees in (-360, 0, 360)]  # for windows on the antimeridian
+    if not shapes.crs.is_geographic:
+        box = shapely.box(west, south, east, north)
+        return shapes[np.any([turned.envelope.intersects(box) for turned in turns], axis=0)]
+    cut = pd.concat([turned.clip_by_rect(west, south, east, north) for turned in turns])
+    return cut[~cut.is_empty].segmentize(LONGEST_DEG)  # a long side along a parallel is no straight line on the map
+
+
+def _lonlat_around(window: Polygon, crs: str) -> Bounds:
+    """West, south, east, north in degrees, with room around the window; around a pole all longitudes."""
+    lon, lat = Transformer.from_crs(crs, 4326, always_xy=True).transform(window.centroid.x, window.centroid.y)
+    half = math.hypot(*(np.subtract(window.bounds[2:], window.bounds[:2]) / 2))
+    reach = min(math.degrees(half / LEAST_RADIUS_M), FARTHEST_DEG)
+    south, north = max(lat - reach, -90), min(lat + reach, 90)
+    if abs(lat) + reach > 75:
+        return -180, south, 180, north
+    wide = reach / math.cos(math.radians(abs(lat) + reach))
+    return lon - wide, south, lon + wide, north

@@ -5,6 +5,7 @@ import pytest
 import shapely
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 from shapely.geometry import Point
 
 from calfin_cloud.cli import main
@@ -19,7 +20,7 @@ from calfin_cloud.glaciers import (
     read_glaciers,
     read_termini,
 )
-from calfin_cloud.land import land_around, read_land
+from calfin_cloud.land import land_around, read_land, window_around
 from calfin_cloud.sample import write_sample
 
 
@@ -161,6 +162,33 @@ def test_the_south_pole_lies_on_ice_and_a_tall_store_shows_land_as_far_as_a_wide
     tall = land_around((left, -1_650_000, right, 2_200_000), "EPSG:3031")["ice"]
     xs = np.concatenate([np.cumsum(rings[0][::2]) for rings in tall])
     assert right + 2_000_000 < xs.max() < 2_800_000, "the coast of East Antarctica"
+
+
+@pytest.mark.parametrize(
+    ("crs", "half_m", "lon", "lat"),
+    [
+        ("EPSG:3413", 2_700_000, -95, 40),  # North America, of which the map of the Arctic shows more than the north
+        ("EPSG:3413", 2_700_000, 60, 42),
+        ("EPSG:3031", 2_700_000, -65, -36),  # Argentina, and Australia, beside Antarctica
+        ("EPSG:3031", 2_700_000, 145, -37),
+        ("EPSG:32718", 1_000_000, -70, -36),  # Patagonia
+    ],
+)
+def test_land_goes_on_to_the_end_of_the_map_of_a_continent(crs, half_m, lon, lat):
+    middle = (0, 0) if crs != "EPSG:32718" else (500_000, 4_500_000)
+    window = window_around((middle[0] - half_m, middle[1] - half_m, middle[0] + half_m, middle[1] + half_m))
+    place = shapely.Point(Transformer.from_crs(4326, crs, always_xy=True).transform(lon, lat))
+    assert shapely.box(*window).contains(place), "else the map does not show it"
+    assert any(shape.contains(place) for shape in read_land(window, crs)["land"])
+
+
+def test_land_lies_on_both_sides_of_the_antimeridian():
+    window = (0, 7_000_000, 800_000, 7_500_000)  # Chukotka, from the zone to the east of it
+    to_map = Transformer.from_crs(4326, 32601, always_xy=True)
+    shapes = read_land(window, "EPSG:32601")["land"]
+    for lon in (178, -175):
+        place = shapely.Point(to_map.transform(lon, 66.5))
+        assert any(shape.contains(place) for shape in shapes), lon
 
 
 def test_the_verb_makes_domains_by_name_point_and_box(tmp_path, capsys):

@@ -51,12 +51,14 @@
 
   // Meridians and parallels, dense enough to bend as they do.
   function gridLines() {
-    const [left, bottom, right, top] = about.bounds;
+    const [left, bottom, right, top] = about.window;
     const middle = toLonLat([(left + right) / 2, (bottom + top) / 2]);
-    const isPolar = Math.abs(middle[1]) > 55;
-    const lats = isPolar ? [Math.sign(middle[1]) * 50, Math.sign(middle[1]) * 89.5] : [middle[1] - 12, middle[1] + 12];
+    const half = Math.max(12, (top - bottom) / 2e5); // in degrees of latitude, and some more
+    const isPolar = Math.abs(middle[1]) > Math.min(55, 75 - half);
+    const corners = [[left, bottom], [left, top], [right, bottom], [right, top]].map((corner) => Math.abs(toLonLat(corner)[1]));
+    const lats = isPolar ? [Math.sign(middle[1]) * Math.floor(Math.min(50, ...corners) / 5) * 5, Math.sign(middle[1]) * 89.5] : [middle[1] - half, middle[1] + half];
     const [south, north] = [Math.min(...lats), Math.max(...lats)];
-    const lons = isPolar ? d3.range(-180, 180, 10) : d3.range(Math.floor(middle[0]) - 15, middle[0] + 15, 1);
+    const lons = isPolar ? d3.range(-180, 180, 10) : d3.range(Math.floor(middle[0] / 2 - half) * 2, middle[0] + 2 * half, 2);
     const line = (points, text) => new ol.Feature({ geometry: new ol.geom.LineString(points.map(toMap)), text });
     const name = (value, [plus, minus]) => `${Math.abs(value)}°${value === 0 ? "" : value > 0 ? plus : minus}`;
     const meridians = lons.map((lon) => line(d3.range(south, north + 0.01, 0.5).map((lat) => [lon, lat]), name(lon, ["E", "W"])));
