@@ -133,18 +133,19 @@ def test_a_glacier_of_one_date_is_in_the_composite_and_nothing_is_said_of_its_ch
 def test_who_waits_sees_glaciers_and_tiles_go_by(tmp_path):
     seen = []
 
-    def watch(things):
-        seen.append(len(things))
-        return things
+    def watch(what, parts):
+        seen.append((what, len(parts)))
+        return parts
 
     days = pd.to_datetime(["2010-01-01", "2014-01-01"], utc=True)
     fronts = pd.concat([fronts_of([12_000, 8000], days, glacier=name) for name in "ab"])
     lines = Lines(boxes={name: box_of() for name in "ab"}, ice={name: ice_of() for name in "ab"})
     write_composite(fronts, lines, tmp_path / "composite", watch=watch)
-    assert seen[0] == 2
-    assert seen[1] >= 2
+    assert [what for what, _ in seen] == ["glaciers measured", "tiles written"]
+    assert min(n for _, n in seen) >= 2
+    seen.clear()
     write_series(measure_series(fronts, lines, watch=watch), fronts, tmp_path / "series", watch=watch)
-    assert seen[2:] == [2, 2]
+    assert seen == [(what, 2) for what in ("positions measured", "break points sought", "pictures drawn")]
 
 
 def test_a_composite_in_degrees_or_of_no_month_is_refused(tmp_path):

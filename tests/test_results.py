@@ -249,6 +249,22 @@ def test_a_report_checks_what_no_series_has_and_otherwise_tells_what_was_kept(re
     assert (flagged["score"] == 0.8).all()
 
 
+def test_a_long_report_and_a_long_series_tell_how_far_they_are(request, tmp_path):
+    store = outlier_store("disk", request)
+    told = []
+
+    def watch(what, parts):
+        for part in parts:
+            told.append((what, len(parts)))
+            yield part
+
+    reporting.write_report(store, tmp_path / "report", watch=watch)
+    assert told == [("positions measured", 1), ("glaciers written", 1)]
+    told.clear()
+    measure_series(*store_product(store), watch=watch)
+    assert told == [("positions measured", 1), ("break points sought", 1)]
+
+
 def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_path, capsys):
     store = outlier_store("disk", request)
     assert main(["timeseries", store, "--glaciers", "8", "--out", str(tmp_path / "series")]) == 2

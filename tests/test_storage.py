@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -177,6 +178,13 @@ def test_a_store_on_disk_and_on_s3_takes_and_gives_the_same(kind, request):
     assert (storage.read_scene_grey(store, "Store", places["b"]) == grey).all()
     assert storage.read_candidates(store, "Store", places["b"]).tolist() == [[0, 80, 10, 90]]
     assert storage.read_scene_grey(store, "Store", places["a"]) is None
+    read_picture = storage.picture_reader(store, "Store")
+    fs, root = fsspec.url_to_fs(store)
+    layout = fs.cat_file(f"{root}/masks/Store/zarr.json")
+    fs.rm_file(f"{root}/masks/Store/zarr.json")
+    assert (read_picture(places["b"]) == grey).all(), "the layout is read once for all scenes"
+    assert read_picture(places["a"]) is None
+    fs.pipe_file(f"{root}/masks/Store/zarr.json", layout)
     storage.write_picture(store, "Store", "b", PNG)
     assert storage.read_picture(store, "Store", "b") == PNG
     assert xr.open_zarr(storage.masks_url(store, "Store"))["masks"].sizes["time"] == 2

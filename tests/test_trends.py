@@ -21,7 +21,7 @@ from calfin_cloud.timeseries import (
 )
 from calfin_cloud.timeseries.breaks import breaks_of
 from calfin_cloud.timeseries.bridging import years_of
-from calfin_cloud.timeseries.processes import History
+from calfin_cloud.timeseries.processes import Asked, History, _prior_variance
 
 WIDTH = 5000.0
 
@@ -47,6 +47,15 @@ def wander(years, memory, size, rng):
 def holds(told, sigma, truth):
     """Share of 95 % intervals that hold the truth."""
     return float((np.abs(np.asarray(told) - truth) < 1.96 * np.asarray(sigma)).mean())
+
+
+def test_what_is_known_beforehand_of_a_sum_is_that_of_all_its_pairs_of_times():
+    rng = np.random.default_rng(1)
+    times, weights = rng.uniform(0, 9, 30), rng.normal(0, 1, (4, 30))
+    memory = np.array([0.01, 1.0, 50.0])
+    lags = np.abs(times[:, None] - times)
+    pairs = [np.diag(weights @ np.exp(-lags / value) @ weights.T) for value in memory]
+    np.testing.assert_allclose(_prior_variance(Asked(times, weights, np.zeros((4, 2))), memory), pairs)
 
 
 def test_the_rate_of_a_steady_retreat_is_that_retreat_and_its_error_is_that_of_its_fronts():

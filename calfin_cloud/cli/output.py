@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,11 @@ def bar(options: argparse.Namespace, what: str, unit: str, values: Any = None) -
     from tqdm import tqdm
 
     return tqdm(values, desc=what, unit=unit, disable=True if options.log_format == "json" else None)
+
+
+def watcher(options: argparse.Namespace, unit: str) -> Callable[[str, Sequence[Any]], Iterable[Any]]:
+    """Make what shows a bar for each of several steps, as `measure_series` and `write_report` ask for one."""
+    return lambda what, parts: bar(options, what, unit, parts)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - what json cannot write

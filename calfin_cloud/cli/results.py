@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli import flags
-from calfin_cloud.cli.output import bar, how_many, note, records, tell
+from calfin_cloud.cli.output import how_many, note, records, tell, watcher
 from calfin_cloud.cli.reading import note_unnamed, read_fronts, read_polygons, read_regions, with_files
 from calfin_cloud.cli.stores import add_store
 
@@ -28,9 +27,9 @@ def timeseries(options: argparse.Namespace) -> int:
         lines = read_lines(lines, fronts, boxes=str(earlier))
         note(f"boxes of the run before are used: {earlier} (delete it to derive new ones)")
     note_unnamed(fronts, options.fronts)
-    found, watch = with_files(lines, fronts, options), partial(bar, options, "measured", "glacier")
-    series = measure_series(fronts, found, read_regions(options.regions), watch=watch)
-    write_series(series, fronts, options.out, watch=partial(bar, options, "drawn", "picture"))
+    watch = watcher(options, "glacier")
+    series = measure_series(fronts, with_files(lines, fronts, options), read_regions(options.regions), watch=watch)
+    write_series(series, fronts, options.out, watch=watch)
     if not Path(options.fronts).is_file() and (features := features_of(options.fronts)):
         write_features(features, options.out)
     missing = series.positions[series.positions["reason"] != ""]
@@ -68,7 +67,7 @@ def composite(options: argparse.Namespace) -> int:
         period=options.period,
         regions=read_regions(options.regions),
         base=read_polygons(options.base, "base"),
-        watch=partial(bar, options, "composite", "step"),
+        watch=watcher(options, "step"),
     )
     last = areas[areas["by"] == "region"].groupby("name").last().reset_index()
     square_km = last[["area_change_m2", "area_sigma_m2"]] / 1e6
@@ -83,14 +82,16 @@ def composite(options: argparse.Namespace) -> int:
 
 def figures(options: argparse.Namespace) -> int:
     """Draw figures for a paper: a map, coverage in time, regions, and a comparison with another product."""
-    from calfin_cloud.results import paper_figures, write_figures
+    from calfin_cloud.results import measure_series, paper_figures, write_figures
 
     fronts, lines = read_fronts(options.fronts, options)
+    lines, regions = with_files(lines, fronts, options), read_regions(options.regions)
     against = read_fronts(options.against, options)[0] if options.against else None
     drawn = paper_figures(
         fronts,
-        with_files(lines, fronts, options),
-        regions=read_regions(options.regions),
+        lines,
+        regions=regions,
+        series=measure_series(fronts, lines, regions, watch=watcher(options, "glacier")),
         against=against,
         names=(Path(options.fronts).stem, Path(options.against or "").stem),
         days=options.days,
@@ -152,7 +153,12 @@ def report(options: argparse.Namespace) -> int:
     from calfin_cloud.results import write_report
 
     page = write_report(
-        options.store, options.out, title=options.title, most_pictures=options.pictures, references=options.reference
+        options.store,
+        options.out,
+        title=options.title,
+        most_pictures=options.pictures,
+        references=options.reference,
+        watch=watcher(options, "glacier"),
     )
     tell(options, {"page": page}, str(page))
     return 0

@@ -41,8 +41,13 @@ REACH_M = 30_000.0  # ice further than this from the fronts does not say where t
 
 Vector = tuple[float, float]
 
-Watch = Callable[[list[Any]], Iterable[Any]]
-"""Gives back what is gone through, one by one, and shows how far that is, as tqdm does."""
+Watch = Callable[[str, Sequence[Any]], Iterable[Any]]
+"""Is told what is done to which parts, and gives them on one by one: so a bar can tell how far that is."""
+
+
+def unwatched(_: str, parts: Sequence[Any]) -> Iterable[Any]:
+    """Give parts on, and tell nobody."""
+    return parts
 
 
 class Lines(NamedTuple):

@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from calfin_cloud.domains import box_grid
 from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
-from calfin_cloud.results.boxes import Lines, Watch, check_lines, gates_table, glacier_gate, regions_of
+from calfin_cloud.results.boxes import Lines, Watch, check_lines, gates_table, glacier_gate, regions_of, unwatched
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
@@ -38,7 +38,7 @@ def write_composite(
     period: str | None = None,
     regions: gpd.GeoDataFrame | None = None,
     base: gpd.GeoDataFrame | None = None,
-    watch: Watch = iter,
+    watch: Watch = unwatched,
 ) -> pd.DataFrame:
     """Write the ice of all glaciers on the first of every month, and what they changed in area.
 
@@ -59,7 +59,7 @@ def write_composite(
     base
         Polygons of ice: what is ice outside of all boxes.
     watch
-        Goes through the glaciers, then through the tiles, as tqdm does for a bar.
+        As in `measure_series`: many glaciers take minutes.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def _measure(
 ) -> dict[str, tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]]:
     """Box, fronts and positions in it of each glacier that has a box."""
     measured = {}
-    for glacier, part in watch(list(fronts.groupby("glacier_id", sort=True))):
+    for glacier, part in watch("glaciers measured", list(fronts.groupby("glacier_id", sort=True))):
         gate = glacier_gate(part, lines)[0]
         if gate is not None:
             measured[str(glacier)] = (gate, part, measure_positions(part, None, gate))
@@ -150,7 +150,7 @@ def _write_cube(
     if base is not None:
         write_base(group, grid, base.to_crs(str(grid.crs)).geometry)
     in_order = list(courses.values())
-    for window, numbers in watch(list(tiles_of(grid, [course.gate.box for course in in_order]))):
+    for window, numbers in watch("tiles written", list(tiles_of(grid, [course.gate.box for course in in_order]))):
         _write_tile(group, grid, window, [(number, in_order[number]) for number in numbers], len(days))
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from calfin_cloud.figures.paper import coverage_map, product_scatter, region_curves, retreat_map, save_figure
 from calfin_cloud.results.boxes import Lines, regions_of
 from calfin_cloud.results.comparison import count_fronts
-from calfin_cloud.results.series import Series, measure_series
+from calfin_cloud.results.series import Series, measure_course, measure_series
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import BOX
 
@@ -142,7 +142,7 @@ def paired_positions(series: Series, others: gpd.GeoDataFrame, lines: Lines, *, 
         return pd.DataFrame(columns=["glacier_id", "datetime", "a_m", "b_m"])
     crossed["key"] = crossed["glacier_id"] + "/" + crossed["key"]
     given = lines._replace(boxes=boxes, axes=axes, centerlines={})
-    theirs = measure_series(crossed.drop(columns="index_right"), given).positions
+    theirs = measure_course(crossed.drop(columns="index_right"), given).positions
     tables = [
         t[t["branch"] == BOX].dropna(subset="position_m").sort_values("datetime") for t in (theirs, series.positions)
     ]

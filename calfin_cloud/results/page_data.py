@@ -14,7 +14,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.exports import json_value
 from calfin_cloud.land import packed
 from calfin_cloud.results.choosing import CHOICE_COLUMNS
-from calfin_cloud.results.series import Series
+from calfin_cloud.results.series import Course
 from calfin_cloud.results.settling import line_id
 
 SIMPLIFY_PX = 0.5
@@ -38,7 +38,7 @@ class Shown(NamedTuple):
 
 
 def shown_tables(
-    fronts: gpd.GeoDataFrame, rejected: gpd.GeoDataFrame, references: gpd.GeoDataFrame, series: Series | None
+    fronts: gpd.GeoDataFrame, rejected: gpd.GeoDataFrame, references: gpd.GeoDataFrame, series: Course | None
 ) -> Shown:
     """Bring the tables of a store together; without a series there are no positions."""
     if series is None:

@@ -25,6 +25,7 @@ from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURE_SCHEMAS
 from calfin_cloud.land import land_around, window_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
+from calfin_cloud.results.boxes import Watch, unwatched
 from calfin_cloud.results.choosing import CHOICE_COLUMNS
 from calfin_cloud.results.page_data import (
     SIMPLIFY_PX,
@@ -37,19 +38,20 @@ from calfin_cloud.results.page_data import (
 )
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.results.seaward import Features, features_of, flat, page_features, write_features
-from calfin_cloud.results.series import Series, measure_series, store_product
+from calfin_cloud.results.series import Course, measure_course, store_product
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import REASONS
 from calfin_cloud.storage import (
     checked_domains,
     outside_stores,
+    picture_reader,
     read_places,
     read_rejected,
     read_reviews,
-    read_scene_grey,
     read_store,
     read_store_domains,
 )
+from calfin_cloud.storage.files import read_each
 from calfin_cloud.timeseries import flag_fronts
 from calfin_cloud.whole_files import whole_file, write_whole_file
 
@@ -81,6 +83,7 @@ def write_report(
     title: str = "",
     most_pictures: int = MOST_PICTURES,
     references: str | Path | gpd.GeoDataFrame | None = None,
+    watch: Watch = unwatched,
 ) -> Path:
     """Write the report of a store's results and return its page, `index.html`.
 
@@ -104,6 +107,8 @@ def write_report(
         Pictures of scenes that are copied, those of the latest scenes first.
     references
         Fronts drawn by hand, a file as `read_product` takes or its table: a layer of their own.
+    watch
+        As in `measure_series`: a large store takes minutes.
 
     Returns
     -------
@@ -127,7 +132,7 @@ def write_report(
     _check_own(folder)
     product, lines = store_product(store)
     fronts = reviewed_fronts(store)
-    series = measure_series(product, lines) if len(product) else None
+    series = measure_course(product, lines, watch=watch) if len(product) else None
     flagged = fronts if series is None else _with_flags(store, fronts, series.flags)
     domains = read_store_domains(store)
     if not domains:
@@ -136,7 +141,7 @@ def write_report(
     shown = shown_tables(flagged, read_rejected(store), _references(references, crs), series)
     _clear(folder)
     features = features_of(store)
-    glaciers = _write_glaciers(store, domains, shown, features, folder, most_pictures=most_pictures)
+    glaciers = _write_glaciers(store, domains, shown, features, folder, most_pictures=most_pictures, watch=watch)
     left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
     names = ", ".join(d.name.replace("-", " ") for d in domains[:NAMES_IN_TITLE]) + (
         " …" if len(domains) > NAMES_IN_TITLE else ""
@@ -168,11 +173,12 @@ def _write_glaciers(
     folder: Path,
     *,
     most_pictures: int,
+    watch: Watch,
 ) -> list[dict[str, Any]]:
     """Write data and pictures of each domain; return its line of the overview."""
     latest = shown.fronts.drop_duplicates("key").sort_values("datetime", ascending=False)["key"].head(most_pictures)
     wanted, rows = set(latest), []
-    for number, domain in enumerate(domains):
+    for number, domain in watch("glaciers written", list(enumerate(domains))):
         tables = tables_of(shown, domain)
         pictures = _write_pictures(store, domain, tables, wanted, folder / "pictures" / f"{number:05}")
         seaward = page_features(features, domain.name, domain.resolution_m)
@@ -242,14 +248,23 @@ def _references(given: str | Path | gpd.GeoDataFrame | None, crs: str) -> gpd.Ge
 
 def _write_pictures(store: str, domain: Domain, tables: Shown, wanted: set[str], folder: Path) -> list[int]:
     """Write the 8-bit pictures of a domain's scenes, each named by its place among them; return these places."""
-    places, written = read_places(store, domain.name), []
-    for number, (key, scene) in enumerate(scenes_of(tables).itertuples(index=False)):
-        grey = read_scene_grey(store, domain.name, places[scene]) if key in wanted and scene in places else None
-        if grey is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole_file(folder / f"{number:05}.avif", _avif(grey))
-            written.append(number)
-    return written
+    places = read_places(store, domain.name)
+    scenes = enumerate(scenes_of(tables).itertuples(index=False))
+    stored = [(number, places[scene]) for number, (key, scene) in scenes if key in wanted and scene in places]
+    if not stored:
+        return []
+    read_picture = picture_reader(store, domain.name)
+
+    def write(scene: tuple[int, int]) -> list[int]:
+        number, place = scene
+        grey = read_picture(place)
+        if grey is None:
+            return []
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole_file(folder / f"{number:05}.avif", _avif(grey))
+        return [number]
+
+    return [number for found in read_each(write, stored) for number in found]
 
 
 def _avif(grey: NDArray[np.uint8]) -> bytes:
@@ -275,7 +290,7 @@ def _proj4(crs: str) -> str:
         return CRS(crs).to_proj4()
 
 
-def _write_downloads(fronts: gpd.GeoDataFrame, series: Series | None, folder: Path) -> list[str]:
+def _write_downloads(fronts: gpd.GeoDataFrame, series: Course | None, folder: Path) -> list[str]:
     plain = flat(fronts)
     found = plain[plain["state"] == "front"]
     write_csv(plain.drop(columns="geometry"), folder / "scenes.csv")

@@ -27,6 +27,7 @@ from calfin_cloud.results.boxes import (
     gates_table,
     glacier_gate,
     regions_of,
+    unwatched,
 )
 from calfin_cloud.results.reviewing import usable_fronts
 from calfin_cloud.results.spreadsheets import write_csv
@@ -63,6 +64,17 @@ class Series(NamedTuple):
     monthly: pd.DataFrame
     breaks: pd.DataFrame
     regions: pd.DataFrame
+    flags: pd.DataFrame
+    gates: gpd.GeoDataFrame
+
+
+class Course(NamedTuple):
+    """The tables of a `Series` that a report shows; the others take as long again."""
+
+    positions: pd.DataFrame
+    rates: pd.DataFrame
+    yearly: pd.DataFrame
+    seasonal: pd.DataFrame
     flags: pd.DataFrame
     gates: gpd.GeoDataFrame
 
@@ -125,10 +137,10 @@ def keep_flags(store: str, fronts: gpd.GeoDataFrame, flags: pd.DataFrame) -> lis
     return write_flags(store, usable[usable["key"].isin(fronts["key"])], flags)
 
 
-def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path, *, watch: Watch = iter) -> None:
+def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path, *, watch: Watch = unwatched) -> None:
     """Write the tables (CSV, gates as GeoPackage), the fronts with their flags (GeoParquet) and a picture a glacier.
 
-    A glacier without a position has no picture. `watch` goes through the pictures.
+    A glacier without a position has no picture. `watch` is that of `measure_series`.
 
     Raises
     ------
@@ -145,7 +157,7 @@ def write_series(series: Series, fronts: gpd.GeoDataFrame, folder: Path, *, watc
     if len(series.regions):
         write_whole_file(folder / "regions.png", regions_png(series.regions))
     measured = series.positions.dropna(subset="position_m")
-    for glacier, part in watch(list(measured.groupby("glacier_id"))[:MOST_PICTURES]):
+    for glacier, part in watch("pictures drawn", list(measured.groupby("glacier_id"))[:MOST_PICTURES]):
         mine = [table[table["glacier_id"] == glacier] for table in (series.seasonal, series.rates)]
         rate = rate_words(mine[1])
         flags = series.flags[series.flags["key"].isin(part["key"])]
@@ -165,7 +177,11 @@ def rate_words(rates: pd.DataFrame) -> str:
 
 
 def measure_series(
-    fronts: gpd.GeoDataFrame, lines: Lines, regions: gpd.GeoDataFrame | None = None, *, watch: Watch = iter
+    fronts: gpd.GeoDataFrame,
+    lines: Lines,
+    regions: gpd.GeoDataFrame | None = None,
+    *,
+    watch: Watch = unwatched,
 ) -> Series:
     """Measure the fronts of a product (`products.read_product`) in time.
 
@@ -180,7 +196,7 @@ def measure_series(
     regions
         Polygons with a column `region`; a glacier belongs to the one around, or nearest to, the middle of its gate.
     watch
-        Goes through the glaciers, as tqdm does for a bar.
+        Called with words for a step and its parts, to give these on: `lambda what, parts: tqdm(parts, what)` is a bar.
 
     Returns
     -------
@@ -204,12 +220,30 @@ def measure_series(
     >>> bool(-1000 < rate["rate_m_a"] < -500)
     True
     """
+    course = measure_course(fronts, lines, watch=watch)
+    positions = course.positions
+    glaciers = [part for _, part in positions.groupby("glacier_id", sort=True)]
+    return Series(
+        positions,
+        course.rates,
+        course.yearly,
+        course.seasonal,
+        monthly_grid(positions),
+        _joined([break_points(part) for part in watch("break points sought", glaciers)]),
+        regional_change(positions[positions["branch"] == BOX], regions_of(course.gates, regions)),
+        course.flags,
+        course.gates,
+    )
+
+
+def measure_course(fronts: gpd.GeoDataFrame, lines: Lines, *, watch: Watch = unwatched) -> Course:
+    """Measure what a report shows of fronts in time, as `measure_series` does."""
     check_metres(fronts.crs, "a series")
     check_lines(lines)
     if fronts.empty:
         raise ValueError("got no fronts to measure: expected at least one with a line")
-    parts, gates = [], []
-    for _, of_glacier in watch(list(fronts.groupby("glacier_id", sort=True))):
+    parts, gates, years, seasons = [], [], [], []
+    for of_glacier in watch("positions measured", [part for _, part in fronts.groupby("glacier_id", sort=True)]):
         gate, reason, centerlines = glacier_gate(of_glacier, lines)
         if gate is not None:
             centerlines = centerlines or {CENTER: gate.centerline}
@@ -218,19 +252,23 @@ def measure_series(
         )
         if gate is not None:
             gates.append((gate, of_glacier, parts[-1]))
+        years.append(yearly_positions(parts[-1]))
+        seasons.append(seasonal_cycle(parts[-1]))
     positions = relative_change(pd.concat(parts, ignore_index=True))
-    boxes = gates_table(gates, fronts.crs)
-    return Series(
+    return Course(
         positions,
         rates(positions),
-        yearly_positions(positions),
-        seasonal_cycle(positions),
-        monthly_grid(positions),
-        break_points(positions),
-        regional_change(positions[positions["branch"] == BOX], regions_of(boxes, regions)),
+        _joined(years),
+        _joined(seasons),
         _flags(fronts, positions, lines),
-        boxes,
+        gates_table(gates, fronts.crs),
     )
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of all tables of the same columns; those without a row have no types that others should take."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
 
 def _fjord_of(domains: Sequence[Domain]) -> BaseGeometry | None:

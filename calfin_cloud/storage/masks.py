@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,8 +184,21 @@ def read_candidates(store: str, domain_name: str, place: int) -> NDArray[np.int3
 
 def read_scene_grey(store: str, domain_name: str, place: int) -> NDArray[np.uint8] | None:
     """Read one scene as the network saw it, (y, x) uint8; None where a store has kept none."""
-    grey = _read_scene(store, domain_name, "grey", place)
-    return None if grey is None or not grey.any() else grey
+    return picture_reader(store, domain_name)(place)
+
+
+def picture_reader(store: str, domain_name: str) -> Callable[[int], NDArray[np.uint8] | None]:
+    """Make what reads many scenes of a domain as `read_scene_grey` does, of which the layout takes longest."""
+    array = _array_of_scenes(store, domain_name, "grey")
+
+    def read(place: int) -> NDArray[np.uint8] | None:
+        try:
+            grey = _read_place(store, domain_name, "grey", array, place)
+        except DamagedFileError:  # it, or the layout, may have been read with a flipped bit
+            grey = _read_scene(store, domain_name, "grey", place)
+        return None if grey is None or not grey.any() else grey
+
+    return read
 
 
 @looking_twice
@@ -232,12 +245,22 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
 @looking_twice
 def _read_scene(store: str, domain_name: str, name: str, place: int) -> NDArray[Any] | None:
     """Read the part of one scene; None where the store has no such array."""
+    return _read_place(store, domain_name, name, _array_of_scenes(store, domain_name, name), place)
+
+
+@looking_twice
+def _array_of_scenes(store: str, domain_name: str, name: str) -> zarr.Array[Any] | None:
     url = masks_url(store, domain_name)
     with naming(url, RESTORE):
         group = zarr.open_group(zarr_place(url), mode="r", use_consolidated=False)
-        if name not in group:
-            return None
-        array = group[name]
+        return group.get(name)
+
+
+def _read_place(
+    store: str, domain_name: str, name: str, array: zarr.Array[Any] | None, place: int
+) -> NDArray[Any] | None:
+    if array is None:
+        return None
     number = place // (array.shards[0] if array.shards else 1)
-    with naming(f"{url}/{name}/c/{number}", REMEDY):
+    with naming(f"{masks_url(store, domain_name)}/{name}/c/{number}", REMEDY):
         return np.asarray(array[place])

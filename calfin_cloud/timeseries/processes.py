@@ -178,7 +178,7 @@ def _answer(history: History, asked: Asked, explanations: Explanations) -> tuple
     own = asked.coefficients + asked.weights @ design(history, asked.at)
     answers = own @ coefficients + towards @ (solved[..., n : n + 1] - solved[..., :n] @ coefficients)
     rest = own - towards @ solved[..., :n]
-    prior = np.array([_prior_variance(asked, value) for value in unique])[place]
+    prior = _prior_variance(asked, unique)[place]
     spread = kept * prior - (shared * solved[..., n + 1 :]).sum(axis=1)
     spread += (rest * np.swapaxes(np.linalg.solve(precision, np.swapaxes(rest, 1, 2)), 1, 2)).sum(axis=2)
     return answers[..., 0], variance[:, None] * np.maximum(spread, 0)
@@ -205,14 +205,17 @@ def solve_all(history: History, memory: Floats, share: Floats, right: Floats) ->
     return np.array(solved), np.array(determinants)
 
 
-def _prior_variance(asked: Asked, memory: float) -> Floats:
-    """Variance (k,) of the sums over a process of variance 1 that nobody has seen."""
-    used = np.flatnonzero((asked.weights != 0).any(axis=0))
-    if not len(used):
-        return np.zeros(len(asked.weights))
-    at, weights = asked.at[used], asked.weights[:, used]
-    covariance = np.exp(-np.abs(at[:, None] - at) / memory)
-    return np.asarray(((weights @ covariance) * weights).sum(axis=1))
+def _prior_variance(asked: Asked, memory: Floats) -> Floats:
+    """Variance (e, k) of the sums over a process of variance 1 that nobody has seen, by its memory (e,)."""
+    order = np.argsort(asked.at)
+    fading = np.exp(-np.diff(asked.at[order], prepend=asked.at[order[:1]]) / memory[:, None])
+    total, carried = np.zeros((2, len(memory), len(asked.weights)))
+    # What is to come knows of all that was before only through the present: so one pass through time will do.
+    for share, weight in zip(fading.T, asked.weights.T[order], strict=True):
+        carried = share[:, None] * carried
+        total += weight * (weight + 2 * carried)
+        carried += weight
+    return total
 
 
 def _log_evidence(left: Floats, freedom: int, least: Floats) -> Floats:
