@@ -271,6 +271,15 @@ def test_api_is_searched_with_the_collections_of_its_name(domain, monkeypatch):
         assert ids(search_scenes("usgs", domain, "2020")) == ["a"]
 
 
+def test_every_text_that_lists_the_public_catalogues_names_all_of_them(domain, tmp_path, capsys):
+    with pytest.raises(ValueError, match="or the name of a public catalogue") as refused:
+        search_scenes(str(tmp_path / "none.json"), domain, "2020")
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    for text in (str(refused.value), " ".join(capsys.readouterr().out.split())):
+        assert ", ".join(CATALOGS) in text
+
+
 def test_public_catalogues_are_https_addresses_with_collections():
     assert {"earth-search", "planetary-computer", "usgs"} <= set(CATALOGS)
     assert all(entry.url.startswith("https://") and entry.collections for entry in CATALOGS.values())

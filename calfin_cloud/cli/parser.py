@@ -10,6 +10,7 @@ from typing import Any
 import calfin_cloud
 from calfin_cloud.cli import adapting, domains, flags, mapping, planning, results, stores, training
 from calfin_cloud.cli.searching import FEW_SCENES
+from calfin_cloud.public_catalogs import NAMES
 
 FIRST_STEPS = """first steps, offline:
   calfin sample demo
@@ -91,8 +92,7 @@ def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool =
     source.add_argument(
         "--catalog",
         metavar="URL_OR_FILE",
-        help="STAC API, static catalogue, item collection file (GeoJSON, stac-geoparquet), or a name: copernicus, "
-        "earth-search, planetary-computer, usgs",
+        help=f"STAC API, static catalogue, item collection file (GeoJSON, stac-geoparquet), or a name: {NAMES}",
     )
     parser.set_defaults(images=None)
     if images:

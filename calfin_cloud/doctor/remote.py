@@ -18,6 +18,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads d
 from calfin_cloud.doctor.findings import Finding, Status, problem, without_secrets
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import stack_scenes
+from calfin_cloud.public_catalogs import NAMES
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import band_of
 from calfin_cloud.storage import check_domains as check_kept_domains
@@ -51,7 +52,7 @@ def check_catalog(describe: Callable[[], str]) -> Finding:
         return problem(
             "catalogue",
             error,
-            "check its address, or name a public one: copernicus, earth-search, planetary-computer, usgs",
+            f"check its address, or name a public one: {NAMES}",
         )
 
 

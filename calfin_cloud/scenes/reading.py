@@ -21,6 +21,8 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from urllib3 import Retry
 
+from calfin_cloud.public_catalogs import NAMES
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ def telling(address: str) -> Iterator[None]:
             raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
         raise ValueError(
             f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, "
-            "or the name of a public catalogue: copernicus, earth-search, planetary-computer, usgs"
+            f"or the name of a public catalogue: {NAMES}"
         ) from error
 
 

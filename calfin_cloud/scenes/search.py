@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from operator import length_hint
@@ -12,34 +11,13 @@ from pathlib import Path
 import pystac
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.public_catalogs import CATALOGS
 from calfin_cloud.scenes.catalogs import Wanted, absolute, read_features, read_title
 from calfin_cloud.scenes.footprints import footprint_touches
 from calfin_cloud.scenes.listing import Counted, sort_unique
 from calfin_cloud.scenes.periods import period_bounds
 from calfin_cloud.scenes.reading import Feature, shown, unless_odd
 from calfin_cloud.sensors import item_of
-
-
-@dataclass(frozen=True)
-class PublicCatalog:
-    """A public STAC API by name: its address, and the collections searched unless the user names some."""
-
-    url: str
-    collections: tuple[str, ...]
-
-
-CATALOGS = {
-    "earth-search": PublicCatalog(
-        "https://earth-search.aws.element84.com/v1", ("landsat-c2-l2", "sentinel-2-l2a", "sentinel-1-grd")
-    ),
-    "planetary-computer": PublicCatalog(
-        "https://planetarycomputer.microsoft.com/api/stac/v1",
-        ("landsat-c2-l1", "landsat-c2-l2", "sentinel-2-l2a", "sentinel-1-rtc"),
-    ),
-    "copernicus": PublicCatalog("https://stac.dataspace.copernicus.eu/v1", ("sentinel-2-l2a", "sentinel-1-grd")),
-    # Level 1 has every scene, of every Landsat; with level 2 beside it most would be found twice.
-    "usgs": PublicCatalog("https://landsatlook.usgs.gov/stac-server", ("landsat-c2l1",)),
-}
 
 
 def search_scenes(
