@@ -165,7 +165,7 @@ def _widths(scene: Scene, trace: Trace, calibration: Calibration) -> Iterator[di
             traced_by=front.traced_by,
             covered=front.covered,
         )
-        line, pixel_m = georeference(front.line, scene.domain.grid.transform), scene.domain.resolution_m
+        line, pixel_m = georeference(front.line, scene.domain.grid.transform), scene.domain.ground_m
         yield {"m": _mean_of(line, scene), "sigma": sure.sigma_px * pixel_m, "half95": sure.half95_px * pixel_m}
 
 
@@ -261,14 +261,24 @@ def _mean(scene: Scene, trace: Trace) -> float:
 
 
 def _mean_of(line: Any, scene: Scene) -> float:
-    """Mean distance in m to the nearer reference; NaN without a front."""
-    return float("nan") if line is None else min(float(line_distances(line, r).mean()) for r in scene.references)
+    """Mean distance in m on the ground to the nearer reference; NaN without a front."""
+    if line is None:
+        return float("nan")
+    return min(_apart(line, reference) for reference in scene.references) / _stretch(scene)
+
+
+def _stretch(scene: Scene) -> float:
+    """Metres of the map to a metre on the ground."""
+    return scene.domain.resolution_m / scene.domain.ground_m
 
 
 def _summary(traced: list[tuple[Scene, Any]]) -> dict[str, float]:
     means = {scene.domain.glacier_id: _mean_of(line, scene) for scene, line in traced}
     found = [mean for mean in means.values() if not np.isnan(mean)]
-    lengths = [lengths_within(line, min(s.references, key=lambda r: _apart(line, r)), WITHIN_M) for s, line in traced]
+    lengths = [
+        lengths_within(line, min(s.references, key=lambda r: _apart(line, r)), WITHIN_M * _stretch(s))
+        for s, line in traced
+    ]
     total = {name: sum(of_scene[name] for of_scene in lengths) for name in lengths[0]}
     summary = {"found": len(found), "mean_m": float(np.mean(found)), "worst_m": max(found)}
     by_glacier = {n: round(means[n]) if not np.isnan(means[n]) else "-" for n in sorted(means, key=int)}
