@@ -18,7 +18,10 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
     assert end.value.code == 0
-    assert f"example:\n  calfin {verb} " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"example:\n  calfin {verb} " in said
+    catalogs = {words.split()[0] for words in said.partition("example:")[2].split("--catalog ")[1:]}
+    assert catalogs <= {"planetary-computer"}, "the public catalogue that asks for no keys and no money"
 
 
 def test_sample_and_search_agree_on_the_number_of_scenes(tmp_path, capsys):

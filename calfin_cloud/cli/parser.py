@@ -151,9 +151,7 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         metavar="K/N",
         help="map the Kth of N shares of the glaciers, into STORE/shards/K-of-N; `calfin merge STORE` makes them one",
     )
-    parser.add_argument(
-        "--reference", metavar="FILE", help="hand-drawn fronts: distances to them go into the table and the report"
-    )
+    parser.add_argument("--reference", metavar="FILE", help="hand-drawn fronts: the table has the distances to them")
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -314,7 +312,7 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
     _add_network(parser)
 
 
-FIND = "--catalog earth-search --domains domains.geojson --period"
+FIND = "--catalog planetary-computer --domains domains.geojson --period"
 
 VERBS: dict[str, tuple[Any, ...]] = {
     "sample": (mapping.sample, _add_sample, "demo --scenes 12", "--real real"),
