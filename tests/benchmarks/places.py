@@ -91,6 +91,7 @@ def main() -> None:
     if calibration := calibration_of(options.settings.network):
         report_widths(places, calibration)
     if options.figures:
+        options.figures.mkdir(parents=True, exist_ok=True)
         guided = [(s, _trace(s, HARALD_DATE)) for s in harald]
         draw_sheet(guided, options.figures / "places_harald_moltke.png")
         guided = [(s, _trace(s, UUMMANNAQ_DATE)) for s in uummannaq if s.box == "0.75"]
