@@ -351,8 +351,10 @@ def test_a_bit_that_flips_while_a_lease_is_read_neither_ends_a_run_nor_lets_anot
     assert len(flips) > 30
 
 
-def test_what_ended_a_run_is_told_though_its_lease_cannot_be_given_back(s3, monkeypatch, request):
-    """The error of the lease was told in its place, and not every client of a bucket raises an OSError."""
+def test_a_run_whose_lease_cannot_be_given_back_tells_what_ended_it_and_the_next_one_need_not_wait(
+    s3, monkeypatch, request
+):
+    """The error of the lease was told, since not every client raises an OSError; the same process waited for 90 s."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with listening(FaultProxy(s3.endpoint)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -367,4 +369,9 @@ def test_what_ended_a_run_is_told_though_its_lease_cannot_be_given_back(s3, monk
         with pytest.raises(ValueError, match="ends the run"):
             run()
         proxy.start()
+        assert storage.lease_holder(store)["free_from"] == "now"
+        with storage.hold_lease(store, "map") as check:
+            check()
+            with pytest.raises(storage.StoreInUseError), storage.hold_lease(store, "retry"):
+                pass
     S3FileSystem.clear_instance_cache()

@@ -52,6 +52,11 @@ _held: ContextVar[Mapping[str, _Lease]] = ContextVar("_held", default=MappingPro
 of that run beyond its end, and commits no more: not even where the process holds the store again."""
 
 
+_alive: set[str] = set()
+"""Tokens of the runs of this process that have not ended: one whose storage fell silent could not give its lease back,
+and the next one need not wait until it expires."""
+
+
 class StoreInUseError(OSError):
     """Another run holds the store."""
 
@@ -137,6 +142,7 @@ class _Lease:
 
     def take(self) -> None:
         """Become the holder, if no living run is."""
+        _alive.add(self.token)
         try:
             self.give_sign()  # before the look: whoever becomes the holder after it deletes the sign
             if (before := _holder(self.fs, self.root)) is None:
@@ -187,11 +193,13 @@ class _Lease:
         raise StoreInUseError(f"{self.store}: others delete what this run writes to {path}: wait for their end")
 
     def release(self) -> None:
-        if not self.ended and self._is_mine():
-            self.ended = True  # a thread that outlives its run writes no more either
-            delete_files(self.fs, [self.holder])
-        self.ended = True
-        delete_files(self.fs, [self.sign])
+        has_ended, self.ended = self.ended, True  # first, so that a thread that outlives its run writes no more
+        try:
+            if not has_ended and self._is_mine():
+                delete_files(self.fs, [self.holder])
+            delete_files(self.fs, [self.sign])
+        finally:
+            _alive.discard(self.token)  # last: who followed before would lose its own lease by that deletion
 
     def _is_mine(self) -> bool:
         def names_us(data: bytes) -> bool:
@@ -253,10 +261,13 @@ def _named(holder: Mapping[str, Any]) -> str:
 
 
 def _is_gone(holder: Mapping[str, Any]) -> bool:
-    """Whether a holder was a process of this machine, and that is gone."""
+    """Whether a holder was a process of this machine that is gone, or one of this process whose run has ended."""
     if holder.get("machine") != _machine() or not {"process", "started"} <= holder.keys():
         return False
-    return bool(_started(int(holder["process"])) != holder["started"])
+    process = int(holder["process"])
+    if _started(process) != holder["started"]:
+        return True
+    return process == os.getpid() and holder.get("token") not in _alive
 
 
 def _last_sign(fs: fsspec.AbstractFileSystem, root: str, holder: Mapping[str, Any]) -> datetime:
