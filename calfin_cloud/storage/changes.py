@@ -91,7 +91,7 @@ def _try_folder(fs: fsspec.AbstractFileSystem, folder: str) -> None:
     try:
         write_whole(fs, path, b"try")
         delete_files(fs, [path])
-    except OSError as error:
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:  # not a silent storage, nor a full disk
         raise OSError(
             f"{folder} takes no file ({type(error).__name__}: {error}): give this user the right to write and delete "
             "there; nothing was changed"

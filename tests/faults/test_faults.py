@@ -113,9 +113,9 @@ class Silence(Plan):
         return super().fault_of(request, nth)
 
 
-def ended_by_silence(stage, run, first: str, **plan) -> None:
+def ended_by_silence(stage, run, first: str, *, most: int = 30, **plan) -> None:
     """Run while a store falls silent for some time, which must end the run, and let the next one try again."""
-    stage.proxy.suffer(Silence(("503",), 1.0, SEED, most=30, first=first, **plan))
+    stage.proxy.suffer(Silence(("503",), 1.0, SEED, most=most, first=first, **plan))
     with pytest.raises(OSError, match="Service Unavailable") as caught:
         run()
     stage.proxy.suffer(None)
@@ -129,6 +129,7 @@ def test_a_store_that_falls_silent_ends_a_retrace_or_a_run_and_fails_no_scene(s3
         again = partial(retrace_fronts, stage.world.undisturbed, everything=True)
         ended_by_silence(stage, again, "/masks/c/", methods=("GET", "HEAD"), paths=r"/(masks/|store\.json)")
         assert tables(stage.world.undisturbed) == whole
+        ended_by_silence(stage, again, "/.try.part", most=10**6)  # what is tried before a change begins
         assert again()["failed"] == 0
         domains = read_domains(stage.world.folder / "domains.geojson")
         find = partial(stream_scenes, f"{stage.world.url}/catalog.json", period="1984/..")
