@@ -19,6 +19,7 @@ from calfin_cloud.domains import read_domains
 from calfin_cloud.imagery import retries
 from calfin_cloud.pipeline import map_fronts, recompute_changed, retrace_fronts, retry_failed
 from calfin_cloud.pipeline.settings import VARIANTS
+from calfin_cloud.results import lineage_of
 from calfin_cloud.scenes import search_scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -113,6 +114,9 @@ def test_one_scene_out_of_reach_is_told_and_mapped_by_the_next_call_also_after_c
     assert "1 kept" in told.out
     after = storage.read_fronts(store)
     assert after[after["scene_id"] == scene].equals(before[before["scene_id"] == scene])
+    made_by = [lineage_of(store, scene_id)["made_by"]["settings"] for scene_id in (scene, before["scene_id"][0])]
+    assert made_by[0].startswith("unknown, since the scene could not be mapped again")
+    assert made_by[1]["max_cloud"] == 0.5
     server.suffer(None)
     storage.compact_store(store)
     retrace_fronts(store, everything=True)

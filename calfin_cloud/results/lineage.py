@@ -11,9 +11,12 @@ from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
 from calfin_cloud.results.seaward import features_of, told_features
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import CATALOG_FIELD, band_of, granules_of
-from calfin_cloud.storage import read_batches, read_items, read_store, unsigned_item
+from calfin_cloud.storage import Stored, read_batches, read_items, read_store, unsigned_item
 
 UNKNOWN = "unknown"
+EARLIER = (
+    "unknown, since the scene could not be mapped again with those of the store: `calfin map --recompute` tries it"
+)
 SHOWN = (
     *("state", "reason", "detail", "datetime", "platform", "collection", "quality_flag"),
     *("cloud_fraction", "nodata_fraction", "slc_off_fraction", "resolution_m"),
@@ -37,7 +40,8 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
         of a person; `features` of the sea, where the store has any; `read`: the STAC item, its catalogue, and of the
         files that were read for the front the address (unsigned) and the checksum and size that the item gives, else
         `unknown`, since nothing else was asked of the server;
-        `made_by`: network with its sha256 and the engine that ran it, code version and settings.
+        `made_by`: network with its sha256 and the engine that ran it, code version and settings, which are not known of
+        a scene that could not be mapped again when they were changed.
 
     Raises
     ------
@@ -56,7 +60,8 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
         raise ValueError(f"{scene}: {trouble}")
     first = mine.iloc[0]
     found = mine[mine["state"] == "front"]
-    made_by = read_store(store)
+    batch = _batch_of(store, keys[0])
+    is_behind = batch is not None and keys[0] in batch.behind
     code, _, engine = first["code"].partition(" ")
     return {
         "key": keys[0],
@@ -68,17 +73,19 @@ def lineage_of(store: str, scene: str) -> dict[str, Any]:
             "model": first["model"],
             "engine": engine or "keras",
             "code": code,
-            "settings": made_by.get("settings"),
+            "settings": EARLIER if is_behind else read_store(store).get("settings"),
         },
     }
 
 
 def stored_item(store: str, key: str) -> dict[str, Any] | None:
     """Read the STAC item of a scene by its key, JSON values; None where the store has none."""
-    for stored in read_batches(store):
-        if key in stored.items:
-            return read_items(store, stored).get(key)
-    return None
+    stored = _batch_of(store, key)
+    return read_items(store, stored).get(key) if stored else None
+
+
+def _batch_of(store: str, key: str) -> Stored | None:
+    return next((stored for stored in read_batches(store) if key in stored.items), None)
 
 
 def _read_from(content: dict[str, Any] | None) -> dict[str, Any]:
