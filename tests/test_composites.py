@@ -152,8 +152,9 @@ def test_a_composite_in_degrees_or_of_no_month_is_refused(tmp_path):
     fronts = fronts_of([12_000, 8000], pd.to_datetime(["2010-01-01", "2014-01-01"], utc=True))
     with pytest.raises(ValueError, match="projected CRS"):
         write_composite(fronts.to_crs(4326), Lines(), tmp_path)
-    with pytest.raises(ValueError, match="FIRST/LAST"):
-        write_composite(fronts, Lines(), tmp_path, period="2010 until 2012")
+    for period in ("2010 until 2012", "2010/2012", "2010-01-01/2012-12-31", "2010-01"):  # a year is no January
+        with pytest.raises(ValueError, match="FIRST/LAST"):
+            write_composite(fronts, Lines(), tmp_path, period=period)
     with pytest.raises(ValueError, match="no month"):
         write_composite(fronts, Lines(), tmp_path, period="2012-01/2010-01")
     with pytest.raises(ValueError, match="--ice"):

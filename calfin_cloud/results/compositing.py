@@ -129,8 +129,8 @@ def _days(fronts: gpd.GeoDataFrame, period: str | None) -> pd.DatetimeIndex:
     first, last = fronts["datetime"].min(), fronts["datetime"].max() + pd.offsets.MonthBegin(1)
     if period is not None:
         try:
-            first, last = (pd.Timestamp(part, tz="UTC") for part in period.split("/"))
-        except ValueError:
+            first, last = (pd.to_datetime(part, format="%Y-%m", utc=True) for part in period.split("/"))
+        except ValueError:  # a year alone would be its January
             raise ValueError(f"a period is FIRST/LAST month, as 1985-01/2021-12, got {period!r}") from None
     days = pd.date_range(first.normalize().replace(day=1), last.normalize(), freq="MS")
     if days.empty:
