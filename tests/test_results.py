@@ -275,6 +275,23 @@ def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_pat
     assert "has no front, so there is nothing to measure" in capsys.readouterr().err
 
 
+def test_a_file_without_fronts_or_positions_and_nameless_regions_are_told_in_words(tmp_path, capsys):
+    rows = gpd.GeoDataFrame({"Date": ["2015-07-01"], "GlacierID": ["9"]}, geometry=[LINE], crs=3413)
+    rows.to_file(tmp_path / "one.gpkg")
+    rows.iloc[:0].to_file(tmp_path / "none.gpkg")
+    out = ["--out", str(tmp_path / "series")]
+    assert main(["timeseries", str(tmp_path / "none.gpkg"), *out]) == 2
+    assert capsys.readouterr().err.strip().endswith("none.gpkg has no front, so there is nothing to measure")
+    assert main(["timeseries", str(tmp_path / "one.gpkg"), *out]) == 0
+    assert capsys.readouterr().out.startswith("no front has a position, so there are no rates\n1 position")
+    for name in (None, "all"):
+        gpd.GeoDataFrame({"region": ["east", name]}, geometry=[LINE.buffer(9)] * 2, crs=3413).to_file(
+            tmp_path / "r.gpkg"
+        )
+        assert main(["timeseries", str(tmp_path / "one.gpkg"), "--regions", str(tmp_path / "r.gpkg"), *out]) == 2
+        assert "without a name, or called `all`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
 def test_a_store_that_may_only_be_read_is_measured_all_the_same(error, request, tmp_path, capsys, monkeypatch):
     store = outlier_store("disk", request)

@@ -27,9 +27,8 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     if options.glaciers:
         fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
     if not known:
-        raise ValueError(
-            f"{source} has no front, so there is nothing to measure: `calfin status` counts why scenes have none"
-        )
+        told = "" if _is_vector_file(source) else ": `calfin status` counts why scenes have none"
+        raise ValueError(f"{source} has no front, so there is nothing to measure{told}")
     if fronts.empty:
         raise ValueError(f"{source} has no front of {options.glaciers}; its glaciers are {known[:20]}")
     if missing := sorted(set(options.glaciers or ()).difference(known)):
@@ -80,8 +79,14 @@ def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # 
 def read_regions(path: str | None) -> Any:  # noqa: ANN401 - a table
     """Read the polygons of regions, where a file is named."""
     table = read_polygons(path, "file of regions")
-    if table is not None and "region" not in table:
+    if table is None:
+        return None
+    if "region" not in table:
         raise ValueError(f"the file of regions {path} has no column `region`, got {list(table)}: rename the one it is")
+    if table["region"].isna().any() or table["region"].astype(str).isin(["", "all"]).any():
+        raise ValueError(
+            f"the file of regions {path} has one without a name, or called `all`, as their sum is: name it"
+        )
     return table
 
 

@@ -39,7 +39,8 @@ def timeseries(options: argparse.Namespace) -> int:
         told = f"the box of glacier {row.glacier_id} shows {row.change_m:+.0f} m, its fronts swept {row.swept_m:+.0f} m"
         note(f"{told}: {row.measured} of {row.fronts} fronts lie across it")
     doubts = series.flags.drop_duplicates(["key", "flag"])
-    lines = [series.rates.head(MOST_LINES).round(1).to_string(index=False)]
+    rates = series.rates.head(MOST_LINES).round(1).to_string(index=False)
+    lines = [rates if len(series.rates) else "no front has a position, so there are no rates"]
     lines += [f"doubtful: {row.key}: {row.flag}: {row.detail}" for row in doubts.head(MOST_LINES).itertuples()]
     n_doubtful = series.flags["key"].nunique()
     measured = how_many(len(series.positions), "position")
