@@ -188,7 +188,12 @@ def test_every_format_of_a_store_opens_in_its_reader(exported):
     (together,) = out.glob("calfin/termini_*_Greenland_v1.0.shp")
     assert len(gpd.read_file(together)) == n
     assert gpd.read_file(out / "termpicks" / "termpicks.shp")["Author"].eq("Me").all()
-    assert len(gpd.read_file(out / "gpkg" / "calfin_cloud.gpkg", layer="fronts")) == len(fronts)
+    packed = gpd.read_file(out / "gpkg" / "calfin_cloud.gpkg", layer="fronts")
+    assert len(packed) == len(fronts)
+    assert {name: packed[name].dtype for name in ("front", "quality_flag")} == {
+        "front": "int16",
+        "quality_flag": "int16",
+    }
     assert sum(len(read_exp(path.read_text())) for path in out.glob("issm/*.exp")) == n
     closed = [contour for path in out.glob("issm/closed/*_ocean.exp") for contour in read_exp(path.read_text())]
     assert closed

@@ -219,7 +219,7 @@ def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDa
     kept = fronts[~is_rejected]
     lost = fronts[is_rejected & ~fronts["key"].isin(kept["key"])].drop_duplicates("key")
     lost = lost.assign(**{column: [value] * len(lost) for column, value in (NO_FRONT | REJECTED).items()})
-    kept = pd.concat([kept, lost]).sort_index().reset_index(drop=True)
+    kept = pd.concat([kept, lost.astype(dict(fronts.dtypes))]).sort_index().reset_index(drop=True)
     return kept.assign(author=kept["reviewer"].where(kept["verdict"] == "redraw", "")), polygons, fronts
 
 

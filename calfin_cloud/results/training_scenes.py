@@ -25,7 +25,7 @@ def write_training_scenes(
     """Write the scenes of fronts as pairs: `<Domain>_<Satellite>_<scene>_<date>.png`, and the same with `_mask.png`.
 
     The picture is the scene as the network saw it, the mask is 255 on ice and land and 0 on the ocean that the fronts
-    close. Both are on the grid of the domain. Beside the picture lies its georeference (`.pgw`, and the CRS in
+    close. Both are on the grid of the domain. Beside the picture lies its georeference (`.wld`, and the CRS in
     `.png.aux.xml`), which GDAL reads. Scenes whose fronts do not close an ocean are left out.
 
     Raises
