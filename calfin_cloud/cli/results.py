@@ -359,7 +359,9 @@ def _add_fronts(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lines(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--centerlines", metavar="FILE", help="lines with a glacier id and, if several, a `branch`")
+    parser.add_argument(
+        "--centerlines", metavar="FILE", help="lines from ice to sea, with a glacier id and, if several, a `branch`"
+    )
     parser.add_argument(
         "--boxes", metavar="FILE", help="boxes across the glaciers, as in gates.gpkg; one without an id serves all"
     )
