@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from calfin_cloud.sample import PaintedScene
+    from calfin_cloud.sample import SyntheticScene
 
 OCEAN, ICE, UNKNOWN = 0, 1, 255
 """Values of a sample's ice mask; ice means land or ice, ocean includes melange."""
@@ -85,7 +85,7 @@ def synthetic_sample(
     name: str,
     glacier: str,
     sensor: Sensor,
-    scene: PaintedScene,
+    scene: SyntheticScene,
 ) -> Sample:
     """Label a synthetic scene: its front is drawn as a line, land beside the fjord is rock.
 

@@ -32,7 +32,7 @@ from calfin_cloud.network import (
 from calfin_cloud.network.files import openvino_file
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
 from calfin_cloud.storage import read_fronts
-from calfin_cloud.training import TrainingSettings, adapt, fit, painted_samples, split_in_time
+from calfin_cloud.training import TrainingSettings, adapt, fit, split_in_time, synthetic_samples
 from calfin_cloud.training.adapting import decoder_network, is_better, trial_table
 
 TIME = "2026-01-31T12:00:00Z"
@@ -190,7 +190,7 @@ def _by_path(network):
 
 
 def test_adapted_weights_say_where_they_are_from_and_keep_the_verifier(tiny, tmp_path):
-    samples = [replace(s, glacier="Here") for s in painted_samples(3, seed=1)]
+    samples = [replace(s, glacier="Here") for s in synthetic_samples(3, seed=1)]
     weights = adapt(samples, tmp_path / "here.weights.h5", start=tiny, steps=1)
     assert training_glaciers(weights) == {"Here", "Store"}
     assert verifier_of(weights) == "calfin-small-2"
@@ -199,7 +199,7 @@ def test_adapted_weights_say_where_they_are_from_and_keep_the_verifier(tiny, tmp
 
 
 def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
-    samples = [replace(s, glacier="Here") for s in painted_samples(3, seed=1)]
+    samples = [replace(s, glacier="Here") for s in synthetic_samples(3, seed=1)]
     how = {"start": tiny, "steps": 4, "learning_rate": 0.02}
     paths = [adapt(samples, tmp_path / f"{share}.weights.h5", share=share / 4, **how) for share in (4, 1)]
     before, whole, part = ([np.array(w) for w in load_network(path).weights] for path in (tiny, *paths))
@@ -212,14 +212,14 @@ def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
 
 
 def test_the_default_network_is_adapted_and_keeps_its_verifier(tmp_path):
-    samples = [replace(s, glacier="Here") for s in painted_samples(2, seed=1)]
+    samples = [replace(s, glacier="Here") for s in synthetic_samples(2, seed=1)]
     weights = adapt(samples, tmp_path / "here.weights.h5", steps=1)
     assert verifier_of(weights) == verifier_of(DEFAULT_NETWORK)
     assert openvino_file(weights, 224).is_file()
 
 
 def test_a_training_that_keeps_a_share_resumes_to_the_same_weights(tiny, tmp_path):
-    samples = [replace(s, glacier="Here") for s in painted_samples(1, seed=1)]
+    samples = [replace(s, glacier="Here") for s in synthetic_samples(1, seed=1)]
     how = {"architecture": "unet", "width": 0.25, "batch": 2, "learning_rate": 0.02, "leave_out": ()}
     settings = TrainingSettings(**how, start=tiny, steps=3, share=0.25, anchor=0.01, checkpoint_minutes=1e-9)
 
@@ -250,7 +250,7 @@ def test_a_share_that_is_none_is_refused_before_anything_is_trained(tiny, tmp_pa
 
 
 def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
-    samples = list(painted_samples(8, seed=0))
+    samples = list(synthetic_samples(8, seed=0))
     parts = split_in_time(samples)
     assert [s.name for _, held_out in parts for s in held_out] == [s.name for s in samples]
     for learnt, held_out in parts:
@@ -260,7 +260,7 @@ def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
 
 def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fronts(tiny, tmp_path):
     when = datetime(2019, 7, 4, tzinfo=UTC)
-    samples = [replace(s, glacier="St.Olaf", datetime=when) for s in painted_samples(3, seed=1)]
+    samples = [replace(s, glacier="St.Olaf", datetime=when) for s in synthetic_samples(3, seed=1)]
     call = ["adapt", "my store", "--out", str(tmp_path), "--network", tiny, "--steps", "1"]
     rows = {("before", "a"): (9.0, 270.0), ("before", "b"): (np.nan, np.nan)}
     rows |= {("adapted", "a"): (2.0, 60.0), ("adapted", "b"): (3.0, 90.0)}
@@ -284,7 +284,7 @@ def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fro
 
 def test_a_name_with_a_dot_is_refused_since_files_beside_it_would_mix(tiny, tmp_path):
     with pytest.raises(ValueError, match="no dot before"):
-        adapt(list(painted_samples(3, seed=1)), tmp_path / "a.b.weights.h5", start=tiny, steps=1)
+        adapt(list(synthetic_samples(3, seed=1)), tmp_path / "a.b.weights.h5", start=tiny, steps=1)
 
 
 def test_a_trial_that_is_only_a_little_better_on_average_is_not_better():

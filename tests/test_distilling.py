@@ -7,7 +7,7 @@ import pytest
 
 from calfin_cloud.network import PICTURE_SIZE, TILE_SIZE, build_network, load_network, narrow_decoder
 from calfin_cloud.network.files import noted
-from calfin_cloud.training import TrainingSettings, distil, distilling, masks_loss, painted_samples
+from calfin_cloud.training import TrainingSettings, distil, distilling, masks_loss, synthetic_samples
 from calfin_cloud.training.distilling import Lessons, distilled_loss, lesson_batch, read_lessons, write_lessons
 
 STUDENT = TrainingSettings(
@@ -18,7 +18,7 @@ STUDENT = TrainingSettings(
 @pytest.fixture
 def few(monkeypatch):
     """Lessons so few that a test can wait for them."""
-    for name, n in (("N_PAINTED", 1), ("N_ADVERSE", 2), ("A_FILE", 2)):
+    for name, n in (("N_SYNTHETIC", 1), ("N_ADVERSE", 2), ("A_FILE", 2)):
         monkeypatch.setattr(distilling, name, n)
 
 
@@ -73,7 +73,7 @@ def test_the_loss_is_least_where_masks_are_both_the_truth_and_what_is_taught():
 
 
 def test_a_student_is_taught_and_needs_no_verifier(few, tmp_path):
-    samples = list(painted_samples(2, seed=3))
+    samples = list(synthetic_samples(2, seed=3))
     out = distil(samples, tmp_path / "student.weights.h5", STUDENT, lessons=tmp_path / "lessons", pictures=3)
     about = noted(out)
     assert (about.architecture, about.width, about.rock, about.verifier) == ("efficient", 0.25, True, None)

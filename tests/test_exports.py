@@ -197,11 +197,11 @@ def test_every_format_of_a_store_opens_in_its_reader(exported):
     assert sum(len(read_exp(path.read_text())) for path in out.glob("issm/*.exp")) == n
     closed = [contour for path in out.glob("issm/closed/*_ocean.exp") for contour in read_exp(path.read_text())]
     assert closed
-    levels = xr.open_dataset(out / "levelset" / "Painted-Glacier.nc", engine="h5netcdf", decode_coords="all")
+    levels = xr.open_dataset(out / "levelset" / "Synthetic-Glacier.nc", engine="h5netcdf", decode_coords="all")
     assert levels["ice_levelset"].dims == ("time", "y", "x")
     assert levels.rio.crs.to_epsg() == fronts.crs.to_epsg()
-    cube = xr.open_zarr(out / "icemask" / "Painted-Glacier.zarr", consolidated=False)
-    same = xr.open_dataset(out / "icemask" / "Painted-Glacier.nc", engine="h5netcdf", decode_coords="all")
+    cube = xr.open_zarr(out / "icemask" / "Synthetic-Glacier.zarr", consolidated=False)
+    same = xr.open_dataset(out / "icemask" / "Synthetic-Glacier.nc", engine="h5netcdf", decode_coords="all")
     np.testing.assert_array_equal(cube["ice"], same["ice"])
     assert np.isnan(same["ice"]).any()
 
@@ -229,7 +229,7 @@ def test_the_readme_of_an_export_says_what_made_it(exported):
 
 def test_level_sets_of_a_store_come_on_a_mesh_given_on_the_command_line(exported, tmp_path, capsys):
     store, out = str(exported / "store"), tmp_path / "out"
-    plain = xr.open_dataset(exported / "out" / "levelset" / "Painted-Glacier.nc", engine="h5netcdf")
+    plain = xr.open_dataset(exported / "out" / "levelset" / "Synthetic-Glacier.nc", engine="h5netcdf")
     x, y = plain["x"].values[::40], plain["y"].values[::40]
     np.savetxt(tmp_path / "mesh.txt", np.c_[x, y])
     assert main(["export", store, "--out", str(out), "--format", "levelset", "--mesh", str(tmp_path / "mesh.txt")]) == 0
@@ -334,7 +334,7 @@ def test_pictures_and_masks_are_exported_with_their_place_as_training_reads_them
             assert picture.crs.to_epsg() == fronts.crs.to_epsg()
             assert picture.transform.almost_equals(domain.grid.transform)
             assert picture.shape == domain.shape
-    outline = gpd.read_file(out / "domains" / "Painted-Glacier.shp")
+    outline = gpd.read_file(out / "domains" / "Synthetic-Glacier.shp")
     assert outline.geometry[0].equals_exact(domain.polygon, 1e-3, normalize=True)
 
 

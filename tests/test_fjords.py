@@ -154,7 +154,7 @@ def test_the_command_writes_a_domain_file_and_says_where_each_boundary_is_from(p
     assert (
         main(["fjords", "--domains", str(painted / "domains.geojson"), "--store", str(store), "--out", str(out)]) == 0
     )
-    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier: fjord boundary from scenes"]
+    assert capsys.readouterr().out.splitlines() == ["Synthetic-Glacier: fjord boundary from scenes"]
     assert read_domains(out) == derive_fjords(str(store), read_domains(painted / "domains.geojson"))
 
 
@@ -168,7 +168,7 @@ def test_the_command_prefers_drawn_polygons_and_derives_the_others(store, domain
     call = ["fjords", "--domains", str(tmp_path / "domains.geojson"), "--polygons", str(tmp_path / "drawn.gpkg")]
     assert main([*call, "--store", str(store), "--out", str(tmp_path / "out.geojson")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "Painted-Glacier: fjord boundary from scenes",
+        "Synthetic-Glacier: fjord boundary from scenes",
         "Other: drawn fjord boundary",
         "Lonely: no fjord boundary",
     ]
@@ -180,7 +180,7 @@ def test_the_command_takes_an_ice_mask(painted, store, domain, tmp_path, capsys)
     gpd.GeoDataFrame(geometry=[domain.polygon], crs=domain.crs).to_file(tmp_path / "ice.gpkg")
     call = ["fjords", "--domains", str(painted / "domains.geojson"), "--store", str(store)]
     assert main([*call, "--ice-mask", str(tmp_path / "ice.gpkg"), "--out", str(tmp_path / "out.geojson")]) == 0
-    assert capsys.readouterr().out.splitlines() == ["Painted-Glacier: fjord boundary from the ice mask, map of ice"]
+    assert capsys.readouterr().out.splitlines() == ["Synthetic-Glacier: fjord boundary from the ice mask, map of ice"]
     (made,) = read_domains(tmp_path / "out.geojson")
     assert made.fjord_mask.all()
 
@@ -190,7 +190,7 @@ def test_the_command_takes_an_ice_mask(painted, store, domain, tmp_path, capsys)
 def test_a_file_that_adds_nothing_to_a_domain_is_named(painted, tmp_path, capsys, what):
     away = LineString([(0, 0), (9000, 0)])
     shapes = [away, LineString(), None] if what == "termini" else [away.buffer(500)]
-    table = gpd.GeoDataFrame({"glacier_id": ["painted"] * len(shapes)}, geometry=shapes, crs=3413)
+    table = gpd.GeoDataFrame({"glacier_id": ["synthetic"] * len(shapes)}, geometry=shapes, crs=3413)
     table.to_parquet(tmp_path / "away.parquet")
     call = ["fjords", "--domains", str(painted / "domains.geojson"), "--out", str(tmp_path / "out.geojson")]
     assert main([*call, f"--{what}", str(tmp_path / "away.parquet")]) == 0

@@ -12,7 +12,7 @@ from calfin_cloud.datasets import ICE, OCEAN, Sample
 from calfin_cloud.evaluation import describe_methods, folds_method, make_cases, make_methods
 from calfin_cloud.network import network_id, save_weights, training_glaciers, verifier_of, weights_path
 from calfin_cloud.network.weights import load_network
-from calfin_cloud.training import TrainingSettings, fit, fit_folds, fold_path, painted_samples
+from calfin_cloud.training import TrainingSettings, fit, fit_folds, fold_path, synthetic_samples
 from calfin_cloud.training.records import is_trained, samples_digest
 
 TINY = TrainingSettings(architecture="unet", width=0.03, batch=1, steps=1, verifier="calfin-small-2")
@@ -124,7 +124,7 @@ def test_with_folds_no_case_of_a_calibration_was_seen_by_its_network(tmp_path):
     own = shipped_as(tmp_path / "own.weights.h5", trained_on=["Crane"])
     (tmp_path / "folds").mkdir()
     shipped_as(fold_path(tmp_path / "folds", "Crane"), trained_on=["Rink"])
-    scenes = zip(("Crane", "Rink"), painted_samples(2, seed=5), strict=True)
+    scenes = zip(("Crane", "Rink"), synthetic_samples(2, seed=5), strict=True)
     samples = [replace(sample, glacier=glacier) for glacier, sample in scenes]
     alone, together = (make_cases(samples, str(own), folds=folds) for folds in (None, tmp_path / "folds"))
     assert {(case.glacier, case.seen) for case in alone} == {("Crane", True), ("Rink", False)}

@@ -146,7 +146,7 @@ def test_fronts_that_people_vouch_for_become_pairs_that_training_reads(store, tm
     paths = write_training_pairs(store, tmp_path / "pairs")
     assert len(paths) >= 2
     sample = next(iter(read_samples(tmp_path / "pairs")))
-    assert sample.glacier == "Painted-Glacier"
+    assert sample.glacier == "Synthetic-Glacier"
     assert sample.front.any()
 
 
@@ -289,8 +289,8 @@ def test_a_verdict_of_a_report_that_is_older_than_the_line_is_not_put_on_the_new
     without_fronts(store)
     apply_verdicts(store, [told | {"time": "2026-02-01T12:00:00Z"}])
     assert len(orphaned_verdicts(store)) == 2, "and one on a front that is gone spoils no file of verdicts"
-    with pytest.raises(ValueError, match="the store has no front 0 of 'Painted-Glacier/of-another-store'"):
-        apply_verdicts(store, [told | {"key": "Painted-Glacier/of-another-store"}])
+    with pytest.raises(ValueError, match="the store has no front 0 of 'Synthetic-Glacier/of-another-store'"):
+        apply_verdicts(store, [told | {"key": "Synthetic-Glacier/of-another-store"}])
 
 
 def test_a_drawn_line_far_from_every_front_of_a_recompute_stands_beside_them(store):

@@ -1,4 +1,4 @@
-"""Painted glaciers: the truth is where the picture says, and the catalogue reads back onto the domain."""
+"""Synthetic glaciers: the truth is where the picture says, and the catalogue reads back onto the domain."""
 
 import hashlib
 from pathlib import Path

@@ -94,7 +94,7 @@ def test_a_run_from_the_newest_scene_on_searches_no_older_ones(painted, broken, 
 @pytest.mark.parametrize("period", ["last-99999-days", "newest-1-days"])
 def test_the_doctor_takes_a_relative_period_as_a_run_does(period, painted, broken, capsys):
     assert main(["doctor", *[word if word != "1984/2030" else period for word in call(painted, broken)[1:]]]) == 0
-    assert "scenes of Painted-Glacier" in capsys.readouterr().out
+    assert "scenes of Synthetic-Glacier" in capsys.readouterr().out
 
 
 # --- failed scenes ----------------------------------------------------------------------------------------------------

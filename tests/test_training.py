@@ -33,13 +33,13 @@ from calfin_cloud.training import (
     make_batch,
     masks_loss,
     melange,
-    painted_samples,
     prepare,
     random_bend,
     random_patch,
     random_window,
     sea_state,
     slc_off_gaps,
+    synthetic_samples,
     vary_grey,
     whole_scene,
 )
@@ -279,7 +279,7 @@ def test_the_run_ends_with_steps_or_minutes_whichever_comes_first():
 def test_settings_that_never_end_are_refused():
     with pytest.raises(ValueError, match="steps or minutes"):
         TrainingSettings()
-    numbers = ({"minutes": float("nan")}, {"learning_rate": float("inf")}, {"painted": -1}, {"seed": -1})
+    numbers = ({"minutes": float("nan")}, {"learning_rate": float("inf")}, {"synthetic": -1}, {"seed": -1})
     for wrong in (*numbers, {"batch": 0}, {"minutes": -1.0}, {"steps": 0}, {"front_weight": 1.5}):
         with pytest.raises(ValueError, match="correct them"):
             replace(TINY, **wrong)
@@ -377,15 +377,15 @@ def test_a_training_may_start_from_weights_and_add_painted_scenes(tmp_path):
     start = tmp_path / "start.weights.h5"
     save_weights(build_network(QUICK.architecture, width=QUICK.width), start, width=QUICK.width)
     (tmp_path / "start.json").write_text(json.dumps({"training": {"Jorge": 3}}))
-    settings = replace(QUICK, steps=1, learning_rate=1e-12, start=str(start), painted=2, leave_out=None)
+    settings = replace(QUICK, steps=1, learning_rate=1e-12, start=str(start), synthetic=2, leave_out=None)
     trained = stored(fit([painted()], tmp_path / "next.weights.h5", settings))
     kernels = {name: values for name, values in stored(start).items() if "kernel" in name}
     for name, values in kernels.items():
         np.testing.assert_allclose(trained[name], values, atol=1e-4, err_msg=name)
     about = json.loads((tmp_path / "next.json").read_text())
-    assert about["training"] == {"Rink": 1, "painted": 2}
+    assert about["training"] == {"Rink": 1, "synthetic": 2}
     assert about["settings"]["start"] == network_id(start)
-    assert training_glaciers(tmp_path / "next.weights.h5") == {"Rink", "painted", "Jorge"}
+    assert training_glaciers(tmp_path / "next.weights.h5") == {"Rink", "synthetic", "Jorge"}
 
 
 def test_the_mean_of_two_trainings_is_their_mean_and_notes_what_both_saw(tmp_path):
@@ -451,13 +451,13 @@ def test_weights_of_another_width_are_no_start():
 
 
 def test_painted_scenes_know_their_front_and_all_their_ice():
-    samples = list(painted_samples(4, seed=3))
+    samples = list(synthetic_samples(4, seed=3))
     assert [sample.sensor for sample in samples] == ["optical", "sar"] * 2
     for sample in samples:
         beside = cv2.dilate(sample.front.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         assert sample.front.sum() > 20
         assert {OCEAN, ICE} == set(np.unique(sample.ice[beside]))
-    again = next(painted_samples(1, seed=3))
+    again = next(synthetic_samples(1, seed=3))
     np.testing.assert_array_equal(again.image, samples[0].image)
 
 

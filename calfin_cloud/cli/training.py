@@ -11,7 +11,7 @@ from typing import Any
 from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import bar, records, tell
 
-TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "painted", "start", "verifier", "ema")
+TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "synthetic", "start", "verifier", "ema")
 EACH = "each"  # of --leave-out: a network without each glacier in turn
 
 
@@ -205,7 +205,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=flags.count, help="stop after this many batches")
     parser.add_argument("--minutes", type=flags.positive, help="stop after this many minutes")
     parser.add_argument(
-        "--painted", type=flags.natural, metavar="N", help="number of synthetic scenes to train on as well"
+        "--synthetic", type=flags.natural, metavar="N", help="number of synthetic scenes to train on as well"
     )
     parser.add_argument("--start", metavar="NAME_OR_PATH", help="weights to start from in place of random ones")
     parser.add_argument(

@@ -337,7 +337,7 @@ DEFAULT = TraceSettings(
 """Several fronts in a scene, with or without a fjord mask.
 
 Chosen on the images of Kangerlussuaq (optical) and Crane (radar), the limits of length, confidence and contrast on
-painted scenes too.
+synthetic scenes too.
 """
 
 VARIANTS = {"default": DEFAULT, "calfin": CALFIN, "mohajerani": MOHAJERANI, "zhang": ZHANG, "baumhoer": BAUMHOER}

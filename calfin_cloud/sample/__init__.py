@@ -6,7 +6,7 @@ coordinates. Training makes scenes of its own, without a catalogue.
 
 from calfin_cloud.sample.adverse import ADVERSE_CASES, paint_adverse
 from calfin_cloud.sample.catalog import write_sample
-from calfin_cloud.sample.painting import PaintedScene, paint_scene
+from calfin_cloud.sample.painting import SyntheticScene, paint_scene
 from calfin_cloud.sample.real import write_real_sample
 
-__all__ = ["ADVERSE_CASES", "PaintedScene", "paint_adverse", "paint_scene", "write_real_sample", "write_sample"]
+__all__ = ["ADVERSE_CASES", "SyntheticScene", "paint_adverse", "paint_scene", "write_real_sample", "write_sample"]

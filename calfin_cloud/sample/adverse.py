@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from calfin_cloud.sample.drawing import Glacier, Kind, Look, draw_glacier, draw_look
-from calfin_cloud.sample.painting import PaintedScene, paint, pixel_grid, with_clouds
+from calfin_cloud.sample.painting import SyntheticScene, paint, pixel_grid, with_clouds
 
 ADVERSE_SEED = 2024
 """First part of the seed of every scene: the sets are the same for ever, and no training draws from it."""
@@ -93,7 +93,7 @@ ADVERSE_CASES = tuple(_CASES)
 """Names of the cases that `paint_adverse` knows."""
 
 
-def paint_adverse(case: str, number: int, *, seed: int = ADVERSE_SEED) -> PaintedScene:
+def paint_adverse(case: str, number: int, *, seed: int = ADVERSE_SEED) -> SyntheticScene:
     """Paint one scene of a case of `ADVERSE_CASES`, numbered from 0 on; the same number gives the same bytes.
 
     Another `seed` gives other scenes, such as a training may draw from.

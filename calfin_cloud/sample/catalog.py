@@ -20,8 +20,8 @@ from shapely.geometry import LineString, mapping
 
 from calfin_cloud.domains import Domain, box_grid, write_domains
 from calfin_cloud.sample.drawing import Glacier, Kind, Look, draw_glacier, draw_look
-from calfin_cloud.sample.painting import PaintedScene, paint, to_map, with_clouds
-from calfin_cloud.sample.seascape import PaintedSea, paint_sea
+from calfin_cloud.sample.painting import SyntheticScene, paint, to_map, with_clouds
+from calfin_cloud.sample.seascape import SyntheticSea, paint_sea
 from calfin_cloud.sample.textures import Floats, Points
 from calfin_cloud.sample.truth import sea_truth
 from calfin_cloud.termini import DAYS_A_YEAR
@@ -109,7 +109,7 @@ def write_sample(folder: str | Path, *, scenes: int = 12, seed: int = 0, feature
     --------
     >>> catalog = cc.write_sample("synthetic", scenes=1)
     >>> cc.read_domains("synthetic/domains.geojson")[0].name
-    'Painted-Glacier'
+    'Synthetic-Glacier'
     """
     if not 1 <= scenes <= MOST_SCENES:
         raise ValueError(f"a sample has 1 to {MOST_SCENES} scenes, got {scenes}: write several, with other seeds")
@@ -141,7 +141,7 @@ def _sample_domain(glacier: Glacier) -> Domain:
     grid = box_grid((CENTRE[0] - half, CENTRE[1] - half, CENTRE[0] + half, CENTRE[1] + half), 3413, 30.0)
     s = np.arange(-2 * half, 2 * half, 100.0)
     line = LineString(to_map(glacier, s, np.zeros_like(s))).intersection(shapely.box(*grid.boundingbox.bbox))
-    return Domain("Painted-Glacier", grid, "painted", centerline=max(shapely.get_parts(line), key=shapely.length))
+    return Domain("Synthetic-Glacier", grid, "synthetic", centerline=max(shapely.get_parts(line), key=shapely.length))
 
 
 def _schedule(rng: np.random.Generator, n_scenes: int) -> list[tuple[_Mission, datetime]]:
@@ -204,7 +204,7 @@ def _write_scene(
     rng: np.random.Generator,
     *,
     features: bool,
-) -> tuple[pystac.Item, LineString, PaintedSea | None]:
+) -> tuple[pystac.Item, LineString, SyntheticSea | None]:
     """Paint and write one scene; return its item, its front, and its sea where features are painted."""
     grid = _scene_grid(domain, mission)
     look = _look_at(glacier, domain, mission, moment, rng)
@@ -227,7 +227,7 @@ def _write_scene(
 
 
 def _layers(
-    mission: _Mission, moment: datetime, scene: PaintedScene, further: Mapping[str, Floats]
+    mission: _Mission, moment: datetime, scene: SyntheticScene, further: Mapping[str, Floats]
 ) -> dict[str, tuple[NDArray[Any], float, dict[str, float]]]:
     """Asset key to numbers as the agency writes them, their nodata, and their scale and offset."""
     missing = np.isnan(scene.signal)

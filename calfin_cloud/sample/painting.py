@@ -17,7 +17,7 @@ SLC_PERIOD_M = 990.0
 
 
 @dataclass(frozen=True)
-class PaintedScene:
+class SyntheticScene:
     """A synthetic scene and its truth, all (y, x) but the front.
 
     `signal` float32 is reflectance 0 to 1 or dB, NaN where missing; `front` float64 (n, 2) holds x (column) and y (row)
@@ -40,7 +40,7 @@ def paint_scene(
     slc_off: bool = False,
     bare: bool = False,
     pixel_m: float = 30.0,
-) -> PaintedScene:
+) -> SyntheticScene:
     """Paint a random glacier as a satellite sees it; the same generator state gives the same bytes.
 
     Parameters
@@ -152,7 +152,7 @@ def _zero(values: Points, room: Points) -> float:
 # Painting
 
 
-def paint(glacier: Glacier, look: Look, x: Points, y: Points, rng: np.random.Generator) -> PaintedScene:
+def paint(glacier: Glacier, look: Look, x: Points, y: Points, rng: np.random.Generator) -> SyntheticScene:
     """Paint the pixels whose map coordinates are `x` and `y`, (y, x) in metres; the front is in map coordinates too."""
     pixel_m = pixel_side(x, y)
     s, t = _to_fjord(glacier, x, y)
@@ -175,7 +175,7 @@ def paint(glacier: Glacier, look: Look, x: Points, y: Points, rng: np.random.Gen
     noisy = _add_noise(signal, look, rng)
     if look.slc_off:
         noisy[_stripes(glacier, x, y)] = np.nan
-    return PaintedScene(noisy, to_map(glacier, front_s, front_t), ice, fjord, cloud)
+    return SyntheticScene(noisy, to_map(glacier, front_s, front_t), ice, fjord, cloud)
 
 
 def sea_room(glacier: Glacier, look: Look, x: Points, y: Points) -> tuple[Points, Points]:

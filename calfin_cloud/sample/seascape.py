@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
 from calfin_cloud.sample.drawing import Glacier, Look
-from calfin_cloud.sample.painting import Bools, PaintedScene, paint, pixel_side, sea_room
+from calfin_cloud.sample.painting import Bools, SyntheticScene, paint, pixel_side, sea_room
 from calfin_cloud.sample.textures import Floats, Points, texture_at
 
 EXPONENT = 1.9
@@ -72,14 +72,14 @@ class Seascape:
 
 
 @dataclass(frozen=True)
-class PaintedSea:
+class SyntheticSea:
     """A scene with its sea: `bands` float32 (y, x), of light in reflectance, of radar `co` and `cross` in dB.
 
     The truth on the pixels of the scene: `turbidity` in FNU without noise, `plume` where it is the plume's, `ice` the
     share of each pixel that is ice on the sea; `sea` is where there is sea.
     """
 
-    scene: PaintedScene
+    scene: SyntheticScene
     bands: dict[str, Floats]
     seascape: Seascape
     sea: Bools
@@ -90,7 +90,7 @@ class PaintedSea:
 
 def paint_sea(
     glacier: Glacier, look: Look, x: Points, y: Points, rng: np.random.Generator, *, extent_m: float
-) -> PaintedSea:
+) -> SyntheticSea:
     """Paint a scene whose sea carries a random seascape; the glacier, its front and its land are those of `paint`.
 
     Parameters
@@ -119,7 +119,7 @@ def paint_sea(
     plume = is_sea & (turbidity >= above) & (ice == 0)
     bands = {name: np.where(np.isnan(scene.signal), np.nan, v).astype(np.float32) for name, v in bands.items()}
     own = replace(scene, signal=bands["co" if look.kind == "sar" else "nir"])
-    return PaintedSea(own, bands, sea, is_sea, (ice * is_sea).astype(np.float32), turbidity, plume)
+    return SyntheticSea(own, bands, sea, is_sea, (ice * is_sea).astype(np.float32), turbidity, plume)
 
 
 def draw_seascape(glacier: Glacier, look: Look, rng: np.random.Generator, *, extent_m: float) -> Seascape:
@@ -252,7 +252,7 @@ class _Cover(NamedTuple):
 
 
 def _light_bands(
-    scene: PaintedScene,
+    scene: SyntheticScene,
     sea: Seascape,
     look: Look,
     where: tuple[Points, Points],
@@ -280,7 +280,7 @@ def _light_bands(
 
 
 def _radar_bands(
-    scene: PaintedScene,
+    scene: SyntheticScene,
     sea: Seascape,
     look: Look,
     where: tuple[Points, Points],

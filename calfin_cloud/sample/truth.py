@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.sample.seascape import PaintedSea
+from calfin_cloud.sample.seascape import SyntheticSea
 
 
-def sea_truth(seas: Mapping[str, PaintedSea], domain: Domain, pixel_m: Mapping[str, float]) -> dict[str, pd.DataFrame]:
+def sea_truth(
+    seas: Mapping[str, SyntheticSea], domain: Domain, pixel_m: Mapping[str, float]
+) -> dict[str, pd.DataFrame]:
     """Tables of the truth by feature; `seas` by scene id, with the side of their pixels on the map in metres.
 
     Returns

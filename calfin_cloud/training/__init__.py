@@ -5,7 +5,7 @@ from calfin_cloud.training.averaging import average_weights
 from calfin_cloud.training.batches import draw_sample, make_batch, prefetched_batches
 from calfin_cloud.training.calfin_augmentation import Frame, release_patch, squeeze
 from calfin_cloud.training.distilling import distil
-from calfin_cloud.training.fitting import copy_weights, fit, painted_samples, validate
+from calfin_cloud.training.fitting import copy_weights, fit, synthetic_samples, validate
 from calfin_cloud.training.folds import fit_folds, fold_path
 from calfin_cloud.training.losses import masks_loss, soft_jaccard
 from calfin_cloud.training.patches import (
@@ -53,7 +53,6 @@ __all__ = [
     "make_batch",
     "masks_loss",
     "melange",
-    "painted_samples",
     "prefetched_batches",
     "prepare",
     "quantise",
@@ -67,6 +66,7 @@ __all__ = [
     "soft_jaccard",
     "split_in_time",
     "squeeze",
+    "synthetic_samples",
     "validate",
     "vary_grey",
     "whole_scene",

@@ -28,7 +28,7 @@ from calfin_cloud.opinions import ROCK, SEEN_BY, believed
 from calfin_cloud.preprocess import normalise
 from calfin_cloud.sample import ADVERSE_CASES, paint_adverse
 from calfin_cloud.training.batches import Batch, draw_sample
-from calfin_cloud.training.fitting import checked_path, fit, painted_samples, with_loss
+from calfin_cloud.training.fitting import checked_path, fit, synthetic_samples, with_loss
 from calfin_cloud.training.losses import ROCK_WEIGHT, masks_loss
 from calfin_cloud.training.patches import Prepared, prepare, random_patch
 from calfin_cloud.training.records import is_trained, samples_digest
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 SHOWN = InferenceSettings(stride=None, transposed=True)
 """The teacher sees pictures whole, as the student will, and their transposes."""
 
-N_PAINTED, N_ADVERSE = 700, 300
+N_SYNTHETIC, N_ADVERSE = 700, 300
 """Synthetic scenes beside the labelled ones, and such of `sample.ADVERSE_CASES`, of another seed than is scored."""
 
 A_FILE = 125
@@ -136,7 +136,7 @@ def write_lessons(samples: Sequence[Sample], folder: Path | str, *, teacher: str
     missing = [n for n in range(-(-pictures // A_FILE)) if not _file(folder, n).is_file()]
     if not missing:
         return
-    sources = [prepare(sample) for sample in (*samples, *painted_samples(N_PAINTED, seed=seed), *_adverse(seed))]
+    sources = [prepare(sample) for sample in (*samples, *synthetic_samples(N_SYNTHETIC, seed=seed), *_adverse(seed))]
     for n in missing:
         made = [_lesson(sources, teacher, seed, i) for i in range(n * A_FILE, (n + 1) * A_FILE)]
         pics, truths, teach = (np.stack(parts) for parts in zip(*made, strict=True))

@@ -63,7 +63,7 @@ def fit(
     Parameters
     ----------
     samples
-        Labelled scenes, see `calfin_cloud.datasets`; painted ones may be among them.
+        Labelled scenes, see `calfin_cloud.datasets`; synthetic ones may be among them.
     out
         Path of the weights, ending in `.weights.h5`.
     settings
@@ -99,7 +99,7 @@ def fit(
         log.warning("%s is trained already: remove it, or give another name, to train anew", out)
         return out
     training, validation = split_by_glacier(samples, leave_out=settings.leave_out)
-    training += painted_samples(settings.painted, seed=settings.seed)
+    training += synthetic_samples(settings.synthetic, seed=settings.seed)
     if not training:
         left_out = sorted({sample.glacier for sample in validation})
         raise ValueError(f"no sample is left to train on: leave_out {left_out} names every glacier; leave out fewer")
@@ -124,7 +124,7 @@ def checked_path(out: Path | str) -> Path:
     return out
 
 
-def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
+def synthetic_samples(n: int, *, seed: int) -> Iterator[Sample]:
     """Paint `n` scenes of random glaciers, optical and SAR in turn; half have bare coasts, some stripes."""
     for i in range(n):
         rng = np.random.default_rng((seed, i))
@@ -133,7 +133,7 @@ def painted_samples(n: int, *, seed: int) -> Iterator[Sample]:
         slc_off = bool(kind == "optical" and rng.random() < 0.2)
         pixel_m, bare = float(rng.uniform(15, 60)), i % 4 > 1
         scene = paint_scene(rng, (rows, columns), kind=kind, slc_off=slc_off, bare=bare, pixel_m=pixel_m)
-        yield synthetic_sample(f"painted-{seed}-{i}", "painted", kind, scene)
+        yield synthetic_sample(f"synthetic-{seed}-{i}", "synthetic", kind, scene)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

@@ -25,7 +25,7 @@ _CHOICES = {"augmentation": Augmentation, "sampling": Sampling, "label": Label, 
 _POSITIVE = ("width", "batch", "accumulate", "steps", "minutes", "learning_rate")
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(_POSITIVE, (lambda value: 0 < value < math.inf, "above 0")),
-    **dict.fromkeys(("painted", "anchor"), (lambda value: 0 <= value < math.inf, "0 or above")),
+    **dict.fromkeys(("synthetic", "anchor"), (lambda value: 0 <= value < math.inf, "0 or above")),
     **dict.fromkeys(("front_weight", "share"), (lambda value: 0 < value <= 1, "in (0, 1]")),
     "seed": (lambda value: 0 <= value < 2**32, f"0 to {2**32 - 1}"),
     "warmup": (lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -73,8 +73,8 @@ class TrainingSettings:
     rock
         Learn a third mask, land that does not calve, where a sample knows it: it tells a front from a fjord wall.
         Only the training has it; what is mapped are front and ice.
-    painted
-        Number of painted scenes that are added to the samples.
+    synthetic
+        Number of synthetic scenes that are added to the samples.
     start
         Name or path of weights to start from; None starts from random ones.
     verifier
@@ -116,7 +116,7 @@ class TrainingSettings:
     sampling: Sampling = "balanced"
     leave_out: tuple[str, ...] | None = None
     rock: bool = False
-    painted: int = 0
+    synthetic: int = 0
     start: str | None = None
     verifier: str | None = None
     anchor: float = 0.0

@@ -31,7 +31,7 @@ from calfin_cloud.features import (
 )
 from calfin_cloud.sample.catalog import CENTRE, SIDE_M
 from calfin_cloud.sample.drawing import draw_glacier, draw_look
-from calfin_cloud.sample.seascape import PaintedSea, paint_sea
+from calfin_cloud.sample.seascape import SyntheticSea, paint_sea
 from calfin_cloud.storage import open_store, read_bands, write_bands
 
 SENSORS = {"Sentinel-2, 10 m": ("optical", 10), "Landsat, 30 m": ("optical", 30)}
@@ -44,7 +44,7 @@ ZENITH_DEG = 55.0
 class Scene:
     """A painted scene, its sea as the truth has it, and its bands as features take them."""
 
-    painted: PaintedSea
+    painted: SyntheticSea
     sea: Sea
     bands: Bands
 

@@ -8,7 +8,7 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
-FIRST, SECOND = "Painted-Glacier", "Other-Glacier"
+FIRST, SECOND = "Synthetic-Glacier", "Other-Glacier"
 
 
 def address(folder, view=""):

@@ -18,7 +18,7 @@ def test_the_overview_lists_all_glaciers_by_number_with_what_became_of_them(page
     assert "2 glaciers, " in text(page, "summary")
     rows = [row.text for row in page.find_elements(By.CSS_SELECTOR, "#glaciers button")]
     assert rows[0].startswith("Other Glacier\nNo. 2 · ")
-    assert rows[1].startswith("Painted Glacier\nNo. 10 · 3 fronts")
+    assert rows[1].startswith("Synthetic Glacier\nNo. 10 · 3 fronts")
     page.find_element(By.ID, "about").click()
     links = [a.get_attribute("download") for a in page.find_elements(By.CSS_SELECTOR, "#downloads a")]
     assert "fronts.geojson" in links
@@ -46,8 +46,8 @@ def test_a_click_on_a_dot_opens_its_glacier_and_the_way_back_leads_to_the_list(p
     settle(page)
     click_on_map(page, middle)
     settle(page)
-    assert text(page, "name") == "Painted Glacier"
-    assert page.title == "Painted Glacier · A </script> title", "so that steps of the history can be told apart"
+    assert text(page, "name") == "Synthetic Glacier"
+    assert page.title == "Synthetic Glacier · A </script> title", "so that steps of the history can be told apart"
     assert "fronts in 4 scenes" in text(page, "numbers")
     page.find_element(By.ID, "back").click()
     assert page.find_element(By.ID, "list").is_displayed()
@@ -58,7 +58,7 @@ def test_a_click_on_a_dot_opens_its_glacier_and_the_way_back_leads_to_the_list(p
 def test_a_glacier_is_found_by_part_of_its_name_or_by_its_number(page):
     search = page.find_element(By.ID, "search")
     search.send_keys("pAint")
-    assert [b.text for b in page.find_elements(By.CSS_SELECTOR, "#glaciers b")] == ["Painted Glacier"]
+    assert [b.text for b in page.find_elements(By.CSS_SELECTOR, "#glaciers b")] == ["Synthetic Glacier"]
     search.clear()
     search.send_keys("2")
     assert [b.text for b in page.find_elements(By.CSS_SELECTOR, "#glaciers b")] == ["Other Glacier"]

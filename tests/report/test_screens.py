@@ -17,7 +17,7 @@ def test_all_can_be_done_with_the_keyboard(page):
     body.send_keys("/")
     search = page.switch_to.active_element
     assert search.get_attribute("id") == "search"
-    search.send_keys("painted", Keys.ENTER)
+    search.send_keys("synthetic", Keys.ENTER)
     settle(page)
     assert page.switch_to.active_element.get_attribute("id") == "name"
     page.switch_to.active_element.send_keys(".")
@@ -51,7 +51,7 @@ def test_the_page_fits_a_phone(folder, tmp_path, name):
         settle(opened)
         if name:
             open_glacier(opened, name)
-            assert text(opened, "shownPicture").startswith("Painted Glacier"), "the panel with the name lies below"
+            assert text(opened, "shownPicture").startswith("Synthetic Glacier"), "the panel with the name lies below"
             opened.find_element(By.ID, "compare").click()
         wide, shown = opened.execute_script(
             "const e = document.documentElement;"

@@ -95,7 +95,7 @@ class Cloud:
 def publish(folder: Path, s3: S3) -> Cloud:
     """Paint scenes of two glaciers into a folder, and let an agency put them into its buckets."""
     north, items = _paint_north(folder)
-    south = Domain("Painted-South", box_grid(SOUTH, 3031, PIXEL_M), "south")
+    south = Domain("Synthetic-South", box_grid(SOUTH, 3031, PIXEL_M), "south")
     forms = dict(zip([item.id for item in items], FORMS, strict=True))
     again = items[-1].clone()  # the last scene, which another agency has too
     again.id = items[-1].id.replace("_R068", "_N0509_R068")
