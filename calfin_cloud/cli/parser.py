@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 import calfin_cloud
-from calfin_cloud.cli import adapting, domains, flags, mapping, planning, results, stores, training
-from calfin_cloud.cli.searching import FEW_SCENES
-from calfin_cloud.public_catalogs import NAMES
+from calfin_cloud.cli import adapting, domains, flags, groups, mapping, measuring, planning, results, stores, training
 
 FIRST_STEPS = """first steps, offline:
   calfin sample demo
@@ -77,7 +74,7 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
-    _add_find(parser, images=False)
+    groups.add_find(parser, images=False)
     parser.add_argument(
         "--out",
         type=flags.outside,
@@ -86,48 +83,16 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_find(parser: argparse.ArgumentParser, *, images: bool, required: bool = True) -> None:
-    """Add what says where and when to look; `images` allows plain GeoTIFFs in place of a catalogue."""
-    source = parser.add_mutually_exclusive_group(required=required)
-    source.add_argument(
-        "--catalog",
-        metavar="URL_OR_FILE",
-        help=f"STAC API, static catalogue, item collection file (GeoJSON, stac-geoparquet), or a name: {NAMES}",
-    )
-    parser.set_defaults(images=None)
-    if images:
-        flags.many(source, "--images", "GeoTIFFs in place of a catalogue", metavar="GEOTIFF")
-        flags.many(parser, "--datetime", "when the images were taken: one date for all, or one each", metavar="DATE")
-        parser.add_argument("--platform", default="unknown", help="satellite that took the images (default unknown)")
-    parser.add_argument(
-        "--domains", required=required, metavar="FILE", help="domain file or address, see `calfin domains`"
-    )
-    flags.many(parser, "--domain", "only the domains with these names", metavar="NAME")
-    parser.add_argument(
-        "--period",
-        metavar="A/B",
-        help="days, months or years, e.g. 2019-06/2019-09; last-30-days; newest-30-days counts back from the newest "
-        "scene of the store",
-    )
-    flags.many(parser, "--collections", "only these collections", metavar="ID")
-    parser.add_argument(
-        "--max-scene-cloud",
-        type=float,
-        metavar="PERCENT",
-        help="skip scenes that the catalogue calls cloudier (eo:cloud_cover of a whole scene, 0 to 100; default: none)",
-    )
-
-
 def _add_map(parser: argparse.ArgumentParser) -> None:
-    _add_find(parser, images=True)
+    groups.add_find(parser, images=True)
     parser.add_argument(
         "--store",
         required=True,
         metavar="URI",
         help="folder or bucket address (s3://bucket/fronts) to keep masks and fronts in",
     )
-    _add_settings(parser)
-    _add_cluster(parser)
+    groups.add_settings(parser)
+    groups.add_cluster(parser)
     parser.add_argument(
         "--recompute",
         action="store_true",
@@ -154,67 +119,11 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", metavar="FILE", help="hand-drawn fronts: the table has the distances to them")
 
 
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    """Add the network, what runs it, and the variant."""
-    parser.add_argument(
-        "--network",
-        metavar="NAME_OR_PATH",
-        help="neural network: calfin-efficient (default), calfin-small-2, calfin-small, or a file of weights",
-    )
-    _add_engine(parser)
-    flags.add_variant(parser)
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--engine",
-        default="auto",
-        choices=("auto", "keras", "keras-bfloat16", "openvino"),
-        help="what runs the network (default auto: openvino where there is no GPU, if the weights come with a file for "
-        "it); the fronts are the same; bfloat16 is faster on a GPU and moves fronts slightly",
-    )
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add what decides the results of a run, and their batches."""
-    _add_network(parser)
-    parser.add_argument(
-        "--batch-size",
-        type=flags.count,
-        default=32,
-        metavar="N",
-        help="number of scenes that are written together (default 32)",
-    )
-    parser.add_argument(
-        "--max-cloud",
-        type=flags.share,
-        default=0.15,
-        metavar="SHARE",
-        help="leave out scenes with more than this share of the domain under cloud, 0 to 1 (default 0.15)",
-    )
-    parser.add_argument(
-        "--max-nodata",
-        type=flags.share,
-        default=0.25,
-        metavar="SHARE",
-        help="leave out scenes with more than this share of the domain without data, 0 to 1 (default 0.25)",
-    )
-    flags.many(
-        parser,
-        "--features",
-        "measure these in each scene too, in tables of their own: icebergs melange plumes (default none, with "
-        "--recompute those of the store)",
-        choices=("icebergs", "melange", "plumes"),
-        metavar="FEATURE",
-        default=[],
-    )
-
-
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    _add_find(parser, images=True)
+    groups.add_find(parser, images=True)
     parser.add_argument("--store", metavar="URI", help="store of the run: scenes that it has already are left out")
-    _add_settings(parser)
-    _add_cluster(parser)
+    groups.add_settings(parser)
+    groups.add_cluster(parser)
     parser.add_argument(
         "--sample",
         type=int,
@@ -230,37 +139,10 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
-    _add_find(parser, images=False, required=False)
+    groups.add_find(parser, images=False, required=False)
     parser.add_argument("--store", metavar="URI", help="check that it can be written, or continued")
-    _add_settings(parser)
-    _add_cluster(parser)
-
-
-def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cluster",
-        default=os.environ.get("DASK_SCHEDULER_ADDRESS", "auto"),
-        metavar="auto|local|cuda|kubernetes|gateway|none|ADDRESS",
-        help="workers on this machine, on its GPUs, in pods of the Dask operator, behind a Dask Gateway, none at all, "
-        "or those of a scheduler at tcp://host:port (the default where DASK_SCHEDULER_ADDRESS names one); auto, the "
-        f"default elsewhere, is none below {FEW_SCENES} scenes and local above",
-    )
-    parser.add_argument(
-        "--workers",
-        type=flags.workers,
-        metavar="N|MIN:MAX",
-        help="workers to start; with two numbers Dask starts and ends them as the work asks",
-    )
-    parser.add_argument("--worker-memory", type=flags.json_value, metavar="SIZE", help="memory of a worker, e.g. 4GiB")
-    flags.many(
-        parser,
-        "--cluster-option",
-        "further options of the cluster, e.g. image=NAME:TAG namespace=NAME gpu_workers=2 (kubernetes), or what the "
-        "server of the gateway offers",
-        type=flags.option,
-        metavar="KEY=VALUE",
-        default=[],
-    )
+    groups.add_settings(parser)
+    groups.add_cluster(parser)
 
 
 def _add_retrace(parser: argparse.ArgumentParser) -> None:
@@ -269,13 +151,13 @@ def _add_retrace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", choices=flags.TRACED, help="settings of the tracing (default: as mapped)")
     parser.add_argument("--all", action="store_true", help="trace all scenes, even where nothing has changed")
     parser.add_argument("--back", action="store_true", help="undo a `calfin retrace` that was stopped half way")
-    _add_cluster(parser)
+    groups.add_cluster(parser)
 
 
 def _add_retry(parser: argparse.ArgumentParser) -> None:
     stores.add_store(parser)
-    _add_engine(parser)
-    _add_cluster(parser)
+    groups.add_engine(parser)
+    groups.add_cluster(parser)
 
 
 def _add_fjords(parser: argparse.ArgumentParser) -> None:
@@ -309,7 +191,7 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
         choices=("optical", "sar", "unknown"),
         help="kind of sensor that took the images; it decides how fronts along coasts are doubted (default unknown)",
     )
-    _add_network(parser)
+    groups.add_network(parser)
 
 
 FIND = "--catalog planetary-computer --domains domains.geojson --period"
@@ -334,20 +216,20 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "reconcile": (results.reconcile, results.add_reconcile, "fronts", "fronts --rate 10"),
     "show": (results.show, results.add_show, "fronts LC08_L2SP_016008_20130724_02_T1"),
     "timeseries": (
-        results.timeseries,
-        results.add_timeseries,
+        measuring.timeseries,
+        measuring.add_timeseries,
         "fronts --out series",
         "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --out series",
     ),
-    "compare": (results.compare, results.add_compare, "fronts termini.shp --days 15 --out comparison"),
+    "compare": (measuring.compare, measuring.add_compare, "fronts termini.shp --days 15 --out comparison"),
     "composite": (
-        results.composite,
-        results.add_composite,
+        measuring.composite,
+        measuring.add_composite,
         "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --base icemask.gpkg --out composite",
     ),
     "figures": (
-        results.figures,
-        results.add_figures,
+        measuring.figures,
+        measuring.add_figures,
         "fronts --out figures",
         "termini.shp --ice basins.shp --regions basins.shp --crs EPSG:3413 --against fronts --out figures",
     ),
