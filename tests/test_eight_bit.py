@@ -6,6 +6,7 @@ from functools import partial
 
 import keras
 import numpy as np
+import openvino
 import pytest
 from faults.world import paint_world
 
@@ -21,6 +22,7 @@ from calfin_cloud.network import (
     read_openvino,
     save_openvino,
     save_weights,
+    weights_path,
 )
 from calfin_cloud.network import predict_pictures as masks_of
 from calfin_cloud.pipeline import MapSettings, map_fronts
@@ -64,6 +66,16 @@ def test_shipped_networks_have_masks_near_those_of_float32(name):
     assert (eight != full).any()
     assert np.abs(eight - full).mean() < 3  # of 250
     assert full[..., 0].max() > 200
+
+
+@pytest.mark.parametrize("name", ["calfin-efficient", "calfin-small-2"])
+def test_weights_of_sums_over_channels_leave_room_for_cpus_that_add_in_sixteen_bits(name):
+    """Without VNNI pairs of products, 255 times a weight, are added in 16 bits: masks were those of no other CPU."""
+    model = openvino.Core().read_model(weights_path(name).with_name(f"{name}-256-int8.xml"))
+    weights = [op.data for op in model.get_ops() if op.get_type_name() == "Constant" and op.data.dtype == np.int8]
+    over_channels = [w for w in weights if w.ndim < 5]  # others are of one channel each
+    assert len(over_channels) > 40
+    assert max(np.abs(w.astype(int)).max() for w in over_channels) * 255 * 2 < 2**15
 
 
 def test_weights_without_such_a_file_run_in_full(small_file):

@@ -18,9 +18,10 @@ from calfin_cloud.whole_files import read_json, whole_file, write_json
 def save_eight_bit(name_or_path: str | Path, pictures: NDArray[np.uint8]) -> Path:
     """Write the eight-bit file for OpenVINO of weights, for pictures shown whole; return the path of its `.xml`.
 
-    Weights and activations become int8 after training, by NNCF: the pictures tell how large activations get. So they
-    must be of training glaciers, and of all kinds of sensors. Masks are no longer those of float32; what that does to
-    fronts is for `calfin evaluate --variant fast` to say. The note beside the weights gets the hashes.
+    Activations become numbers of 8 bits after training, weights of 7, by NNCF: masks are then the same on CPUs with and
+    without VNNI, but for rounding. The pictures tell how large activations get, so they must be of training glaciers,
+    and of all kinds of sensors. Masks are no longer those of float32; what that does to fronts is for
+    `calfin evaluate --variant fast` to say. The note beside the weights gets the hashes.
 
     Parameters
     ----------
@@ -76,5 +77,8 @@ def _quantised(model: Any, pictures: NDArray[np.uint8]) -> Any:  # noqa: ANN401 
             f'eight-bit files are made by NNCF, which is missing: pip install "nncf" ({error})'
         ) from error
     shown = nncf.Dataset(list(pictures), lambda picture: picture[None].astype(np.float32) / 127.5 - 1)
+    # Weights keep to half of their range: CPUs without VNNI add pairs of products in 16 bits, which would be too few.
+    more = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     # Mixed: activations that are never negative use all 256 steps for what is.
-    return nncf.quantize(model, shown, preset=nncf.QuantizationPreset.MIXED, subset_size=len(pictures))
+    preset = nncf.QuantizationPreset.MIXED
+    return nncf.quantize(model, shown, preset=preset, subset_size=len(pictures), advanced_parameters=more)
