@@ -92,8 +92,11 @@ def _is_store(address: str) -> bool:
     """Whether a store of `calfin map` lies at an address; what that is `storage` knows, another room."""
     if urlsplit(address).scheme not in ("", *EXTRAS):
         return False
-    fs, root = fsspec.url_to_fs(address)
-    return bool(fs.exists(f"{root}/store.json"))
+    try:
+        fs, root = fsspec.url_to_fs(address)
+        return bool(fs.exists(f"{root}/store.json"))
+    except Exception:  # what the reading of the file has found is told
+        return False
 
 
 def product_of(
