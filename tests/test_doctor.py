@@ -342,6 +342,7 @@ def test_a_wrong_endpoint_of_a_bucket_is_told(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint.replace("http:", "https:"))
     s3fs.S3FileSystem.clear_instance_cache()
     says(doctor.check_store("s3://doctor/store", "here"), "problem", "http and https")
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 # --- scenes in buckets ------------------------------------------------------------------------------------------------
