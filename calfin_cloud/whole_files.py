@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 LONGEST_MARK = 40
-FULL_BYTES = 2**20  # GDAL and HDF5 have errors of their own for a full disk, or none; so little room tells them
+FULL_BYTES = (
+    2**20
+)  # less room is taken for a full disk, of which GDAL and HDF5 tell in ways of their own, or not at all
 
 
 @contextmanager
@@ -102,7 +104,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def _unfinished_file(path: str | Path) -> Iterator[Path]:
-    """Do what `whole_file` does for who tells of all that could not be written, as Python does."""
+    """Do what `whole_file` does but for the check of room: for writers that raise on a full disk, as Python does."""
     given, path = Path(path), Path(path).resolve()
     if given.exists() and not given.is_file():
         yield given

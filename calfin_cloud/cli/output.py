@@ -95,7 +95,7 @@ def bar(options: argparse.Namespace, what: str, unit: str, values: Any = None) -
 
 
 def watcher(options: argparse.Namespace, unit: str) -> Callable[[str, Sequence[Any]], Iterable[Any]]:
-    """Make what shows a bar for each of several steps, as `measure_series` and `write_report` ask for one."""
+    """Return a function that shows a bar for each step: the `watch` of `measure_series` and `write_report`."""
     return lambda what, parts: bar(options, what, unit, parts)
 
 

@@ -36,7 +36,7 @@ ARRAYS: dict[str, tuple[str, int, dict[str, Any]]] = {
     ),
     "origin": ("uint8", 0, {"long_name": "where the front of the day is from"}),
     # Not days, which many versions of xarray make time deltas of; some of them fail.
-    # A fill value of Zarr alone xarray takes for a number: a mean age would be one of 65535 days.
+    # xarray does not mask Zarr's own fill value: without `_FillValue` 65535 days would count in a mean.
     "age": (
         "uint16",
         NO_AGE,

@@ -18,9 +18,9 @@ from calfin_cloud.whole_files import read_json, whole_file, write_json
 def save_eight_bit(name_or_path: str | Path, pictures: NDArray[np.uint8]) -> Path:
     """Write the eight-bit file for OpenVINO of weights, for pictures shown whole; return the path of its `.xml`.
 
-    Activations become numbers of 8 bits after training, weights of 7, by NNCF: masks are then the same on CPUs with and
-    without VNNI, but for rounding. The pictures tell how large activations get, so they must be of training glaciers,
-    and of all kinds of sensors. Masks are no longer those of float32; what that does to fronts is for
+    Activations become numbers of 8 bits after training, weights of 7, by NNCF: with 8, sums overflow on CPUs without
+    VNNI. The pictures tell how large activations get, so they must be of training glaciers, and of all kinds of
+    sensors. Masks are no longer those of float32; what that does to fronts is for
     `calfin evaluate --variant fast` to say. The note beside the weights gets the hashes.
 
     Parameters

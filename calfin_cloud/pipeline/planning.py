@@ -37,7 +37,7 @@ TASKS_A_GROUP, TASKS_WITH_GPU = 2, 11
 FILES_A_BATCH = 7  # shards of masks, candidates and grey pictures, and the four files of the tables
 
 REQUESTS_A_BATCH, REQUESTS_A_DOMAIN = 42, 102
-"""Requests that put these into a bucket, and the layout of a new glacier, counted on a real S3 server (its test)."""
+"""Requests to a bucket for a batch, and for the layout of a new glacier (counted in `tests/test_planning.py`)."""
 
 SURE = 0.9
 """Probability that the range holds, as far as the scenes of the probe stand for the others."""

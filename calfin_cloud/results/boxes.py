@@ -42,11 +42,11 @@ REACH_M = 30_000.0  # ice further than this from the fronts does not say where t
 Vector = tuple[float, float]
 
 Watch = Callable[[str, Sequence[Any]], Iterable[Any]]
-"""Is told what is done to which parts, and gives them on one by one: so a bar can tell how far that is."""
+"""Called with the name of a step and its parts; yields the parts, so that a bar can show the progress."""
 
 
 def unwatched(_: str, parts: Sequence[Any]) -> Iterable[Any]:
-    """Give parts on, and tell nobody."""
+    """Yield the parts and show nothing."""
     return parts
 
 

@@ -183,12 +183,18 @@ def read_candidates(store: str, domain_name: str, place: int) -> NDArray[np.int3
 
 
 def read_scene_grey(store: str, domain_name: str, place: int) -> NDArray[np.uint8] | None:
-    """Read one scene as the network saw it, (y, x) uint8; None where a store has kept none."""
+    """Read one scene as the network saw it, (y, x) uint8; None where a store has kept none.
+
+    Raises `DamagedFileError` where its shard, or the layout of the masks, cannot be read.
+    """
     return picture_reader(store, domain_name)(place)
 
 
 def picture_reader(store: str, domain_name: str) -> Callable[[int], NDArray[np.uint8] | None]:
-    """Make what reads many scenes of a domain as `read_scene_grey` does, of which the layout takes longest."""
+    """Return a function that reads scenes of a domain by place, as `read_scene_grey` does.
+
+    The layout is read once for all scenes, since that takes longest. Raises `DamagedFileError` where it cannot be read.
+    """
     array = _array_of_scenes(store, domain_name, "grey")
 
     def read(place: int) -> NDArray[np.uint8] | None:

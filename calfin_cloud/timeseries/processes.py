@@ -210,7 +210,7 @@ def _prior_variance(asked: Asked, memory: Floats) -> Floats:
     order = np.argsort(asked.at)
     fading = np.exp(-np.diff(asked.at[order], prepend=asked.at[order[:1]]) / memory[:, None])
     total, carried = np.zeros((2, len(memory), len(asked.weights)))
-    # What is to come knows of all that was before only through the present: so one pass through time will do.
+    # The process is Markov, so one pass through time sums the covariances of all pairs of times.
     for share, weight in zip(fading.T, asked.weights.T[order], strict=True):
         carried = share[:, None] * carried
         total += weight * (weight + 2 * carried)
