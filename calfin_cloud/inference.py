@@ -302,8 +302,8 @@ def lay_windows(
 
 
 def verifying(settings: InferenceSettings) -> InferenceSettings:
-    """Return the settings of the verifier: it sees the whole picture, at a third of the price of its tiles."""
-    return replace(settings, stride=None)
+    """Return the settings of the verifier: the whole picture, and its transpose where the network sees tiles."""
+    return replace(settings, stride=None, whole=False, transposed=settings.transposed or settings.whole)
 
 
 def candidates_of(

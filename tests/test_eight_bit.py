@@ -143,9 +143,10 @@ def test_a_fast_store_says_so_and_one_made_before_is_read_as_it_was(tmp_path):
     assert code_of(fast).endswith(" openvino int8")
     assert set(read_fronts(str(tmp_path / "store"))["code"]) == {code_of(fast)}
     assert made_by(fast)["settings"]["inference"]["eight_bit"]
-    before = saved(MapSettings())
+    tiles = MapSettings(inference=InferenceSettings(transposed=True, whole=False))
+    before = saved(tiles)
     assert before["inference"].keys() == {"stride", "transposed", "square_pixels"}
-    assert settings_from(before) == MapSettings()
+    assert settings_from(before) == tiles
     once, fast_recipe = (recipe_of(domains[0], VARIANTS[name]) for name in ("once", "fast"))
     assert once["masks"] != fast_recipe["masks"]
     assert once["fronts"] == fast_recipe["fronts"]

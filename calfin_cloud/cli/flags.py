@@ -123,7 +123,7 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
         "--variant",
         default="default",
         choices=VARIANTS,
-        help="settings of all steps: default; once shows each picture to the network once, in a quarter of the time; "
-        "fast is once with 8-bit arithmetic, in a tenth of the time on CPUs with VNNI; the others are the settings of "
+        help="settings of all steps: default; once shows each picture to the network once, in a third of the time; "
+        "fast is once with 8-bit arithmetic, in a fifth of the time; the others are the settings of "
         "CALFIN's release for one of its data sets",
     )

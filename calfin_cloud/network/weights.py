@@ -181,7 +181,7 @@ def read_weights(network: keras.Model, path: Path | str, *, is_part: bool = Fals
 _loading = threading.Lock()
 
 
-@lru_cache(maxsize=4)  # two with their verifiers
+@lru_cache(maxsize=6)  # two, each in two ways, with their verifiers
 def _load_network(
     name_or_path: str, sha256: str | None, size: int, in_bfloat16: bool, _: tuple[int, int]
 ) -> keras.Model:

@@ -90,7 +90,7 @@ VARIANTS = {
 scenes (6.1).
 """
 
-LATER = {"verify_windows": True, "eight_bit": False}
+LATER = {"whole": False, "verify_windows": True, "eight_bit": False}
 """Settings of inference that stores name only where they are not these, so that older stores stay what they are."""
 
 

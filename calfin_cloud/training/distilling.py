@@ -37,7 +37,7 @@ from calfin_cloud.whole_files import read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
 
-SHOWN = InferenceSettings(stride=None, transposed=True)
+SHOWN = InferenceSettings(stride=None, transposed=True, whole=False)
 """The teacher sees pictures whole, as the student will, and their transposes."""
 
 N_SYNTHETIC, N_ADVERSE = 700, 300

@@ -18,6 +18,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,7 @@ from calfin_cloud.network.backend import keras
 nvml = import_module("pynvml") if find_spec("pynvml") else None
 
 TILES = 8  # of a picture
+TILED = InferenceSettings(transposed=True, whole=False)  # four tiles and their transposes
 SAMPLE_S = 0.05  # between two looks at the GPU
 COMPARED = 4  # pictures; the CPU takes seconds for each
 
@@ -133,7 +135,7 @@ def rows(call, gpu, began: float, process, path):
     first, *others = call.tiles
 
     def row(network: str, engine: str, tiles: int, also: str | None = None) -> dict:
-        settings, n = InferenceSettings(engine=engine), max(1, tiles // TILES)
+        settings, n = replace(TILED, engine=engine), max(1, tiles // TILES)
         graphs.MOST_PICTURES = n if gpu else 1  # at once on the device
         loaded = [load_predictor(name, settings) for name in (network, also) if name]
         predict = lambda shown: [predict_with(each, shown) for each in loaded][-1]  # noqa: E731
@@ -143,7 +145,7 @@ def rows(call, gpu, began: float, process, path):
         if left() < 3 * call.seconds:
             return
         yield row(call.network, engine, first)
-        loaded = load_predictor(call.network, InferenceSettings(engine=engine))
+        loaded = load_predictor(call.network, replace(TILED, engine=engine))
         predict = lambda shown, loaded=loaded: predict_with(loaded, shown)  # noqa: E731
         yield {**about, "engine": engine, **differences(predict, process, path, left())}
         if (verifier := verifier_of(call.network)) and left() > 3 * call.seconds:
@@ -170,7 +172,7 @@ def main() -> int:
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     call = parser.parse_args()
     if call.reference:
-        loaded = load_predictor(call.network, InferenceSettings(engine="keras"))
+        loaded = load_predictor(call.network, replace(TILED, engine="keras"))
         np.save(call.reference, predict_with(loaded, pictures(COMPARED)))
         return 0
     gpu = visible_gpu()
