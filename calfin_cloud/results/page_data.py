@@ -81,6 +81,8 @@ def glacier_line(domain: Domain, tables: Shown, number: int) -> dict[str, Any]:
         "fronts": len(found),
         "rejected": int((found["verdict"] == "reject").sum()),
         "scenes": int(tables.fronts["key"].nunique()),
+        "candidates": len(tables.rejected),
+        "references": len(tables.references),
         "years": sorted({int(y) for y in when.dt.year}),
         "first": f"{when.min():%Y-%m-%d}" if len(found) else "",
         "last": f"{when.max():%Y-%m-%d}" if len(found) else "",

@@ -6,7 +6,7 @@ import numpy as np
 from selenium.webdriver.common.by import By
 from servers.browser import browser, forget, requested
 from skimage.color import rgb2lab
-from storing import DOMAIN
+from storing import DOMAIN, LINE, write
 
 from calfin_cloud.cli import main
 from calfin_cloud.storage import keep_domain, open_store
@@ -100,18 +100,39 @@ def test_the_colours_of_dates_are_lighter_all_the_way_and_far_from_grey(page):
     assert np.hypot(lab[:, 1], lab[:, 2]).min() > 50
 
 
-def test_candidates_and_references_are_layers_of_their_own(glacier):
-    counts = glacier.execute_script(
-        "const {references, candidates} = atlas.layers;"
-        "return [references.getSource().getFeatures().length, candidates.getSource().getFeatures().length,"
-        "  references.getVisible(), candidates.getVisible(), atlas.state.data.candidates.length]"
+def layers(page):
+    """Boxes of the layers that a page offers, by name."""
+    labels = page.find_elements(By.CSS_SELECTOR, "#layers label")
+    return {label.get_property("textContent"): label.find_element(By.TAG_NAME, "input") for label in labels}
+
+
+def test_references_are_a_layer_of_their_own(glacier):
+    count, is_seen = glacier.execute_script(
+        "const l = atlas.layers.references; return [l.getSource().getFeatures().length, l.getVisible()]"
     )
-    assert counts[0] >= 4
-    assert counts[1] == counts[4]
-    assert counts[2:4] == [True, False]
-    glacier.find_element(By.ID, "layersButton").click()
-    glacier.find_elements(By.CSS_SELECTOR, "#layers input")[2].click()
-    assert glacier.execute_script("return atlas.layers.candidates.getVisible()")
+    assert count >= 4
+    assert is_seen
+    assert "Reference fronts" in layers(glacier)
+
+
+def test_rejected_lines_are_a_layer_of_their_own_that_is_off_at_first_and_references_that_nobody_gave_are_none(
+    one_browser, tmp_path
+):
+    store = str(tmp_path / "store")
+    open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
+    keep_domain(store, DOMAIN)
+    write(store, "a", "b", line=LINE)
+    assert main(["report", store, "--out", str(tmp_path / "report")]) == 0
+    forget(one_browser, tmp_path)
+    one_browser.get(address(tmp_path))
+    settle(one_browser)
+    lines = "return [atlas.layers.candidates.getSource().getFeatures().length, atlas.layers.candidates.getVisible()]"
+    assert one_browser.execute_script(lines) == [2, False]
+    offered = layers(one_browser)
+    assert "Reference fronts" not in offered
+    one_browser.find_element(By.ID, "layersButton").click()
+    offered["Rejected lines"].click()
+    assert one_browser.execute_script(lines) == [2, True]
 
 
 def test_the_online_background_asks_the_network_only_when_it_is_switched_on(folder, tmp_path):
@@ -181,6 +202,7 @@ def test_a_domain_without_a_front_says_why_and_offers_nothing_to_play(one_browse
     assert text(one_browser, "reasons") == "No scene was mapped yet."
     assert one_browser.title == "Calving fronts: Isbræ Øst", "called as in its list"
     assert [one_browser.find_element(By.ID, name).is_displayed() for name in ("time", "compare")] == [False, False]
+    assert not {"Rejected lines", "Reference fronts"} & set(layers(one_browser))
     find = "const s = atlas.get('search'); s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
     found = [
         one_browser.execute_script(f"{find} return atlas.get('glaciers').childElementCount", t)

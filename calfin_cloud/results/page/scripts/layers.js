@@ -26,11 +26,13 @@
     return Math.hypot(x - place[0], y - place[1]) <= px * atlas.map.view.getResolution() ? feature : null;
   };
 
+  // What no glacier of the report has is not promised: references, where none were given.
+  const has = (what) => atlas.received.about.glaciers.some((g) => g[what]);
   const choices = [
     { name: "Fronts", layers: [fronts, chosen], sign: "front" },
     { name: "Picture of the date", layers: [picture], sign: "picture" },
-    { name: "Rejected lines", layers: [candidates], sign: "candidate", off: true },
-    { name: "Reference fronts", layers: [references], sign: "reference" },
+    ...(has("candidates") ? [{ name: "Rejected lines", layers: [candidates], sign: "candidate", off: true }] : []),
+    ...(has("references") ? [{ name: "Reference fronts", layers: [references], sign: "reference" }] : []),
     { name: "Outlines of the domains", layers: [boxes], sign: "box" },
     { name: "Longitude and latitude", layers: [atlas.map.graticule], sign: "grid" },
   ];
