@@ -145,6 +145,11 @@ def test_a_grid_in_degrees_is_refused():
         Domain("a", box_grid((-51, 70, -50, 71), 4326, 0.01))
 
 
+def test_bounds_in_degrees_make_no_grid_of_one_pixel_in_metres():
+    with pytest.raises(ValueError, match="`domain_from_box` takes degrees"):
+        box_grid((-51, 70, -50, 71), "EPSG:3413")
+
+
 @pytest.mark.parametrize("bounds", [(3e3, 0, 0, 3e3), (0, 3e3, 3e3, 0), (0, 0, float("nan"), 3e3)])
 def test_bounds_in_another_order_or_without_a_number_are_refused_in_words(bounds):
     with pytest.raises(ValueError, match="bounds are left, bottom, right, top"):

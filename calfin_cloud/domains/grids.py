@@ -64,7 +64,8 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
     Raises
     ------
     ValueError
-        `crs` is in degrees: pixels of 30 degrees would be meant; a pixel has no side; or bounds are out of order.
+        `crs` is in degrees: pixels of 30 degrees would be meant; a pixel has no side; bounds are out of order, or
+        look like degrees, which would make a single pixel.
 
     Examples
     --------
@@ -78,6 +79,12 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
     if not (bounds[0] <= bounds[2] and bounds[1] <= bounds[3]):
         got = [float(value) for value in bounds]
         raise ValueError(f"bounds are left, bottom, right, top, with left <= right and bottom <= top, got {got}")
+    is_small = min(bounds[2] - bounds[0], bounds[3] - bounds[1]) < resolution_m
+    if is_small and max(abs(value) for value in bounds) <= 360:
+        got = [float(value) for value in bounds]
+        raise ValueError(
+            f"bounds are in metres of {crs}, got {got}, less than a pixel: `domain_from_box` takes degrees"
+        )
     left, bottom = (math.floor(v / resolution_m + 1e-6) * resolution_m for v in bounds[:2])
     right, top = (math.ceil(v / resolution_m - 1e-6) * resolution_m for v in bounds[2:])
     return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs=crs), resolution=resolution_m, tight=True)
