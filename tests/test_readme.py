@@ -1,7 +1,8 @@
 import re
 from pathlib import Path
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_the_readme_prints_what_it_says(tmp_path, monkeypatch, capsys):
@@ -20,3 +21,18 @@ def test_every_command_of_the_readme_is_one_that_calfin_has():
 
     for line in re.findall(r"^calfin (.*?)(?:\s+#.*)?$", README, re.MULTILINE):
         make_parser().parse_args(line.split())
+
+
+def faults(text):
+    """Numbers of injected faults in the cells of a table."""
+    cells = [cell.strip() for line in text.splitlines() if line.startswith("|") for cell in line.split("|")]
+    return [int(cell.replace(",", "")) for cell in cells if re.fullmatch(r"\d[\d,]*", cell)]
+
+
+def test_the_readme_sums_up_the_faults_that_its_page_lists_and_is_short_enough_to_be_read():
+    section = README[README.index("## What it survives") : README.index("## How large")]
+    page = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    listed = faults(page[: page.index("## Exit codes")])
+    assert f"{sum(listed):,} faults" in section
+    assert sum(faults(section)) == sum(listed)
+    assert len(README) < 10_000
