@@ -1,3 +1,4 @@
+import argparse
 import re
 from pathlib import Path
 
@@ -36,3 +37,12 @@ def test_the_readme_sums_up_the_faults_that_its_page_lists_and_is_short_enough_t
     assert f"{sum(listed):,} faults" in section
     assert sum(faults(section)) == sum(listed)
     assert len(README) < 10_000
+
+
+def test_what_people_read_calls_synthetic_what_the_computer_drew():
+    from calfin_cloud.cli.parser import make_parser  # noqa: PLC0415 - as above
+
+    (verbs,) = (action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    texts = {name: verb.format_help() for name, verb in verbs.choices.items()} | {"README": README}
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+    assert [name for name, text in texts.items() if re.search(r"\bpaint", text, re.IGNORECASE)] == []

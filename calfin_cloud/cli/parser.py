@@ -69,7 +69,7 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="S", help="another seed makes another glacier (default 0)"
     )
     parser.add_argument(
-        "--features", action="store_true", help="paint icebergs, sea ice, melange and plumes too, with their truth"
+        "--features", action="store_true", help="add synthetic icebergs, sea ice, melange and plumes, with their truth"
     )
 
 
