@@ -26,6 +26,7 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "images", "gallery/calfin-demo"]
 exclude_patterns += [f"generated/{name}.md" for name in ("cli", "gallery", "columns_*", "*reasons")]  # parts of pages
+smartquotes_action = "qe"  # quotes and ellipses, not dashes: `--real` would not be what one types
 default_role = "py:obj"  # `name` in a docstring leads to its page where it has one
 
 autodoc_preserve_defaults = True

@@ -103,3 +103,11 @@ def test_every_verb_and_every_option_is_in_the_reference_of_commands(generate):
     assert re.findall(r"^## calfin (\w+)$", page, re.MULTILINE) == list(VERBS)
     assert "`--catalog URL_OR_FILE`" in page
     assert not re.findall(r"^\|[^|]*\|\s*\|$", page, re.MULTILINE), "every option says what it means"
+
+
+def test_options_on_the_pages_can_be_typed_as_they_stand(tmp_path):
+    (tmp_path / "cli.html").write_text("<p>or with –real a real scene, 1992–2022 – or <code>--real</code></p>")
+    call = [sys.executable, ROOT / "docs" / "check.py", tmp_path]
+    found = subprocess.run(call, check=False, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (1, "cli.html: an option with one dash: –real\ntroubles: 1\n")
+    assert "D" not in re.search(r'^smartquotes_action = "(\w+)"', text("docs/conf.py"), re.MULTILINE).group(1)
