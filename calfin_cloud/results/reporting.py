@@ -74,6 +74,8 @@ DOWNLOADED = (
     *CHOICE_COLUMNS,
 )
 """Columns of `fronts.geojson`; all others are in `scenes.csv`, by key and front."""
+SHORT = {"length_m": 1, "confidence": 3, "sigma_m": 1, "half95_m": 1, "score": 3}
+"""Places after the point in `fronts.geojson`."""
 
 
 def write_report(
@@ -293,9 +295,9 @@ def _proj4(crs: str) -> str:
 def _write_downloads(fronts: gpd.GeoDataFrame, series: Course | None, folder: Path) -> list[str]:
     plain = flat(fronts)
     found = plain[plain["state"] == "front"]
-    write_csv(plain.drop(columns="geometry"), folder / "scenes.csv")
+    write_csv(plain.drop(columns="geometry").round(3), folder / "scenes.csv")
     if len(found):
-        found = found[[*(c for c in DOWNLOADED if c in found), "geometry"]].round({"length_m": 1, "confidence": 3})
+        found = found[[*(c for c in DOWNLOADED if c in found), "geometry"]].round(SHORT)
         found.geometry = found.simplify(SIMPLIFY_PX * plain.loc[found.index, "resolution_m"].to_numpy())
         _write_geojson(found, folder / "fronts.geojson", squeezed=True)
     else:

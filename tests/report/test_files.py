@@ -1,6 +1,7 @@
 """The files of a report: its page, its downloads and pictures, and the same in a notebook."""
 
 import json
+import re
 
 import geopandas as gpd
 import numpy as np
@@ -36,6 +37,8 @@ def test_the_downloaded_fronts_are_in_longitude_and_latitude(folder):
     assert max(apart) < 30 / 2 + 1, "simplified by half a pixel, rounded to a metre"
     assert table.get_coordinates().shape[0] < stored.get_coordinates().shape[0] / 4
     everything = pd.read_csv(folder / "report" / "scenes.csv")
+    for file in ("fronts.geojson", "scenes.csv"):
+        assert not re.search(r"\d\.\d{6}", (folder / "report" / file).read_text()), "no digit that nobody has measured"
     assert set(table["key"] + table["front"].astype(str)) <= set(everything["key"] + everything["front"].astype(str))
 
 
