@@ -23,6 +23,8 @@ NEAR_BORDER_M = 500.0  # a front so near to the border of its box may leave it n
 MOST_SIDE_PX = 2048  # beyond, a scene takes long and much memory
 MOST_DISTORTION = 0.05  # lengths and areas are freed of it, pictures are not
 LEAST_SEA = 0.005  # part of the box, on a map as coarse as the shipped one
+KIND = re.compile(r"(glacier|gletscher|gletsjer|isbrae|brae|isstrom|sermia|gl)$")
+"""What a name may end with or not, as `_plain` writes it: the index has Petermann, people say Petermann Glacier."""
 
 
 class Glacier(NamedTuple):
@@ -67,7 +69,9 @@ def read_termini(glacier_id: str | None = None) -> gpd.GeoDataFrame:
 
 
 def find_glacier(text: str) -> Glacier:
-    """Find one glacier of the index by name, by another name, by part of a name, or by number; accents do not matter.
+    """Find one glacier of the index by name, by another name, by part of a name, or by number.
+
+    Accents do not matter, nor does a word for glacier at the end.
 
     Parameters
     ----------
@@ -91,12 +95,14 @@ def find_glacier(text: str) -> Glacier:
     """
     glaciers = [Glacier(*row) for row in read_glaciers().itertuples(index=False, name=None)]
     wanted = _plain(str(text))
+    bare = KIND.sub("", wanted)
     names = [[_plain(n) for n in (g.name, *g.other_names.split(";")) if n] for g in glaciers]
     number = re.fullmatch(r"(?:no|glacier)?(\d+)", wanted)
     exact = [g for g, own in zip(glaciers, names, strict=True) if wanted in own]
     numbered = [g for g in glaciers if number and g.id == number[1]]
-    part = [g for g, own in zip(glaciers, names, strict=True) if wanted and any(wanted in n for n in own)]
-    for found in (exact, numbered, part):
+    alike = [g for g, own in zip(glaciers, names, strict=True) if bare and any(bare == KIND.sub("", n) for n in own)]
+    part = [g for g, own in zip(glaciers, names, strict=True) if bare and any(bare in n for n in own)]
+    for found in (exact, numbered, alike, part):
         if len(found) == 1:
             return found[0]
         if found:
@@ -105,7 +111,7 @@ def find_glacier(text: str) -> Glacier:
                 f"{len(found)} glaciers have {text!r} in their name: {told}; give the whole name or number"
             )
     known = {n: g for g, own in zip(glaciers, names, strict=True) for n in own}
-    near = dict.fromkeys(str(known[n]) for n in difflib.get_close_matches(wanted, known, n=4, cutoff=0.6))
+    near = dict.fromkeys(str(known[n]) for n in difflib.get_close_matches(bare, known, n=4, cutoff=0.6))
     hint = f"did you mean {', '.join(near)}?" if near else "`calfin domains --list` prints all."
     raise ValueError(
         f"no glacier of the index is called {text!r}: {hint} Or give a place: --point LON,LAT, `domain_from_point`"

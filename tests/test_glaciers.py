@@ -53,6 +53,11 @@ def test_the_place_of_each_glacier_is_among_its_termini():
         ("92", "Humboldt"),
         ("no. 92", "Humboldt"),
         ("nioghalvfjerds", "Nioghalvfjerdsbrae"),
+        ("Store Glacier", "Store"),
+        ("Petermann Gl.", "Petermann"),
+        ("Kangerlussuaq Glacier", "Kangerlussuaq"),
+        ("Jakobshavn Isbræ", "Jakobshavn"),
+        ("glacier", ""),
     ],
 )
 def test_a_glacier_is_found_by_any_of_its_names_and_by_its_number(text, name):
