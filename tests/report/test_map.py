@@ -60,6 +60,9 @@ def test_a_glacier_is_found_by_part_of_its_name_or_by_its_number(page):
     search.send_keys("sYnth")
     assert [b.text for b in page.find_elements(By.CSS_SELECTOR, "#glaciers b")] == ["Synthetic Glacier"]
     search.clear()
+    search.send_keys("Other Gletscher")
+    assert [b.text for b in page.find_elements(By.CSS_SELECTOR, "#glaciers b")] == ["Other Glacier"]
+    search.clear()
     search.send_keys("2")
     assert [b.text for b in page.find_elements(By.CSS_SELECTOR, "#glaciers b")] == ["Other Glacier"]
     search.send_keys("x")

@@ -102,7 +102,9 @@
   function showList() {
     const plain = (text) => text.toLowerCase().replaceAll("æ", "ae").replaceAll("ø", "o").normalize("NFD").replace(/\p{M}/gu, ""); // as `calfin domains --glacier`
     const wanted = plain(atlas.get("search").value.trim());
-    found = glaciers.filter((g) => !wanted || plain(title(g)).includes(wanted) || plain(g.name).includes(wanted) || g.id === wanted);
+    const bare = wanted.replace(/[\s-]+(glacier|gletscher|gletsjer|isbrae|brae|isstrom|sermia|gl\.?)$/, "");
+    const has = (g, text) => plain(title(g)).includes(text) || plain(g.name).includes(text);
+    found = glaciers.filter((g) => has(g, wanted) || has(g, bare) || g.id === wanted);
     const ordered = [...found].sort(ORDERS[atlas.get("order").value]);
     atlas.get("glaciers").replaceChildren(...ordered.map((g) => rows.get(g)));
     atlas.get("shown").textContent = wanted ? `${found.length} of ${glaciers.length}` : atlas.count(glaciers.length, "glacier");
