@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import inspect
 import io
 import json
 import logging
@@ -464,3 +465,8 @@ def test_an_unexpected_error_is_told_with_its_place_and_ends_neither_as_failed_s
     assert code == 70
     assert "calfin map: an unexpected error; please report it" in told.getvalue()
     assert "in test_an_unexpected_error" in told.getvalue()
+
+
+def test_a_report_takes_as_many_pictures_from_the_command_line_as_from_python():
+    told = make_parser().parse_args(["report", "store", "--out", "report"]).pictures
+    assert told == inspect.signature(cc.write_report).parameters["most_pictures"].default

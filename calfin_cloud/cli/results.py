@@ -145,8 +145,8 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `calfin report`."""
     add_store(parser, out=True)
     parser.add_argument("--title", default="", help="title of the page (default: the names of the glaciers)")
-    told = "most pictures to include, of the latest scenes (default 2000)"
-    parser.add_argument("--pictures", type=flags.natural, default=2000, metavar="N", help=told)
+    told = "most pictures to include, of the latest scenes (default 1500)"
+    parser.add_argument("--pictures", type=flags.natural, default=1500, metavar="N", help=told)
     parser.add_argument("--reference", metavar="FILE", help="hand-drawn fronts, shown as a layer of their own")
 
 

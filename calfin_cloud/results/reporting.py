@@ -55,7 +55,7 @@ from calfin_cloud.storage.files import read_each
 from calfin_cloud.timeseries import flag_fronts
 from calfin_cloud.whole_files import whole_file, write_whole_file
 
-MOST_PICTURES = 2000
+MOST_PICTURES = 1500
 PICTURE_PX = 640  # longest side, as the page shows it; AVIF of it is some 13 kB, half of WebP that looks alike
 PICTURE_QUALITY, PICTURE_SPEED = 40, 9
 FLAGGED = ("score", "flags", "flag_details")

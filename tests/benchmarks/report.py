@@ -36,10 +36,12 @@ from calfin_cloud.results import write_report
 from calfin_cloud.schema import FRONT_SCHEMA, NO_FRONT, POLYGON_SCHEMA
 
 DOMAINS, FRONTS = 290, 10_000
-PICTURES = 7  # a domain: some 2,000 in all, as many as a report takes unless told otherwise
+PICTURES = 7  # a domain: 2,030 in all, more than a report takes unless told otherwise
 SEASON_M = 180.0
 CRS = "EPSG:3413"
 SATELLITES = ("landsat-5", "landsat-7", "landsat-8", "sentinel-1a", "sentinel-2a")
+SCENE = "LC08_L2SP_016008_{:%Y%m%d}_{:04}_T1"  # ids and numbers are as long as real ones
+MODEL = "calfin-efficient@a14aaa41c80e+calfin-small-2@426ceb2929b6"
 
 
 def make_store(store: str, termini: gpd.GeoDataFrame, *, n_domains: int, n_fronts: int) -> None:
@@ -91,32 +93,34 @@ def write_domain(
 ) -> None:
     """Write a batch of one domain, with the pictures of its last scenes."""
     storage.keep_domain(store, domain)
+    unknown = ("guide_distance_m", "slc_off_fraction")
+    shares = ("confidence", "least_confidence", "score", "cloud_fraction", "nodata_fraction")
     rows = [
         {
             **NO_FRONT,
-            **dict.fromkeys(("cloud_fraction", "slc_off_fraction"), np.nan),
-            "key": f"{domain.name}/scene-{n:04}",
+            **dict.fromkeys(unknown, np.nan),
+            "key": f"{domain.name}/{SCENE.format(when, n)}",
             "domain": domain.name,
-            "scene_id": f"scene-{n:04}",
+            "scene_id": SCENE.format(when, n),
             "front": 0,
             "glacier_id": domain.glacier_id,
             "datetime": when,
             "platform": SATELLITES[n % len(SATELLITES)],
-            "collection": "made-up",
+            "collection": "landsat-c2-l2",
             "state": "front",
             "reason": "",
             "detail": "",
             "quality_flag": 10,
             "length_m": line.length,
-            "sigma_m": 40.0,
+            "sigma_m": float(rng.uniform(30, 90)),
+            "half95_m": float(rng.uniform(90, 300)),
             "vertex_sigma_m": [],
-            "score": round(float(rng.uniform(0.4, 1)), 2),
+            **{name: float(rng.uniform(0.4, 1)) for name in shares},
             "score_reasons": "",
             "isolation": "scene",
-            "nodata_fraction": 0.0,
             "resolution_m": 30.0,
-            "model": "made-up",
-            "code": "0",
+            "model": MODEL,
+            "code": "0.2.0 openvino",
             "geometry": line,
         }
         for n, (when, line) in enumerate(fronts)
