@@ -91,6 +91,17 @@ def test_a_long_number_of_a_glacier_stays_in_its_line_and_does_not_turn_the_next
     assert second["top"] >= first["bottom"] - 1
 
 
+def test_a_glacier_whose_change_is_not_known_is_seen_on_the_dark_map_and_explained(page):
+    edge = page.execute_script(
+        "document.documentElement.dataset.theme = 'dark'; atlas.tell('theme');"
+        "atlas.received.about.glaciers[0].change = null; atlas.showLegend();"
+        " const l = atlas.layers.dots, [dot] = l.getSource().getFeatures();"
+        "return l.getStyleFunction()(dot, 1000).getImage().getStroke().getColor()"
+    )
+    assert edge == page.execute_script("return atlas.css('--ink')")
+    assert "hollow: not known" in text(page, "legend")
+
+
 def test_on_paper_the_list_is_whole_and_the_map_shows_what_it_showed(page):
     told = "const {view, map} = atlas.map; return [view.getResolution(), view.calculateExtent(map.getSize())]"
     before = page.execute_script(told)

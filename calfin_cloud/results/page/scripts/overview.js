@@ -35,11 +35,12 @@
     const g = feature.get("glacier");
     if (atlas.state.glacier || !found.includes(g)) return null;
     const colour = KINDS[kind].colour(g), isPointed = g === pointed;
+    const ring = colour ? colours.edge : colours.ink; // a hollow dot has nothing else to be seen by
     return new ol.style.Style({
       image: new ol.style.Circle({
         radius: radius(g, resolution) + (isPointed ? 3 : 0),
         fill: new ol.style.Fill({ color: colour ?? "rgba(0,0,0,0)" }),
-        stroke: new ol.style.Stroke({ color: isPointed ? colours.accent : colours.edge, width: isPointed ? 3 : 1 }),
+        stroke: new ol.style.Stroke({ color: isPointed ? colours.accent : ring, width: isPointed ? 3 : 1 }),
         declutterMode: "none",
       }),
       text: resolution < NAME_M || isPointed ? new ol.style.Text({ text: title(g), font: "600 12px system-ui, sans-serif", offsetY: -radius(g, resolution) - 10, fill: new ol.style.Fill({ color: colours.ink }), stroke: new ol.style.Stroke({ color: colours.halo, width: 3 }) }) : undefined,
@@ -137,7 +138,8 @@
       words.append(...shown.words.map((text) => atlas.element("span", text)));
       legend.append(words);
     }
-    if (kind !== "fronts") legend.append(atlas.element("small", "larger dot: more fronts"));
+    const notes = [kind !== "fronts" && "larger dot: more fronts", glaciers.some((g) => shown.colour(g) == null) && "hollow: not known"].filter(Boolean);
+    if (notes.length) legend.append(atlas.element("small", notes.join(" · ")));
   };
 
   const sum = d3.sum(glaciers, (g) => g.fronts);
