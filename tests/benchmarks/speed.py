@@ -63,7 +63,7 @@ def main() -> None:
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for _ in range(call.rounds):
         for name, run in methods.items():
-            run()  # loads and compiles, again in each round: a process keeps four networks
+            run()  # loads and compiles, again in each round: a process keeps few networks
             began = time.perf_counter(), time.process_time()
             run()
             seconds[name].append((time.perf_counter() - began[0], time.process_time() - began[1]))
