@@ -387,6 +387,8 @@ def test_a_series_of_domains_in_place_of_lines_or_in_feet_is_refused():
         measure_series(fronts, ["domain"])
     with pytest.raises(ValueError, match=r"in metres, got .* in US survey foot: give --crs EPSG:3413"):
         measure_series(fronts.to_crs(2225), Lines())
+    with pytest.raises(ValueError, match="in metres, got WGS 84 in degree"):  # before 30 km of ice are sought around
+        read_lines(None, fronts.to_crs(4326), ice="missing.gpkg")
 
 
 def test_a_glacier_of_a_long_name_in_any_letters_has_its_picture(tmp_path):

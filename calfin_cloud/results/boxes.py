@@ -28,7 +28,7 @@ from calfin_cloud.timeseries import (
     stream_line,
     swept_m,
 )
-from calfin_cloud.vectors import Shapes, read_vectors
+from calfin_cloud.vectors import Shapes, check_metres, read_vectors
 
 CENTER = "center"
 BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
@@ -87,8 +87,9 @@ def read_lines(
     Centrelines and boxes belong to the glacier of their id column, those without an id to every glacier. Centrelines of
     one glacier are told apart by `BRANCH_COLUMNS`, or numbered. Of ice, such as basins, each glacier gets what lies
     within 30 km of its fronts. Boxes that an earlier run has derived along bent centrelines (its `gates.gpkg`) keep
-    these.
+    these. Raises `ValueError` where the fronts are not in metres.
     """
+    check_metres(fronts.crs, "measuring")  # in degrees, 30 km are all of the earth, and take many minutes
     known = known or Lines()
     glaciers = {str(g): part for g, part in fronts.groupby("glacier_id")}
     shapes, covers, axes = dict(known.boxes), dict(known.ice), dict(known.axes)
