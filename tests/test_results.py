@@ -14,6 +14,7 @@ from storing import DOMAIN, LINE, PLACES, contents, item, new_store, polygon_row
 from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid
+from calfin_cloud.glaciers import read_termini
 from calfin_cloud.products import product_of, read_product
 from calfin_cloud.results import (
     Lines,
@@ -265,10 +266,26 @@ def test_a_long_report_and_a_long_series_tell_how_far_they_are(request, tmp_path
     assert told == [("positions measured", 1), ("break points sought", 1)]
 
 
+def test_fronts_are_chosen_by_the_names_of_glaciers_where_these_lie(tmp_path, capsys):
+    termini = pd.concat([read_termini("92").iloc[:2], read_termini("9").iloc[:2]])
+    termini.to_file(tmp_path / "there.gpkg")
+    termini.assign(geometry=termini.translate(0, 300_000)).to_file(tmp_path / "elsewhere.gpkg")
+    call = ["timeseries", str(tmp_path / "there.gpkg"), "--glaciers", "sermersuaq", "Store", "Nowhere"]
+    assert main([*call, "--out", str(tmp_path / "series")]) == 0
+    assert "no front of ['Nowhere']" in capsys.readouterr().err
+    positions = pd.read_csv(tmp_path / "series" / "positions.csv")
+    assert set(positions["glacier_id"]) == {9, 92}
+    call = ["timeseries", str(tmp_path / "elsewhere.gpkg"), "--glaciers", "Humboldt"]
+    assert main([*call, "--out", str(tmp_path / "other")]) == 2
+    assert "no front of ['Humboldt']; its glaciers are ['9', '92']" in capsys.readouterr().err
+
+
 def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_path, capsys):
     store = outlier_store("disk", request)
     assert main(["timeseries", store, "--glaciers", "8", "--out", str(tmp_path / "series")]) == 2
     assert "no front of ['8']; its glaciers are ['9']" in capsys.readouterr().err
+    domain = storage.read_fronts(store)["domain"].iloc[0]
+    assert main(["timeseries", store, "--glaciers", domain, "--out", str(tmp_path / "series")]) == 0
     nothing = str(tmp_path / "nothing")
     storage.open_store(nothing, crs=DOMAIN.crs, made_by={"model": "a"})
     assert main(["timeseries", nothing, "--out", str(tmp_path / "series")]) == 2

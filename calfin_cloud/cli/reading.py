@@ -10,6 +10,7 @@ from calfin_cloud.cli.output import note
 
 VECTOR_SUFFIXES = {".shp", ".geojson", ".json", ".gpkg", ".parquet", ".csv", ".txt"}
 """A source that is called so is a vector file, even if it is missing: it shall not be taken for a store."""
+NEAR_M = 50_000.0  # further from its place in the index fronts are of another glacier
 
 
 def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
@@ -24,17 +25,46 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     else:
         fronts, lines = store_product(source)
     known = sorted(fronts["glacier_id"].unique())
-    if options.glaciers:
-        fronts = fronts[fronts["glacier_id"].isin(options.glaciers)]
+    wanted = [_id_of(text, fronts) for text in options.glaciers or ()]
+    if wanted:
+        fronts = fronts[fronts["glacier_id"].isin(wanted)]
     if not known:
         told = "" if _is_vector_file(source) else ": `calfin status` counts why scenes have none"
         raise ValueError(f"{source} has no front, so there is nothing to measure{told}")
     if fronts.empty:
         raise ValueError(f"{source} has no front of {options.glaciers}; its glaciers are {known[:20]}")
-    if missing := sorted(set(options.glaciers or ()).difference(known)):
+    if missing := sorted(set(wanted).difference(known)):
         note(f"{source} has no front of {missing}")
     fronts = fronts.to_crs(crs_of(options.crs)) if options.crs else fronts
     return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
+
+
+def _id_of(text: str, fronts: Any) -> str:  # noqa: ANN401 - a table
+    """Id of the glacier of some fronts that is called so: by its id, its domain in a store, or a name of the index.
+
+    A text that names none of them is returned as it is.
+    """
+    from calfin_cloud.glaciers import find_glacier
+
+    ids = fronts["glacier_id"]
+    of_domain = ids[fronts["key"].str.startswith(f"{text}/")]
+    if (ids == text).any() or of_domain.nunique() == 1:
+        return text if (ids == text).any() else str(of_domain.iloc[0])
+    try:
+        glacier = find_glacier(text)
+    except ValueError:  # it may be an id of the other one of two files
+        return text
+    mine = fronts[ids == (glacier.id or glacier.name)]
+    return str(mine["glacier_id"].iloc[0]) if len(mine) and _is_near(glacier, mine) else text
+
+
+def _is_near(glacier: Any, fronts: Any) -> bool:  # noqa: ANN401 - a glacier of the index, a table
+    """Whether fronts lie where a glacier of the index is: another product may have its number for another one."""
+    import pyproj
+
+    place = fronts.geometry.iloc[[0]].representative_point().to_crs(4326).iloc[0]
+    _, _, apart = pyproj.Geod(ellps="WGS84").inv(place.x, place.y, glacier.lon, glacier.lat)
+    return bool(apart <= NEAR_M)
 
 
 def note_unnamed(fronts: Any, source: str, *, authors: bool = False) -> None:  # noqa: ANN401 - a table
