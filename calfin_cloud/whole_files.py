@@ -45,6 +45,41 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             _check_room(unfinished.parent)
 
 
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Lend a folder to make, beside `path`; once the block has ended well, it takes the place of `path`.
+
+    So nobody takes a part for the whole. A run that is killed leaves what was there before, and `PATH.unfinished`,
+    which the next one begins anew.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written, or the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "cube")
+    >>> with whole_folder(path) as unfinished:
+    ...     unfinished.mkdir()
+    >>> path.is_dir()
+    True
+    """
+    path = Path(path).resolve()
+    unfinished, before = (path.with_name(f"{path.name}.{mark}") for mark in ("unfinished", "before"))
+    for left in (unfinished, before):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        yield unfinished
+        if path.exists():
+            path.rename(before)
+        unfinished.rename(path)
+    finally:
+        for left in (unfinished, before):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def write_whole_file(path: str | Path, content: bytes | str) -> None:
     """Write bytes, or text as UTF-8, as `whole_file` does.
 

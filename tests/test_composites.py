@@ -148,6 +148,29 @@ def test_who_waits_sees_glaciers_and_tiles_go_by(tmp_path):
     assert seen == [(what, 2) for what in ("positions measured", "break points sought", "pictures drawn")]
 
 
+def test_a_composite_that_is_stopped_on_its_way_leaves_the_one_before_and_no_part_of_a_new_one(tmp_path):
+    days = pd.to_datetime(["2010-01-01", "2014-01-01"], utc=True)
+    fronts, lines = fronts_of([12_000, 8000], days), Lines(boxes={"1": box_of()}, ice={"1": ice_of()})
+
+    def stopped(what, parts):
+        for number, part in enumerate(parts):
+            if what == "tiles written" and number == 1:
+                raise KeyboardInterrupt
+            yield part
+
+    for before in (None, "2010-01/2010-03"):
+        if before:
+            write_composite(fronts, lines, tmp_path, period=before)
+            (tmp_path / "composite.zarr.unfinished").mkdir()  # of a run that was killed
+        with pytest.raises(KeyboardInterrupt):
+            write_composite(fronts, lines, tmp_path, watch=stopped)
+        there = {path.name for path in tmp_path.iterdir()}
+        assert there == ({"composite.zarr", "gates.gpkg", "positions.csv", "areas.csv"} if before else set())
+    assert xr.open_zarr(tmp_path / "composite.zarr", consolidated=False).sizes["time"] == 3
+    write_composite(fronts, lines, tmp_path)
+    assert xr.open_zarr(tmp_path / "composite.zarr", consolidated=False).sizes["time"] == 50
+
+
 def test_a_composite_in_degrees_or_of_no_month_is_refused(tmp_path):
     fronts = fronts_of([12_000, 8000], pd.to_datetime(["2010-01-01", "2014-01-01"], utc=True))
     with pytest.raises(ValueError, match="projected CRS"):

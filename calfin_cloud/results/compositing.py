@@ -21,7 +21,7 @@ from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
 from calfin_cloud.timeseries import ORIGINS, Course, Gate, course_of, measure_positions, monthly_follow, regional_change
 from calfin_cloud.vectors import check_metres
-from calfin_cloud.whole_files import whole_file
+from calfin_cloud.whole_files import whole_file, whole_folder
 
 GRID_M = {"EPSG:3031": 240.0}
 OTHERS_GRID_M = 120.0
@@ -100,11 +100,12 @@ def write_composite(
         for glacier, (gate, part, table) in known.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
+    grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
+    with whole_folder(folder / "composite.zarr") as unfinished:
+        _write_cube(unfinished, grid, days, courses, base, watch)
     boxes = gates_table(list(measured.values()), fronts.crs)
     with whole_file(folder / "gates.gpkg") as unfinished:
         boxes.to_file(unfinished, driver="GPKG")
-    grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
-    _write_cube(folder / "composite.zarr", grid, days, courses, base, watch)
     positions = pd.concat([table for _, _, table in known.values()], ignore_index=True).dropna(subset="position_m")
     write_csv(_monthly(positions, courses, days), folder / "positions.csv")
     areas = _areas(positions, regions_of(boxes, regions))
