@@ -9,6 +9,7 @@ import shapely
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import CubicSpline
 from shapely.affinity import rotate, translate
 from shapely.geometry import LineString, MultiLineString, Point, Polygon, box
 
@@ -330,6 +331,29 @@ def test_a_box_along_a_bent_fjord_measures_the_way_around_the_bend():
     assert areas[2] - areas[3] == pytest.approx(ring, rel=0.02)
     straight = [box_position(front, derive_gate(fronts, gate.seaward)).position_m for front in fronts]
     assert not np.allclose(np.diff(straight), np.diff(places), rtol=0.1)  # it loses fronts, or shows another way
+
+
+@pytest.mark.parametrize(("noise_m", "least"), [(0.0, 0.98), (40.0, 0.95)])
+def test_a_box_along_an_s_of_two_bends_is_as_wide_as_its_fjord(noise_m, least):
+    width, angles = 3000.0, np.radians(np.linspace(0, 80, 9))
+    first = 6000 * np.column_stack([np.sin(angles), 1 - np.cos(angles)])
+    corners = np.concatenate([[(-6000, 0)], first, (2 * first[-1] - first[::-1])[1:]])
+    true = LineString(CubicSpline(np.arange(len(corners)), corners)(np.linspace(0, len(corners) - 1, 400)))
+
+    def across(way):
+        (x, y), (x_next, y_next) = (true.interpolate(way + side).coords[0] for side in (-5, 5))
+        left = np.array([y - y_next, x_next - x]) / np.hypot(x_next - x, y_next - y)
+        middle = np.array([(x + x_next) / 2, (y + y_next) / 2])
+        return LineString([middle - left * width / 2, middle + left * width / 2])
+
+    ways = np.array([15_000, 13_000, 11_000, 9500])
+    fronts = [across(way) for way in ways]
+    drawn = shapely.get_coordinates(shapely.line_interpolate_point(true, np.arange(0, true.length, 700)))
+    drawn = LineString(drawn + np.random.default_rng(1).normal(0, noise_m, drawn.shape))
+    gate = gate_along(fronts, drawn, (1.0, 0.0))
+    assert gate.width_m >= least * width
+    areas = [box_position(front, gate).area_m2 for front in fronts]
+    assert np.diff(areas) == pytest.approx(np.diff(ways) * width, rel=1.2 - 1.2 * least)
 
 
 @given(st.floats(15, 75), st.floats(-8, 8))
