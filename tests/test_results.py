@@ -280,6 +280,19 @@ def test_fronts_are_chosen_by_the_names_of_glaciers_where_these_lie(tmp_path, ca
     assert "no front of ['Humboldt']; its glaciers are ['9', '92']" in capsys.readouterr().err
 
 
+def test_a_map_that_lacks_the_ice_of_a_glacier_is_told_since_it_turns_its_sea_around(tmp_path, capsys):
+    fronts = fronts_of({"g": 1000})  # 500 m wide; the ice comes from the west
+    fronts.to_parquet(tmp_path / "fronts.parquet")
+    cap = box(1400, -300, 2000, 100)  # beside the fjord, seaward of the front
+    for name, ice in (("whole", [box(-9000, -9000, 800, 9000), cap]), ("caps", [cap])):
+        gpd.GeoDataFrame(geometry=ice, crs=fronts.crs).to_file(tmp_path / f"{name}.gpkg")
+        call = ["timeseries", str(tmp_path / "fronts.parquet"), "--ice", str(tmp_path / f"{name}.gpkg")]
+        assert main([*call, "--out", str(tmp_path / name)]) == 0
+        is_wrong = pd.read_csv(tmp_path / name / "rates.csv")["rate_m_a"].iloc[0] > 0
+        told = "has little ice behind the fronts of 1 glacier (g)" in capsys.readouterr().err
+        assert is_wrong == told == (name == "caps")
+
+
 def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_path, capsys):
     store = outlier_store("disk", request)
     assert main(["timeseries", store, "--glaciers", "8", "--out", str(tmp_path / "series")]) == 2

@@ -103,11 +103,11 @@ def figures(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare two sets of fronts, or the authors within one set: pairs by glacier and date, distances and bias."""
-    from calfin_cloud.results import compare_products, read_lines, write_comparison
+    from calfin_cloud.results import compare_products, write_comparison
 
     a, lines = read_fronts(options.a, options)
     b = read_fronts(options.b, options)[0] if options.b else None
-    lines = read_lines(lines, a, ice=options.ice)
+    lines = with_files(lines, a, options)
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:
         note(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place")

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from calfin_cloud.cli.output import note
+from calfin_cloud.cli.output import how_many, note
 
 VECTOR_SUFFIXES = {".shp", ".geojson", ".json", ".gpkg", ".parquet", ".csv", ".txt"}
 """A source that is called so is a vector file, even if it is missing: it shall not be taken for a store."""
+MOST_NAMED = 8  # glaciers in a line
 NEAR_M = 50_000.0  # further from its place in the index fronts are of another glacier
 
 
@@ -99,11 +100,19 @@ def _columns_of(source: str, options: argparse.Namespace) -> dict[str, str]:
 
 
 def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # noqa: ANN401 - `Lines`, a table
-    """Add what the files of a call know of centrelines, boxes, ice and velocity."""
+    """Add what the files of a call know of centrelines, boxes, ice and velocity; say where ice may be missing."""
     from calfin_cloud.results import read_lines
+    from calfin_cloud.results.boxes import far_from_ice
 
-    files = {name: getattr(options, name) for name in ("centerlines", "boxes", "ice", "velocity")}
-    return read_lines(lines, fronts, **files)
+    files = {name: getattr(options, name, None) for name in ("centerlines", "boxes", "ice", "velocity")}
+    lines = read_lines(lines, fronts, **files)
+    if options.ice and (far := far_from_ice(fronts, lines.ice)):
+        named = ", ".join(far[:MOST_NAMED]) + (", ..." if len(far) > MOST_NAMED else "")
+        note(
+            f"{options.ice} has little ice behind the fronts of {how_many(len(far), 'glacier')} ({named}): where it "
+            "lacks theirs, the sea is sought on the wrong side, and changes have the other sign"
+        )
+    return lines
 
 
 def read_regions(path: str | None) -> Any:  # noqa: ANN401 - a table

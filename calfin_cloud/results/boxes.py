@@ -22,6 +22,7 @@ from calfin_cloud.timeseries import (
     gate_along,
     gate_around,
     gate_of,
+    ice_behind,
     length_scale,
     read_velocity,
     seaward_of,
@@ -38,6 +39,7 @@ GATE_COLUMNS = (
 MOST_APART, LEAST_APART_M = 0.1, 200.0  # a box is doubtful where it differs by more than both from what was swept
 BEYOND_BOX = 0.05  # of the side of a box, so much of a coast is kept around it
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
+LEAST_BEHIND = 0.5  # share of ice behind the fronts of a glacier that its map of ice should have
 
 Vector = tuple[float, float]
 
@@ -106,10 +108,10 @@ def read_lines(
             if isinstance(line := row.get("centerline"), str) and line:
                 axes[glacier] = _line_of(line)
     if ice:
-        table = read_vectors(ice, "file of ice", of="polygons").to_crs(fronts.crs)
+        table = read_vectors(ice, "file of ice", of="polygons").to_crs(fronts.crs).explode(ignore_index=True)
         for glacier, part in glaciers.items():
             near = _around(list(part.geometry))
-            covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].union_all().intersection(near)
+            covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].intersection(near).union_all()
     field = read_velocity(velocity, fronts.crs) if velocity else known.velocity
     return Lines(lines, shapes, covers, known.fjords, axes, field)
 
@@ -138,6 +140,17 @@ def cut_to_boxes(fronts: gpd.GeoDataFrame, boxes: str) -> gpd.GeoDataFrame:
 def seaward_near(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> Vector | None:
     """Find the direction of the sea by the ice within `REACH_M` of fronts; None where it does not tell."""
     return seaward_of(fronts, None if ice is None else ice.intersection(_around(fronts)))
+
+
+def far_from_ice(fronts: gpd.GeoDataFrame, ice: Mapping[str, BaseGeometry]) -> list[str]:
+    """Glaciers behind whose fronts less than half is ice: a map that lacks theirs may take the land for the sea."""
+    far = []
+    for glacier, part in fronts.groupby("glacier_id", sort=True):
+        shapes, own = list(part.geometry), ice.get(str(glacier))
+        seaward = seaward_near(shapes, own)
+        if own is not None and seaward is not None and ice_behind(shapes, own, seaward) < LEAST_BEHIND:
+            far.append(str(glacier))
+    return far
 
 
 def glacier_gate(fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, str, dict[str, LineString]]:

@@ -10,6 +10,7 @@ from calfin_cloud.timeseries.gates import (
     gate_along,
     gate_around,
     gate_of,
+    ice_behind,
     seaward_of,
     swept_m,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "gate_along",
     "gate_around",
     "gate_of",
+    "ice_behind",
     "length_scale",
     "measure_positions",
     "monthly_follow",

@@ -23,6 +23,7 @@ ACROSS_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
 Fronts that reach less far across are mostly those far up the fjord: a box as wide as the others would lose the retreat.
 """
 WIDE_ENOUGH = 0.5  # of the box for the smallest of these shares
+STRIP = 0.3  # of the length of the fronts: width of the strip in which ice is sought behind them
 BENT_DEG = 20.0  # a box follows a centreline that turns by more than this within it
 
 
@@ -139,6 +140,17 @@ def flow_axis(fronts: Sequence[BaseGeometry]) -> NDArray[np.float64]:
     return np.array([-along_front.imag, along_front.real])
 
 
+def ice_behind(fronts: Sequence[BaseGeometry], ice: BaseGeometry, seaward: tuple[float, float]) -> float:
+    """Share of ice in a strip up the flow from the middle of the fronts, as long as these and 0.3 times as wide.
+
+    Little of it is ice where a map lacks that of the glacier: then what it has beside it, such as ice caps, may turn
+    `seaward_of` around.
+    """
+    middle, reach = _middle_and_reach(fronts)
+    strip = LineString([middle, middle - reach * np.array(seaward)]).buffer(STRIP * reach / 2, cap_style="flat")
+    return float(ice.intersection(strip).area / strip.area)
+
+
 def seaward_of(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> tuple[float, float] | None:
     """Find the unit vector (x, y) of the flow across the fronts; None where the ice does not tell where the sea lies.
 
@@ -147,13 +159,18 @@ def seaward_of(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> tupl
     if ice is None or ice.is_empty:
         return None
     axis = flow_axis(fronts)
-    middle = np.mean([shapely.get_coordinates(line.centroid)[0] for line in fronts], axis=0)
-    reach = max(np.median([shapely.length(line) for line in fronts]), 1.0)
+    middle, reach = _middle_and_reach(fronts)
     behind, before = (ice.intersection(Point(middle + side * reach * axis).buffer(reach)).area for side in (-1, 1))
     if np.isclose(behind, before, rtol=0.05):
         return None
     x, y = axis if behind > before else -axis
     return float(x), float(y)
+
+
+def _middle_and_reach(fronts: Sequence[BaseGeometry]) -> tuple[NDArray[np.float64], float]:
+    """Mean middle (x, y) of fronts, and their usual length in map metres."""
+    middle = np.mean([shapely.get_coordinates(line.centroid)[0] for line in fronts], axis=0)
+    return middle, max(float(np.median([shapely.length(line) for line in fronts])), 1.0)
 
 
 def swept_m(first: BaseGeometry, last: BaseGeometry, seaward: tuple[float, float]) -> float:
