@@ -1,5 +1,7 @@
 """Rates, years, seasons and regions: on cases worked out by hand, in simulations, and on real series."""
 
+from pathlib import Path
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -324,6 +326,18 @@ def test_regions_of_greenland_lose_what_their_glaciers_lost(shared):
         assert end_of(told, region)["change_m"] == pytest.approx(change, rel=0.09)
     whole = told[told["region"] == "all"]
     assert whole["n"].iloc[3:-1].min() > 180
+    docs = (Path(__file__).parents[1] / "docs" / "science.md").read_text(encoding="utf-8")
+    end = told[told["month"] == pd.Timestamp("2021-03-01", tz="UTC")].set_index("region")
+    for row in end.itertuples():
+        areas = f"{row.area_change_m2 / 1e6:.0f} ± {row.area_sigma_m2 / 1e6:.0f}"
+        line = f"| {row.Index} | {row.n} | {row.change_m:.0f} ± {row.sigma_m:.0f} | {row.spread_m:.0f} | {areas} |"
+        assert line in docs
+    boxes = gates_table(gates, fronts.crs)
+    swept = (boxes["swept_m"] * boxes["width_m"]).sum()
+    assert f"by {area / 1e6:,.1f} km² and the fronts swept {swept / 1e6:,.1f} km²" in docs
+    assert f"the {boxes['is_doubtful'].sum()} boxes" in docs
+    counts = f"{len(boxes)} get a box of their own, {in_box['glacier_id'].nunique()} of these"
+    assert f"{counts} have a position in it, and {positions['position_m'].isna().sum()} fronts" in docs
     jakobshavn = rates(positions[positions["glacier_id"] == "3"]).iloc[0]
     assert jakobshavn["change_m"] == pytest.approx(-6219, abs=10)
     assert jakobshavn["rate_sigma_m_a"] > 100
