@@ -237,6 +237,15 @@ def test_a_plume_at_the_front_has_its_area_extent_and_turbidity(sea):
     assert found["extent_m"] == pytest.approx(1200, abs=60)
 
 
+@pytest.mark.parametrize(("gap_px", "columns"), [(15, 57 - 15), (40, 12)])
+def test_a_plume_goes_on_behind_a_narrow_stripe_without_data_and_not_behind_a_wide_one(gap_px, columns, sea):
+    bands = plume_bands(60.0)
+    bands.values["red"][:, 35 : 35 + gap_px] = np.nan
+    found = measure_plume(bands, sea, zenith_deg=SUMMER)
+    assert found["area_m2"] == pytest.approx(50 * columns * PIXEL_M**2, rel=0.1)
+    assert found["extent_m"] == pytest.approx(1200 if gap_px == 15 else 300, abs=60)
+
+
 def test_ice_and_its_rim_are_no_plume(sea):
     iced = with_squares(plume_bands(60.0), (95, 40, 10))
     without = measure_plume(plume_bands(60.0), sea, zenith_deg=SUMMER)

@@ -30,6 +30,9 @@ REACH_M = 300.0
 
 LEAST_PX, SMOOTH_PX = 50, 5
 
+WIDEST_GAP_M = 500.0
+"""Turbid water on both sides of an unseen stripe that is no wider is one plume: gaps of Landsat 7 are up to 420 m."""
+
 
 def measure_plume(bands: Bands, sea: Sea, *, zenith_deg: float) -> dict[str, Any]:
     """Measure the plume of a scene; columns of `PLUME_SCHEMA` and the geometry.
@@ -58,7 +61,7 @@ def measure_plume(bands: Bands, sea: Sea, *, zenith_deg: float) -> dict[str, Any
     ambient = float(np.percentile(turbidity[clear], AMBIENT_PERCENT))
     limit = max(TIMES_AMBIENT * ambient, ambient + ABOVE_AMBIENT_FNU)
     turbid = clear & (turbidity >= limit) & (own >= limit)  # the mean alone would widen a plume by half its window
-    plume, source = _plume(turbid, sea)
+    plume, source = _plume(turbid, sea.open & ~seen, sea)
     return {
         "sea_area_m2": float(clear.sum() * sea.pixel_area_m2),
         "source": source,
@@ -99,9 +102,11 @@ def _smoothed(values: Floats, clear: Bools) -> Floats:
     return np.asarray(sums / np.maximum(counts, 1), dtype=np.float32)
 
 
-def _plume(turbid: Bools, sea: Sea) -> tuple[Bools, str]:
+def _plume(turbid: Bools, hidden: Bools, sea: Sea) -> tuple[Bools, str]:
     """Largest part that touches the front, else a coast: where it is (y, x), and what it touches."""
-    labels, sizes = labelled(turbid)
+    labels, _ = labelled(turbid | _bridges(turbid, hidden, sea.pixel_m))
+    labels[~turbid] = 0
+    sizes = np.bincount(labels.ravel())
     land = grown(~sea.water & (sea.front_m > REACH_M), SHORE_PX + 1)
     for source, place in (("front", sea.front_m <= REACH_M), ("coast", land)):
         touching = np.unique(labels[place & turbid])
@@ -109,3 +114,11 @@ def _plume(turbid: Bools, sea: Sea) -> tuple[Bools, str]:
         if len(touching):
             return np.asarray(labels == touching[np.argmax(sizes[touching])]), source
     return np.zeros_like(turbid), ""
+
+
+def _bridges(turbid: Bools, hidden: Bools, pixel_m: float) -> Bools:
+    """Find what is hidden (y, x) between turbid water no further apart than `WIDEST_GAP_M`."""
+    if not hidden.any():
+        return hidden
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(WIDEST_GAP_M / 2 / pixel_m) + 1,) * 2)
+    return np.asarray(hidden & (cv2.morphologyEx(turbid.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0))
