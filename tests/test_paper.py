@@ -9,7 +9,7 @@ from PIL import Image
 from shapely.geometry import LineString, Point, Polygon, box
 
 from calfin_cloud.cli import main
-from calfin_cloud.figures.paper import WIDTHS_MM, coverage_map, product_scatter, retreat_map, save_figure
+from calfin_cloud.figures.paper import WIDTHS_MM, coverage_map, product_scatter, region_curves, retreat_map, save_figure
 from calfin_cloud.products import product_of
 from calfin_cloud.results import Lines, measure_series, paper_figures
 from calfin_cloud.results.figuring import glacier_changes, paired_positions
@@ -67,6 +67,16 @@ def test_the_map_has_a_dot_a_glacier_with_its_change_and_the_regions_their_sum()
     total = changes["area_change_m2"].sum() / 1e6
     assert f"{total:+.2f} ± 0.".replace("-", "−") in regions.axes[-1].get_title(loc="right")
     assert regions.axes[-1].get_xlabel() == "bands: ± 2 sigma, numbers: ± 1 sigma"
+
+
+@pytest.mark.parametrize("years", [1, 4, 5, 40])
+def test_regions_of_any_number_of_years_have_some_dates_marked_and_no_warning(years):
+    months = pd.date_range("2010-08-01", periods=12 * years, freq="MS", tz="UTC")
+    table = pd.DataFrame({"region": "all", "month": months, "n": 3, "area_change_m2": -1e6, "area_sigma_m2": 1e5})
+    figure = region_curves(table)
+    figure.canvas.draw()
+    low, high = figure.axes[-1].get_xlim()
+    assert 3 <= sum(low <= tick <= high for tick in figure.axes[-1].get_xticks()) <= 9
 
 
 @pytest.mark.parametrize("width", ["single", "double"])

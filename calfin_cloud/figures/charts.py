@@ -42,6 +42,7 @@ def mark_counts(bar: Colorbar, most: float, counts: Iterable[int] = COUNTS) -> N
 
 def mark_dates(axes: Axes, *, most: int | None = None, has_offset: bool = True) -> None:
     """Mark dates along x in few letters, at most so many of them."""
-    locator = AutoDateLocator(maxticks=most)  # type: ignore[no-untyped-call]
+    least = 5 if most is None else 3  # at least five and at most eight leave nothing to mark four years with
+    locator = AutoDateLocator(minticks=least, maxticks=most)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=has_offset))  # type: ignore[no-untyped-call]
