@@ -280,6 +280,20 @@ def test_fronts_are_chosen_by_the_names_of_glaciers_where_these_lie(tmp_path, ca
     assert "no front of ['Humboldt']; its glaciers are ['9', '92']" in capsys.readouterr().err
 
 
+def test_the_other_of_two_products_may_call_the_chosen_glaciers_otherwise_where_place_tells(tmp_path, capsys):
+    ice = gpd.GeoDataFrame(geometry=[box(-9000, -9000, 800, 9000)], crs="EPSG:3413")
+    ice.to_file(tmp_path / "ice.gpkg")
+    fronts_of({"a": 1000, "far": 90_000}).to_parquet(tmp_path / "a.parquet")
+    fronts_of({"b": 1010}).to_parquet(tmp_path / "b.parquet")
+    a, b, *chosen = str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"), "--glaciers", "a", "--out", str(tmp_path)
+    assert main(["compare", a, b, "--by-place", *chosen]) == 0
+    assert set(pd.read_csv(tmp_path / "pairs.csv")["glacier_id"]) == {"a"}
+    assert main(["figures", a, "--against", b, "--ice", str(tmp_path / "ice.gpkg"), *chosen]) == 0
+    assert (tmp_path / "products.png").is_file()
+    assert main(["compare", a, b, *chosen]) == 2
+    assert "b.parquet has no front of ['a']" in capsys.readouterr().err
+
+
 def test_a_map_that_lacks_the_ice_of_a_glacier_is_told_since_it_turns_its_sea_around(tmp_path, capsys):
     fronts = fronts_of({"g": 1000})  # 500 m wide; the ice comes from the west
     fronts.to_parquet(tmp_path / "fronts.parquet")

@@ -85,7 +85,7 @@ def figures(options: argparse.Namespace) -> int:
 
     fronts, lines = read_fronts(options.fronts, options)
     lines, regions = with_files(lines, fronts, options), read_regions(options.regions)
-    against = read_fronts(options.against, options)[0] if options.against else None
+    against = read_fronts(options.against, options, by_place=True)[0] if options.against else None
     drawn = paper_figures(
         fronts,
         lines,
@@ -106,7 +106,7 @@ def compare(options: argparse.Namespace) -> int:
     from calfin_cloud.results import compare_products, write_comparison
 
     a, lines = read_fronts(options.a, options)
-    b = read_fronts(options.b, options)[0] if options.b else None
+    b = read_fronts(options.b, options, by_place=options.by_place)[0] if options.b else None
     lines = with_files(lines, a, options)
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:

@@ -14,8 +14,11 @@ MOST_NAMED = 8  # glaciers in a line
 NEAR_M = 50_000.0  # further from its place in the index fronts are of another glacier
 
 
-def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
-    """Fronts of a store, with the lines it knows, or of a vector file."""
+def read_fronts(source: str, options: argparse.Namespace, *, by_place: bool = False) -> tuple[Any, Any]:
+    """Fronts of a store, with the lines it knows, or of a vector file.
+
+    Of `--glaciers` alone, unless they are found by their place: the other one of two products has names of its own.
+    """
     from calfin_cloud.products import read_product
     from calfin_cloud.results import Lines, cut_to_boxes, store_product
     from calfin_cloud.vectors import crs_of
@@ -26,7 +29,7 @@ def read_fronts(source: str, options: argparse.Namespace) -> tuple[Any, Any]:
     else:
         fronts, lines = store_product(source)
     known = sorted(fronts["glacier_id"].unique())
-    wanted = [_id_of(text, fronts) for text in options.glaciers or ()]
+    wanted = [_id_of(text, fronts) for text in ([] if by_place else options.glaciers or [])]
     if wanted:
         fronts = fronts[fronts["glacier_id"].isin(wanted)]
     if not known:
