@@ -305,6 +305,16 @@ def test_a_map_that_lacks_the_ice_of_a_glacier_is_told_since_it_turns_its_sea_ar
         is_wrong = pd.read_csv(tmp_path / name / "rates.csv")["rate_m_a"].iloc[0] > 0
         told = "has little ice behind the fronts of 1 glacier (g)" in capsys.readouterr().err
         assert is_wrong == told == (name == "caps")
+    inward = gpd.GeoDataFrame({"glacier_id": ["g"]}, geometry=[LineString([(2000, 250), (-500, 250)])], crs=fronts.crs)
+    inward.to_file(tmp_path / "line.gpkg")
+    call = ["timeseries", str(tmp_path / "fronts.parquet"), "--centerlines", str(tmp_path / "line.gpkg"), "--out"]
+    told = "no ice tells where the sea of 1 glacier (g) lies: centrelines are taken to run from ice to sea"
+    assert main([*call, str(tmp_path / "untold")]) == 0
+    assert told in capsys.readouterr().err
+    assert pd.read_csv(tmp_path / "untold" / "rates.csv")["rate_m_a"].iloc[0] > 0
+    assert main([*call, str(tmp_path / "told"), "--ice", str(tmp_path / "whole.gpkg")]) == 0
+    assert told not in capsys.readouterr().err
+    assert (pd.read_csv(tmp_path / "told" / "rates.csv")["rate_m_a"] < 0).all()
 
 
 def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_path, capsys):

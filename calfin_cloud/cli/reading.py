@@ -103,19 +103,27 @@ def _columns_of(source: str, options: argparse.Namespace) -> dict[str, str]:
 
 
 def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # noqa: ANN401 - `Lines`, a table
-    """Add what the files of a call know of centrelines, boxes, ice and velocity; say where ice may be missing."""
+    """Add what the files of a call know of centrelines, boxes, ice and velocity; say where the sea is in doubt."""
     from calfin_cloud.results import read_lines
-    from calfin_cloud.results.boxes import far_from_ice
+    from calfin_cloud.results.boxes import doubtful_sea
 
     files = {name: getattr(options, name, None) for name in ("centerlines", "boxes", "ice", "velocity")}
     lines = read_lines(lines, fronts, **files)
-    if options.ice and (far := far_from_ice(fronts, lines.ice)):
-        named = ", ".join(far[:MOST_NAMED]) + (", ..." if len(far) > MOST_NAMED else "")
+    far, untold = doubtful_sea(fronts, lines)
+    if options.ice and far:
         note(
-            f"{options.ice} has little ice behind the fronts of {how_many(len(far), 'glacier')} ({named}): where it "
-            "lacks theirs, the sea is sought on the wrong side, and changes have the other sign"
+            f"{options.ice} has little ice behind the fronts of {_named(far)}: where it lacks theirs, the sea is "
+            "sought on the wrong side, and changes have the other sign"
         )
+    if untold:
+        note(f"no ice tells where the sea of {_named(untold)} lies: centrelines are taken to run from ice to sea")
     return lines
+
+
+def _named(glaciers: list[str]) -> str:
+    """How many glaciers, and the first of them."""
+    names = ", ".join(glaciers[:MOST_NAMED]) + (", ..." if len(glaciers) > MOST_NAMED else "")
+    return f"{how_many(len(glaciers), 'glacier')} ({names})"
 
 
 def read_regions(path: str | None) -> Any:  # noqa: ANN401 - a table

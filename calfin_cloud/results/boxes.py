@@ -142,15 +142,20 @@ def seaward_near(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> Ve
     return seaward_of(fronts, None if ice is None else ice.intersection(_around(fronts)))
 
 
-def far_from_ice(fronts: gpd.GeoDataFrame, ice: Mapping[str, BaseGeometry]) -> list[str]:
-    """Glaciers behind whose fronts less than half is ice: a map that lacks theirs may take the land for the sea."""
-    far = []
+def doubtful_sea(fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[list[str], list[str]]:
+    """Glaciers behind whose fronts less than half is ice, and those with centrelines whose sea nothing tells.
+
+    A map that lacks the ice of the first may take land for their sea; centrelines of the others are not turned.
+    """
+    far, untold = [], []
     for glacier, part in fronts.groupby("glacier_id", sort=True):
-        shapes, own = list(part.geometry), ice.get(str(glacier))
-        seaward = seaward_near(shapes, own)
-        if own is not None and seaward is not None and ice_behind(shapes, own, seaward) < LEAST_BEHIND:
+        shapes, ice = list(part.geometry), lines.ice.get(str(glacier))
+        seaward = seaward_near(shapes, ice)
+        if seaward is None or ice is None:
+            untold += [str(glacier)] if lines.centerlines.get(str(glacier)) else []
+        elif ice_behind(shapes, ice, seaward) < LEAST_BEHIND:
             far.append(str(glacier))
-    return far
+    return far, untold
 
 
 def glacier_gate(fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[Gate | None, str, dict[str, LineString]]:
