@@ -74,7 +74,12 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         yield unfinished
         if path.exists():
             path.rename(before)
-        unfinished.rename(path)
+        try:
+            unfinished.rename(path)
+        except OSError:
+            if before.exists():
+                before.rename(path)
+            raise
     finally:
         for left in (unfinished, before):
             shutil.rmtree(left, ignore_errors=True)
