@@ -12,6 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
+FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a disk that has no room left."""
+UNWRITABLE_NUMBERS = FULL_NUMBERS | {errno.EFBIG, errno.EROFS}
+"""Errors of a disk that takes no file more, or none as large, such as a picture, which is larger than the tables."""
+
 LONGEST_MARK = 40
 FULL_BYTES = (
     2**20

@@ -8,6 +8,7 @@ import select
 import sys
 
 from calfin_cloud.cli.output import note, notes
+from calfin_cloud.whole_files import FULL_NUMBERS
 
 MISTAKE, TRY_AGAIN, UNEXPECTED, INTERRUPTED, UNREAD = 2, 3, 70, 130, 141
 """Exit codes. An unexpected error is neither 1 nor 2, after which a Kubernetes Job is not tried again."""
@@ -30,7 +31,6 @@ PASSING_NUMBERS = {
     errno.ENETUNREACH,
     errno.EHOSTUNREACH,
 }
-FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT}
 PASSING_CLASSES = {
     "ConnectionError",  # Python and botocore
     "HTTPClientError",

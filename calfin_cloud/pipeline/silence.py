@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from calfin_cloud.schema import SceneError
 from calfin_cloud.storage import read_store
+from calfin_cloud.whole_files import UNWRITABLE_NUMBERS
 
 T = TypeVar("T")
-
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-"""Errors of a disk that takes no file more, such as a picture, which is larger than the tables."""
 
 
 class SilentStoreError(ConnectionError):
@@ -42,7 +39,7 @@ def check_answered(results: list[T]) -> list[T]:
 
 
 def _ends_run(result: object) -> bool:
-    return isinstance(result, SilentStoreError) or (isinstance(result, OSError) and result.errno in UNWRITABLE)
+    return isinstance(result, SilentStoreError) or (isinstance(result, OSError) and result.errno in UNWRITABLE_NUMBERS)
 
 
 def _result(store: str, step: Callable[[], T]) -> T | Exception:
