@@ -54,6 +54,9 @@ class StoreMetrics:
         counts, written = count_scenes(self.store), last_written(self.store)
         scenes = {**counts["states"], "pending": counts["pending"]}
         yield _gauge("calfin_scenes", "Scenes that searches have found, by state", scenes, label="state")
+        yield _gauge(
+            "calfin_behind_scenes", "Scenes that could not be mapped again and keep their rows", counts["behind"]
+        )
         failed = {row["reason"]: row["scenes"] for row in counts["reasons"] if row["state"] == "failed"}
         yield _gauge("calfin_failed_scenes", "Failed scenes by reason", failed, label="reason")
         yield _gauge("calfin_store_wrong", "Sentences about what does not add up", len(counts["wrong"]))

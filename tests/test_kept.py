@@ -117,6 +117,8 @@ def test_one_scene_out_of_reach_is_told_and_mapped_by_the_next_call_also_after_c
     made_by = [lineage_of(store, scene_id)["made_by"]["settings"] for scene_id in (scene, before["scene_id"][0])]
     assert made_by[0].startswith("unknown, since the scene could not be mapped again")
     assert made_by[1]["max_cloud"] == 0.5
+    assert main(["status", store]) == 0
+    assert "1\tbehind\tof these, could not be mapped or traced again" in capsys.readouterr().out
     server.suffer(None)
     storage.compact_store(store)
     retrace_fronts(store, everything=True)
@@ -124,6 +126,7 @@ def test_one_scene_out_of_reach_is_told_and_mapped_by_the_next_call_also_after_c
     assert "1 scene changed since the last run: --recompute maps them again" in capsys.readouterr().err
     assert main([*call, "--recompute"]) == 0
     assert "1 scene had changed" in capsys.readouterr().err
+    assert storage.count_scenes(store)["behind"] == 0
     direct = mapped(find, domains, tmp_path, replace(ONCE, max_cloud=0.5))
     storage.compact_store(direct)
     assert contents(store) == contents(direct)

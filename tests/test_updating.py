@@ -296,19 +296,20 @@ def test_everything_goes_on_working_after_compaction(find, domains, store, other
     assert contents(store) == contents(other)
 
 
-def test_a_damaged_mask_fails_its_scene_and_a_retry_heals_it(store, undisturbed):
+def test_a_damaged_mask_takes_no_front_and_a_retry_heals_it(store, undisturbed, capsys, caplog):
     def damage(chunks):
         chunks[1] = chunks[1][:-1] + b"x"
         del chunks[3]
 
     change_chunks(store, damage)
-    counts = retrace_fronts(store, everything=True)
-    assert counts["failed"] == 2
     fronts = storage.read_fronts(store)
-    details = fronts.loc[fronts["state"] == "failed", "detail"]
-    assert details.str.contains("is damaged").sum() == 1
-    assert details.str.contains("no longer in the store").sum() == 1
-    assert retry_failed(store)["failed"] == 0
+    assert main(["retrace", store, "--all", "--cluster", "none"]) == 1
+    assert "2 scenes could not be traced again: the old fronts stay" in capsys.readouterr().err
+    assert "is damaged" in caplog.text
+    assert storage.read_fronts(store).equals(fronts)
+    assert storage.count_scenes(store)["behind"] == 2
+    counts = retry_failed(store)
+    assert (counts["kept"], counts["failed"], sum(counts.values())) == (0, 0, 2)
     assert contents(store) == contents(undisturbed)
 
 
@@ -383,14 +384,14 @@ def fail_first(store, stored):
     storage.write_batch(store, tables, items, recipe=stored.recipe, before=stored)
 
 
-def test_a_file_that_cannot_be_opened_fails_its_scenes_and_a_retrace_comes_to_its_end(store, tmp_path, undisturbed):
+def test_a_file_that_cannot_be_opened_takes_no_front_and_a_retrace_comes_to_its_end(store, tmp_path, undisturbed):
     n_masks = len(chunks_in(store))
     (chunk,) = (tmp_path / "store/masks").glob("*/masks/c/*/0/0/0")
     chunk.unlink()
     chunk.mkdir()  # reading it is an OSError
     counts = retrace_fronts(store, everything=True)
     assert 1 < n_masks <= N_SCENES
-    assert (counts["failed"], sum(counts.values())) == (n_masks, N_SCENES)
+    assert (counts["kept"], sum(counts.values())) == (n_masks, N_SCENES)
     assert "unfinished" not in storage.read_store(store)
     chunk.rmdir()
     assert retry_failed(store)["failed"] == 0

@@ -176,8 +176,9 @@ def retrace(options: argparse.Namespace) -> int:
             client=client,
             on_batch=done,
         )
+    _note_kept(counts["kept"], "traced", "`calfin retry` maps them again")
     _show_scenes(options, done.fronts(), done.n_scenes, counts)
-    return 1 if counts["failed"] else 0
+    return 1 if counts["failed"] or counts["kept"] else 0
 
 
 def trace(options: argparse.Namespace) -> int:
@@ -215,7 +216,8 @@ def retry(options: argparse.Namespace) -> int:
     from calfin_cloud.pipeline import retry_failed
     from calfin_cloud.storage import count_scenes
 
-    failed = sum(row["scenes"] for row in count_scenes(options.store)["reasons"] if row["state"] == "failed")
+    found = count_scenes(options.store)
+    failed = found["states"]["failed"] + found["behind"]
     with _workers(options, "scenes mapped", failed, total=failed) as (client, done):
         counts = retry_failed(options.store, engine=options.engine, client=client, on_batch=done)
     _note_kept(counts["kept"])
@@ -223,9 +225,9 @@ def retry(options: argparse.Namespace) -> int:
     return 1 if counts["failed"] or counts["kept"] else 0
 
 
-def _note_kept(n_scenes: int) -> None:
+def _note_kept(n_scenes: int, done: str = "mapped", then: str = "the same call tries again") -> None:
     if n_scenes:
-        note(f"{how_many(n_scenes, 'scene')} could not be mapped again: the old fronts stay, the same call tries again")
+        note(f"{how_many(n_scenes, 'scene')} could not be {done} again: the old fronts stay, {then}")
 
 
 class _Done:

@@ -22,6 +22,9 @@ def status(options: argparse.Namespace) -> int:
     counts = count_scenes(options.store)
     lines = ["\t".join(str(row[name]) for name in ("scenes", "state", "reason")) for row in counts["reasons"]]
     lines.append(f"{counts['pending']}\tpending\tfound, but not mapped: the next `calfin map` maps them")
+    if counts["behind"]:
+        told = "of these, could not be mapped or traced again: `calfin retry` tries them"
+        lines.append(f"{counts['behind']}\tbehind\t{told}")
     lines.append(f"{counts['found']}\tscenes")
     writer = counts["written_by"]
     if writer:

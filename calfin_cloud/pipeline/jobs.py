@@ -84,8 +84,9 @@ def _redo(
 ) -> tuple[gpd.GeoDataFrame, int]:
     """Put the new rows of a batch in place of the old ones, all at once; return the new fronts of its scenes.
 
-    A scene that fails where it has not failed before keeps all that it has: its number is returned too. Where the
-    recipe differs it is noted as `behind`; else its old item tells the next recompute, or its feature a retry.
+    A scene that fails where it has not failed before keeps all that it has: its number is returned too. It is noted as
+    `behind` where the recipe differs or its masks are damaged; else its old item tells the next recompute, or its
+    feature a retry.
     """
     stored = job.stored
     keys, new, old = list(stored.items), read_tables(store, stored), read_batch_features(store, stored)
@@ -93,31 +94,35 @@ def _redo(
     parts, kept = list[Made](), set[str]()
     for part in _cut(job.mapped, SCENES_AT_ONCE):
         now = {key: job.items.get(key, items[key]) for key in part}
-        made = _map_again(store, job.domain, now, settings, client, check, keep=good)
-        if again := failed_keys(made.tables.fronts) & good:
-            _tell_kept(made.tables.fronts, again)
-            made, kept = without(made, again, old), kept | again
+        made, again = _without_failed(_map_again(store, job.domain, now, settings, client, check, keep=good), good, old)
+        kept |= again
         parts.append(made)
         items |= {key: item for key, item in now.items() if key not in kept}
+    stale = set(kept) if job.recipe != stored.recipe else set()
     traced = new.fronts[new.fronts["key"].isin(job.traced)]
     if len(traced):
-        parts.append(_trace_again(store, job.domain, traced, settings, client))
+        made, damaged = _without_failed(_trace_again(store, job.domain, traced, settings, client), good, old)
+        kept, stale = kept | damaged, stale | damaged
+        parts.append(made)
     for part in parts:
         new = with_new_rows(new, part.tables, keys)
     features = with_new_features(old, [part.features for part in parts], keys, settings.features)
     fresh = {*job.mapped, *job.traced} - kept
-    stale = kept if job.recipe != stored.recipe else set()
     behind = {*stored.behind, *stale} - (set(job.mapped) - kept)
     check()
     write_batch(store, new, items, recipe=job.recipe, before=stored, features=features, behind=behind)
     return new.fronts[new.fronts["key"].isin(fresh)], len(kept)
 
 
-def _tell_kept(fronts: gpd.GeoDataFrame, keys: Collection[str]) -> None:
-    """Say why scenes are not mapped again; `fronts` has what the new mapping came to."""
-    first = fronts[fronts["key"].isin(keys)].iloc[0]
-    told = "%s: the old fronts of %d scenes stay, which could not be mapped again, such as %s"
-    log.warning(told, first["domain"], len(keys), first["detail"])
+def _without_failed(made: Made, good: Collection[str], old: Mapping[str, gpd.GeoDataFrame]) -> tuple[Made, set[str]]:
+    """Leave out those scenes of `good` that have failed now, and say why; return their keys too."""
+    failed = failed_keys(made.tables.fronts) & set(good)
+    if not failed:
+        return made, failed
+    first = made.tables.fronts[made.tables.fronts["key"].isin(failed)].iloc[0]
+    told = "%s: the old fronts of %d scenes stay, which could not be mapped or traced again, such as %s"
+    log.warning(told, first["domain"], len(failed), first["detail"])
+    return without(made, failed, old), failed
 
 
 def _map_again(

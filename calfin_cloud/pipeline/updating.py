@@ -65,7 +65,8 @@ def retry_failed(
 ) -> Counter[str]:
     """Map the failed scenes of a store once more, as they were mapped; count the states they ended in.
 
-    So are scenes of which a feature could not be measured for want of a file, or for an unexpected error.
+    So are scenes of which a feature could not be measured for want of a file, or for an unexpected error, and those
+    that keep rows of before since they could not be mapped or traced again.
 
     Their items are those that the store has kept. A scene that fails again stays failed, with the new error. One whose
     front was good keeps it where it fails: `kept` counts those.
@@ -148,7 +149,8 @@ def retrace_fronts(
     Returns
     -------
     Counter
-        Scenes that were traced anew, by state.
+        Scenes that were traced anew, by state; `kept` counts those whose masks are damaged, which keep their fronts
+        until `retry_failed` or `recompute_changed` maps them again.
 
     Raises
     ------
@@ -288,6 +290,7 @@ def _failed(store: str) -> Iterator[Job]:
         again = failed_keys(read_tables(store, stored).fronts)
         for table in read_batch_features(store, stored).values():
             again.update(table.loc[table["reason"].isin(FEATURE_FAILURES), "key"])
+        again.update(stored.behind)
         if again:
             domain = domain_of(domains, stored.domain, store)
             yield Job(stored, domain, stored.recipe, mapped=[k for k in stored.items if k in again])

@@ -20,7 +20,8 @@ def count_scenes(store: str) -> dict[str, Any]:
     `found` is what searches have listed, apart from the tables: every scene has got its place in the masks before it
     was mapped. (A run lists some hundred scenes at a time: one that was stopped may not have come to the last.)
     `states` and `reasons` count the scenes of the tables, `pending` those listed and not there, such as the rest of a
-    run that was stopped. `wrong` says in words what does not add up, empty if found = front + no_front + failed +
+    run that was stopped, `behind` those whose rows an earlier recipe made, since they could not be mapped again when
+    it changed. `wrong` says in words what does not add up, empty if found = front + no_front + failed +
     pending. `unfinished` is the mark of a change that was stopped (`verb, by, since`), `written_by` says who writes
     now, and from when on the store is free if that run was killed.
     """
@@ -43,6 +44,7 @@ def count_scenes(store: str) -> dict[str, Any]:
         "found": len(found),
         "states": {state: states[state] for state in STATES},
         "pending": len(found - done),
+        "behind": int(scenes["behind"].sum()),
         "reasons": [{"state": state, "reason": reason, "scenes": n} for (state, reason), n in sorted(pairs.items())],
         "wrong": wrong,
         "unfinished": unfinished_change(made_by),

@@ -198,11 +198,12 @@ def read_batch_features(store: str, stored: Stored) -> dict[str, gpd.GeoDataFram
 
 
 def read_states(store: str) -> pd.DataFrame:
-    """Read `STATE_COLUMNS` of every scene, a row a file that has it: a key twice is an error of the store."""
+    """Read `STATE_COLUMNS` of every scene, and whether it is `behind`: a row a file, so a key twice is an error."""
     fs, root = open_place(store)
     read = read_current(fs, root, partial(_read_states_file, fs))
-    tables = [table.to_pandas().drop_duplicates("key") for _, table in read]
-    states: pd.DataFrame = pd.concat(tables or [pd.DataFrame(columns=STATE_COLUMNS)], ignore_index=True)
+    rows = [(stored.behind, table.to_pandas().drop_duplicates("key")) for stored, table in read]
+    tables = [table.assign(behind=table["key"].isin(behind)) for behind, table in rows]
+    states: pd.DataFrame = pd.concat(tables or [pd.DataFrame(columns=[*STATE_COLUMNS, "behind"])], ignore_index=True)
     return states
 
 
