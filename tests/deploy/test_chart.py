@@ -16,7 +16,7 @@ from shapely.geometry import LineString
 
 from calfin_cloud.domains import Domain, box_grid, write_domains
 from calfin_cloud.termini import Terminus
-from deploy.chart import CHART, PLACES, check, everything, helm, pods_in, render, runs_in, tool, values
+from deploy.chart import CHART, PLACES, ROOT, check, everything, helm, pods_in, render, runs_in, tool, values
 
 pytestmark = pytest.mark.usefixtures("_helm")
 
@@ -262,6 +262,16 @@ def test_the_runs_call_calfin_as_its_parser_understands(place):
         assert options.verb == ("retry" if name == "retry" else "map")
         assert options.cluster == "$(DASK_SCHEDULER_ADDRESS)"
         assert options.store.startswith("s3://bucket/anew" if name == "full" else ("s3:", "gs:", "abfs:"))
+
+
+def test_only_a_place_with_an_identity_at_amazon_searches_a_catalogue_whose_buckets_bill_the_reader(place):
+    """On GKE and on a laptop all scenes of Landsat failed, for want of keys or with those of another server."""
+    (example,) = yaml.safe_load_all((ROOT / "deploy" / "examples" / "job.yaml").read_text())
+    weekly, *_ = runs_in(render(place))["weekly"]
+    for run in (weekly, example):
+        (container,) = run["spec"]["job"]["spec"]["containers"]
+        catalog = container["args"][container["args"].index("--catalog") + 1]
+        assert catalog == ("usgs" if run is weekly and "aws" in place else "planetary-computer")
 
 
 def test_helm_test_asks_for_what_is_mapped_and_looks_at_the_certificate_that_the_runs_use():
