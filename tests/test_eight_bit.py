@@ -12,7 +12,7 @@ from faults.world import paint_world
 
 from calfin_cloud import inference
 from calfin_cloud.datasets import Sample
-from calfin_cloud.domains import read_domains
+from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.inference import predict_pictures, predict_scene, prepare_scene
 from calfin_cloud.network import (
     FAST,
@@ -25,6 +25,7 @@ from calfin_cloud.network import (
     weights_path,
 )
 from calfin_cloud.network import predict_pictures as masks_of
+from calfin_cloud.network.files import openvino_note
 from calfin_cloud.pipeline import MapSettings, map_fronts
 from calfin_cloud.pipeline.settings import VARIANTS, code_of, made_by, recipe_of, saved, settings_from
 from calfin_cloud.preprocess import to_eight_bit
@@ -83,6 +84,19 @@ def test_weights_without_such_a_file_run_in_full(small_file):
     assert not is_eight_bit(small_file, FAST)
     eight, full = (masks_of(pictures, network=str(small_file), settings=how) for how in (FAST, FLOAT))
     np.testing.assert_array_equal(eight, full)
+
+
+def test_another_file_of_eight_bits_makes_other_masks_and_so_another_recipe(small_file):
+    """Stores of `fast` did not notice that its weights had been made anew, and so drew other fronts."""
+    domain = Domain("Square", box_grid((0, 0, 3000, 3000), 3413, 30.0))
+    note, made = openvino_note(small_file), set()
+    for mark in ("a", "b"):
+        about = json.loads(note.read_text())
+        about["files"]["256-int8"] = {"xml": mark * 64, "bin": mark * 64}
+        note.write_text(json.dumps(about))
+        how = [replace(VARIANTS[name], network=str(small_file)) for name in ("once", "fast")]
+        made.add(tuple(recipe_of(domain, settings)["masks"] for settings in how))
+    assert [len(set(recipes)) for recipes in zip(*made, strict=True)] == [1, 2]
 
 
 def test_the_file_is_made_of_training_glaciers_alone_and_noted(small_file):

@@ -17,7 +17,7 @@ from .files import (
 from .graphs import KerasPictures, pictures_network
 from .narrowing import narrow_decoder
 from .openvino_files import convert, save_openvino
-from .pictures import Predictor, engine_of, is_eight_bit, load_predictor, predict_pictures, predict_with
+from .pictures import Predictor, eight_bit_id, engine_of, is_eight_bit, load_predictor, predict_pictures, predict_with
 from .quantising import save_eight_bit
 from .settings import (
     CALFIN,
@@ -71,6 +71,7 @@ __all__ = [
     "count_gpus",
     "cut_of",
     "efficient_network",
+    "eight_bit_id",
     "engine_of",
     "interpolation_matrix",
     "is_eight_bit",

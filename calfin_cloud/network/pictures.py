@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud import network as networks  # engines wait until a network is loaded
-from calfin_cloud.network.files import fingerprint, has_openvino, weights_path
+from calfin_cloud.network.files import fingerprint, form_of, has_openvino, noted_files, verifier_of, weights_path
 from calfin_cloud.network.settings import PICTURE_SIZE, Engine, InferenceSettings, cut_of, tile_size, ways_of
 from calfin_cloud.outcomes import SceneError
 
@@ -168,6 +168,13 @@ def is_eight_bit(network: str | Path, settings: InferenceSettings = DEFAULT) -> 
     """
     is_ready = settings.eight_bit and has_openvino(network, tile_size(settings), eight_bit=True)
     return is_ready and engine_of(network, settings) == "openvino"
+
+
+def eight_bit_id(network: str | Path, settings: InferenceSettings) -> str:
+    """Return `sha256[:12]` of the file of 8 bits of weights, or `none`, and `+` that of their verifier."""
+    form, verifier = form_of(tile_size(settings), eight_bit=True), verifier_of(network)
+    mine = noted_files(weights_path(network)).get(form, {}).get("bin", "none")[:12]
+    return mine + (f"+{eight_bit_id(verifier, settings)}" if verifier else "")
 
 
 _loading = threading.Lock()

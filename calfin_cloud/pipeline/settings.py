@@ -20,6 +20,7 @@ from calfin_cloud.network import (
     FAST,
     ONCE,
     InferenceSettings,
+    eight_bit_id,
     engine_of,
     is_eight_bit,
     network_id,
@@ -132,6 +133,8 @@ def made_by(settings: MapSettings) -> dict[str, Any]:
         "calibration": calibration_id(settings.network),
         "code": _code(),
     }
+    if settings.inference.eight_bit:
+        made["eight_bit"] = eight_bit_id(settings.network, settings.inference)
     own = [asdict(row) for row in own_sensors()]
     return made | ({"sensors": own} if own else {})
 
