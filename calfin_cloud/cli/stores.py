@@ -43,7 +43,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def compact(options: argparse.Namespace) -> int:
-    """Merge the many small files of a store's batches into few large ones."""
+    """Merge a store's many small files into few; meanwhile readers that are not calfin's may see rows twice or fail."""
     from calfin_cloud.storage import compact_store
 
     before, after = compact_store(options.store, scenes_a_file=options.scenes)
