@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import fsspec
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -25,7 +23,7 @@ from calfin_cloud.columns import (
     id_text,
     satellite_code,
 )
-from calfin_cloud.object_stores import EXTRAS
+from calfin_cloud.object_stores import has_store
 from calfin_cloud.vectors import check_shapes, read_vectors
 
 PRODUCT_COLUMNS = {
@@ -89,12 +87,9 @@ def read_product(path: str | Path, columns: Mapping[str, str] | None = None) -> 
 
 
 def _is_store(address: str) -> bool:
-    """Whether a store of `calfin map` lies at an address; what that is `storage` knows, another room."""
-    if urlsplit(address).scheme not in ("", *EXTRAS):
-        return False
+    """Whether a store lies at an address, False where nobody can tell."""
     try:
-        fs, root = fsspec.url_to_fs(address)
-        return bool(fs.exists(f"{root}/store.json"))
+        return has_store(address)
     except Exception:  # what the reading of the file has found is told
         return False
 

@@ -12,11 +12,10 @@ from typing import BinaryIO, Literal
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-import fsspec
 import geopandas as gpd
 import pyproj
 
-from calfin_cloud.object_stores import EXTRAS, telling_lacks
+from calfin_cloud.object_stores import EXTRAS, open_files, telling_lacks
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,8 @@ def _read_text(source: str | Path | BinaryIO, layer: str | None) -> gpd.GeoDataF
 def _fetch(address: str, what: str) -> BytesIO:
     """Fetch a file; what may pass, such as a store that does not answer, stays the error that it is."""
     try:
-        with telling_lacks(address), fsspec.open(address, "rb") as file:
+        fs, path = open_files(address)
+        with telling_lacks(address), fs.open(path) as file:
             return BytesIO(file.read())
     except FileNotFoundError as error:
         raise ValueError(f"cannot read the {what} {address}: there is no such object") from error

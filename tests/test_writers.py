@@ -116,7 +116,7 @@ def run_schedule(seed, pauses_s=PAUSE_S, killed=0.003):
             lease.take()
         except StoreInUseError:
             seen["refused"] += 1
-            return
+            return lease.release()
         storage.committed.append(f"begun {lease.token}".encode())
         try:
             for n in range(2):

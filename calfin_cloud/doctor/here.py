@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 import dask
-import fsspec
 import numpy as np
 import pyproj
 import rasterio
@@ -24,6 +23,7 @@ from calfin_cloud.doctor.findings import Finding, Status, problem
 from calfin_cloud.fronts import calibration_beside, read_calibration
 from calfin_cloud.network import Engine, InferenceSettings, load_predictor, network_id, weights_path
 from calfin_cloud.sensors import IMAGE_DRIVERS
+from calfin_cloud.storage.files import open_place
 
 LEAST_DISK, ENOUGH_DISK = 10**9, 10**10  # bytes; 3000 scenes of 400 px write 1 GB
 WARN_S = 30 * 86400.0  # before a certificate ends
@@ -112,7 +112,7 @@ def check_disk(store: str | None) -> list[Finding]:
     """Whether there is room: for the store if it is on disk, and for what workers put aside."""
     places = {"temporary files": dask.config.get("temporary-directory") or tempfile.gettempdir()}
     if store is not None:
-        fs, root = fsspec.url_to_fs(store)
+        fs, root = open_place(store)
         if "file" in fs.protocol:
             places["store"] = root
     return [_check_room(what, place) for what, place in places.items()]

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import fsspec
 import numpy as np
 import pystac
 import rasterio._base
@@ -29,6 +28,7 @@ from calfin_cloud.pipeline.workers import placement_of, share_sensors, workers_o
 from calfin_cloud.schema import SceneError, to_levels
 from calfin_cloud.sensors import acquired, item_of
 from calfin_cloud.storage import add_scenes, keep_domain, open_store, write_scenes
+from calfin_cloud.storage.files import open_place
 
 
 @dataclass(frozen=True)
@@ -280,13 +280,13 @@ def _own_store(beside: str | None) -> Iterator[str]:
     try:
         yield store
     finally:
-        fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
+        fs, root = open_place(store)
         if fs.exists(root):
             fs.rm(root, recursive=True)
 
 
 def _sizes(store: str) -> dict[str, int]:
-    fs, root = fsspec.url_to_fs(store, use_listings_cache=False)
+    fs, root = open_place(store)
     return {path: int(about["size"]) for path, about in fs.find(root, detail=True).items()}
 
 

@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pystac
 from stac_geoparquet.arrow import parse_stac_items_to_parquet, stac_table_to_items
 
+from calfin_cloud.object_stores import open_files
 from calfin_cloud.scenes.listing import sort_unique
 from calfin_cloud.whole_files import whole_file
 
@@ -35,7 +35,8 @@ def read_frozen(
     address: str, bounds: Bounds, period: tuple[datetime | None, datetime | None]
 ) -> Iterator[dict[str, Any]]:
     """Read the items of a frozen catalogue whose boxes touch `bounds` (west, south, east, north), within a period."""
-    with fsspec.open(address, "rb") as file:
+    fs, path = open_files(address)
+    with fs.open(path) as file:
         parquet = pq.ParquetFile(file)
         for batch in parquet.iter_batches(ROWS_AT_ONCE):
             table = _touching(pa.Table.from_batches([batch]), bounds, period)

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import fsspec
 import pystac
 import requests
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from urllib3 import Retry
 
+from calfin_cloud.object_stores import open_files
 from calfin_cloud.public_catalogs import NAMES
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ class Reader(StacApiIO):
         """Text of a link, an address or a file."""
         if isinstance(source, pystac.Link) or urlsplit(str(source)).scheme in ("http", "https"):
             return super().read_text(source, *args, **kwargs)
-        with fsspec.open(str(source), "rb") as file:
+        fs, path = open_files(str(source))
+        with fs.open(path) as file:
             content = file.read(LARGEST_DOCUMENT + 1)
         _check_size(len(content))
         return str(content, "utf-8")

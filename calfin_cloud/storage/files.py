@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import datetime
@@ -18,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import fsspec
 
-from calfin_cloud.object_stores import EXTRAS, telling_lacks
+from calfin_cloud.object_stores import EXTRAS, open_files
 from calfin_cloud.schema import SceneError
 
 READERS = 16  # threads: reading many small objects waits for the network
@@ -63,10 +64,8 @@ def store_address(store: str | os.PathLike[str]) -> str:
 
 
 def open_place(store: str | os.PathLike[str]) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Open the file system of a store and its path there; listings are never old, since others write there too."""
-    address = store_address(store)
-    with telling_lacks(address):
-        fs, root = fsspec.url_to_fs(address, use_listings_cache=False)
+    """Open the file system of a store and its path there."""
+    fs, root = open_files(store_address(store))
     return fs, root.rstrip("/")
 
 
@@ -239,11 +238,26 @@ def storage_time(fs: fsspec.AbstractFileSystem, root: str) -> datetime:
 
 
 def read_each(read: Callable[[T], U], sources: Sequence[T]) -> list[U]:
-    """Read, or otherwise handle, many files at a time, each in a copy of this context; results in order."""
+    """Read, or otherwise handle, many files at a time, each in a copy of this context; results in order.
+
+    After an error those that have not begun are left out: each would wait as long for a storage that is silent.
+    """
     if min(len(sources), READERS) < 2:
         return [read(source) for source in sources]
+    failed = threading.Event()
+
+    def read_unless_failed(source: T) -> U:
+        if failed.is_set():  # by one that was begun before, whose error is met first
+            raise CancelledError
+        try:
+            return read(source)
+        except BaseException:
+            failed.set()
+            raise
+
     with ThreadPoolExecutor(min(READERS, len(sources))) as pool:
-        return [future.result() for future in [pool.submit(copy_context().run, read, source) for source in sources]]
+        futures = [pool.submit(copy_context().run, read_unless_failed, source) for source in sources]
+        return [future.result() for future in futures]
 
 
 def digest(data: bytes) -> str:

@@ -76,8 +76,12 @@ def hold_lease(store: str, verb: str) -> Iterator[Callable[[], None]]:
     Raises `StoreInUseError` where another run holds it.
     """
     lease = _Lease(store, verb, open_place(store))
-    with telling_lacks(store):
-        lease.take()
+    try:
+        with telling_lacks(store):
+            lease.take()
+    except BaseException:
+        lease.leave()
+        raise
     stop = threading.Event()
     beat = threading.Thread(target=_give_signs, args=(lease, stop), name="lease", daemon=True)
     beat.start()
@@ -88,8 +92,7 @@ def hold_lease(store: str, verb: str) -> Iterator[Callable[[], None]]:
         _held.reset(before)
         stop.set()
         beat.join(RENEWS_S)
-        with suppress(Exception):  # else it would take the place of what ended the run; not all clients raise OSError
-            lease.release()
+        lease.leave()
 
 
 def lease_holder(store: str) -> dict[str, Any] | None:
@@ -141,7 +144,7 @@ class _Lease:
         self.sign = f"{self.root}/lease-{self.token}"
 
     def take(self) -> None:
-        """Become the holder, if no living run is."""
+        """Become the holder, if no living run is; whoever is refused has something to give back."""
         _alive.add(self.token)
         try:
             self.give_sign()  # before the look: whoever becomes the holder after it deletes the sign
@@ -156,12 +159,8 @@ class _Lease:
             self._delete_others()
             if not self._is_mine():
                 raise self._in_use(_holder(self.fs, self.root) or {})
-        except BaseException as error:
-            with suppress(Exception):
-                self.release()
-            if isinstance(error, FileNotFoundError):  # of a run that came or went in between
-                raise self._in_use(_holder(self.fs, self.root) or {}) from None
-            raise
+        except FileNotFoundError:  # of a run that came or went in between
+            raise self._in_use(_holder(self.fs, self.root) or {}) from None
 
     def give_sign(self) -> None:
         write_whole(self.fs, self.sign, self.about)
@@ -191,6 +190,17 @@ class _Lease:
                     delete_files(self.fs, [staged])
                 raise
         raise StoreInUseError(f"{self.store}: others delete what this run writes to {path}: wait for their end")
+
+    def leave(self) -> None:
+        """Give the lease back, if the storage lets us within a while; what ended the run stays its error."""
+
+        def release() -> None:
+            with suppress(Exception):  # not all clients raise OSError
+                self.release()
+
+        leaving = threading.Thread(target=release, name="lease", daemon=True)
+        leaving.start()
+        leaving.join(RENEWS_S)
 
     def release(self) -> None:
         has_ended, self.ended = self.ended, True  # first, so that a thread that outlives its run writes no more

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 import zarr
 from PIL import Image
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore
 
 from calfin_cloud.domains import Domain, domains_json, read_domains
-from calfin_cloud.object_stores import telling_lacks
+from calfin_cloud.object_stores import has_store, open_files, telling_lacks
 from calfin_cloud.schema import check_name, short_name
 from calfin_cloud.storage.files import (
     DamagedFileError,
@@ -53,9 +53,12 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
     commit_whole(fs, root, f"{root}/store.json", seal(wanted))
 
 
-def zarr_place(address: str) -> str | LocalStore:
+def zarr_place(address: str) -> FsspecStore | LocalStore:
     """Give what Zarr opens for an address: from 3.4 on it takes a `?` or `#` in the name of a folder for a query."""
-    return address if "://" in address else LocalStore(address)
+    if "://" not in address:
+        return LocalStore(address)
+    fs, path = open_files(address, asynchronous=True)
+    return FsspecStore(fs, path=path)
 
 
 def check_made_alike(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
@@ -87,9 +90,7 @@ def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:  # n
 
 def is_store(store: str) -> bool:
     """Whether there is a store of calfin."""
-    fs, root = open_place(store)
-    with telling_lacks(store):
-        return bool(fs.exists(f"{root}/store.json"))
+    return has_store(store_address(store))
 
 
 def outside_stores(folder: str | Path, *, but: str = "") -> Path:
