@@ -1,18 +1,21 @@
 """A bucket whose server takes connections and never answers ends every verb, soon, with the word to try again."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import s3fs
+from botocore.exceptions import HTTPClientError
 from servers.proxy import FaultProxy, Plan, listening
 
 from calfin_cloud import object_stores
 from calfin_cloud.cli import main
+from calfin_cloud.cli.ends import may_pass
 from calfin_cloud.object_stores import ATTEMPTS, ROUNDS, open_files
-from calfin_cloud.storage import leases
-from calfin_cloud.storage.files import READERS, read_each
+from calfin_cloud.storage import files, leases
+from calfin_cloud.storage.files import READERS, create_whole, read_each, write_whole
 from calfin_cloud.storage.stores import zarr_place
 
 VERBS = (
@@ -64,6 +67,19 @@ def test_how_often_a_silent_server_is_asked_is_bounded_for_tables_and_masks_unle
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")
     for fs in (open_files("s3://bucket/store")[0], zarr_place("s3://bucket/store/masks").fs):
         assert (fs.retries, fs.config_kwargs["retries"]) == (ROUNDS, {"total_max_attempts": ATTEMPTS})
+
+
+@pytest.mark.parametrize("write", [write_whole, create_whole])
+def test_a_server_that_takes_no_body_is_given_up_too(write, monkeypatch):
+    """Its client asks whether to send the body (100-continue), and waited for the answer for ever."""
+    monkeypatch.setattr(files, "WRITE_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        how = {"retries": {"total_max_attempts": 1}, "read_timeout": 0.1}
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        fs = s3fs.S3FileSystem(key="k", secret="s", endpoint_url=address, config_kwargs=how)
+        with pytest.raises((TimeoutError, HTTPClientError)) as caught:
+            write(fs, "bucket/store/file", b"body")
+    assert may_pass(caught.value)
 
 
 def test_of_many_files_those_that_are_not_yet_asked_for_are_left_when_one_fails():

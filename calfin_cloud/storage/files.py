@@ -18,11 +18,15 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 
 from calfin_cloud.object_stores import EXTRAS, open_files
 from calfin_cloud.schema import SceneError
 
 READERS = 16  # threads: reading many small objects waits for the network
+WRITE_S, SLOWEST_BYTES_S = 120.0, 32_000.0
+"""How long an object may take to be written: longer than a client tries again, and more the larger it is. Clients wait
+for ever for a server that does not take a body: aiohttp's limits begin once it is sent."""
 LOOKS = 50  # at files that change while they are read, before giving up
 SEAL = "sha256"
 SCHEMES = ("file", *EXTRAS)
@@ -73,11 +77,18 @@ def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
     """Write all of a file or nothing: a temporary name and a rename on disks, one PUT on object stores."""
     if "s3" in _protocols(fs):  # the server refuses a body that was damaged on its way
         digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        fs.pipe_file(path, data, chunksize=max(len(data), 1), ContentMD5=digest)
+        _put(fs, path, data, chunksize=max(len(data), 1), ContentMD5=digest)
     elif on_disk(fs):
         _write_on_disk(path, data)
     else:
-        fs.pipe_file(path, data)
+        _put(fs, path, data)
+
+
+def _put(fs: fsspec.AbstractFileSystem, path: str, data: bytes, **more: Any) -> None:  # noqa: ANN401 - of the client
+    """Write an object; raise `TimeoutError` where the server does not take it."""
+    if isinstance(fs, AsyncFileSystem):
+        more["timeout"] = WRITE_S + len(data) / SLOWEST_BYTES_S
+    fs.pipe_file(path, data, **more)
 
 
 def create_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
@@ -93,7 +104,7 @@ def create_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
         return True
     for attempt in range(2):  # whoever a server saw writing at the same moment may be gone by the second
         try:
-            fs.pipe_file(path, data, mode="create")
+            _put(fs, path, data, mode="create")
         except OSError as error:  # servers say in several ways that it is there already, not all become FileExistsError
             try:
                 return bytes(fs.cat_file(path)) == data  # a PUT repeated after a lost answer finds its own object
