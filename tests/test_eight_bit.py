@@ -53,7 +53,7 @@ def small_file(tmp_path):
     keras.utils.set_random_seed(5)
     path = tmp_path / "small.weights.h5"
     save_weights(build_network("unet", width=0.25, size=64), path, width=0.25)
-    save_openvino(path, sizes=(224, 256))
+    save_openvino(path)
     return path
 
 

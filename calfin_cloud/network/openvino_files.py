@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from calfin_cloud.network.files import (
     sha256_of,
     weights_path,
 )
-from calfin_cloud.network.settings import TILE_SIZE
+from calfin_cloud.network.settings import PICTURE_SIZE, TILE_SIZE
 from calfin_cloud.network.weights import load_network
 from calfin_cloud.whole_files import whole_file, write_json
 
@@ -29,12 +28,13 @@ log = logging.getLogger(__name__)
 MOST_DIFFERENCE = 1e-4
 """A probability may differ so much between engines: a fortieth of a step of the stored masks."""
 
+SIZES = (TILE_SIZE, PICTURE_SIZE)
 LEAST_HALVED = 64
 """Fewer numbers are not worth a node of the graph that makes them float32 again."""
 
 
-def save_openvino(name_or_path: str | Path, *, sizes: Sequence[int] = (TILE_SIZE,)) -> list[Path]:
-    """Write weights as OpenVINO's files beside them, an `.xml` and a `.bin` for each side of input in px.
+def save_openvino(name_or_path: str | Path) -> list[Path]:
+    """Write weights as OpenVINO's files beside them, an `.xml` and a `.bin` for tiles and for whole pictures.
 
     Kernels, which `.weights.h5` keeps as float16, are float16 here too, so that nothing is rounded. A note with the
     hashes of all, `<name>.openvino.json`, is written last: without one that fits the weights, files are not used.
@@ -47,11 +47,11 @@ def save_openvino(name_or_path: str | Path, *, sizes: Sequence[int] = (TILE_SIZE
     Examples
     --------
     >>> save_openvino("glacier.weights.h5")  # doctest: +SKIP
-    [PosixPath('glacier-224.xml')]
+    [PosixPath('glacier-224.xml'), PosixPath('glacier-256.xml')]
     """
     path = weights_path(name_or_path)
     files, differences = {}, []
-    for size in sizes:
+    for size in SIZES:
         network = load_network(name_or_path, size=size)
         file = openvino_file(path, size)
         with whole_file(file) as unfinished:
@@ -67,7 +67,7 @@ def save_openvino(name_or_path: str | Path, *, sizes: Sequence[int] = (TILE_SIZE
         "openvino": openvino.get_version(),
     }
     write_json(openvino_note(path), about)
-    return [openvino_file(path, size) for size in sizes]
+    return [openvino_file(path, size) for size in SIZES]
 
 
 def convert(network: keras.Model) -> Any:  # noqa: ANN401 - a model of OpenVINO

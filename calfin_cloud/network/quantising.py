@@ -51,10 +51,7 @@ def save_eight_bit(name_or_path: str | Path, pictures: NDArray[np.uint8]) -> Pat
     if not len(pictures) or pictures.shape[1:] != expected or pictures.dtype != np.uint8:
         raise ValueError(f"pictures must be (n, *{expected}) uint8, n > 0, got {pictures.shape} {pictures.dtype}")
     if not has_openvino(name_or_path, PICTURE_SIZE):
-        raise ValueError(
-            f"{name_or_path} has no file for OpenVINO and whole pictures: make it by "
-            f"save_openvino(..., sizes=(224, {PICTURE_SIZE}))"
-        )
+        raise ValueError(f"{name_or_path} has no file for OpenVINO and whole pictures: make it by save_openvino")
     path = weights_path(name_or_path)
     model = read_openvino(name_or_path, PICTURE_SIZE)
     model.reshape([1, *expected])
