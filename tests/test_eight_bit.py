@@ -26,7 +26,7 @@ from calfin_cloud.network import (
 )
 from calfin_cloud.network import predict_pictures as masks_of
 from calfin_cloud.network.files import openvino_note
-from calfin_cloud.pipeline import MapSettings, map_fronts
+from calfin_cloud.pipeline import map_fronts
 from calfin_cloud.pipeline.settings import VARIANTS, code_of, made_by, recipe_of, saved, settings_from
 from calfin_cloud.preprocess import to_eight_bit
 from calfin_cloud.sample import paint_scene
@@ -157,7 +157,7 @@ def test_a_fast_store_says_so_and_one_made_before_is_read_as_it_was(tmp_path):
     assert code_of(fast).endswith(" openvino int8")
     assert set(read_fronts(str(tmp_path / "store"))["code"]) == {code_of(fast)}
     assert made_by(fast)["settings"]["inference"]["eight_bit"]
-    tiles = MapSettings(inference=InferenceSettings(transposed=True, whole=False))
+    tiles = VARIANTS["tiles"]
     before = saved(tiles)
     assert before["inference"].keys() == {"stride", "transposed", "square_pixels"}
     assert settings_from(before) == tiles

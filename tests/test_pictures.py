@@ -16,6 +16,7 @@ from calfin_cloud.network import (
     CALFIN,
     DEFAULT_NETWORK,
     ONCE,
+    TILES,
     InferenceSettings,
     KerasPictures,
     build_network,
@@ -32,7 +33,7 @@ from calfin_cloud.schema import SceneError
 
 WAYS = {
     "four tiles, and whole": InferenceSettings(),
-    "four tiles and their transposes": InferenceSettings(transposed=True, whole=False),
+    "four tiles and their transposes": TILES,
     "nine tiles": CALFIN,
     "one tile a corner, whole in x and y": InferenceSettings(stride=224, whole=False),
     "whole and its transpose": InferenceSettings(stride=None, transposed=True),

@@ -13,6 +13,7 @@ __all__ = [
     "LEVELS",
     "ONCE",
     "PICTURE_SIZE",
+    "TILES",
     "TILE_SIZE",
     "Cut",
     "Engine",
@@ -77,6 +78,9 @@ class InferenceSettings:
 
 
 CALFIN = InferenceSettings(stride=16, whole=False)
+
+TILES = InferenceSettings(transposed=True, whole=False)
+"""Four tiles and their transposes, the default until version 0.2.0, with which stores of before go on."""
 
 ONCE = InferenceSettings(stride=None, whole=False)
 """The picture as a whole, once: a third of the price, fronts about as near (docs/attempts.md)."""

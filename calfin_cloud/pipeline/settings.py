@@ -19,6 +19,7 @@ from calfin_cloud.network import (
     DEFAULT_NETWORK,
     FAST,
     ONCE,
+    TILES,
     InferenceSettings,
     eight_bit_id,
     engine_of,
@@ -80,6 +81,7 @@ class MapSettings:
 
 VARIANTS = {
     "default": MapSettings(),
+    "tiles": MapSettings(inference=TILES),
     "once": MapSettings(inference=ONCE),
     "fast": MapSettings(inference=FAST),
 } | {
@@ -87,8 +89,8 @@ VARIANTS = {
     for name, trace in fronts.VARIANTS.items()
     if name != "default"
 }
-"""Settings by name: ours; with each picture shown once; that in eight bits; those of the release for its four sets of
-scenes (6.1).
+"""Settings by name: ours; those of before; with each picture shown once; that in eight bits; those of the release for
+its four sets of scenes (6.1).
 """
 
 LATER = {"whole": False, "verify_windows": True, "eight_bit": False}

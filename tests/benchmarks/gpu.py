@@ -32,7 +32,7 @@ import numpy as np
 from calfin_cloud.network import (
     DEFAULT_NETWORK,
     PICTURE_SIZE,
-    InferenceSettings,
+    TILES,
     count_gpus,
     graphs,
     load_predictor,
@@ -43,8 +43,7 @@ from calfin_cloud.network.backend import keras
 
 nvml = import_module("pynvml") if find_spec("pynvml") else None
 
-TILES = 8  # of a picture
-TILED = InferenceSettings(transposed=True, whole=False)  # four tiles and their transposes
+TILES_A_PICTURE = 8
 SAMPLE_S = 0.05  # between two looks at the GPU
 COMPARED = 4  # pictures; the CPU takes seconds for each
 
@@ -102,7 +101,7 @@ def rates(predict, n: int, call, gpu) -> dict:
         took, on_cpu = time.perf_counter() - began, time.process_time() - on_cpu
     return {
         "pictures_s": round(sent / took, 2),
-        "tiles_s": round(TILES * sent / took, 1),
+        "tiles_s": round(TILES_A_PICTURE * sent / took, 1),
         "cpu_ms_a_picture": round(1e3 * on_cpu / sent, 2),
         "busy": round(float(np.mean(shares)), 3) if shares else None,
         "first_s": round(compiled_s, 1),
@@ -135,7 +134,7 @@ def rows(call, gpu, began: float, process, path):
     first, *others = call.tiles
 
     def row(network: str, engine: str, tiles: int, also: str | None = None) -> dict:
-        settings, n = replace(TILED, engine=engine), max(1, tiles // TILES)
+        settings, n = replace(TILES, engine=engine), max(1, tiles // TILES_A_PICTURE)
         graphs.MOST_PICTURES = n if gpu else 1  # at once on the device
         loaded = [load_predictor(name, settings) for name in (network, also) if name]
         predict = lambda shown: [predict_with(each, shown) for each in loaded][-1]  # noqa: E731
@@ -145,7 +144,7 @@ def rows(call, gpu, began: float, process, path):
         if left() < 3 * call.seconds:
             return
         yield row(call.network, engine, first)
-        loaded = load_predictor(call.network, replace(TILED, engine=engine))
+        loaded = load_predictor(call.network, replace(TILES, engine=engine))
         predict = lambda shown, loaded=loaded: predict_with(loaded, shown)  # noqa: E731
         yield {**about, "engine": engine, **differences(predict, process, path, left())}
         if (verifier := verifier_of(call.network)) and left() > 3 * call.seconds:
@@ -172,7 +171,7 @@ def main() -> int:
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     call = parser.parse_args()
     if call.reference:
-        loaded = load_predictor(call.network, replace(TILED, engine="keras"))
+        loaded = load_predictor(call.network, replace(TILES, engine="keras"))
         np.save(call.reference, predict_with(loaded, pictures(COMPARED)))
         return 0
     gpu = visible_gpu()
