@@ -326,12 +326,15 @@ def test_regions_of_greenland_lose_what_their_glaciers_lost(shared):
         assert end_of(told, region)["change_m"] == pytest.approx(change, rel=0.09)
     whole = told[told["region"] == "all"]
     assert whole["n"].iloc[3:-1].min() > 180
-    docs = (Path(__file__).parents[1] / "docs" / "science.md").read_text(encoding="utf-8")
+    root = Path(__file__).parents[1]
+    docs, readme = ((root / name).read_text(encoding="utf-8") for name in ("docs/science.md", "README.md"))
     end = told[told["month"] == pd.Timestamp("2021-03-01", tz="UTC")].set_index("region")
     for row in end.itertuples():
         areas = f"{row.area_change_m2 / 1e6:.0f} ± {row.area_sigma_m2 / 1e6:.0f}"
         line = f"| {row.Index} | {row.n} | {row.change_m:.0f} ± {row.sigma_m:.0f} | {row.spread_m:.0f} | {areas} |"
         assert line in docs
+        assert f"{row.change_m:,.0f} ± {row.sigma_m:.0f} |" in readme
+        assert f"{row.area_change_m2 / 1e6:,.0f} ± {row.area_sigma_m2 / 1e6:.0f} |" in readme
     boxes = gates_table(gates, fronts.crs)
     swept = (boxes["swept_m"] * boxes["width_m"]).sum()
     assert f"by {area / 1e6:,.1f} km² and the fronts swept {swept / 1e6:,.1f} km²" in docs
