@@ -24,7 +24,7 @@ MOST_SIDE_PX = 2048  # beyond, a scene takes long and much memory
 MOST_DISTORTION = 0.05  # lengths and areas are freed of it, pictures are not
 LEAST_SEA = 0.005  # part of the box, on a map as coarse as the shipped one
 KIND = re.compile(r"(glacier|gletscher|gletsjer|isbrae|brae|isstrom|sermia|gl)$")
-"""What a name may end with or not, as `_plain` writes it: the index has Petermann, people say Petermann Glacier."""
+"""Words for glacier at the end of a name, as `_plain` writes it: the index has Petermann, people add Glacier."""
 
 
 class Glacier(NamedTuple):

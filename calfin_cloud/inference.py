@@ -302,7 +302,7 @@ def lay_windows(
 
 
 def verifying(settings: InferenceSettings) -> InferenceSettings:
-    """Return the settings of the verifier: the whole picture, and its transpose where the network sees tiles."""
+    """Return the settings of the verifier: the whole picture, and its transpose if `transposed` or `whole` is set."""
     return replace(settings, stride=None, whole=False, transposed=settings.transposed or settings.whole)
 
 

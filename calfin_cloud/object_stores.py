@@ -46,7 +46,7 @@ def open_files(address: str, **options: Any) -> tuple[fsspec.AbstractFileSystem,
 
 
 def has_store(address: str) -> bool:
-    """Whether a store of `calfin map` lies at an address."""
+    """Whether a store of `calfin map` lies at an address; raises what `open_files` and the client raise."""
     fs, root = open_files(address)
     with telling_lacks(address):
         return bool(fs.exists(f"{root.rstrip('/')}/store.json"))

@@ -54,8 +54,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """Lend a folder to make, beside `path`; once the block has ended well, it takes the place of `path`.
 
-    So nobody takes a part for the whole. A run that is killed leaves what was there before, and `PATH.unfinished`,
-    which the next one begins anew.
+    So nobody takes a part for the whole. A run that is killed leaves what was there before, in the worst moment as
+    `PATH.before`, which the next run puts back, and `PATH.unfinished`, which it begins anew.
 
     Raises
     ------
@@ -73,21 +73,21 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).resolve()
     unfinished, before = (path.with_name(f"{path.name}.{mark}") for mark in ("unfinished", "before"))
-    for left in (unfinished, before):
-        shutil.rmtree(left, ignore_errors=True)
+
+    def tidy() -> None:
+        if before.exists() and not path.exists():  # stopped between the two renames
+            before.rename(path)
+        for left in (unfinished, before):
+            shutil.rmtree(left, ignore_errors=True)
+
+    tidy()
     try:
         yield unfinished
         if path.exists():
             path.rename(before)
-        try:
-            unfinished.rename(path)
-        except OSError:
-            if before.exists():
-                before.rename(path)
-            raise
+        unfinished.rename(path)
     finally:
-        for left in (unfinished, before):
-            shutil.rmtree(left, ignore_errors=True)
+        tidy()
 
 
 def write_whole_file(path: str | Path, content: bytes | str) -> None:

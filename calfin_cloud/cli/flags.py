@@ -123,8 +123,8 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
         "--variant",
         default="default",
         choices=VARIANTS,
-        help="settings of all steps: default; tiles was the default until version 0.2.0, and goes on with stores of "
-        "then; once shows each picture to the network once, in a third of the time; fast is once with "
+        help="settings of all steps: default; tiles was the default until version 0.2.0, for stores made "
+        "with it; once shows each picture to the network once, in a third of the time; fast is once with "
         "8-bit arithmetic, in a fifth of the time; the others are the settings of CALFIN's release for one of its data "
         "sets",
     )

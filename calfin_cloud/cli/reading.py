@@ -52,14 +52,16 @@ def _id_of(text: str, fronts: Any) -> str:  # noqa: ANN401 - a table
 
     ids = fronts["glacier_id"]
     of_domain = ids[fronts["key"].str.startswith(f"{text}/")]
-    if (ids == text).any() or of_domain.nunique() == 1:
-        return text if (ids == text).any() else str(of_domain.iloc[0])
+    if (ids == text).any():
+        return text
+    if of_domain.nunique() == 1:
+        return str(of_domain.iloc[0])
     try:
         glacier = find_glacier(text)
     except ValueError:  # it may be an id of the other one of two files
         return text
-    mine = fronts[ids == (glacier.id or glacier.name)]
-    return str(mine["glacier_id"].iloc[0]) if len(mine) and _is_near(glacier, mine) else text
+    mine = fronts[ids == (found := glacier.id or glacier.name)]
+    return found if len(mine) and _is_near(glacier, mine) else text
 
 
 def _is_near(glacier: Any, fronts: Any) -> bool:  # noqa: ANN401 - a glacier of the index, a table

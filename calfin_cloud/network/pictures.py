@@ -171,7 +171,13 @@ def is_eight_bit(network: str | Path, settings: InferenceSettings = DEFAULT) -> 
 
 
 def eight_bit_id(network: str | Path, settings: InferenceSettings) -> str:
-    """Return `sha256[:12]` of the file of 8 bits of weights, or `none`, and `+` that of their verifier."""
+    """Return `sha256[:12]` of the file of 8 bits of weights, or `none`, and `+` that of their verifier.
+
+    Raises
+    ------
+    ValueError
+        For a name or path of no weights.
+    """
     form, verifier = form_of(tile_size(settings), eight_bit=True), verifier_of(network)
     mine = noted_files(weights_path(network)).get(form, {}).get("bin", "none")[:12]
     return mine + (f"+{eight_bit_id(verifier, settings)}" if verifier else "")

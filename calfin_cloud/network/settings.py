@@ -40,8 +40,8 @@ Engine = Literal["auto", "keras", "keras-bfloat16", "openvino"]
 class InferenceSettings:
     """How a picture of 256 px is cut for the network, and what runs that.
 
-    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles and the whole picture cost less, and their mean
-    depends less on the box around a glacier (docs/attempts.md).
+    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles and the whole picture cost less (what else
+    was tried, and on which glaciers: docs/attempts.md).
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class InferenceSettings:
     transposed
         Average the masks with those of the transposed picture.
     whole
-        Average the masks of the tiles with those of the whole picture.
+        Average the masks of the tiles with those of the whole picture; without tiles nothing changes.
     square_pixels
         Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
     verify_windows
@@ -80,7 +80,7 @@ class InferenceSettings:
 CALFIN = InferenceSettings(stride=16, whole=False)
 
 TILES = InferenceSettings(transposed=True, whole=False)
-"""Four tiles and their transposes, the default until version 0.2.0, with which stores of before go on."""
+"""Four tiles and their transposes: the default until version 0.2.0, for stores that were made with it."""
 
 ONCE = InferenceSettings(stride=None, whole=False)
 """The picture as a whole, once: a third of the price, fronts about as near (docs/attempts.md)."""
@@ -136,7 +136,8 @@ def ways_of(settings: InferenceSettings) -> tuple[InferenceSettings, ...]:
     """
     if not settings.whole or settings.stride is None:
         return (settings,)
-    return replace(settings, whole=False), replace(settings, whole=False, stride=None, eight_bit=False)
+    tiles = replace(settings, whole=False)
+    return tiles, replace(tiles, stride=None, eight_bit=False)  # as tiles, which have no file of 8 bits
 
 
 def tile_size(settings: InferenceSettings) -> int:

@@ -89,8 +89,8 @@ VARIANTS = {
     for name, trace in fronts.VARIANTS.items()
     if name != "default"
 }
-"""Settings by name: ours; those of before; with each picture shown once; that in eight bits; those of the release for
-its four sets of scenes (6.1).
+"""Settings by name: ours; those before version 0.2.0; with each picture shown once; that in eight bits; those of
+the release for its four sets of scenes (6.1).
 """
 
 LATER = {"whole": False, "verify_windows": True, "eight_bit": False}

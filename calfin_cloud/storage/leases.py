@@ -144,7 +144,7 @@ class _Lease:
         self.sign = f"{self.root}/lease-{self.token}"
 
     def take(self) -> None:
-        """Become the holder, if no living run is; whoever is refused has something to give back."""
+        """Become the holder, if no living run is. Call `leave` after an error too: a file may have been written."""
         _alive.add(self.token)
         try:
             self.give_sign()  # before the look: whoever becomes the holder after it deletes the sign
