@@ -6,7 +6,7 @@ The steps are plain functions over the scenes of one group (some scenes of one d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -14,12 +14,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.domains import FJORD_SOURCES, Domain
 from calfin_cloud.fronts import DEFAULT, TraceSettings, Window, candidate_boxes, whole_box, window_around
 from calfin_cloud.imagery import STRIPE_WIDTH_M, wide_parts
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
-from calfin_cloud.opinions import FRONT, ICE, NOT_SEEN, SEEN_BY, VERIFIED, agreement_of, believed, needs_verifier
+from calfin_cloud.opinions import (
+    FRONT,
+    ICE,
+    NOT_SEEN,
+    SEEN_BY,
+    Pictures,
+    agreement_of,
+    believed,
+    is_optical,
+    needs_verifier,
+    predict_pictures,
+)
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import mirrored, resize, unmirrored
 from calfin_cloud.schema import MASKS, MISSING, from_levels, to_levels
@@ -42,13 +52,6 @@ class Prepared:
 
     channels: Sequence[NDArray[np.uint8] | None]
     fjord_mask: NDArray[np.bool_] | None = None
-
-
-class Pictures(NamedTuple):
-    """Input of the network step: (n, 256, 256, 3) uint8, and which of them the verifier sees too (n,)."""
-
-    pictures: NDArray[np.uint8]
-    verify: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -216,24 +219,6 @@ def first_pictures(group: Prepared, *, settings: InferenceSettings) -> Pictures:
     return _pictures([channels for channels in group.channels if channels is not None], settings)
 
 
-def predict_pictures(
-    pictures: NDArray[np.uint8], verify: NDArray[np.bool_], *, network: str, settings: InferenceSettings
-) -> NDArray[np.uint8]:
-    """Network step: pictures (n, 256, 256, 3) uint8 -> masks (n, 256, 256, 4) uint8, see `FRONT` and `VERIFIED`.
-
-    The one step that a GPU takes. The verifier sees the pictures that ask for it, as a whole.
-    """
-    masks = np.full((*pictures.shape[:3], VERIFIED + 1), MISSING, dtype=np.uint8)
-    verify = np.ravel(verify)
-    if len(pictures):
-        own = networks.predict_pictures(pictures, network=network, settings=settings)
-        masks[..., : own.shape[-1]] = own
-    if verify.any() and (verifier := networks.verifier_of(network)):
-        seen = networks.predict_pictures(pictures[verify], network=verifier, settings=verifying(settings))
-        masks[verify, ..., VERIFIED] = seen[..., FRONT]
-    return masks
-
-
 def second_pictures(
     group: Prepared, seen: NDArray[np.uint8], *, settings: InferenceSettings, trace: TraceSettings
 ) -> SecondPass:
@@ -301,11 +286,6 @@ def lay_windows(
     return laid
 
 
-def verifying(settings: InferenceSettings) -> InferenceSettings:
-    """Return the settings of the verifier: the whole picture, and its transpose if `transposed` or `whole` is set."""
-    return replace(settings, stride=None, whole=False, transposed=settings.transposed or settings.whole)
-
-
 def candidates_of(
     overview: NDArray[np.float32],
     shape: tuple[int, ...],
@@ -341,7 +321,11 @@ def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -
     for place, part in enumerate(shown):
         view = mirrored(part[..., :3]) if settings.square_pixels else part[..., :3]
         pictures[place] = np.rint(resize_channels(view, (PICTURE_SIZE, PICTURE_SIZE)))
-    return Pictures(pictures, np.array([needs_verifier(part) for part in shown], dtype=bool))
+    return Pictures(pictures, _flags(needs_verifier, shown), _flags(is_optical, shown))
+
+
+def _flags(is_so: Callable[[NDArray[np.uint8]], bool], shown: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    return np.array([is_so(part) for part in shown], dtype=bool)
 
 
 def _windows(boxes: NDArray[np.int32], shape: tuple[int, ...], trace: TraceSettings) -> list[Window]:

@@ -1,12 +1,16 @@
-"""Masks of a picture go in, its front comes out as far as a second opinion believes it: the verifier's, or rock's."""
+"""Pictures go in, what the network and its verifier see of them comes out, and how far a front is then believed."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, uniform_filter
 
-from calfin_cloud.network import PICTURE_SIZE
+from calfin_cloud import network as networks  # Keras waits until a network is loaded
+from calfin_cloud.network import PICTURE_SIZE, InferenceSettings, shown_whole
 from calfin_cloud.schema import MISSING, from_levels
 from calfin_cloud.sensors import Kind
 
@@ -26,6 +30,33 @@ MAGNIFIED = 2
 
 ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
 """A front counts in full up to the first share of rock in the land around it, from the second not at all."""
+
+
+class Pictures(NamedTuple):
+    """Input of the network step: (n, 256, 256, 3) uint8; which the verifier sees too, and which are optical, (n,)."""
+
+    pictures: NDArray[np.uint8]
+    verify: NDArray[np.bool_]
+    optical: NDArray[np.bool_]
+
+
+def predict_pictures(
+    pictures: NDArray[np.uint8],
+    verify: NDArray[np.bool_],
+    optical: NDArray[np.bool_],
+    *,
+    network: str,
+    settings: InferenceSettings,
+) -> NDArray[np.uint8]:
+    """Network step: pictures (n, 256, 256, 3) uint8 -> masks (n, 256, 256, 4) uint8, see `FRONT` and `VERIFIED`.
+
+    The one step that a GPU takes. The verifier sees the pictures that ask for it, as a whole.
+    """
+    masks = np.empty((*pictures.shape[:3], VERIFIED + 1), dtype=np.uint8)
+    verify, whole = np.ravel(verify), np.ravel(optical) & settings.optical_whole
+    for asked, way in ((~whole, settings), (whole, shown_whole(settings))):
+        masks[asked] = _predicted(pictures[asked], verify[asked], network, way)
+    return masks
 
 
 def believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -71,3 +102,22 @@ def is_optical(shown: NDArray[np.uint8]) -> bool:
 def needs_verifier(shown: NDArray[np.uint8]) -> bool:
     """Whether the verifier sees a picture (y, x, 4) too: one of light, or of few pixels."""
     return is_optical(shown) or MAGNIFIED * max(shown.shape[:2]) <= PICTURE_SIZE
+
+
+def verifying(settings: InferenceSettings) -> InferenceSettings:
+    """Return the settings of the verifier: it sees the whole picture, at a third of the price of its tiles."""
+    return replace(settings, stride=None)
+
+
+def _predicted(
+    pictures: NDArray[np.uint8], verify: NDArray[np.bool_], network: str, settings: InferenceSettings
+) -> NDArray[np.uint8]:
+    """Masks (n, 256, 256, 4) of pictures that are shown alike, the verifier's where it is asked."""
+    masks = np.full((*pictures.shape[:3], VERIFIED + 1), MISSING, dtype=np.uint8)
+    if len(pictures):
+        own = networks.predict_pictures(pictures, network=network, settings=settings)
+        masks[..., : own.shape[-1]] = own
+    if verify.any() and (verifier := networks.verifier_of(network)):
+        seen = networks.predict_pictures(pictures[verify], network=verifier, settings=verifying(settings))
+        masks[verify, ..., VERIFIED] = seen[..., FRONT]
+    return masks

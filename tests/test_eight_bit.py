@@ -13,7 +13,7 @@ from faults.world import paint_world
 from calfin_cloud import inference
 from calfin_cloud.datasets import Sample
 from calfin_cloud.domains import Domain, box_grid, read_domains
-from calfin_cloud.inference import predict_pictures, predict_scene, prepare_scene
+from calfin_cloud.inference import predict_scene, prepare_scene
 from calfin_cloud.network import (
     FAST,
     InferenceSettings,
@@ -26,6 +26,7 @@ from calfin_cloud.network import (
 )
 from calfin_cloud.network import predict_pictures as masks_of
 from calfin_cloud.network.files import openvino_note
+from calfin_cloud.opinions import predict_pictures
 from calfin_cloud.pipeline import map_fronts
 from calfin_cloud.pipeline.settings import VARIANTS, code_of, made_by, recipe_of, saved, settings_from
 from calfin_cloud.preprocess import to_eight_bit
@@ -135,9 +136,9 @@ def test_what_the_verifier_saw_of_the_scene_counts_for_its_windows(monkeypatch):
     scene = np.stack([paint_scene(np.random.default_rng(3), (600, 600)).signal, np.zeros((600, 600), np.float32)])
     shown = []
 
-    def count(pictures, verify, **more):
+    def count(pictures, verify, optical, **more):
         shown.append((len(pictures), int(np.sum(verify))))
-        return predict_pictures(pictures, verify, **more)
+        return predict_pictures(pictures, verify, optical, **more)
 
     monkeypatch.setattr(inference, "predict_pictures", count)
     channels = prepare_scene(scene, 30.0, "optical")

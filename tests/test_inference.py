@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -6,18 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calfin_cloud import fronts, inference, opinions
+from calfin_cloud import fronts, inference, network, opinions
 from calfin_cloud.fronts import DEFAULT, trace_fronts
 from calfin_cloud.inference import (
     Prepared,
     first_pictures,
-    predict_pictures,
     predict_scene,
     prepare_scene,
     two_passes,
 )
-from calfin_cloud.network import CALFIN, PICTURE_SIZE, InferenceSettings, build_network, save_weights
-from calfin_cloud.opinions import believed
+from calfin_cloud.network import CALFIN, ONCE, PICTURE_SIZE, TILES, InferenceSettings, build_network, save_weights
+from calfin_cloud.opinions import FRONT, VERIFIED, believed, predict_pictures
 from calfin_cloud.schema import MISSING, from_levels, to_levels
 
 
@@ -90,8 +90,8 @@ def blind_on_the_right(tmp_path, monkeypatch) -> None:
     masks = keras.layers.Conv2D(2, 1, activation="sigmoid", kernel_initializer="zeros")(inputs)
     path = tmp_path / "verifier.keras"
     keras.Model(inputs, keras.layers.Multiply()([masks, keras.ops.convert_to_tensor(place, "float32")])).save(path)
-    monkeypatch.setattr(inference.networks, "verifier_of", lambda network: None if network == str(path) else str(path))
-    monkeypatch.setattr(inference, "verifying", lambda settings: InferenceSettings(stride=None, transposed=False))
+    monkeypatch.setattr(opinions.networks, "verifier_of", lambda network: None if network == str(path) else str(path))
+    monkeypatch.setattr(opinions, "verifying", lambda settings: InferenceSettings(stride=None, transposed=False))
 
 
 @pytest.mark.usefixtures("blind_on_the_right")
@@ -272,7 +272,7 @@ def test_one_front_a_window_leaves_the_window_as_it_was_predicted(brightness_net
         [None],
         [box[None]],
         [[window]],
-        inference.Pictures(np.empty(0), np.empty(0)),
+        inference.Pictures(np.empty(0), np.empty(0), np.empty(0)),
     )
     seen = predict_pictures(
         *first_pictures(Prepared([window.cut(channels)]), settings=settings),
@@ -292,3 +292,21 @@ def test_a_picture_shown_with_square_pixels_keeps_its_front_in_place(brightness_
     middle = line[(line[:, 0] > 200) & (line[:, 0] < 600)]
     assert len(middle) > 300
     assert abs(middle[:, 1].mean() - 300) < 0.5 * 800 / PICTURE_SIZE
+
+
+def test_optical_pictures_are_shown_whole_once_to_both_networks_and_others_in_tiles_and_their_transposes(tmp_path):
+    keras.utils.set_random_seed(5)
+    path = str(tmp_path / "small.weights.h5")
+    save_weights(build_network("unet", width=0.25, size=64), path, width=0.25, verifier="calfin-small-2")
+    shown = np.random.default_rng(1).integers(0, 256, (4, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
+    verify, optical = np.array([True, True, False, False]), np.array([True, False, True, False])
+    masks = predict_pictures(shown, verify, optical, network=path, settings=InferenceSettings())
+    whole, tiles = (network.predict_pictures(shown, network=path, settings=way) for way in (ONCE, TILES))
+    np.testing.assert_array_equal(masks[..., :2], np.where(optical[:, None, None, None], whole, tiles))
+    assert (whole != tiles).mean() > 0.1
+    assert (masks[~verify, ..., VERIFIED] == MISSING).all()
+    for place, way in enumerate((ONCE, replace(TILES, stride=None))):
+        (seen,) = network.predict_pictures(shown[[place]], network="calfin-small-2", settings=way)
+        np.testing.assert_array_equal(masks[place, ..., VERIFIED], seen[..., FRONT])
+    by_tiles = predict_pictures(shown, verify, optical, network=path, settings=TILES)
+    np.testing.assert_array_equal(by_tiles[..., :2], tiles)

@@ -32,10 +32,9 @@ from calfin_cloud.network import (
 from calfin_cloud.schema import SceneError
 
 WAYS = {
-    "four tiles, and whole": InferenceSettings(),
     "four tiles and their transposes": TILES,
     "nine tiles": CALFIN,
-    "one tile a corner, whole in x and y": InferenceSettings(stride=224, whole=False),
+    "one tile a corner, whole in x and y": InferenceSettings(stride=224, transposed=False),
     "whole and its transpose": InferenceSettings(stride=None, transposed=True),
     "whole": ONCE,
 }
@@ -60,10 +59,7 @@ def small_file(tmp_path_factory):
 
 
 def masks_by_hand(picture, path, settings):
-    """Masks of a picture as the words say it: tiles, each view on its own, in float64; then the whole picture."""
-    if settings.whole and settings.stride:
-        ways = replace(settings, whole=False), replace(settings, stride=None)
-        return np.mean([masks_by_hand(picture, path, way) for way in ways], axis=0)
+    """Masks of a picture as the words say it: each tile and each view on its own, in float64."""
     network = load_network(path, size=224 if settings.stride else 256)
     size = network.input_shape[1]
     of_views = []
@@ -87,7 +83,7 @@ def test_a_picture_s_masks_are_the_mean_of_its_tiles_masks(small_file, way, engi
     (picture,) = pictures(1)
     (masks,) = predict_pictures(picture[None], network=str(small_file), settings=settings)
     expected = masks_by_hand(picture, small_file, settings)
-    assert np.abs(masks - expected).max() < (1.01 if settings.whole and settings.stride else 0.51)  # or rounded twice
+    assert np.abs(masks - expected).max() < 0.51
     assert np.ptp(expected) > 10
 
 
@@ -121,7 +117,7 @@ def test_threads_predict_what_one_thread_predicts(small_file, engine):
 def test_a_network_is_loaded_once_even_by_threads_that_ask_at_once(small_file, engine):
     with ThreadPoolExecutor(4) as pool:
         loaded = list(pool.map(lambda _: load_predictor(small_file, by(engine)), range(4)))
-    assert all(network.tiles is loaded[0].tiles and network.whole is loaded[0].whole for network in loaded)
+    assert all(network is loaded[0] for network in loaded)
 
 
 def test_weights_that_were_replaced_are_loaded_anew(tmp_path):

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import calfin_cloud as cc
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.inference import Pictures
+from calfin_cloud.opinions import Pictures
 from calfin_cloud.pipeline import MapSettings, ordering, workers
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.ordering import in_order
@@ -214,7 +214,7 @@ class LostError(Exception):
 def pictures_or_lost(n: int) -> Pictures:
     if n < 0:
         raise LostError("gone")
-    return Pictures(np.full((n, 256, 256, 3), 128, np.uint8), np.zeros(n, bool))
+    return Pictures(np.full((n, 256, 256, 3), 128, np.uint8), np.zeros(n, bool), np.zeros(n, bool))
 
 
 def test_a_group_that_is_lost_between_two_steps_takes_no_other_with_it():

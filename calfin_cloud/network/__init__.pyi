@@ -31,6 +31,7 @@ from .settings import (
     Engine,
     InferenceSettings,
     cut_of,
+    shown_whole,
 )
 from .unet import predict_front, preprocess_grey, unet_network
 from .weights import (
@@ -92,6 +93,7 @@ __all__ = [
     "save_eight_bit",
     "save_openvino",
     "save_weights",
+    "shown_whole",
     "training_glaciers",
     "unet_network",
     "verifier_of",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, get_args
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from calfin_cloud import network as networks  # engines wait until a network is loaded
 from calfin_cloud.network.files import fingerprint, form_of, has_openvino, noted_files, verifier_of, weights_path
-from calfin_cloud.network.settings import PICTURE_SIZE, Engine, InferenceSettings, cut_of, tile_size, ways_of
+from calfin_cloud.network.settings import PICTURE_SIZE, Engine, InferenceSettings, cut_of, tile_size
 from calfin_cloud.outcomes import SceneError
 
 OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}  # Python, TensorFlow, PyTorch
@@ -38,29 +37,6 @@ class Predictor(Protocol):
 
     def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Predict the masks of one batch."""
-
-
-@dataclass(frozen=True)
-class TilesAndWhole:
-    """A network that is shown tiles of a picture and the picture as a whole; each counts half."""
-
-    tiles: Predictor
-    whole: Predictor
-
-    @property
-    def masks(self) -> int:
-        """Masks of a picture."""
-        return self.tiles.masks
-
-    @property
-    def at_once(self) -> int:
-        """Pictures of a batch."""
-        return min(self.tiles.at_once, self.whole.at_once)
-
-    def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Predict the mean masks of one batch."""
-        of_tiles, of_whole = self.tiles.predict(pictures), self.whole.predict(pictures)
-        return np.rint(np.add(of_tiles, of_whole, dtype=np.float32) / 2).astype(np.uint8)
 
 
 def predict_pictures(
@@ -131,10 +107,9 @@ def load_predictor(network: str | Path, settings: InferenceSettings = DEFAULT) -
     >>> load_predictor("calfin-efficient").masks
     3
     """
-    engine, ways = engine_of(network, settings), ways_of(settings)
+    engine = engine_of(network, settings)
     with _loading:  # two threads of a worker that ask at once get one and the same network
-        loaded = [_load(str(network), way, engine, fingerprint(network)) for way in ways]
-    return loaded[0] if len(loaded) == 1 else TilesAndWhole(*loaded)
+        return _load(str(network), settings, engine, fingerprint(network))
 
 
 def engine_of(network: str | Path, settings: InferenceSettings = DEFAULT) -> Engine:
@@ -149,7 +124,8 @@ def engine_of(network: str | Path, settings: InferenceSettings = DEFAULT) -> Eng
         raise ValueError(f"engine must be one of {get_args(Engine)}, got {settings.engine!r}: correct the name")
     if settings.engine != "auto":
         return settings.engine
-    is_ready = all(has_openvino(network, tile_size(way)) for way in ways_of(settings))
+    sizes = {tile_size(settings), PICTURE_SIZE if settings.optical_whole else tile_size(settings)}
+    is_ready = all(has_openvino(network, size) for size in sizes)
     return "openvino" if is_ready and not _has_gpu() else "keras"
 
 

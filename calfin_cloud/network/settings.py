@@ -19,8 +19,8 @@ __all__ = [
     "Engine",
     "InferenceSettings",
     "cut_of",
+    "shown_whole",
     "tile_size",
-    "ways_of",
 ]
 
 TILE_SIZE = 224
@@ -40,8 +40,8 @@ Engine = Literal["auto", "keras", "keras-bfloat16", "openvino"]
 class InferenceSettings:
     """How a picture of 256 px is cut for the network, and what runs that.
 
-    The original cuts nine tiles, 16 px apart (`CALFIN`). Four tiles and the whole picture cost less (what else
-    was tried, and on which glaciers: docs/attempts.md).
+    The original cuts nine tiles, 16 px apart (`CALFIN`). An optical picture is shown as a whole, once; one of radar in
+    four tiles, and transposed (what else was tried, and on which glaciers: docs/attempts.md).
 
     Attributes
     ----------
@@ -49,8 +49,8 @@ class InferenceSettings:
         Pixels between tiles of 224 px; None shows the network the picture as a whole.
     transposed
         Average the masks with those of the transposed picture.
-    whole
-        Average the masks of the tiles with those of the whole picture; without tiles nothing changes.
+    optical_whole
+        Show optical pictures as a whole, once, whatever `stride` and `transposed` say of others.
     square_pixels
         Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
     verify_windows
@@ -69,23 +69,23 @@ class InferenceSettings:
     """
 
     stride: int | None = 32
-    transposed: bool = False
-    whole: bool = True
+    transposed: bool = True
+    optical_whole: bool = True
     square_pixels: bool = False
     verify_windows: bool = True
     eight_bit: bool = False
     engine: Engine = field(default="auto", compare=False)
 
 
-CALFIN = InferenceSettings(stride=16, whole=False)
+CALFIN = InferenceSettings(stride=16, transposed=False, optical_whole=False)
 
-TILES = InferenceSettings(transposed=True, whole=False)
-"""Four tiles and their transposes: the default until version 0.2.0, for stores that were made with it."""
+TILES = InferenceSettings(optical_whole=False)
+"""All pictures in four tiles and their transposes: the default until version 0.2.0, for stores made with it."""
 
-ONCE = InferenceSettings(stride=None, whole=False)
-"""The picture as a whole, once: a third of the price, fronts about as near (docs/attempts.md)."""
+ONCE = InferenceSettings(stride=None, transposed=False, optical_whole=False)
+"""All pictures as a whole, once: scenes of radar cost a sixth (docs/attempts.md)."""
 
-FAST = InferenceSettings(stride=None, whole=False, verify_windows=False, eight_bit=True)
+FAST = InferenceSettings(stride=None, transposed=False, optical_whole=False, verify_windows=False, eight_bit=True)
 """As `ONCE`, in numbers of 8 bits, and the verifier sees the whole scene alone (docs/attempts.md)."""
 
 
@@ -126,18 +126,15 @@ def cut_of(settings: InferenceSettings, size: int) -> Cut:
     return Cut(size, tuple((row, column) for row in starts for column in starts), settings.transposed)
 
 
-def ways_of(settings: InferenceSettings) -> tuple[InferenceSettings, ...]:
-    """How a picture is shown, one after the other: in tiles and whole, or in one way alone.
+def shown_whole(settings: InferenceSettings) -> InferenceSettings:
+    """Return the same settings with the picture shown as a whole, once.
 
     Examples
     --------
-    >>> [way.stride for way in ways_of(InferenceSettings())], ways_of(ONCE) == (ONCE,)
-    ([32, None], True)
+    >>> shown_whole(InferenceSettings()) == ONCE
+    True
     """
-    if not settings.whole or settings.stride is None:
-        return (settings,)
-    tiles = replace(settings, whole=False)
-    return tiles, replace(tiles, stride=None, eight_bit=False)  # as tiles, which have no file of 8 bits
+    return replace(settings, stride=None, transposed=False, optical_whole=False)
 
 
 def tile_size(settings: InferenceSettings) -> int:

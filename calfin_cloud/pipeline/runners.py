@@ -19,9 +19,8 @@ from distributed import Client, Future, KilledWorker
 from distributed.threadpoolexecutor import ThreadPoolExecutor  # whose threads do not keep a process from ending
 from numpy.typing import NDArray
 
-from calfin_cloud.inference import Pictures, predict_pictures
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
-from calfin_cloud.opinions import VERIFIED
+from calfin_cloud.opinions import VERIFIED, Pictures, predict_pictures
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.ordering import started
 from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks

@@ -35,11 +35,11 @@ from calfin_cloud.inference import (
     Predict,
     Prepared,
     SceneMasks,
-    predict_pictures,
     prepare_scene,
     tracing_mask,
     two_passes,
 )
+from calfin_cloud.opinions import predict_pictures
 from calfin_cloud.pipeline.features import keep_bands, measured_features
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of
 from calfin_cloud.pipeline.silence import unless_silent

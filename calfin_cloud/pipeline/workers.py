@@ -20,8 +20,8 @@ from distributed import Client, KilledWorker, Worker, WorkerPlugin
 from calfin_cloud import network as networks  # Keras waits until it is needed, on the workers
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import READ_AT_ONCE
-from calfin_cloud.inference import predict_pictures
 from calfin_cloud.network import PICTURE_SIZE, network_id
+from calfin_cloud.opinions import predict_pictures
 from calfin_cloud.pipeline.settings import MapSettings, calibration_id, calibration_of
 from calfin_cloud.sensors import Sensor, own_sensors, register_sensor
 from calfin_cloud.storage.files import on_disk, open_place
@@ -145,7 +145,7 @@ def load(settings: MapSettings) -> tuple[str, str]:
     Returns digests of both.
     """
     empty = np.zeros((1, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
-    predict_pictures(empty, np.array([True]), network=settings.network, settings=settings.inference)
+    predict_pictures(empty, np.array([True]), np.array([True]), network=settings.network, settings=settings.inference)
     calibration_of(settings.network)  # one of other weights would fail every scene
     return _ids(settings)
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calfin_cloud.datasets import Sample, Sensor, split_by_glacier, synthetic_sample
-from calfin_cloud.inference import predict_pictures
 from calfin_cloud.network import (
     PICTURE_SIZE,
     TILE_SIZE,
@@ -24,7 +23,7 @@ from calfin_cloud.network import (
     network_id,
 )
 from calfin_cloud.network.backend import keras, ops
-from calfin_cloud.opinions import ROCK, SEEN_BY, believed
+from calfin_cloud.opinions import ROCK, SEEN_BY, believed, predict_pictures
 from calfin_cloud.preprocess import normalise
 from calfin_cloud.sample import ADVERSE_CASES, paint_adverse
 from calfin_cloud.training.batches import Batch, draw_sample
@@ -37,7 +36,7 @@ from calfin_cloud.whole_files import read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
 
-SHOWN = InferenceSettings(stride=None, transposed=True, whole=False)
+SHOWN = InferenceSettings(stride=None, optical_whole=False)
 """The teacher sees pictures whole, as the student will, and their transposes."""
 
 N_SYNTHETIC, N_ADVERSE = 700, 300
@@ -211,7 +210,7 @@ def _lesson(sources: Sequence[Prepared], teacher: str, seed: int, number: int) -
     channels, truth = random_patch(source, rng, size=PICTURE_SIZE)
     picture = np.clip(np.rint(channels), 0, 255).astype(np.uint8)
     kind = source.sample.sensor
-    (seen,) = predict_pictures(picture[None], np.array([kind == "optical"]), network=teacher, settings=SHOWN)
+    (seen,) = predict_pictures(picture[None], *2 * [np.array([kind == "optical"])], network=teacher, settings=SHOWN)
     shown = np.dstack([picture, np.full(picture.shape[:2], SEEN_BY[kind], np.uint8)])
     masks = np.rint(believed(seen, shown) * 255).astype(np.uint8)
     return picture, np.packbits(truth.astype(bool), axis=-1)[..., 0], np.dstack([masks, seen[..., ROCK]])

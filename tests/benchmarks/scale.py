@@ -29,7 +29,7 @@ import psutil
 from distributed import Client
 from numpy.typing import NDArray
 
-from calfin_cloud import inference
+from calfin_cloud import inference, opinions
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.imagery import reader, stack
@@ -165,7 +165,7 @@ def replace_the_real_work() -> None:
     reader.read_layer = lambda layer, grid: np.zeros(grid.shape, dtype=np.float32)
     scene.prepare_scene = lambda image, *_: np.zeros((*image.shape[1:], 4), dtype=np.uint8)
     scene.trace_predicted = lambda predicted, grey, target, settings: facts | {"fjord": "scene"}
-    inference.networks.predict_pictures = lambda pictures, **_: np.zeros((*pictures.shape[:3], 2), dtype=np.uint8)
+    opinions.networks.predict_pictures = lambda pictures, **_: np.zeros((*pictures.shape[:3], 2), dtype=np.uint8)
     inference.resize_channels = lambda channels, shape: np.zeros((*shape, 3), dtype=np.float32)
     inference.believed = lambda seen, *_: np.zeros((*seen.shape[:2], 2), dtype=np.float32)
     inference.candidates_of = lambda *_, **__: np.empty((0, 4), dtype=np.int32)

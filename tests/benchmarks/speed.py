@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from calfin_cloud.inference import predict_pictures
 from calfin_cloud.network import (
     DEFAULT_NETWORK,
     FAST,
@@ -26,6 +25,7 @@ from calfin_cloud.network import (
     build_network,
     prepare_compilation,
 )
+from calfin_cloud.opinions import predict_pictures
 
 PASSES = 18
 NOISE = np.random.default_rng(0)
@@ -34,7 +34,8 @@ NOISE = np.random.default_rng(0)
 def scene_by(settings: InferenceSettings) -> Callable[[], object]:
     """Both passes of the default network over one optical scene with one front, and its verifier."""
     scene, window = NOISE.integers(0, 256, (2, 1, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
-    passes = [(scene, np.array([True])), (window, np.array([settings.verify_windows]))]
+    yes = np.array([True])
+    passes = [(scene, yes, yes), (window, np.array([settings.verify_windows]), yes)]
     return lambda: [predict_pictures(*shown, network=DEFAULT_NETWORK, settings=settings) for shown in passes]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 from shapely.geometry import LineString
 
-from calfin_cloud import inference
+from calfin_cloud import inference, opinions
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.scene import Group, look, map_looks
@@ -36,15 +36,15 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--repeat", type=int, default=5)
     call = options.parse_args()
-    network = inference.networks.predict_pictures
-    inference.networks.predict_pictures = made_up_masks
+    network = opinions.networks.predict_pictures
+    opinions.networks.predict_pictures = made_up_masks
     with tempfile.TemporaryDirectory() as folder:
         write_sample(folder, scenes=9, seed=3)
         (drawn,) = read_domains(f"{folder}/domains.geojson")
         bare = Domain(drawn.name, box_grid(drawn.grid.boundingbox.bbox, drawn.crs, RESOLUTION_M))
         open_store(f"{folder}/store", crs=bare.crs, made_by={})
         measured = [measure(folder, domain, call.repeat) for domain in (bare, well_known(bare))]
-    inference.networks.predict_pictures = network
+    opinions.networks.predict_pictures = network
     print(f"{'core-ms a scene':24}{'bare':>8}{'known':>8}   {bare.shape[0]} x {bare.shape[1]} px")
     for name in [*measured[0], "all"]:
         print(f"{name:24}{''.join(f'{spent.get(name, sum(spent.values())) * 1000:8.1f}' for spent in measured)}")
