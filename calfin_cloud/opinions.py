@@ -53,7 +53,8 @@ def predict_pictures(
     The one step that a GPU takes. The verifier sees the pictures that ask for it, as a whole.
     """
     masks = np.empty((*pictures.shape[:3], VERIFIED + 1), dtype=np.uint8)
-    verify, whole = np.ravel(verify), np.ravel(optical) & settings.optical_whole
+    verify = np.ravel(verify)
+    whole = np.ravel(optical) & (settings.optical_whole and networks.verifier_of(network) is not None)
     for asked, way in ((~whole, settings), (whole, shown_whole(settings))):
         masks[asked] = _predicted(pictures[asked], verify[asked], network, way)
     return masks

@@ -15,6 +15,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import shapely
+from matplotlib.figure import Figure
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -42,6 +43,7 @@ def main() -> None:
     folder = options.folder or Path(tempfile.mkdtemp())
     (HERE / "images").mkdir(exist_ok=True)
     map_both(folder, options.scene)
+    keep("front.png", front_sheet(str(folder / "hm"), gpd.read_parquet(options.lines)))
     keep("steps.png", steps_sheet(str(folder / "hm"), gpd.read_parquet(options.lines)))
     keep("demo_sheet.png", demo_sheet(str(folder / "store")))
     show_report(folder)
@@ -58,6 +60,35 @@ def map_both(folder: Path, scene: str) -> None:
     calfin(["map", *images, "--domains", str(harald), "--store", str(folder / "hm")])
 
 
+def front_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
+    """Draw the scene in km of the map, with its front, the other network's, and the termini known from years before."""
+    (domain,) = cc.open_store(store).domains.values()
+    row = cc.read_fronts(store).iloc[0]
+    grey = read_scene_grey(store, domain.name, read_places(store, domain.name)[row["scene_id"]])
+    left, bottom, right, top = (edge / 1000 for edge in domain.grid.boundingbox.bbox)
+    figure = Figure(figsize=(7, 6.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(grey, cmap="gray", extent=(left, right, bottom, top))
+    known, years = [terminus.line for terminus in domain.termini], [t.date.year for t in domain.termini]
+    for what, drawn, style in (
+        (f"known termini, {min(years)} to {max(years)} (MEaSUREs)", known, {"color": "#e9e3a6", "lw": 0.9, "ls": "--"}),
+        ("Loebel et al. (2024)", of_the_day(lines, domain.crs), {"color": "#56b4e9", "lw": 5.5}),
+        ("calfin_cloud", [row.geometry], {"color": "#e69f00", "lw": 2.0}),
+    ):
+        for i, part in enumerate(part for line in drawn for part in shapely.get_parts(line)):
+            axes.plot(*(np.array(part.coords)[:, :2].T / 1000), label=what if i == 0 else None, **style)
+    axes.set(title=f"Harald Moltke Bræ, Landsat 8, {DATE}", xlabel="easting (km)", ylabel="northing (km)")
+    axes.legend(loc="upper right", framealpha=0.75, facecolor="black", labelcolor="white")
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=130)
+    return written.getvalue()
+
+
+def of_the_day(lines: gpd.GeoDataFrame, crs: object) -> gpd.GeoSeries:
+    """Lines that the other network drew of the scene."""
+    return lines[lines["date"].astype(str).str.startswith(DATE)].to_crs(crs).geometry
+
+
 def steps_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
     """Show the way of a scene: what the network sees, what it returns, what is traced."""
     (domain,) = cc.open_store(store).domains.values()
@@ -68,7 +99,7 @@ def steps_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
     traced = [pixels_of(row.geometry, domain.grid.transform)]
     known = [pixels_of(part, domain.grid.transform) for t in domain.termini for part in shapely.get_parts(t.line)]
     rejected = [pixels_of(line, domain.grid.transform) for line in cc.read_rejected(store).geometry]
-    theirs = lines[lines["date"].astype(str).str.startswith(DATE)].to_crs(domain.crs).geometry
+    theirs = of_the_day(lines, domain.crs)
     return contact_sheet(
         [
             ("1. The scene, cut to the domain", scene_png(grey, [])),

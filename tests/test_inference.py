@@ -294,10 +294,21 @@ def test_a_picture_shown_with_square_pixels_keeps_its_front_in_place(brightness_
     assert abs(middle[:, 1].mean() - 300) < 0.5 * 800 / PICTURE_SIZE
 
 
-def test_optical_pictures_are_shown_whole_once_to_both_networks_and_others_in_tiles_and_their_transposes(tmp_path):
+@pytest.fixture
+def unet_by_verifier(tmp_path) -> dict[str | None, str]:
+    """Weights of one and the same network, with a verifier and without."""
     keras.utils.set_random_seed(5)
-    path = str(tmp_path / "small.weights.h5")
-    save_weights(build_network("unet", width=0.25, size=64), path, width=0.25, verifier="calfin-small-2")
+    unet = build_network("unet", width=0.25, size=64)
+    paths = {verifier: str(tmp_path / f"by-{verifier}.weights.h5") for verifier in ("calfin-small-2", None)}
+    for verifier, path in paths.items():
+        save_weights(unet, path, width=0.25, verifier=verifier)
+    return paths
+
+
+def test_optical_pictures_are_shown_whole_once_to_both_networks_and_others_in_tiles_and_their_transposes(
+    unet_by_verifier,
+):
+    path = unet_by_verifier["calfin-small-2"]
     shown = np.random.default_rng(1).integers(0, 256, (4, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
     verify, optical = np.array([True, True, False, False]), np.array([True, False, True, False])
     masks = predict_pictures(shown, verify, optical, network=path, settings=InferenceSettings())
@@ -308,5 +319,8 @@ def test_optical_pictures_are_shown_whole_once_to_both_networks_and_others_in_ti
     for place, way in enumerate((ONCE, replace(TILES, stride=None))):
         (seen,) = network.predict_pictures(shown[[place]], network="calfin-small-2", settings=way)
         np.testing.assert_array_equal(masks[place, ..., VERIFIED], seen[..., FRONT])
-    by_tiles = predict_pictures(shown, verify, optical, network=path, settings=TILES)
-    np.testing.assert_array_equal(by_tiles[..., :2], tiles)
+    for unsplit in (
+        {"network": path, "settings": TILES},
+        {"network": unet_by_verifier[None], "settings": InferenceSettings()},
+    ):
+        np.testing.assert_array_equal(predict_pictures(shown, verify, optical, **unsplit)[..., :2], tiles)

@@ -40,8 +40,9 @@ Engine = Literal["auto", "keras", "keras-bfloat16", "openvino"]
 class InferenceSettings:
     """How a picture of 256 px is cut for the network, and what runs that.
 
-    The original cuts nine tiles, 16 px apart (`CALFIN`). An optical picture is shown as a whole, once; one of radar in
-    four tiles, and transposed (what else was tried, and on which glaciers: docs/attempts.md).
+    The original cuts nine tiles, 16 px apart (`CALFIN`). An optical picture, which gets a verifier's opinion too, is
+    shown as a whole, once; others in four tiles, and transposed (what else was tried, and on which glaciers:
+    docs/attempts.md).
 
     Attributes
     ----------
@@ -50,7 +51,8 @@ class InferenceSettings:
     transposed
         Average the masks with those of the transposed picture.
     optical_whole
-        Show optical pictures as a whole, once, whatever `stride` and `transposed` say of others.
+        Show optical pictures as a whole, once, to a network that has a verifier (`verifier_of`) and to that, whatever
+        `stride` and `transposed` say of others.
     square_pixels
         Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
     verify_windows
