@@ -8,7 +8,7 @@ from shapely.affinity import translate
 from shapely.geometry import LineString, Point
 
 from calfin_cloud.domains import Domain, box_grid, length_scale
-from calfin_cloud.evaluation import compare_fronts, skill_of
+from calfin_cloud.evaluation import compare_fronts, skill_of, why_unmatched
 from calfin_cloud.products import read_product
 from calfin_cloud.results import compare_products
 from calfin_cloud.termini import Terminus
@@ -66,6 +66,12 @@ def test_other_glaciers_do_not_count_and_without_ids_place_decides(tmp_path):
     assert compare_fronts(mapped(), drawn(tmp_path, ["2014-10-31"], [8])).empty
     far = drawn(tmp_path, ["2014-10-31", "2014-10-31"], ys=[200.0, 90_000.0])
     assert compare_fronts(mapped(), far)["distance_m"].tolist() == pytest.approx([200])
+
+
+def test_a_reference_of_other_words_for_glaciers_is_told(tmp_path):
+    reference = drawn(tmp_path, ["2014-10-31"], ["eight"])
+    assert skill_of(mapped().assign(domain="a"), reference, []).loc["fronts", "scenes"] == 0
+    assert "its glacier ids are eight, those of the store 7: use the same" in why_unmatched(mapped(), reference)
 
 
 def test_a_reference_with_scene_ids_is_matched_by_them(tmp_path):

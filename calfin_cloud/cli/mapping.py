@@ -112,13 +112,19 @@ def map_(options: argparse.Namespace) -> int:
     if reference is None:
         _show_scenes(options, done.fronts(), done.n_scenes, counts)
     else:
-        from calfin_cloud.evaluation import compare_fronts, skill_of  # half a second that most runs need not wait
+        from calfin_cloud.evaluation import (  # half a second that most runs need not wait
+            compare_fronts,
+            skill_of,
+            why_unmatched,
+        )
 
         fronts = read_fronts(options.store)
         skill = skill_of(fronts, reference, domains)
         _show_scenes(
             options, fronts, fronts["key"].nunique(), counts, compare_fronts(fronts, reference=reference), skill
         )
+        if not skill.loc["fronts", "scenes"]:
+            note(why_unmatched(fronts, reference), level=logging.WARNING)
     if counts["found"] == 0:
         note("no scene was found: check period, collections and domains with `calfin search`")
     n_mapped = sum(counts[state] for state in ("front", "no_front", "failed"))

@@ -18,7 +18,7 @@ from calfin_cloud.evaluation.methods import (
     network_method,
     unet_method,
 )
-from calfin_cloud.evaluation.references import compare_fronts, skill_of
+from calfin_cloud.evaluation.references import compare_fronts, skill_of, why_unmatched
 from calfin_cloud.evaluation.report import write_scores
 from calfin_cloud.evaluation.scores import (
     PERSISTENCE,
@@ -57,5 +57,6 @@ __all__ = [
     "summarise_scores",
     "unet_method",
     "unseen_of",
+    "why_unmatched",
     "write_scores",
 ]

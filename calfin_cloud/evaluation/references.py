@@ -117,6 +117,15 @@ def skill_of(
     return pd.DataFrame({name: _skill(lines[name]) for name in known}).T
 
 
+def why_unmatched(fronts: gpd.GeoDataFrame, reference: gpd.GeoDataFrame) -> str:
+    """Say why no front of a reference is that of a mapped scene: of other glaciers, or of other years."""
+    mapped, drawn = (", ".join(sorted(set(table["glacier_id"]) - {""})[:5]) or "none" for table in (fronts, reference))
+    return (
+        f"no front of the reference is of a mapped scene: its glacier ids are {drawn}, those of the store {mapped}: "
+        "use the same, or leave its ids out, so that the place decides; its dates must lie within a year"
+    )
+
+
 def _on_ground(shape: Any, scale: float) -> Any:  # noqa: ANN401 - a line, a multi-line or None
     """Shrink a shape of the map by its stretch, so that its lengths are those on the ground."""
     return None if shape is None else affinity.scale(shape, 1 / scale, 1 / scale, origin=(0, 0))

@@ -2,7 +2,8 @@
 
 A scene with one front takes CALFIN 18 patches of 224 px (nine tiles, in two passes) through its network at full width;
 its weights are random here, which changes no time. Ours takes two pictures of 256 px, the scene and the window around
-its front, through the default network and its verifier. All take turns in every round, and the medians are compared.
+its front, through the default network, and where the scene is optical through its verifier. All take turns in every
+round, and the medians are compared.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from calfin_cloud.network import (
     ONCE,
     PICTURE_SIZE,
     TILE_SIZE,
+    TILES,
     InferenceSettings,
     build_network,
     prepare_compilation,
@@ -31,11 +33,11 @@ PASSES = 18
 NOISE = np.random.default_rng(0)
 
 
-def scene_by(settings: InferenceSettings) -> Callable[[], object]:
-    """Both passes of the default network over one optical scene with one front, and its verifier."""
+def scene_by(settings: InferenceSettings, *, is_optical: bool = True) -> Callable[[], object]:
+    """Both passes of the default network over one scene with one front, and its verifier if it is optical."""
     scene, window = NOISE.integers(0, 256, (2, 1, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
-    yes = np.array([True])
-    passes = [(scene, yes, yes), (window, np.array([settings.verify_windows]), yes)]
+    optical = np.array([is_optical])
+    passes = [(scene, optical, optical), (window, optical & settings.verify_windows, optical)]
     return lambda: [predict_pictures(*shown, network=DEFAULT_NETWORK, settings=settings) for shown in passes]
 
 
@@ -56,10 +58,12 @@ def main() -> None:
     methods = {
         "CALFIN-NN, 18 passes one by one": original_by(1),
         "CALFIN-NN, 18 passes nine at once": original_by(9),
-        "a scene by keras": scene_by(InferenceSettings(engine="keras")),
-        "a scene by openvino": scene_by(InferenceSettings(engine="openvino")),
-        "the same, each picture once": scene_by(replace(ONCE, engine="openvino")),
+        "optical scene by keras": scene_by(InferenceSettings(engine="keras")),
+        "optical scene by openvino": scene_by(InferenceSettings(engine="openvino")),
+        "the same, tiles": scene_by(replace(TILES, engine="openvino")),
         "the same, fast": scene_by(replace(FAST, engine="openvino")),
+        "radar scene by openvino": scene_by(InferenceSettings(engine="openvino"), is_optical=False),
+        "the same, once": scene_by(replace(ONCE, engine="openvino"), is_optical=False),
     }
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for _ in range(call.rounds):
