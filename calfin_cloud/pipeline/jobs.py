@@ -20,10 +20,10 @@ from calfin_cloud.pipeline.ordering import in_order
 from calfin_cloud.pipeline.runners import run_each
 from calfin_cloud.pipeline.scene import Group, retrace
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.silence import check_answered
 from calfin_cloud.pipeline.tables import Made, failed_keys, made_of, with_new_features, with_new_rows, without
 from calfin_cloud.storage import (
     Stored,
+    check_answered,
     read_batch_features,
     read_items,
     read_places,

@@ -25,8 +25,8 @@ from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.ordering import started
 from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.silence import check_answered
 from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, lately, placement_of, share_sensors
+from calfin_cloud.storage import check_answered
 
 log = logging.getLogger(__name__)
 

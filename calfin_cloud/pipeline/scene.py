@@ -42,7 +42,6 @@ from calfin_cloud.inference import (
 from calfin_cloud.opinions import predict_pictures
 from calfin_cloud.pipeline.features import keep_bands, measured_features
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of
-from calfin_cloud.pipeline.silence import unless_silent
 from calfin_cloud.polygons import Polygons, close_polygons
 from calfin_cloud.schema import UNSEEN, SceneError, from_levels
 from calfin_cloud.sensors import Kind, acquired, is_slc_off, item_of, kind_of
@@ -51,6 +50,7 @@ from calfin_cloud.storage import (
     read_candidates,
     read_scene_grey,
     read_scene_masks,
+    unless_silent,
     write_picture,
 )
 

@@ -43,6 +43,7 @@ from calfin_cloud.storage.masks import (
 )
 from calfin_cloud.storage.merging import merge_stores, shard_places
 from calfin_cloud.storage.places import EDGES, add_scenes, check_grid, check_places, masks_url, read_places
+from calfin_cloud.storage.silence import SilentStoreError, check_answered, unless_silent
 from calfin_cloud.storage.stores import (
     check_domains,
     check_finished,
@@ -82,12 +83,14 @@ __all__ = [
     "EncodedScene",
     "KeptBands",
     "LeaseLostError",
+    "SilentStoreError",
     "StoreInUseError",
     "Stored",
     "Tables",
     "add_scenes",
     "before_change",
     "begin_change",
+    "check_answered",
     "check_domains",
     "check_finished",
     "check_grid",
@@ -145,6 +148,7 @@ __all__ = [
     "told_change",
     "told_holder",
     "unfinished_change",
+    "unless_silent",
     "unsigned",
     "unsigned_item",
     "write_bands",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from calfin_cloud.schema import SceneError
-from calfin_cloud.storage import read_store
+from calfin_cloud.storage.stores import read_store
 from calfin_cloud.whole_files import UNWRITABLE_NUMBERS
 
 T = TypeVar("T")
