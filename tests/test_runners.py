@@ -24,7 +24,7 @@ import calfin_cloud as cc
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.opinions import Pictures
-from calfin_cloud.pipeline import MapSettings, ordering, workers
+from calfin_cloud.pipeline import MapSettings, ordering
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.ordering import in_order
 from calfin_cloud.pipeline.runners import WorkersDiedError, _gathered, _Tasks, _together, run_each, waves
@@ -65,9 +65,9 @@ def test_workers_are_asked_for_once_in_a_while_and_each_client_for_its_own(monke
     asked = []
     one, other = client_that(), client_that()
     ask = lambda client: asked.append(client) or len(asked)  # noqa: E731
-    assert [workers.lately(ask, client) for client in (one, one, other, one, other)] == [1, 1, 2, 1, 2]
-    monkeypatch.setattr(workers, "ASK_AGAIN_S", -1.0)
-    assert workers.lately(ask, one) == 3
+    assert [ordering.lately(ask, client) for client in (one, one, other, one, other)] == [1, 1, 2, 1, 2]
+    monkeypatch.setattr(ordering, "ASK_AGAIN_S", -1.0)
+    assert ordering.lately(ask, one) == 3
     gone = weakref.ref(one)
     asked.clear()
     del one

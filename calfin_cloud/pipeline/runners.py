@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
 from calfin_cloud.opinions import VERIFIED, Pictures, predict_pictures
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.ordering import started
+from calfin_cloud.pipeline.ordering import lately, started
 from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, lately, placement_of, share_sensors
+from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, placement_of, share_sensors
 from calfin_cloud.storage import check_answered
 
 log = logging.getLogger(__name__)

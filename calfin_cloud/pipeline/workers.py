@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pystac
@@ -30,11 +27,6 @@ MOST_SCENES, MOST_PIXELS = 16, 8_000_000  # of a group: 100 MB of channels and m
 PICTURES_A_TASK = 128  # of the network, where a GPU is: one that is given less waits for the next task
 
 SHARE = 0.01  # of a worker that says CPU: the word says where, not how many; a task that reads leaves its thread
-
-ASK_AGAIN_S = 2.0  # clusters grow and shrink
-_ANSWERS: WeakKeyDictionary[Client, dict[Callable[[Client], Any], tuple[float, Any]]] = WeakKeyDictionary()
-
-T = TypeVar("T")
 
 ELSEWHERE = "put it where all reach it, such as s3://bucket/name (on a JupyterHub below $SCRATCH_BUCKET)"
 
@@ -70,16 +62,6 @@ def placement_of(client: Client) -> Placement:
     has_gpu, has_cpu = (any(word in w["resources"] for w in workers) for word in ("GPU", "CPU"))
     n_threads = sum(w["nthreads"] for w in workers if not has_cpu or "CPU" in w["resources"])
     return Placement({"GPU": 1} if has_gpu else None, {"CPU": SHARE} if has_cpu else None, max(1, n_threads))
-
-
-def lately(ask: Callable[[Client], T], client: Client) -> T:
-    """Answer to a question about the workers of a client, at most `ASK_AGAIN_S` old: with 32 of them one takes 5 ms."""
-    answers, now = _ANSWERS.setdefault(client, {}), time.monotonic()
-    when, answer = answers.get(ask, (-math.inf, None))
-    if now - when > ASK_AGAIN_S:
-        answer = ask(client)
-        answers[ask] = now, answer
-    return cast("T", answer)
 
 
 def group_length(domain: Domain, n_scenes: int, placement: Placement | None) -> int:
