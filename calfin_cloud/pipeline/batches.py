@@ -24,9 +24,6 @@ from calfin_cloud.storage import add_scenes, digest, item_digest, keep_domain
 BATCH_PIXELS = 16_000_000  # of a batch, on all workers together: 190 MB of channels and masks
 PLACED_AT_ONCE = 2048  # scenes that get their places in the masks together, and are held for it: 12 MB of items
 
-FindScenes = Callable[[Domain], Iterable[pystac.Item]]
-"""Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -1,10 +1,10 @@
-"""Stored batches made anew: the scenes that start at the first step or at the tracing, and their rows put in place."""
+"""Batches become tables: new ones whole; of stored ones the scenes that start anew, whose rows are put in place."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -15,13 +15,21 @@ from distributed import Client
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch
-from calfin_cloud.pipeline.mapping import OnBatch, tables_of_batches
 from calfin_cloud.pipeline.ordering import in_order
-from calfin_cloud.pipeline.runners import run_each
+from calfin_cloud.pipeline.runners import map_batches, run_each
 from calfin_cloud.pipeline.scene import Group, retrace
 from calfin_cloud.pipeline.settings import MapSettings
-from calfin_cloud.pipeline.tables import Made, failed_keys, made_of, with_new_features, with_new_rows, without
+from calfin_cloud.pipeline.tables import (
+    Made,
+    failed_keys,
+    made_of,
+    scene_rows,
+    with_new_features,
+    with_new_rows,
+    without,
+)
 from calfin_cloud.storage import (
+    NOTHING,
     Stored,
     check_answered,
     read_batch_features,
@@ -29,12 +37,42 @@ from calfin_cloud.storage import (
     read_places,
     read_tables,
     write_batch,
+    write_scenes,
 )
 
 log = logging.getLogger(__name__)
 
+OnBatch = Callable[[gpd.GeoDataFrame], None]
+
 SCENES_AT_ONCE = 32  # of a batch, which compaction may have made large
 SCENES_A_TASK = 8  # that are traced anew
+
+
+def tables_of_batches(
+    batches: Sequence[Batch],
+    store: str,
+    settings: MapSettings,
+    client: Client | None,
+    check: Callable[[], None],
+    *,
+    keep: Collection[str] = (),
+) -> Iterator[Made]:
+    """Map some batches; their masks and pictures are written, their tables are returned.
+
+    Of scenes that fail those of `keep` (keys) hold on to the masks that they have.
+    """
+    for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
+        made = made_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain, settings.features)
+        kept = failed_keys(made.tables.fronts) & set(keep)
+        # Also those without masks: what an earlier model made of a scene must not outlive a mapping that came to none.
+        masks = {
+            place: NOTHING if isinstance(of, Exception) else of.get("masks", NOTHING)
+            for key, place, of in zip(batch.items, batch.places, results, strict=True)
+            if key not in kept
+        }
+        check()  # a thread that has outlived its run would change shards that another run writes
+        write_scenes(store, batch.domain.name, masks)
+        yield made
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
 import geopandas as gpd
-import pystac
 from distributed import Client
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.pipeline.batches import Batch, FindScenes, cut_batches, unknown_scenes
+from calfin_cloud.pipeline.batches import Batch, cut_batches, unknown_scenes
+from calfin_cloud.pipeline.jobs import OnBatch, tables_of_batches
 from calfin_cloud.pipeline.ordering import in_order
-from calfin_cloud.pipeline.runners import map_batches, waves
+from calfin_cloud.pipeline.runners import waves
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of
-from calfin_cloud.pipeline.tables import Made, failed_keys, made_of, scene_rows
-from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, in_reach
-from calfin_cloud.scenes import join_granules
+from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, scenes_in_reach
+from calfin_cloud.scenes import FindScenes
 from calfin_cloud.storage import (
-    NOTHING,
     check_domains,
     check_grid,
     check_made_alike,
@@ -34,12 +32,9 @@ from calfin_cloud.storage import (
     read_places,
     tidy,
     write_batch,
-    write_scenes,
 )
 
 log = logging.getLogger(__name__)
-
-OnBatch = Callable[[gpd.GeoDataFrame], None]
 
 
 def map_fronts(
@@ -158,38 +153,6 @@ def one_crs(domains: Sequence[Domain]) -> str:
             f"the domains of a store must share one CRS, got {sorted(crs)}: map each CRS into its own store"
         )
     return crs.pop()
-
-
-def scenes_in_reach(find_scenes: FindScenes, client: Client | None, domain: Domain) -> Iterator[pystac.Item]:
-    """Find the scenes of a domain, granules of a pass joined; raise `ValueError` for files that workers do not see."""
-    return in_reach(join_granules(find_scenes(domain), domain), client)
-
-
-def tables_of_batches(
-    batches: Sequence[Batch],
-    store: str,
-    settings: MapSettings,
-    client: Client | None,
-    check: Callable[[], None],
-    *,
-    keep: Collection[str] = (),
-) -> Iterator[Made]:
-    """Map some batches; their masks and pictures are written, their tables are returned.
-
-    Of scenes that fail those of `keep` (keys) hold on to the masks that they have.
-    """
-    for batch, results in zip(batches, map_batches(batches, store, settings, client), strict=True):
-        made = made_of(scene_rows(batch.scenes, batch.domain, settings), results, batch.domain, settings.features)
-        kept = failed_keys(made.tables.fronts) & set(keep)
-        # Also those without masks: what an earlier model made of a scene must not outlive a mapping that came to none.
-        masks = {
-            place: NOTHING if isinstance(of, Exception) else of.get("masks", NOTHING)
-            for key, place, of in zip(batch.items, batch.places, results, strict=True)
-            if key not in kept
-        }
-        check()  # a thread that has outlived its run would change shards that another run writes
-        write_scenes(store, batch.domain.name, masks)
-        yield made
 
 
 def _plan(

@@ -20,11 +20,11 @@ from distributed import Client
 from scipy.special import stdtrit  # Student's t; scipy.stats takes half a second to import
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.pipeline.batches import FindScenes, batch_length
+from calfin_cloud.pipeline.batches import batch_length
 from calfin_cloud.pipeline.probing import NetworkStatistics, Probe, Slots, probe_scenes, slots_of
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.workers import group_length, placement_of
-from calfin_cloud.scenes import join_granules
+from calfin_cloud.scenes import FindScenes, join_granules
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import finished_keys, is_store
 

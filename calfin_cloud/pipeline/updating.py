@@ -20,12 +20,11 @@ from distributed import Client
 from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
-from calfin_cloud.pipeline.batches import FindScenes
-from calfin_cloud.pipeline.jobs import Job, run_jobs
-from calfin_cloud.pipeline.mapping import OnBatch, scenes_in_reach
+from calfin_cloud.pipeline.jobs import Job, OnBatch, run_jobs
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of, saved, settings_from
 from calfin_cloud.pipeline.tables import failed_keys
-from calfin_cloud.pipeline.workers import check_network, check_store_in_reach
+from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, scenes_in_reach
+from calfin_cloud.scenes import FindScenes
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
     Stored,

@@ -20,6 +20,7 @@ from calfin_cloud.imagery import READ_AT_ONCE
 from calfin_cloud.network import PICTURE_SIZE, network_id
 from calfin_cloud.opinions import predict_pictures
 from calfin_cloud.pipeline.settings import MapSettings, calibration_id, calibration_of
+from calfin_cloud.scenes import FindScenes, join_granules
 from calfin_cloud.sensors import Sensor, own_sensors, register_sensor
 from calfin_cloud.storage.files import on_disk, open_place
 
@@ -184,6 +185,11 @@ def in_reach(items: Iterable[pystac.Item], client: Client | None) -> Iterator[py
                 f"scenes such as {local[0]} lie on this machine, where workers on {host} do not see them: {ELSEWHERE}"
             )
         yield from chain([item], waiting)
+
+
+def scenes_in_reach(find_scenes: FindScenes, client: Client | None, domain: Domain) -> Iterator[pystac.Item]:
+    """Find the scenes of a domain, granules of a pass joined; raise `ValueError` for files that workers do not see."""
+    return in_reach(join_granules(find_scenes(domain), domain), client)
 
 
 def _blind_host(paths: Sequence[str], client: Client) -> str | None:

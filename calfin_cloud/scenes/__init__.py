@@ -6,11 +6,12 @@ from calfin_cloud.scenes.granules import join_granules
 from calfin_cloud.scenes.images import images_of, items_from_images
 from calfin_cloud.scenes.periods import absolute_period, period_bounds
 from calfin_cloud.scenes.reading import CatalogUnreachableError
-from calfin_cloud.scenes.search import describe_catalog, search_scenes, stream_scenes
+from calfin_cloud.scenes.search import FindScenes, describe_catalog, search_scenes, stream_scenes
 
 __all__ = [
     "CATALOGS",
     "CatalogUnreachableError",
+    "FindScenes",
     "PublicCatalog",
     "absolute_period",
     "describe_catalog",

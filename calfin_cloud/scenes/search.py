@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from operator import length_hint
@@ -18,6 +18,9 @@ from calfin_cloud.scenes.listing import Counted, sort_unique
 from calfin_cloud.scenes.periods import period_bounds
 from calfin_cloud.scenes.reading import Feature, shown, unless_odd
 from calfin_cloud.sensors import item_of
+
+FindScenes = Callable[[Domain], Iterable[pystac.Item]]
+"""Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
 
 
 def search_scenes(
