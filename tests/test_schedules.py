@@ -20,7 +20,7 @@ from storing import DOMAIN, NOON, PLACES, contents, new_store, write, write_mask
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.exporter import StoreMetrics
-from calfin_cloud.pipeline import MapSettings, made_by, of_shard, retry_failed
+from calfin_cloud.pipeline import MapSettings, made_by, retry_failed
 from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import absolute_period, describe_catalog, freeze_scenes, period_bounds, search_scenes
 from calfin_cloud.schema import front_key
@@ -34,6 +34,7 @@ from calfin_cloud.storage import (
     keep_domain,
     merge_stores,
     note_tries,
+    of_shard,
     open_store,
     read_features,
     read_fronts,

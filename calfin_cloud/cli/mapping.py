@@ -79,9 +79,9 @@ def search(options: argparse.Namespace) -> int:
 def map_(options: argparse.Namespace) -> int:
     """Map calving fronts into a store; print the table of scenes, the counts, and how to see them as a map."""
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.pipeline import check_wanted, map_fronts, of_shard
+    from calfin_cloud.pipeline import check_wanted, map_fronts
     from calfin_cloud.products import read_product
-    from calfin_cloud.storage import read_fronts
+    from calfin_cloud.storage import of_shard, read_fronts
 
     domains = read_domains(options.domains, options.domain)
     if options.shard:

@@ -1,6 +1,5 @@
 """The main job: domains and a search become masks, fronts and polygons in a store; resumable at any time."""
 
-from calfin_cloud.pipeline.batches import of_shard
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import check_wanted, map_fronts
 from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
@@ -16,7 +15,6 @@ __all__ = [
     "check_wanted",
     "made_by",
     "map_fronts",
-    "of_shard",
     "plan_run",
     "recompute_changed",
     "retrace_fronts",

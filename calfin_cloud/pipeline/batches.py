@@ -1,7 +1,4 @@
-"""Scenes of domains in the order of a search, cut into batches that are written together; domains cut into shards.
-
-A shard has a store, a lease and a cluster of its own, so that many can run at once.
-"""
+"""Scenes of domains in the order of a search, cut into batches that are written together."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ import pystac
 from calfin_cloud.domains import Domain
 from calfin_cloud.schema import front_key
 from calfin_cloud.sensors import acquired
-from calfin_cloud.storage import add_scenes, digest, item_digest, keep_domain
+from calfin_cloud.storage import add_scenes, item_digest, keep_domain
 
 BATCH_PIXELS = 16_000_000  # of a batch, on all workers together: 190 MB of channels and masks
 PLACED_AT_ONCE = 2048  # scenes that get their places in the masks together, and are held for it: 12 MB of items
@@ -107,26 +104,3 @@ def unknown_scenes(
         counts["known"] += 1
         if item_digest(item.to_dict(transform_hrefs=False)) != done[key]:
             counts["changed"] += 1
-
-
-def of_shard(domains: Sequence[Domain], store: str, k: int, n: int) -> tuple[list[Domain], str]:
-    """Domains of the Kth of N shards, and the address of its store.
-
-    The name of a domain alone decides, so that glaciers that are added move no others.
-
-    Parameters
-    ----------
-    store
-        Into which `calfin merge` makes the shards one.
-    k, n
-        1 <= k <= n.
-
-    Raises
-    ------
-    ValueError
-        k is not one of 1 to n.
-    """
-    if not 1 <= k <= n:
-        raise ValueError(f"a shard is one of 1 to {n}, got {k}")
-    own = [domain for domain in domains if int(digest(domain.name.encode()), 16) % n == k - 1]
-    return own, f"{store.rstrip('/')}/shards/{k}-of-{n}"

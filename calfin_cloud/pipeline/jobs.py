@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import geopandas as gpd
@@ -16,12 +15,10 @@ from distributed import Client
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.ordering import in_order
-from calfin_cloud.pipeline.runners import map_batches, run_each
-from calfin_cloud.pipeline.scene import Group, retrace
+from calfin_cloud.pipeline.runners import map_batches, retrace_batch
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.tables import (
     Made,
-    failed_keys,
     made_of,
     scene_rows,
     with_new_features,
@@ -31,7 +28,7 @@ from calfin_cloud.pipeline.tables import (
 from calfin_cloud.storage import (
     NOTHING,
     Stored,
-    check_answered,
+    failed_keys,
     read_batch_features,
     read_items,
     read_places,
@@ -45,7 +42,6 @@ log = logging.getLogger(__name__)
 OnBatch = Callable[[gpd.GeoDataFrame], None]
 
 SCENES_AT_ONCE = 32  # of a batch, which compaction may have made large
-SCENES_A_TASK = 8  # that are traced anew
 
 
 def tables_of_batches(
@@ -187,13 +183,8 @@ def _trace_again(
     places = read_places(store, domain.name)
     rows = fronts.drop_duplicates("key").drop(columns="geometry").assign(glacier_id=domain.glacier_id)
     scenes = [dict(row) for row in rows.to_dict("records")]
-    groups, reasons = [], []
-    for part in _cut(scenes, SCENES_A_TASK):
-        items = [_as_item(row) for row in part]
-        groups.append(Group(store, domain, items, [places[row["scene_id"]] for row in part]))
-        reasons.append([(row["reason"], row["detail"]) for row in part])
-    traced = run_each(partial(retrace, settings=settings), groups, reasons, client=client)
-    results = list(chain.from_iterable(map(check_answered, traced)))
+    batch = Batch(domain, [_as_item(row) for row in scenes], [places[row["scene_id"]] for row in scenes])
+    results = retrace_batch(batch, store, [(row["reason"], row["detail"]) for row in scenes], settings, client)
     return made_of(scenes, results, domain, settings.features)
 
 

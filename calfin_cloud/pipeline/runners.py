@@ -23,13 +23,14 @@ from calfin_cloud.network import PICTURE_SIZE, InferenceSettings
 from calfin_cloud.opinions import VERIFIED, Pictures, predict_pictures
 from calfin_cloud.pipeline.batches import Batch
 from calfin_cloud.pipeline.ordering import lately, started
-from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks
+from calfin_cloud.pipeline.scene import Group, Result, look, map_look, map_looks, retrace
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.workers import PICTURES_A_TASK, Placement, group_length, placement_of, share_sensors
 from calfin_cloud.storage import check_answered
 
 log = logging.getLogger(__name__)
 
+SCENES_A_TASK = 8  # that are traced anew
 SCENES_FOR_A_GPU = 256  # taken together, since not every scene has a window for the second pass
 
 R = TypeVar("R")
@@ -55,6 +56,20 @@ def map_batches(
     flat = [group for of_batch in groups for group in of_batch]
     results = iter(_map_on(client, flat, settings, placement) if client and placement else _map_here(flat, settings))
     return [[result for _ in of_batch for result in check_answered(next(results))] for of_batch in groups]
+
+
+def retrace_batch(
+    batch: Batch, store: str, reasons: Sequence[tuple[str, str]], settings: MapSettings, client: Client | None
+) -> list[Result]:
+    """Trace the scenes of a batch anew from their stored masks; `reasons` are what the store says of each now.
+
+    Raises `SilentStoreError` where the store did not answer a step, `OSError` where it took no file, `WorkersDiedError`
+    where workers died with the scenes.
+    """
+    groups = _cut(batch, store, SCENES_A_TASK)
+    of_groups = [reasons[start : start + SCENES_A_TASK] for start in range(0, len(reasons), SCENES_A_TASK)]
+    traced = run_each(partial(retrace, settings=settings), groups, of_groups, client=client)
+    return [result for of_group in traced for result in check_answered(of_group)]
 
 
 def run_each(
@@ -106,7 +121,10 @@ def waves(batches: Iterable[Batch], client: Client | None) -> Iterator[list[Batc
 
 def _groups_of(batch: Batch, store: str, n_scenes: int, placement: Placement | None) -> list[Group]:
     """Cut a batch of the `n_scenes` that are mapped together into groups."""
-    size = group_length(batch.domain, n_scenes, placement)
+    return _cut(batch, store, group_length(batch.domain, n_scenes, placement))
+
+
+def _cut(batch: Batch, store: str, size: int) -> list[Group]:
     cuts = [slice(start, start + size) for start in range(0, len(batch.scenes), size)]
     return [Group(store, batch.domain, batch.scenes[cut], batch.places[cut]) for cut in cuts]
 

@@ -72,11 +72,6 @@ def feature_tables(
     }
 
 
-def failed_keys(fronts: gpd.GeoDataFrame) -> set[str]:
-    """Keys of the scenes of a fronts table that have failed."""
-    return set(fronts.loc[fronts["state"] == "failed", "key"])
-
-
 def without(made: Made, keys: Collection[str], old: Mapping[str, gpd.GeoDataFrame]) -> Made:
     """Leave scenes out, but for features that have no row of them in the `old` tables."""
     tables = Tables(*(table[~table["key"].isin(keys)] for table in made.tables))

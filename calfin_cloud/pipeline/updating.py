@@ -22,7 +22,6 @@ from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
 from calfin_cloud.pipeline.jobs import Job, OnBatch, run_jobs
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of, saved, settings_from
-from calfin_cloud.pipeline.tables import failed_keys
 from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, scenes_in_reach
 from calfin_cloud.scenes import FindScenes
 from calfin_cloud.schema import front_key
@@ -35,6 +34,7 @@ from calfin_cloud.storage import (
     domain_of,
     due_keys,
     end_change,
+    failed_keys,
     hold_lease,
     is_store,
     item_digest,

@@ -41,7 +41,7 @@ from calfin_cloud.storage.masks import (
     read_scene_masks,
     write_scenes,
 )
-from calfin_cloud.storage.merging import merge_stores, shard_places
+from calfin_cloud.storage.merging import merge_stores, of_shard, shard_places
 from calfin_cloud.storage.places import EDGES, add_scenes, check_grid, check_places, masks_url, read_places
 from calfin_cloud.storage.silence import SilentStoreError, check_answered, unless_silent
 from calfin_cloud.storage.stores import (
@@ -65,6 +65,7 @@ from calfin_cloud.storage.stores import (
 )
 from calfin_cloud.storage.tables import (
     Tables,
+    failed_keys,
     read_all_tables,
     read_batch_features,
     read_features,
@@ -105,6 +106,7 @@ __all__ = [
     "due_keys",
     "encode_scene",
     "end_change",
+    "failed_keys",
     "finished_keys",
     "hold_lease",
     "instant",
@@ -116,6 +118,7 @@ __all__ = [
     "masks_url",
     "merge_stores",
     "note_tries",
+    "of_shard",
     "open_store",
     "outside_stores",
     "picture_path",

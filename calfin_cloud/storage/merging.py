@@ -1,4 +1,4 @@
-"""Stores of shards, each of other glaciers, made one store."""
+"""Domains cut into shards, each with a store, a lease and a cluster of its own; and their stores made one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,38 @@ from contextlib import ExitStack
 
 import fsspec
 
+from calfin_cloud.domains import Domain
 from calfin_cloud.storage.batches import SIDES, read_batches
-from calfin_cloud.storage.files import delete_files, open_place, read_each, read_steady, write_whole
+from calfin_cloud.storage.files import delete_files, digest, open_place, read_each, read_steady, write_whole
 from calfin_cloud.storage.leases import hold_lease
 from calfin_cloud.storage.stores import check_finished, open_store, read_store, read_store_domains
 from calfin_cloud.storage.tries import take_tries
 
 OF_A_DOMAIN = ("masks", "pictures", "bands", *SIDES, "reviews", "flags", "choices", "fronts", "domains")
 """Folders whose files are of one domain each, in the order of copying: a front comes when its masks are there."""
+
+
+def of_shard(domains: Sequence[Domain], store: str, k: int, n: int) -> tuple[list[Domain], str]:
+    """Domains of the Kth of N shards, and the address of its store.
+
+    The name of a domain alone decides, so that glaciers that are added move no others.
+
+    Parameters
+    ----------
+    store
+        Into which `calfin merge` makes the shards one.
+    k, n
+        1 <= k <= n.
+
+    Raises
+    ------
+    ValueError
+        k is not one of 1 to n.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"a shard is one of 1 to {n}, got {k}")
+    own = [domain for domain in domains if int(digest(domain.name.encode()), 16) % n == k - 1]
+    return own, f"{store.rstrip('/')}/shards/{k}-of-{n}"
 
 
 def shard_places(store: str) -> list[str]:

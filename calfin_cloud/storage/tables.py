@@ -207,6 +207,11 @@ def read_states(store: str) -> pd.DataFrame:
     return states
 
 
+def failed_keys(fronts: gpd.GeoDataFrame) -> set[str]:
+    """Keys of the scenes of a fronts table that have failed."""
+    return set(fronts.loc[fronts["state"] == "failed", "key"])
+
+
 def _read_fronts_file(fs: fsspec.AbstractFileSystem, crs: str, path: str) -> tuple[Stored, pa.Table]:
     parquet = open_parquet(io.BytesIO(fs.cat_file(path)), path)
     return header_of(parquet, path), read_whole_table(parquet, path, "fronts", crs)
