@@ -25,10 +25,13 @@ from calfin_cloud.cli import main
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.imagery import stack_scenes
-from calfin_cloud.pipeline import Prices, map_fronts, plan_run, planning, probing
-from calfin_cloud.pipeline.planning import _list_scenes, _relative_error, _spread, _work_seconds
-from calfin_cloud.pipeline.probing import Mapped, NetworkStatistics, Probe, Slots, start_counting, stop_counting
+from calfin_cloud.pipeline import map_fronts
 from calfin_cloud.pipeline.settings import VARIANTS, made_by
+from calfin_cloud.planning import Prices, plan_run, plans, probing
+from calfin_cloud.planning.choosing import list_scenes, spread
+from calfin_cloud.planning.estimating import relative_error, work_seconds
+from calfin_cloud.planning.fetching import NetworkStatistics, start_counting, stop_counting
+from calfin_cloud.planning.probing import Mapped, Probe, Slots
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.storage import open_store, read_fronts
 
@@ -102,7 +105,7 @@ def test_a_plan_without_a_cluster_is_what_a_run_does(site, domains, find, tmp_pa
     # What is in the store is known, and then there is nothing to do.
     again = plan_run(domains, find, store=store, sample=2, settings=ONCE)
     assert (again.known, again.to_do, again.work_s, again.bytes_read) == (N_SCENES, 0, 0, 0)
-    assert told.store_requests > planning.REQUESTS_A_DOMAIN + planning.REQUESTS_A_BATCH
+    assert told.store_requests > plans.REQUESTS_A_DOMAIN + plans.REQUESTS_A_BATCH
     assert again.store_requests == 0
 
 
@@ -200,17 +203,17 @@ def world(counts):
 def test_scenes_are_counted_and_tried_at_most_once_and_as_many_as_asked_for(counts, n, seed):
     domains, find_some = world(counts)
     known = {"d0/a0", "d0/a1"}
-    rows, pool = _list_scenes(domains, find_some, known, n, seed)
+    rows, pool = list_scenes(domains, find_some, known, n, seed)
     total = sum(sum(platforms.values()) for platforms in counts)
     n_known = min(2, counts[0].get("a", 0))
     assert sum(row["found"] for row in rows) == total
     assert sum(row["known"] for row in rows) == n_known
     assert sum(drawn.stands_for for drawn in pool) == pytest.approx(total - n_known)
-    chosen = [(domain.name, item.id) for item, domain in _spread(pool, n, seed)]
+    chosen = [(domain.name, item.id) for item, domain in spread(pool, n, seed)]
     assert len(chosen) == len(set(chosen)) == min(n, total - n_known)
     assert not {f"{domain}/{id_}" for domain, id_ in chosen} & known
     again = [
-        (domain.name, item.id) for item, domain in _spread(_list_scenes(domains, find_some, known, n, seed)[1], n, seed)
+        (domain.name, item.id) for item, domain in spread(list_scenes(domains, find_some, known, n, seed)[1], n, seed)
     ]
     assert again == chosen
 
@@ -218,9 +221,9 @@ def test_scenes_are_counted_and_tried_at_most_once_and_as_many_as_asked_for(coun
 @given(counts=counts_by_domain, n=st.integers(2, 20), seed=st.integers(0, 3))
 def test_every_domain_is_tried_by_its_number_of_scenes(counts, n, seed):
     domains, find_some = world(counts)
-    rows, pool = _list_scenes(domains, find_some, set(), n, seed)
+    rows, pool = list_scenes(domains, find_some, set(), n, seed)
     total = sum(row["found"] for row in rows)
-    tried = Counter(domain.name for _, domain in _spread(pool, n, seed))
+    tried = Counter(domain.name for _, domain in spread(pool, n, seed))
     for name in {row["domain"] for row in rows} if total > n else ():
         share = n * sum(row["found"] for row in rows if row["domain"] == name) / total
         assert abs(tried[name] - share) < 1 + 1e-6
@@ -237,36 +240,36 @@ def probe_of(*, cloudy=0, read_s=0.5, busy_s=0.5, interval_s=0.1, network_s=2.0,
 
 
 def test_scenes_without_need_of_the_network_take_no_longer_than_to_be_read():
-    assert _work_seconds(probe_of(), Slots(), 100)[0] == pytest.approx(100 * 3.5)
-    assert _work_seconds(probe_of(cloudy=4), Slots(), 100)[0] == pytest.approx(100 * (0.5 + 0.5 * 3))
-    assert _work_seconds(probe_of(cloudy=8), Slots(), 100)[0] == pytest.approx(100 * 0.5)
+    assert work_seconds(probe_of(), Slots(), 100)[0] == pytest.approx(100 * 3.5)
+    assert work_seconds(probe_of(cloudy=4), Slots(), 100)[0] == pytest.approx(100 * (0.5 + 0.5 * 3))
+    assert work_seconds(probe_of(cloudy=8), Slots(), 100)[0] == pytest.approx(100 * 0.5)
 
 
 def test_workers_with_a_gpu_and_the_others_work_at_the_same_time():
-    assert _work_seconds(probe_of(), Slots(4, 4, 4), 100)[0] == pytest.approx(100 * 3.5 / 4)
+    assert work_seconds(probe_of(), Slots(4, 4, 4), 100)[0] == pytest.approx(100 * 3.5 / 4)
     two_kinds = Slots(network=1, others=4, all=5, gpu=1)
-    assert _work_seconds(probe_of(), two_kinds, 100)[0] == pytest.approx(100 * 2.0)  # the GPU is what others wait for
-    assert _work_seconds(probe_of(network_s=0.1), two_kinds, 100)[0] == pytest.approx(100 * 1.5 / 4)
+    assert work_seconds(probe_of(), two_kinds, 100)[0] == pytest.approx(100 * 2.0)  # the GPU is what others wait for
+    assert work_seconds(probe_of(network_s=0.1), two_kinds, 100)[0] == pytest.approx(100 * 1.5 / 4)
 
 
 def test_scenes_that_are_read_ahead_cost_no_waiting_unless_they_come_too_slowly():
     waiting = probe_of(read_s=20.0, busy_s=0.1, interval_s=2.0)
-    assert _work_seconds(waiting, Slots(), 100)[0] == pytest.approx(100 * 3.1)
-    assert _work_seconds(replace(waiting, interval_s=11.0), Slots(), 100)[0] == pytest.approx(100 * 11)
+    assert work_seconds(waiting, Slots(), 100)[0] == pytest.approx(100 * 3.1)
+    assert work_seconds(replace(waiting, interval_s=11.0), Slots(), 100)[0] == pytest.approx(100 * 11)
 
 
 def test_few_scenes_on_many_workers_take_as_long_as_one():
-    assert _work_seconds(probe_of(), Slots(64, 64, 64), 2)[0] == pytest.approx(3.5)
+    assert work_seconds(probe_of(), Slots(64, 64, 64), 2)[0] == pytest.approx(3.5)
 
 
 def test_the_range_narrows_with_the_probe_and_closes_when_all_were_mapped():
     def error(n_mapped, spread, n_scenes=1000):
         mapped = [Mapped(2.0 + spread * (-1) ** i, 1.0, 1, 1) for i in range(n_mapped)]
-        return _relative_error(Probe([0.5] * 400, 0.5, 0.1, {"": 400}, NetworkStatistics(0, 0), mapped, 0.0), n_scenes)
+        return relative_error(Probe([0.5] * 400, 0.5, 0.1, {"": 400}, NetworkStatistics(0, 0), mapped, 0.0), n_scenes)
 
     assert error(4, 0.5) > error(16, 0.5) > error(16, 0.1) > 0
     assert error(16, 0.5, n_scenes=16) == 0
-    assert _relative_error(probe_of(cloudy=8), 1000) == 1  # nothing is known of what the network takes
+    assert relative_error(probe_of(cloudy=8), 1000) == 1  # nothing is known of what the network takes
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -281,7 +284,7 @@ def test_the_range_holds_nine_times_of_ten(seed):
         useful = read[needs[read]]
         mapped = [Mapped(s, 0.0, 1, 1) for s in seconds[useful[:6]]]
         reasons = {"": len(useful), "cloudy": 24 - len(useful)}
-        work_s, off_s = _work_seconds(
+        work_s, off_s = work_seconds(
             Probe([0.3] * 24, 0.3, 0.1, reasons, NetworkStatistics(0, 0), mapped, 0.0), Slots(), 5000
         )
         held += abs(work_s / 5000 - truth) <= off_s / 5000
@@ -289,8 +292,8 @@ def test_the_range_holds_nine_times_of_ten(seed):
 
 
 def test_each_price_is_paid_for_what_it_is_of(monkeypatch, domains):
-    monkeypatch.setattr(planning, "probe_scenes", lambda *_, **__: replace(probe_of(), start_s=10.0))
-    monkeypatch.setattr(planning, "slots_of", lambda _: Slots(network=2, others=6, all=8, gpu=2))
+    monkeypatch.setattr(plans, "probe_scenes", lambda *_, **__: replace(probe_of(), start_s=10.0))
+    monkeypatch.setattr(plans, "slots_of", lambda _: Slots(network=2, others=6, all=8, gpu=2))
     items = [scene_of("x", n) for n in range(1000)]
     for item in items:
         item.to_dict = lambda **_: {}
@@ -337,7 +340,7 @@ def test_a_glacier_and_a_batch_take_as_many_requests_of_a_bucket_as_a_plan_tells
                 write(store, *part, line=LINE)
                 counts.append(proxy.asked.total() - before)
     files.clear_instance_cache()
-    assert of_domain == pytest.approx(planning.REQUESTS_A_DOMAIN, abs=6)
+    assert of_domain == pytest.approx(plans.REQUESTS_A_DOMAIN, abs=6)
     assert counts[1] <= counts[0] + 3  # the first has the layout to read, and a sign of life may come in between
-    assert counts[1] == pytest.approx(planning.REQUESTS_A_BATCH, abs=6)
-    assert (planning.REQUESTS_A_BATCH + 32) / 32 < 3, "with its picture, of a scene"
+    assert counts[1] == pytest.approx(plans.REQUESTS_A_BATCH, abs=6)
+    assert (plans.REQUESTS_A_BATCH + 32) / 32 < 3, "with its picture, of a scene"

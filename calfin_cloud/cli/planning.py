@@ -15,7 +15,7 @@ from calfin_cloud.cli.searching import FEW_SCENES, finder, period_of, search_ahe
 if TYPE_CHECKING:
     from calfin_cloud.doctor import Finding
     from calfin_cloud.domains import Domain
-    from calfin_cloud.pipeline import Plan
+    from calfin_cloud.planning import Plan
 
 PRICES = {
     "cpu-hour": "an hour of a worker's thread",
@@ -33,7 +33,8 @@ def plan(options: argparse.Namespace) -> int:
 
     from calfin_cloud.cli.mapping import connected, settings_of
     from calfin_cloud.domains import read_domains
-    from calfin_cloud.pipeline import Prices, check_wanted, plan_run
+    from calfin_cloud.pipeline import check_wanted
+    from calfin_cloud.planning import Prices, plan_run
 
     domains = read_domains(options.domains, options.domain)
     prices = {name: getattr(options, f"price_{name.replace('-', '_')}") for name in PRICES}

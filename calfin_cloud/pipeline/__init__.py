@@ -2,7 +2,6 @@
 
 from calfin_cloud.pipeline.images import trace_image, write_image_fronts
 from calfin_cloud.pipeline.mapping import check_wanted, map_fronts
-from calfin_cloud.pipeline.planning import Plan, Prices, plan_run
 from calfin_cloud.pipeline.settings import VARIANTS, MapSettings, made_by, settings_from
 from calfin_cloud.pipeline.tables import summarise_scenes
 from calfin_cloud.pipeline.updating import recompute_changed, retrace_fronts, retry_failed
@@ -10,12 +9,9 @@ from calfin_cloud.pipeline.updating import recompute_changed, retrace_fronts, re
 __all__ = [
     "VARIANTS",
     "MapSettings",
-    "Plan",
-    "Prices",
     "check_wanted",
     "made_by",
     "map_fronts",
-    "plan_run",
     "recompute_changed",
     "retrace_fronts",
     "retry_failed",

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import bisect
-import heapq
-import itertools
-import math
-import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from statistics import fmean
-from statistics import variance as variance_of
-from typing import Any, NamedTuple
+from typing import Any
 
-import pystac
 from distributed import Client
-from scipy.special import stdtrit  # Student's t; scipy.stats takes half a second to import
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.pipeline.batches import batch_length
-from calfin_cloud.pipeline.probing import NetworkStatistics, Probe, Slots, probe_scenes, slots_of
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.workers import group_length, placement_of
-from calfin_cloud.scenes import FindScenes, join_granules
-from calfin_cloud.schema import front_key
+from calfin_cloud.planning.choosing import list_scenes, spread
+from calfin_cloud.planning.estimating import mean, share_to_map, step_seconds, work_seconds
+from calfin_cloud.planning.fetching import NetworkStatistics
+from calfin_cloud.planning.probing import Probe, Slots, probe_scenes, slots_of
+from calfin_cloud.scenes import FindScenes
 from calfin_cloud.storage import finished_keys, is_store
 
 LOOKS_A_SCENE = 4
@@ -39,18 +32,7 @@ FILES_A_BATCH = 7  # shards of masks, candidates and grey pictures, and the four
 REQUESTS_A_BATCH, REQUESTS_A_DOMAIN = 42, 102
 """Requests to a bucket for a batch, and for the layout of a new glacier (counted in `tests/test_planning.py`)."""
 
-SURE = 0.9
-"""Probability that the range holds, as far as the scenes of the probe stand for the others."""
-
 NO_PROBE = Probe([], 0.0, 0.0, {}, NetworkStatistics(0, 0), [], 0.0)
-
-
-class Drawn(NamedTuple):
-    """A scene drawn for the probe, and how many scenes of its domain it stands for."""
-
-    item: pystac.Item
-    domain: Domain
-    stands_for: float
 
 
 @dataclass(frozen=True)
@@ -167,9 +149,9 @@ def plan_run(
     n_read = LOOKS_A_SCENE * n_mapped
     began = time.perf_counter()
     known = finished_keys(store) if store and is_store(store) else set()
-    rows, pool = _list_scenes(domains, find_scenes, known, n_read, seed)
+    rows, pool = list_scenes(domains, find_scenes, known, n_read, seed)
     search_s = time.perf_counter() - began
-    chosen = [(item.to_dict(transform_hrefs=False), domain) for item, domain in _spread(pool, n_read, seed)]
+    chosen = [(item.to_dict(transform_hrefs=False), domain) for item, domain in spread(pool, n_read, seed)]
     probe = probe_scenes(chosen, n_mapped, settings, beside=store, client=client) if chosen else NO_PROBE
     n_tasks = _count_tasks(rows, domains, batch_size, client)
     n_batches = _count_batches(rows, domains, batch_size)
@@ -191,9 +173,9 @@ def _plan_from(
 ) -> Plan:
     """Take what the scenes of the probe took for all scenes to do."""
     found, known, to_do = (sum(row[name] for row in rows) for name in ("found", "known", "to_do"))
-    work_s, off_s = _work_seconds(probe, slots, to_do)
-    n_read, to_map = max(len(probe.read_s), 1), to_do * _share(probe)
-    n_pictures = _mean([m.files for m in probe.mapped]) * to_map
+    work_s, off_s = work_seconds(probe, slots, to_do)
+    n_read, to_map = max(len(probe.read_s), 1), to_do * share_to_map(probe)
+    n_pictures = mean([m.files for m in probe.mapped]) * to_map
     n_new = len({row["domain"] for row in rows if row["to_do"]} - {row["domain"] for row in rows if row["known"]})
     return Plan(
         scenes=rows,
@@ -202,12 +184,12 @@ def _plan_from(
         to_do=to_do,
         probed={"read": len(probe.read_s), "mapped": len(probe.mapped)},
         outcomes=probe.reasons,
-        step_s=_step_seconds(probe),
+        step_s=step_seconds(probe),
         slots=asdict(slots),
         tasks=n_tasks,
         bytes_read=round(probe.fetched.bytes / n_read * to_do),
         requests=round(probe.fetched.requests / n_read * to_do),
-        bytes_written=round(_mean([m.bytes for m in probe.mapped]) * to_map),
+        bytes_written=round(mean([m.bytes for m in probe.mapped]) * to_map),
         files_written=round(n_pictures) + FILES_A_BATCH * n_batches,
         store_requests=round(n_pictures) + REQUESTS_A_BATCH * n_batches + REQUESTS_A_DOMAIN * n_new,
         start_s=start_s,
@@ -216,101 +198,6 @@ def _plan_from(
         total_s=start_s + search_s + work_s,
         range_s=(start_s + search_s + max(0.0, work_s - off_s), start_s + search_s + work_s + off_s),
     )
-
-
-def _list_scenes(
-    domains: Sequence[Domain], find_scenes: FindScenes, known: Set[str], n: int, seed: int
-) -> tuple[list[dict[str, Any]], list[Drawn]]:
-    """Count the scenes of each domain and platform, and draw up to `n` new ones of each domain.
-
-    Only the drawn ones are kept: there may be hundreds of thousands.
-    """
-    counts: Counter[tuple[str, str, bool]] = Counter()
-    pool: list[Drawn] = []
-    chance = random.Random(seed)
-    for domain in domains:
-
-        def new_scenes(domain: Domain = domain) -> Iterator[tuple[float, str, pystac.Item]]:
-            for item in join_granules(find_scenes(domain), domain):
-                is_known = front_key(domain.name, item.id) in known
-                counts[domain.name, _platform(item), is_known] += 1
-                if not is_known:
-                    yield chance.random(), item.id, item
-
-        drawn = heapq.nsmallest(n, new_scenes())
-        n_new = sum(c for (name, _, is_known), c in counts.items() if name == domain.name and not is_known)
-        pool += [Drawn(item, domain, n_new / len(drawn)) for _, _, item in drawn]
-    rows = []
-    for name, platform in dict.fromkeys((name, platform) for name, platform, _ in counts):
-        n_known, n_new = counts[name, platform, True], counts[name, platform, False]
-        row = {"domain": name, "platform": platform}
-        rows.append(row | {"found": n_known + n_new, "known": n_known, "to_do": n_new})
-    return rows, pool
-
-
-def _spread(pool: Sequence[Drawn], n: int, seed: int) -> list[tuple[pystac.Item, Domain]]:
-    """Choose `n` of the drawn scenes, every domain and platform by the number of scenes it stands for."""
-    ordered = sorted(pool, key=lambda drawn: (drawn.domain.name, _platform(drawn.item)))
-    reach = list(itertools.accumulate(drawn.stands_for for drawn in ordered))
-    if len(ordered) <= n:
-        return [(drawn.item, drawn.domain) for drawn in ordered]
-    step, first = reach[-1] / n, random.Random(seed).random()
-    places = dict.fromkeys(min(bisect.bisect(reach, (i + first) * step), len(ordered) - 1) for i in range(n))
-    return [(ordered[place].item, ordered[place].domain) for place in places]
-
-
-def _platform(item: pystac.Item) -> str:
-    return str(item.properties.get("platform") or "unknown")
-
-
-def _work_seconds(probe: Probe, slots: Slots, n_scenes: int) -> tuple[float, float]:
-    """Seconds of `n_scenes` on all slots, and how far off that may be."""
-    if not probe.read_s:
-        return 0.0, 0.0
-    share, step = _share(probe), _step_seconds(probe)
-    network_s = share * step["network"]
-    # Scenes are read ahead: they cost what a processor does for them, unless they come too slowly.
-    rest_s = probe.busy_s + share * step["trace"]
-    scene_s = max(network_s / slots.network, rest_s / slots.others, (network_s + rest_s) / slots.all, probe.interval_s)
-    # A few scenes on many slots take as long as one scene.
-    work_s = max(scene_s * n_scenes, step["read"] + network_s + share * step["trace"])
-    return work_s, work_s * _relative_error(probe, n_scenes)
-
-
-def _relative_error(probe: Probe, n_scenes: int) -> float:
-    """Half the range of the mean seconds of a scene, as part of it, from the spread over the probe.
-
-    Three things vary: the time to read, the share of scenes that need the network, and what those take.
-    """
-    n_read, n_mapped = len(probe.read_s), len(probe.mapped)
-    left_out = 1 - n_mapped / n_scenes
-    if n_mapped < 2 or left_out <= 0:
-        return float(left_out > 0)
-    rest = [m.network_s + m.trace_s for m in probe.mapped]
-    share = _share(probe)
-    # One scene of either kind more than there were: none among a few does not mean that there are none.
-    careful = (n_read * share + 1) / (n_read + 2)
-    variance = variance_of(probe.read_s) * (probe.busy_s / fmean(probe.read_s)) ** 2 / n_read
-    variance += fmean(rest) ** 2 * careful * (1 - careful) / n_read + share**2 * variance_of(rest) / n_mapped
-    half = float(stdtrit(n_mapped - 1, 0.5 + SURE / 2)) * math.sqrt(variance * left_out)
-    return half / (probe.busy_s + share * fmean(rest))
-
-
-def _share(probe: Probe) -> float:
-    """Part of the scenes that need the network."""
-    return probe.reasons.get("", 0) / max(len(probe.read_s), 1)
-
-
-def _step_seconds(probe: Probe) -> dict[str, float]:
-    return {
-        "read": _mean(probe.read_s),
-        "network": _mean([m.network_s for m in probe.mapped]),
-        "trace": _mean([m.trace_s for m in probe.mapped]),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if values else 0.0
 
 
 def _count_batches(rows: Sequence[dict[str, Any]], domains: Sequence[Domain], batch_size: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import json
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +14,6 @@ from uuid import uuid4
 
 import numpy as np
 import pystac
-import rasterio._base
 from distributed import Client
 
 from calfin_cloud.domains import Domain, box_grid
@@ -25,6 +22,7 @@ from calfin_cloud.inference import SceneMasks, predict_scene, tracing_mask
 from calfin_cloud.pipeline.scene import Group, Item, Look, look, look_at_scene, trace_predicted
 from calfin_cloud.pipeline.settings import MapSettings
 from calfin_cloud.pipeline.workers import placement_of, share_sensors, workers_of
+from calfin_cloud.planning.fetching import NetworkStatistics, start_counting, stop_counting
 from calfin_cloud.schema import SceneError, to_levels
 from calfin_cloud.sensors import acquired, item_of
 from calfin_cloud.storage import add_scenes, keep_domain, open_store, write_scenes
@@ -40,13 +38,6 @@ class Slots:
     all: int = 1
     gpu: int = 0
     on_one_host: int = 1
-
-
-class NetworkStatistics(NamedTuple):
-    """What GDAL has fetched: requests for scenes (GET, HEAD and listings), bytes of their answers; none for files."""
-
-    requests: int
-    bytes: int
 
 
 class TimedLook(NamedTuple):
@@ -228,41 +219,6 @@ def rehearse(settings: MapSettings) -> float:
         trace(timed, predict(timed, domain, settings), item, domain, settings, None)
         seconds = time.perf_counter() - began
     return seconds
-
-
-# What GDAL fetches, as it counts itself
-
-
-def start_counting() -> None:
-    """Count from zero, in all threads of this process."""
-    gdal = _gdal()
-    gdal.CPLSetConfigOption(b"CPL_VSIL_NETWORK_STATS_ENABLED", b"YES")
-    gdal.VSINetworkStatsReset()
-
-
-def stop_counting() -> NetworkStatistics:
-    """Stop counting, and return the counts since `start_counting`."""
-    gdal = _gdal()
-    text = gdal.VSINetworkStatsGetAsSerializedJSON(None)
-    counted = json.loads(ctypes.string_at(text) if text else b"{}")
-    gdal.VSIFree(text)
-    gdal.CPLSetConfigOption(b"CPL_VSIL_NETWORK_STATS_ENABLED", None)
-    gdal.VSINetworkStatsReset()
-    methods = counted.get("methods", {}).values()
-    # Before GDAL opens a file on a web server, `imagery` asks for its first bytes.
-    looks = len(counted.get("handlers", {}).get("vsicurl", {}).get("files", ()))
-    n_bytes = sum(m.get("downloaded_bytes", 0) for m in methods)
-    return NetworkStatistics(looks + sum(m["count"] for m in methods), n_bytes)
-
-
-def _gdal() -> ctypes.CDLL:
-    """Open GDAL's C functions: rasterio has none for this, but a handle of its extension finds those of its GDAL."""
-    gdal = ctypes.CDLL(rasterio._base.__file__)
-    gdal.CPLSetConfigOption.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
-    gdal.VSINetworkStatsGetAsSerializedJSON.argtypes = [ctypes.c_void_p]
-    gdal.VSINetworkStatsGetAsSerializedJSON.restype = ctypes.c_void_p
-    gdal.VSIFree.argtypes = [ctypes.c_void_p]
-    return gdal
 
 
 def _facts(timed: TimedLook) -> tuple[float, str]:
