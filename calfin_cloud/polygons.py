@@ -145,7 +145,18 @@ def close_polygons(
     cuts, left_out, too_far = _close_fronts(in_pixels, banks, ice.shape, settings)
     if not cuts:
         return _rejected("front_not_closed" if left_out else "no_front", too_far)
-    parts = _cut(fjord, cuts)
+    return _sorted_by_evidence(_cut(fjord, cuts), ice, grid, left_out, too_far, settings)
+
+
+def _sorted_by_evidence(
+    parts: NDArray[np.object_],
+    ice: NDArray[np.floating],
+    grid: GeoBox,
+    left_out: Sequence[LineString],
+    too_far: str,
+    settings: PolygonSettings,
+) -> Polygons:
+    """Tell the parts of a fjord that are ocean from those that are ice, by the ice mask within them."""
     evidence = mean_evidence(parts, ice)
     is_large = _are_large(parts, ice.size, settings)
     limit = np.where(is_large, settings.ice_evidence, settings.small_ice_evidence)

@@ -101,7 +101,7 @@ def _start(options: argparse.Namespace) -> tuple[str, int]:
 
 def _weights(options: argparse.Namespace, samples: Sequence[Sample]) -> Path:
     """Path of the weights, named as the call says or after the place."""
-    from calfin_cloud.training.fitting import checked_path
+    from calfin_cloud.training.records import checked_path
 
     places = sorted({sample.glacier for sample in samples})
     name = options.name or (places[0].replace(".", "-") if len(places) == 1 else "adapted")

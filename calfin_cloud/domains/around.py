@@ -73,6 +73,21 @@ def domains_from_termini(
     >>> domain.name, len(domain.termini)
     ('glacier-75', 159)
     """
+    name_column = first_column(NAME_COLUMNS, termini)
+    domains = []
+    taken: set[str] = set()
+    for glacier, lines in _by_glacier(termini, id_column):
+        grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
+        known = termini_of(lines, str(grid.crs))
+        named = _as_name(lines[name_column].iloc[0]) if name_column else ""
+        name = _free_name(named, _as_name(glacier), taken)
+        taken.add(name)
+        domains.append(Domain(name, grid, glacier, termini=known))
+    return domains
+
+
+def _by_glacier(termini: gpd.GeoDataFrame, id_column: str | None) -> list[tuple[str, gpd.GeoDataFrame]]:
+    """Termini by the id of their glacier, in the order of ids; raise `ValueError` where none has one."""
     if termini.crs is None:
         raise ValueError("the termini have no CRS: assign one to the file, e.g. EPSG:3413")
     termini = termini[shapely.get_num_coordinates(termini.geometry.to_numpy()) > 0]
@@ -89,17 +104,7 @@ def domains_from_termini(
         if nameless == len(ids):
             raise ValueError(f"no line has a glacier id: the column {column} is empty; give it values, or name another")
         log.warning("%d of %d lines are left out: they have no glacier id in %s", nameless, len(ids), column)
-    name_column = first_column(NAME_COLUMNS, termini)
-    domains = []
-    taken: set[str] = set()
-    for glacier, lines in sorted(termini[ids != ""].groupby(ids), key=lambda group: _by_number(group[0])):
-        grid = _square_around(lines.geometry, crs or best_crs(lines.geometry), resolution_m, margin, min_side_m)
-        known = termini_of(lines, str(grid.crs))
-        named = _as_name(lines[name_column].iloc[0]) if name_column else ""
-        name = _free_name(named, _as_name(glacier), taken)
-        taken.add(name)
-        domains.append(Domain(name, grid, glacier, termini=known))
-    return domains
+    return sorted(termini[ids != ""].groupby(ids), key=lambda group: _by_number(group[0]))
 
 
 def _by_number(glacier: str) -> tuple[float, str]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from shapely.geometry import LineString, mapping
 
 from calfin_cloud.fronts import DEFAULT, Trace, TraceSettings, Uncertainty, trace_fronts, uncertainty_of
@@ -68,20 +70,17 @@ def trace_image(
     >>> feature["properties"]["state"], feature["geometry"]
     ('failed', None)
     """
-    sure: list[Uncertainty] = []
     try:
-        grey = read_image(path)
-        channels = prepare_image(grey, kind)
+        channels = prepare_image(read_image(path), kind)
         (front, ice), boxes = predict_scene(channels, network=network, settings=settings, trace=trace)
         traced = trace_fronts(front, ice, boxes=boxes, settings=trace)
-        lines = [f.line for f in traced.fronts]
-        others = [[*lines[:n], *lines[n + 1 :]] for n in range(len(lines))]  # an edge that they follow is not missing
-        sure = [
-            uncertainty_of(line, front, ice, calibration_of(network), others=of)
-            for line, of in zip(lines, others, strict=True)
-        ]
+        sure = _how_sure(traced, front, ice, network)
     except SceneError as error:
-        traced = Trace((), error.reason, error.message)
+        traced, sure = Trace((), error.reason, error.message), []
+    return _features_of(path, traced, sure)
+
+
+def _features_of(path: str | Path, traced: Trace, sure: Sequence[Uncertainty]) -> list[Feature]:
     state = "front" if traced.fronts else "no_front" if traced.reason not in FAILURES else "failed"
     about = {"image": str(path), "front": -1, "state": state, "reason": traced.reason, "detail": traced.detail}
     features: list[Feature] = [
@@ -92,6 +91,16 @@ def trace_image(
         for n, (found, how_sure) in enumerate(zip(traced.fronts, sure, strict=True))
     ] or [{"properties": about | {"confidence": None} | dict.fromkeys(SURE), "geometry": None}]
     return [{"type": "Feature", **feature} for feature in features]
+
+
+def _how_sure(traced: Trace, front: NDArray[np.float32], ice: NDArray[np.float32], network: str) -> list[Uncertainty]:
+    """Uncertainty of each front of an image, from its masks (y, x)."""
+    lines = [f.line for f in traced.fronts]
+    others = [[*lines[:n], *lines[n + 1 :]] for n in range(len(lines))]  # an edge that they follow is not missing
+    return [
+        uncertainty_of(line, front, ice, calibration_of(network), others=of)
+        for line, of in zip(lines, others, strict=True)
+    ]
 
 
 def _plain(how_sure: Uncertainty) -> dict[str, Any]:

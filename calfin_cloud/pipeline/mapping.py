@@ -94,14 +94,7 @@ def map_fronts(
     >>> counts["found"], counts["known"], counts["failed"]
     (1, 1, 0)
     """
-    if isinstance(domains, Domain | str | Path) or not callable(find_scenes):
-        got = f"{type(domains).__name__} and {type(find_scenes).__name__}"
-        raise TypeError(
-            f"map_fronts takes a list of domains and a function that finds their scenes, got {got}: give [domain] and "
-            'partial(stream_scenes, catalog, period="2019")'
-        )
-    if not (batch_size >= 1 and batch_size == int(batch_size)):
-        raise ValueError(f"batch_size is a whole number of scenes from 1 on, got {batch_size}")
+    _check_call(domains, find_scenes, batch_size)
     domains, store = list(domains), os.fspath(store)  # a generator would be used up by the first look at it
     settings = settings or MapSettings()
     crs = one_crs(domains)
@@ -119,6 +112,17 @@ def map_fronts(
             if on_batch:
                 on_batch(fronts)
     return counts
+
+
+def _check_call(domains: object, find_scenes: object, batch_size: float) -> None:
+    if isinstance(domains, Domain | str | Path) or not callable(find_scenes):
+        got = f"{type(domains).__name__} and {type(find_scenes).__name__}"
+        raise TypeError(
+            f"map_fronts takes a list of domains and a function that finds their scenes, got {got}: give [domain] and "
+            'partial(stream_scenes, catalog, period="2019")'
+        )
+    if not (batch_size >= 1 and batch_size == int(batch_size)):
+        raise ValueError(f"batch_size is a whole number of scenes from 1 on, got {batch_size}")
 
 
 def check_wanted(domains: Sequence[Domain], settings: MapSettings, store: str | None = None) -> None:

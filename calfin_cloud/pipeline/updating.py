@@ -107,9 +107,8 @@ def retry_failed(
             due = {*due_keys(store, failed, now), *(key for key in failed if key in newer)}
             jobs = [replace(job, mapped=keys) for job in jobs if (keys := [key for key in job.mapped if key in due])]
         if jobs:
-            _check_places(store, jobs)
+            _check_begin(store, jobs)
             check_network(settings, client)  # a wrong one ends the run here, not scene by scene
-            check_room(store, [job.stored for job in jobs])
         if only_due:
             note_tries(store, due, failed, now, check)  # before, so that a scene that ends the run is counted too
         return run_jobs(store, jobs, settings, client, on_batch, check)
@@ -168,16 +167,10 @@ def retrace_fronts(
     check_store_in_reach(store, client)
     with hold_lease(store, RETRACE) as check:
         check_finished(store, verb=RETRACE)
-        kept = settings_from(read_settings(store))
+        kept, batches = settings_from(read_settings(store)), tidy(store)
         wanted = kept if settings is None else replace(kept, trace=settings.trace, polygons=settings.polygons)
-        batches = tidy(store)
         by_name = _own_domains(store, domains, batches)
-        jobs = [
-            Job(stored, by_name[stored.domain], recipe, traced=list(stored.items))
-            for stored, recipe in _recipes(batches, by_name, wanted)
-            if everything or stored.recipe["fronts"] != recipe["fronts"]
-        ]
-        jobs = [replace(job, recipe={**job.stored.recipe, "fronts": job.recipe["fronts"]}) for job in jobs]
+        jobs = list(_traced_anew(batches, by_name, wanted, everything=everything))
         made = {"settings": saved(wanted), "calibration": made_by(wanted)["calibration"]}
         calibration_of(wanted.network)  # a wrong one ends the run here, before the store is touched
         return _change(store, RETRACE, jobs, domains, wanted, made, client=client, on_batch=on_batch, check=check)
@@ -270,6 +263,16 @@ def _recipes(
         yield stored, recipes[stored.domain]
 
 
+def _traced_anew(
+    batches: Iterable[Stored], domains: Mapping[str, Domain], settings: MapSettings, *, everything: bool
+) -> Iterator[Job]:
+    """Trace all scenes of a batch where what decides their fronts has changed, or of all."""
+    for stored, recipe in _recipes(batches, domains, settings):
+        if everything or stored.recipe["fronts"] != recipe["fronts"]:
+            fronts = {**stored.recipe, "fronts": recipe["fronts"]}
+            yield Job(stored, domains[stored.domain], fronts, traced=list(stored.items))
+
+
 def _job_of(stored: Stored, domain: Domain, recipe: Mapping[str, str], changed: Mapping[str, Any]) -> Job | None:
     """Choose where each scene of a batch starts: the first step whose recipe or item differs; None if none does."""
     items = {key: changed[key] for key in stored.items if key in changed}
@@ -307,13 +310,14 @@ def _changed_items(batches: Sequence[Stored], domains: Sequence[Domain], find_sc
     return changed
 
 
-def _check_places(store: str, jobs: Iterable[Job]) -> None:
-    """Refuse jobs on scenes that have no masks, before they begin: one reading a domain."""
+def _check_begin(store: str, jobs: Sequence[Job]) -> None:
+    """Refuse jobs on scenes that have no masks, found by one reading a domain, or for which there is no room."""
     keys: dict[str, list[str]] = {}
     for job in jobs:
         keys.setdefault(job.domain.name, []).extend([*job.mapped, *job.traced])
     for name, of_domain in keys.items():
         check_places(store, name, of_domain)
+    check_room(store, [job.stored for job in jobs])
 
 
 def _change(
@@ -333,8 +337,7 @@ def _change(
     new = [d for d in domains if d.name in kept and d != kept[d.name]]
     if not jobs and not new and found == found | json.loads(json.dumps(made)) and "unfinished" not in found:
         return Counter(front=0, no_front=0, failed=0)
-    _check_places(store, jobs)
-    check_room(store, [job.stored for job in jobs])
+    _check_begin(store, jobs)
     check()
     begin_change(store, verb, **made)
     for domain in new:

@@ -94,13 +94,7 @@ def paper_figures(
     >>> sorted(paper_figures(fronts[::20], lines))
     ['coverage', 'regions', 'retreat_map']
     """
-    series = measure_series(fronts, lines, regions) if series is None else series
-    if series.gates.empty:
-        raise ValueError("no glacier has a box: give --ice, which tells where the sea lies, or --boxes")
-    if series.regions.empty:
-        raise ValueError(
-            f"got {len(fronts)} fronts, but no glacier has two in its box: figures of change need more dates"
-        )
+    series = _with_change(measure_series(fronts, lines, regions) if series is None else series, len(fronts))
     crs = fronts.crs.to_string()
     glaciers = glacier_changes(series)
     first, last = (getattr(series.positions["datetime"].dt.year, end)() for end in ("min", "max"))
@@ -110,13 +104,26 @@ def paper_figures(
         "regions": region_curves(series.regions, width=width),
     }
     if against is not None:
-        pairs = paired_positions(series, against.to_crs(fronts.crs), lines, days=days)
-        if len(pairs) < LEAST_PAIRS:
-            raise ValueError(
-                f"the products have {len(pairs)} pairs within {days:g} days in the same boxes: take more --days"
-            )
+        pairs = _enough(paired_positions(series, against.to_crs(fronts.crs), lines, days=days), days)
         made["products"] = product_scatter(pairs, names, width=width)
     return made
+
+
+def _with_change(series: Series, n_fronts: int) -> Series:
+    """Return a series if it has boxes, and two fronts in one of them."""
+    if series.gates.empty:
+        raise ValueError("no glacier has a box: give --ice, which tells where the sea lies, or --boxes")
+    if series.regions.empty:
+        raise ValueError(f"got {n_fronts} fronts, but no glacier has two in its box: figures of change need more dates")
+    return series
+
+
+def _enough(pairs: pd.DataFrame, days: float) -> pd.DataFrame:
+    if len(pairs) < LEAST_PAIRS:
+        raise ValueError(
+            f"the products have {len(pairs)} pairs within {days:g} days in the same boxes: take more --days"
+        )
+    return pairs
 
 
 def glacier_changes(series: Series) -> pd.DataFrame:

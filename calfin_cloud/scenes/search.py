@@ -122,10 +122,7 @@ def stream_scenes(
     >>> [item.id for item in cc.stream_scenes("real/catalog.json", domain, "2021-06/2021-09")]
     ['harald-moltke-brae_20210927']
     """
-    if not isinstance(domain, Domain):
-        raise TypeError(f"scenes are searched for one Domain, got {type(domain).__name__}: call once a domain")
-    if max_cloud is not None and not (isinstance(max_cloud, int | float) and 0 <= max_cloud <= 100):
-        raise ValueError(f"max_cloud is in percent, a number from 0 to 100, got {max_cloud!r}")
+    _check_call(domain, max_cloud)
     named = CATALOGS.get(str(catalog))
     address = absolute(named.url if named else str(catalog))
     if isinstance(collections, str):
@@ -138,6 +135,13 @@ def stream_scenes(
     listing = sort_unique(kept, name=shown(address))
     items = (unless_odd(item_of, feature) for feature in listing)
     return Counted((item for item in items if item is not None), length_hint(listing))
+
+
+def _check_call(domain: Domain, max_cloud: float | None) -> None:
+    if not isinstance(domain, Domain):
+        raise TypeError(f"scenes are searched for one Domain, got {type(domain).__name__}: call once a domain")
+    if max_cloud is not None and not (isinstance(max_cloud, int | float) and 0 <= max_cloud <= 100):
+        raise ValueError(f"max_cloud is in percent, a number from 0 to 100, got {max_cloud!r}")
 
 
 def describe_catalog(catalog: str | Path) -> str:

@@ -68,48 +68,46 @@ def kubernetes(
     ValueError
         There is no image, two numbers of workers with GPU workers, an unknown group of nodes, or no extra `kubernetes`.
     """
+    _check_fixed(n_workers, gpu_workers)
+    operator = with_extra("dask_kubernetes.operator", "kubernetes")
+    image, nodes = _image_of(image), _node_selectors(node_selectors)
+    fewest, _ = bounds_of(n_workers or 1)
+    limits = {"memory": str(memory_of(worker_memory)), "cpu": str(worker_cpu)}
+    gpu_limits = limits | {"memory": str(2 * memory_of(worker_memory)), GPU: "1"}
+    who = Identity(service_account, (secrets,) if isinstance(secrets, str) else tuple(secrets), dict(env or {}))
+    group = partial(worker_group, identity=who)
+    workers = group(fewest, "CPU=1", image=image, limits=limits, node_selector=nodes.get("default"))
+    gpu = group(gpu_workers, "GPU=1", image=gpu_image or image, limits=gpu_limits, node_selector=nodes.get("gpu"))
+    name, on = name or f"calfin-{uuid4().hex[:8]}", nodes.get("scheduler")
+    spec = cluster_resource(name, workers, image=image, identity=who, node_selector=on, idle_timeout=idle_timeout)
+    cluster = operator.KubeCluster(custom_cluster_spec=spec, namespace=namespace, quiet=True)
+    # It is told to delete the resource first; by itself it then waits for the operator up to an hour.
+    cluster.close = partial(cluster.close, timeout=CLOSE_S)
+    return _filled(cluster, n_workers or 1, gpu if gpu_workers else None)
+
+
+def _filled(
+    cluster: Any,  # noqa: ANN401 - imported lazily
+    n_workers: int | tuple[int, int],
+    gpu: Mapping[str, Any] | None,
+) -> AbstractContextManager[Any]:
+    """Start the workers of a cluster, those with a GPU first; close it if that fails."""
+    try:
+        if gpu is not None:
+            cluster.add_worker_group("gpu", custom_spec=gpu)
+        started: AbstractContextManager[Any] = sized(cluster, n_workers)
+    except BaseException:
+        cluster.close()
+        raise
+    return started
+
+
+def _check_fixed(n_workers: NWorkers, gpu_workers: int) -> None:
     if gpu_workers and isinstance(n_workers, tuple):
         raise ValueError(
             f"with GPU workers the number of other workers on Kubernetes is fixed, got {n_workers} with {gpu_workers} "
             "GPU workers: scaling down would end those too, for good; give one number (--workers N), or no gpu_workers"
         )
-    operator = with_extra("dask_kubernetes.operator", "kubernetes")
-    image = _image_of(image)
-    nodes = _node_selectors(node_selectors)
-    fewest, _ = bounds_of(n_workers or 1)
-    limits = {"memory": str(memory_of(worker_memory)), "cpu": str(worker_cpu)}
-    who = Identity(service_account, (secrets,) if isinstance(secrets, str) else tuple(secrets), dict(env or {}))
-    workers = worker_group(
-        fewest, "CPU=1", image=image, limits=limits, identity=who, node_selector=nodes.get("default")
-    )
-    spec = cluster_resource(
-        name or f"calfin-{uuid4().hex[:8]}",
-        workers,
-        image=image,
-        identity=who,
-        node_selector=nodes.get("scheduler"),
-        idle_timeout=idle_timeout,
-    )
-    cluster = operator.KubeCluster(custom_cluster_spec=spec, namespace=namespace, quiet=True)
-    # It is told to delete the resource first; by itself it then waits for the operator up to an hour.
-    cluster.close = partial(cluster.close, timeout=CLOSE_S)
-    try:
-        if gpu_workers:
-            limits = limits | {"memory": str(2 * memory_of(worker_memory)), GPU: "1"}
-            group = worker_group(
-                gpu_workers,
-                "GPU=1",
-                image=gpu_image or image,
-                limits=limits,
-                identity=who,
-                node_selector=nodes.get("gpu"),
-            )
-            cluster.add_worker_group("gpu", custom_spec=group)
-        started: AbstractContextManager[Any] = sized(cluster, n_workers or 1)
-    except BaseException:
-        cluster.close()
-        raise
-    return started
 
 
 def _image_of(image: str | None) -> str:

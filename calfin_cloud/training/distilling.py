@@ -27,10 +27,10 @@ from calfin_cloud.opinions import ROCK, SEEN_BY, believed, predict_pictures
 from calfin_cloud.preprocess import normalise
 from calfin_cloud.sample import ADVERSE_CASES, paint_adverse
 from calfin_cloud.training.batches import Batch, draw_sample
-from calfin_cloud.training.fitting import checked_path, fit, synthetic_samples, with_loss
+from calfin_cloud.training.fitting import fit, synthetic_samples, with_loss
 from calfin_cloud.training.losses import ROCK_WEIGHT, masks_loss
 from calfin_cloud.training.patches import Prepared, prepare, random_patch
-from calfin_cloud.training.records import is_trained, samples_digest
+from calfin_cloud.training.records import checked_path, is_trained, samples_digest
 from calfin_cloud.training.settings import TrainingSettings
 from calfin_cloud.whole_files import read_json, whole_file, write_json
 

@@ -34,7 +34,7 @@ from calfin_cloud.schema import MASKS
 from calfin_cloud.training.batches import Batch, make_batch, prefetched_batches, prepare_sources
 from calfin_cloud.training.losses import anchor_weights, masks_loss, soft_jaccard
 from calfin_cloud.training.patches import Prepared, cut_patch, prepare, whole_scene
-from calfin_cloud.training.records import beside, check_same, is_trained, noted_settings, samples_digest
+from calfin_cloud.training.records import beside, check_same, checked_path, is_trained, noted_settings, samples_digest
 from calfin_cloud.training.settings import TrainingSettings
 from calfin_cloud.whole_files import whole_file, write_json
 
@@ -98,30 +98,22 @@ def fit(
     if not overwrite and is_trained(out, settings, digest):
         log.warning("%s is trained already: remove it, or give another name, to train anew", out)
         return out
+    training, validation = _split(samples, settings)
+    keras.utils.set_random_seed(settings.seed)
+    network = (make_network or trainable_network)(settings)
+    run = _Run(out, settings, network, [prepare(s) for s in training], [prepare(s) for s in validation], digest)
+    run.train(partial(batch_of or partial(make_batch, prepare_sources(run.training, settings)), settings))
+    return out
+
+
+def _split(samples: Sequence[Sample], settings: TrainingSettings) -> tuple[list[Sample], list[Sample]]:
+    """Split samples into those to train on, synthetic ones among them, and those to validate on."""
     training, validation = split_by_glacier(samples, leave_out=settings.leave_out)
     training += synthetic_samples(settings.synthetic, seed=settings.seed)
     if not training:
         left_out = sorted({sample.glacier for sample in validation})
         raise ValueError(f"no sample is left to train on: leave_out {left_out} names every glacier; leave out fewer")
-    keras.utils.set_random_seed(settings.seed)
-    network = (make_network or trainable_network)(settings)
-    run = _Run(out, settings, network, [prepare(s) for s in training], [prepare(s) for s in validation], digest)
-    sources = prepare_sources(run.training, settings)
-    run.train(partial(batch_of or partial(make_batch, sources), settings))
-    return out
-
-
-def checked_path(out: Path | str) -> Path:
-    """Refuse a path of weights that does not end in `.weights.h5`, or whose files beside it would be those of others.
-
-    A name ends at its first dot, for all that lies beside weights.
-    """
-    out = Path(out)
-    if not out.name.endswith(".weights.h5"):
-        raise ValueError(f"out must end in .weights.h5, got {out.name}")
-    if "." in out.name.removesuffix(".weights.h5"):
-        raise ValueError(f"out must have no dot before .weights.h5, got {out.name}: give another name")
-    return out
+    return training, validation
 
 
 def synthetic_samples(n: int, *, seed: int) -> Iterator[Sample]:

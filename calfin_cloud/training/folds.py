@@ -8,7 +8,8 @@ from pathlib import Path
 
 from calfin_cloud.datasets import Sample
 from calfin_cloud.schema import check_name
-from calfin_cloud.training.fitting import checked_path, fit
+from calfin_cloud.training.fitting import fit
+from calfin_cloud.training.records import checked_path
 from calfin_cloud.training.settings import TrainingSettings
 
 

@@ -22,6 +22,19 @@ def beside(out: Path, ending: str) -> Path:
     return out.with_name(out.name.removesuffix(".weights.h5") + ending)
 
 
+def checked_path(out: Path | str) -> Path:
+    """Refuse a path of weights that does not end in `.weights.h5`, or whose files beside it would be those of others.
+
+    A name ends at its first dot, for all that lies beside weights.
+    """
+    out = Path(out)
+    if not out.name.endswith(".weights.h5"):
+        raise ValueError(f"out must end in .weights.h5, got {out.name}")
+    if "." in out.name.removesuffix(".weights.h5"):
+        raise ValueError(f"out must have no dot before .weights.h5, got {out.name}: give another name")
+    return out
+
+
 def noted_settings(settings: TrainingSettings) -> dict[str, Any]:
     """Tell settings as JSON values, the weights to start from by their hash."""
     start = network_id(settings.start) if settings.start else None
