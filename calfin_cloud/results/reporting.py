@@ -22,13 +22,12 @@ from PIL import Image
 from pyproj import CRS
 
 from calfin_cloud.domains import Domain
-from calfin_cloud.feature_schema import FEATURE_REASONS, FEATURE_SCHEMAS
+from calfin_cloud.feature_schema import FEATURE_REASONS
 from calfin_cloud.land import land_around, window_around
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
 from calfin_cloud.results.boxes import Watch, unwatched
-from calfin_cloud.results.choosing import CHOICE_COLUMNS
+from calfin_cloud.results.downloads import AT_TIMES, FLAGGED, write_downloads, write_outlines
 from calfin_cloud.results.page_data import (
-    SIMPLIFY_PX,
     Shown,
     glacier_data,
     glacier_line,
@@ -37,9 +36,8 @@ from calfin_cloud.results.page_data import (
     tables_of,
 )
 from calfin_cloud.results.reviewing import reviewed_fronts
-from calfin_cloud.results.seaward import Features, features_of, flat, page_features, write_features
-from calfin_cloud.results.series import Course, measure_course, store_product
-from calfin_cloud.results.spreadsheets import write_csv
+from calfin_cloud.results.seaward import Features, features_of, page_features
+from calfin_cloud.results.series import measure_course, store_product
 from calfin_cloud.schema import REASONS
 from calfin_cloud.storage import (
     checked_domains,
@@ -53,29 +51,16 @@ from calfin_cloud.storage import (
 )
 from calfin_cloud.storage.files import read_each
 from calfin_cloud.timeseries import flag_fronts
-from calfin_cloud.whole_files import whole_file, write_whole_file
+from calfin_cloud.whole_files import write_whole_file
 
 MOST_PICTURES = 1500
 PICTURE_PX = 640  # longest side, as the page shows it; AVIF of it is some 13 kB, half of WebP that looks alike
 PICTURE_QUALITY, PICTURE_SPEED = 40, 9
-FLAGGED = ("score", "flags", "flag_details")
 NAMES_IN_TITLE = 5
 FOLDERS = ("data", "pictures", "scripts", "lib")  # below that of a report
 UNFINISHED = r"(data|pictures/\d{5})/\.\w+\.(js|avif)\.\w+/\w+\.(js|avif)"
 REWRITTEN = re.compile(rf"data/\d{{5}}\.js|pictures/\d{{5}}/\d{{5}}\.avif|{UNFINISHED}")
 """Files of a report that the next one may not write again, unfinished ones of a report that was killed among them."""
-SERIES_FILES = ("positions.csv", "rates.csv", "yearly.csv", "seasonal.csv", "flags.csv")
-AT_TIMES = (*SERIES_FILES, "features.csv", *(f"{name}.geojson" for name in FEATURE_SCHEMAS))
-"""Downloads that not every report has."""
-LONLAT_PLACES = 5  # decimals of a degree: a metre
-DOWNLOADED = (
-    *("key", "front", "glacier_id", "datetime", "platform", "quality_flag", "length_m", "confidence", "sigma_m"),
-    *("half95_m", "score", "score_reasons", "traced_by", "ends", "verdict", "reviewer", "flags", "flag_details"),
-    *CHOICE_COLUMNS,
-)
-"""Columns of `fronts.geojson`; all others are in `scenes.csv`, by key and front."""
-SHORT = {"length_m": 1, "confidence": 3, "sigma_m": 1, "half95_m": 1, "score": 3}
-"""Places after the point in `fronts.geojson`."""
 
 
 def write_report(
@@ -144,27 +129,31 @@ def write_report(
     _clear(folder)
     features = features_of(store)
     glaciers = _write_glaciers(store, domains, shown, features, folder, most_pictures=most_pictures, watch=watch)
+    downloads = write_downloads(flagged, series, folder) + write_outlines(features, folder)
+    about = _about(store, domains, title) | {"glaciers": glaciers, "downloads": downloads}
+    about |= {"featureReasons": FEATURE_REASONS} if features else {}
+    _write_script(folder / "data" / "about.js", "about", about)
+    _write_script(folder / "data" / "land.js", "land", land_around(tuple(about["bounds"]), crs))
+    _write_page(Path(str(files("calfin_cloud.results") / "page")), folder)
+    return folder / "index.html"
+
+
+def _about(store: str, domains: Sequence[Domain], title: str) -> dict[str, Any]:
+    """Tell of a store as a whole, as the head of its page does."""
+    made_by = read_store(store)
     left, bottom, right, top = (float(v) for v in shapely.total_bounds([d.polygon for d in domains]))
-    names = ", ".join(d.name.replace("-", " ") for d in domains[:NAMES_IN_TITLE]) + (
-        " …" if len(domains) > NAMES_IN_TITLE else ""
-    )
-    about = {
+    more = " …" if len(domains) > NAMES_IN_TITLE else ""
+    names = ", ".join(d.name.replace("-", " ") for d in domains[:NAMES_IN_TITLE]) + more
+    return {
         "title": title or f"Calving fronts: {names}",
-        "crs": crs,
-        "proj4": _proj4(crs),
+        "crs": made_by["crs"],
+        "proj4": _proj4(made_by["crs"]),
         "bounds": [left, bottom, right, top],
         "window": list(window_around((left, bottom, right, top))),
         "reasons": REASONS,
         "applied": [[v["key"], v["front"], v["author"], v["time"]] for v in read_reviews(store)],
-        "glaciers": glaciers,
-        "provenance": [[k, json.dumps(v) if isinstance(v, dict) else str(v)] for k, v in read_store(store).items()],
-        "downloads": _write_downloads(flagged, series, folder) + _write_features(features, folder),
-        **({"featureReasons": FEATURE_REASONS} if features else {}),
+        "provenance": [[k, json.dumps(v) if isinstance(v, dict) else str(v)] for k, v in made_by.items()],
     }
-    _write_script(folder / "data" / "about.js", "about", about)
-    _write_script(folder / "data" / "land.js", "land", land_around((left, bottom, right, top), crs))
-    _write_page(Path(str(files("calfin_cloud.results") / "page")), folder)
-    return folder / "index.html"
 
 
 def _write_glaciers(
@@ -290,51 +279,3 @@ def _proj4(crs: str) -> str:
     with warnings.catch_warnings():  # pyproj warns that the name of the datum is lost
         warnings.simplefilter("ignore", UserWarning)
         return CRS(crs).to_proj4()
-
-
-def _write_downloads(fronts: gpd.GeoDataFrame, series: Course | None, folder: Path) -> list[str]:
-    plain = flat(fronts)
-    found = plain[plain["state"] == "front"]
-    write_csv(plain.drop(columns="geometry").round(3), folder / "scenes.csv")
-    if len(found):
-        found = found[[*(c for c in DOWNLOADED if c in found), "geometry"]].round(SHORT)
-        found.geometry = found.simplify(SIMPLIFY_PX * plain.loc[found.index, "resolution_m"].to_numpy())
-        _write_geojson(found, folder / "fronts.geojson", squeezed=True)
-    else:
-        write_whole_file(folder / "fronts.geojson", '{"type": "FeatureCollection", "features": []}\n')
-    if series is None:
-        return ["fronts.geojson", "scenes.csv"]
-    for name in ("positions", "rates", "yearly", "seasonal"):
-        write_csv(getattr(series, name).round(3), folder / f"{name}.csv")
-    doubtful = plain[plain["flags"] != ""]
-    write_csv(doubtful[["key", "front", *FLAGGED]], folder / "flags.csv")
-    return ["fronts.geojson", "scenes.csv", *SERIES_FILES]
-
-
-def _write_features(features: Features, folder: Path) -> list[str]:
-    """Write the features of the sea as outlines, and their series; nothing where the store has none."""
-    if not features:
-        return []
-    write_features(features, folder)
-    names = []
-    for name, table in features.items():
-        seen = flat(table[table.geometry.notna()])
-        if len(seen):
-            names.append(_write_geojson(seen, folder / f"{name}.geojson").name)
-    return ["features.csv", *names]
-
-
-def _write_geojson(table: gpd.GeoDataFrame, path: Path, *, squeezed: bool = False) -> Path:
-    with whole_file(path) as unfinished:
-        table.to_file(unfinished, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=LONLAT_PLACES)
-        if squeezed:
-            _squeeze(unfinished)
-    return path
-
-
-def _squeeze(path: Path) -> None:
-    """Write GeoJSON again without spaces and empty properties, a third of what GDAL writes."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    for feature in content["features"]:
-        feature["properties"] = {k: v for k, v in feature["properties"].items() if v not in (None, "")}
-    path.write_text(json.dumps(content, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
