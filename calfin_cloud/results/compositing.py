@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -27,6 +27,19 @@ GRID_M = {"EPSG:3031": 240.0}
 OTHERS_GRID_M = 120.0
 ROWS_A_CELL = 2
 AREA_COLUMNS = ("by", "name", "month", "n", "area_change_m2", "area_sigma_m2")
+
+
+class _Measured(NamedTuple):
+    """Box of a glacier, its fronts, and their positions in it."""
+
+    gate: Gate
+    fronts: gpd.GeoDataFrame
+    positions: pd.DataFrame
+
+    @property
+    def known(self) -> pd.DataFrame:
+        """Positions of the fronts that cross the box."""
+        return self.positions.dropna(subset="position_m")
 
 
 def write_composite(
@@ -90,38 +103,29 @@ def write_composite(
         raise ValueError(f"cells must have a side above 0 m, got {size:g}")
     days = _days(fronts, period)
     measured = _measure(fronts, lines, watch)
-    known = {glacier: one for glacier, one in measured.items() if one[2]["position_m"].notna().any()}
-    if not known:
-        raise ValueError(
-            "no glacier has a box with a front across it: give --ice, which tells where the sea lies, or --boxes"
-        )
     courses = {
-        glacier: course_of(part, list(table.dropna(subset="position_m")["key"]), gate, days, size / ROWS_A_CELL)
-        for glacier, (gate, part, table) in known.items()
+        glacier: course_of(one.fronts, list(one.known["key"]), one.gate, days, size / ROWS_A_CELL)
+        for glacier, one in measured.items()
+        if len(one.known)
     }
     folder.mkdir(parents=True, exist_ok=True)
     grid = box_grid([*shapely.total_bounds([c.gate.box for c in courses.values()])], crs, size)
     with whole_folder(folder / "composite.zarr") as unfinished:
         _write_cube(unfinished, grid, days, courses, base, watch)
-    boxes = gates_table(list(measured.values()), fronts.crs)
-    with whole_file(folder / "gates.gpkg") as unfinished:
-        boxes.to_file(unfinished, driver="GPKG")
-    positions = pd.concat([table for _, _, table in known.values()], ignore_index=True).dropna(subset="position_m")
-    write_csv(_monthly(positions, courses, days), folder / "positions.csv")
-    areas = _areas(positions, regions_of(boxes, regions))
-    write_csv(areas, folder / "areas.csv")
-    return areas
+    return _write_tables(measured, courses, days, regions, folder)
 
 
-def _measure(
-    fronts: gpd.GeoDataFrame, lines: Lines, watch: Watch
-) -> dict[str, tuple[Gate, gpd.GeoDataFrame, pd.DataFrame]]:
-    """Box, fronts and positions in it of each glacier that has a box."""
+def _measure(fronts: gpd.GeoDataFrame, lines: Lines, watch: Watch) -> dict[str, _Measured]:
+    """Box, fronts and positions in it of each glacier that has a box; `ValueError` where no front is across one."""
     measured = {}
     for glacier, part in watch("glaciers measured", list(fronts.groupby("glacier_id", sort=True))):
         gate = glacier_gate(part, lines)[0]
         if gate is not None:
-            measured[str(glacier)] = (gate, part, measure_positions(part, None, gate))
+            measured[str(glacier)] = _Measured(gate, part, measure_positions(part, None, gate))
+    if not any(len(one.known) for one in measured.values()):
+        raise ValueError(
+            "no glacier has a box with a front across it: give --ice, which tells where the sea lies, or --boxes"
+        )
     return measured
 
 
@@ -176,6 +180,25 @@ def _write_tile(
         values["age"][:, mine] = np.minimum(np.rint(course.age_days), 65534).astype(np.uint16)[:, None]
     if (glacier >= 0).any():
         write_tile(group, window, values | {"glacier": glacier})
+
+
+def _write_tables(
+    measured: dict[str, _Measured],
+    courses: dict[str, Course],
+    days: pd.DatetimeIndex,
+    regions: gpd.GeoDataFrame | None,
+    folder: Path,
+) -> pd.DataFrame:
+    """Write boxes, monthly positions and areas; return the areas."""
+    boxes = gates_table(list(measured.values()), next(iter(measured.values())).fronts.crs)
+    with whole_file(folder / "gates.gpkg") as unfinished:
+        boxes.to_file(unfinished, driver="GPKG")
+    tables = [one.positions for glacier, one in measured.items() if glacier in courses]
+    positions = pd.concat(tables, ignore_index=True).dropna(subset="position_m")
+    write_csv(_monthly(positions, courses, days), folder / "positions.csv")
+    areas = _areas(positions, regions_of(boxes, regions))
+    write_csv(areas, folder / "areas.csv")
+    return areas
 
 
 def _monthly(positions: pd.DataFrame, courses: dict[str, Course], days: pd.DatetimeIndex) -> pd.DataFrame:

@@ -135,9 +135,7 @@ def export_store(
     """
     store, folder = os.fspath(store), outside_stores(folder)
     formats = [formats] if isinstance(formats, str) else list(formats)
-    check_name(version, what="the version of the data")
-    if names is not None:
-        _check_names(names, "the table of names")
+    _check_names(names, version)
     _check_options(formats, mesh=mesh, mesh_crs=mesh_crs, base=base, carry_months=carry_months)
     domains = {d.name: d for d in read_store_domains(store)}
     fronts, polygons, judged = _reviewed(store)
@@ -145,7 +143,6 @@ def export_store(
     places = None if mesh is None else read_mesh(Path(mesh), crs=made_by["crs"], mesh_crs=mesh_crs)
     land = None if base is None else read_vectors(base, "base", of="polygons").to_crs(made_by["crs"]).union_all()
     names = _with_known_names(names, fronts, domains, store)
-    judged = judged[judged["verdict"] != ""]
     stored = Stored(
         store, fronts, polygons, judged, domains, made_by, author, names, version, carry_months, places, land
     )
@@ -154,14 +151,19 @@ def export_store(
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         paths += FORMATS[name](stored, target)
+    return [*paths, *_write_notes(stored, formats, folder)]
+
+
+def _write_notes(stored: Stored, formats: Sequence[str], folder: Path) -> list[Path]:
+    """Write what lies beside the formats: where they are from, how to cite them, what is doubtful, what people said."""
     readme, citation, doubtful, reviewed = (
         folder / name for name in ("README.md", "CITATION.cff", "doubtful.csv", "reviewed.csv")
     )
-    write_csv(doubtful_fronts(fronts), doubtful)
-    write_csv(judged[[*REVIEWED_COLUMNS]].assign(line=judged.geometry.to_wkt()), reviewed)
+    write_csv(doubtful_fronts(stored.fronts), doubtful)
+    write_csv(stored.judged[[*REVIEWED_COLUMNS]].assign(line=stored.judged.geometry.to_wkt()), reviewed)
     write_whole_file(readme, _readme(stored, formats))
-    write_whole_file(citation, CITATION.format(version=version, author=json.dumps(author)))
-    return [*paths, readme, citation, doubtful, reviewed]
+    write_whole_file(citation, CITATION.format(version=stored.version, author=json.dumps(stored.author)))
+    return [readme, citation, doubtful, reviewed]
 
 
 def read_names(path: str | Path) -> pd.DataFrame:
@@ -176,11 +178,17 @@ def read_names(path: str | Path) -> pd.DataFrame:
         names = pd.read_csv(path, dtype=str)
     except ValueError as error:  # of pandas, and of a text that is not UTF-8
         raise ValueError(f"cannot read the names {path}: {error}; expected a CSV in UTF-8 {NAMED}") from error
-    _check_names(names, str(path))
+    _check_columns(names, str(path))
     return names
 
 
-def _check_names(names: pd.DataFrame, what: str) -> None:
+def _check_names(names: pd.DataFrame | None, version: str) -> None:
+    check_name(version, what="the version of the data")
+    if names is not None:
+        _check_columns(names, "the table of names")
+
+
+def _check_columns(names: pd.DataFrame, what: str) -> None:
     if not (NAMED_BY & set(names) and set(CALFIN_NAMES) & set(names)):
         raise ValueError(f"{what} has the columns {list(names)}, expected some {NAMED}")
 
@@ -209,7 +217,9 @@ def _check_options(
 
 
 def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Fronts without those that people rejected, the polygons that they close, and all fronts; scenes keep a row.
+    """Fronts without those that people rejected, the polygons that they close, and fronts with a verdict.
+
+    Scenes keep a row.
 
     The `author` of a redrawn front is who drew it, empty of all others.
     """
@@ -220,7 +230,8 @@ def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDa
     lost = fronts[is_rejected & ~fronts["key"].isin(kept["key"])].drop_duplicates("key")
     lost = lost.assign(**{column: [value] * len(lost) for column, value in (NO_FRONT | REJECTED).items()})
     kept = pd.concat([kept, lost.astype(dict(fronts.dtypes))]).sort_index().reset_index(drop=True)
-    return kept.assign(author=kept["reviewer"].where(kept["verdict"] == "redraw", "")), polygons, fronts
+    judged = fronts[fronts["verdict"] != ""]
+    return kept.assign(author=kept["reviewer"].where(kept["verdict"] == "redraw", "")), polygons, judged
 
 
 def _with_known_names(
