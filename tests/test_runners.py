@@ -76,7 +76,7 @@ def test_workers_are_asked_for_once_in_a_while_and_each_client_for_its_own(monke
 
 @pytest.mark.parametrize("closed", ["cluster", "client"])
 def test_a_client_that_is_closed_or_its_cluster_is_told_in_words_before_anything_is_written(closed, tmp_path):
-    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as cluster:
         client = Client(cluster)
         if closed == "client":
             client.close()
