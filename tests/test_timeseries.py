@@ -120,6 +120,18 @@ def test_a_front_that_ends_on_the_sides_of_the_box_but_for_rounding_is_across_it
     np.testing.assert_allclose(np.diff([m.position_m for m in measured]), [1100, *[10] * 11], atol=1e-3)
 
 
+def test_a_front_in_touching_parts_is_measured_as_one_in_one_part():
+    """One that bends within reach of the side, in parts as QGIS merges them, and one that crosses itself."""
+    whole = LineString([(300, 0), (300, 20), (500, 50), (500, 400)])
+    parts = MultiLineString([whole.coords[:3], whole.coords[2:]])
+    measured = box_position(whole, EASTWARD, 10.0)
+    assert box_position(parts, EASTWARD, 10.0) == measured
+    looped = LineString([*whole.coords[:2], (440, 44), (440, 30), (420, 60), *whole.coords[2:]])
+    crossed = shapely.union_all([looped])  # as of a product: it is parted where it crosses itself
+    assert len(crossed.geoms) == 3
+    assert box_position(crossed, EASTWARD).position_m == pytest.approx(measured.position_m, abs=3)
+
+
 def test_two_parts_of_a_front_beside_a_rock_both_count():
     parts = MultiLineString([front_at(300, y=(0, 190)), front_at(500, y=(210, 400))])
     gate = Gate(EASTWARD.box.difference(box(200, 190, 1000, 210)), (1.0, 0.0), 400.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import geopandas as gpd
@@ -124,8 +125,10 @@ def ice_in_box(front: BaseGeometry, gate: Gate) -> IceInBox:
     """Find the parts of a box that are ice, see `box_position`, in coordinates of the flow."""
     box = gate.flow_box
     near = front.intersection(gate.box.buffer(gate.width_m)) if gate.axis is not None else front
-    parts = [LineString(part) for part in shapely.get_parts(gate.to_flow(near)) if part.geom_type == "LineString"]
-    lines = [_to_sides(part, box, gate.width_m) for part in parts if part.intersects(box)]
+    parts = [p for p in shapely.get_parts(shapely.line_merge(gate.to_flow(near))) if p.geom_type == "LineString"]
+    joints = Counter(part.coords[end] for part in parts for end in (0, -1))
+    free = {end for end, count in joints.items() if count == 1}  # where parts meet the front goes on
+    lines = [_to_sides(part, box, gate.width_m, free) for part in parts if part.intersects(box)]
     if not lines:
         return IceInBox([], 0, "outside_box")
     drawn = shapely.union_all(lines)
@@ -156,10 +159,11 @@ def _sine_between(front: BaseGeometry, centerline: LineString, place: float) -> 
     return float(abs(flow[0] * along[1] - flow[1] * along[0]) / size) if size else 1.0
 
 
-def _to_sides(line: LineString, box: BaseGeometry, width_m: float) -> LineString:
-    """Draw both ends of a line that lie in the box on to its nearer side, straight across the flow, if that is near."""
+def _to_sides(line: LineString, box: BaseGeometry, width_m: float, free: Container[tuple[float, ...]]) -> LineString:
+    """Draw the free ends of a line that lie in the box on to its nearer side, straight across the flow, if near."""
     coordinates = [tuple(c) for c in line.coords]
-    first, last = (_beyond_side(np.asarray(coordinates[end]), box, width_m) for end in (0, -1))
+    ends = (coordinates[0], coordinates[-1])
+    first, last = (_beyond_side(np.asarray(end), box, width_m) if end in free else [] for end in ends)
     return LineString([*first, *coordinates, *last])
 
 
