@@ -213,6 +213,15 @@ def test_a_store_of_other_settings_is_refused_before_workers_start_and_only_what
     assert len(said.replace(store, "")) < 200
 
 
+def test_a_reference_that_no_scene_can_be_measured_against_is_told_with_both_glaciers(find, real, tmp_path, capsys):
+    drawn = gpd.read_parquet(real / "reference.parquet").assign(glacier_id="harald_moltke_brae")
+    drawn.to_parquet(tmp_path / "drawn.parquet")
+    call = ["map", *find, "--store", str(tmp_path / "fronts"), "--reference", str(tmp_path / "drawn.parquet")]
+    assert main(call) == 0
+    told = capsys.readouterr().err
+    assert "its glacier ids are harald_moltke_brae, those of the store 75: use the same" in told
+
+
 def test_few_scenes_start_no_workers_unless_the_call_asks_for_them():
     options = parsed("retry", "store", "--cluster", "auto")
     assert cluster_for(options, FEW_SCENES - 1) == "none"

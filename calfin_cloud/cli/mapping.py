@@ -123,7 +123,7 @@ def map_(options: argparse.Namespace) -> int:
         _show_scenes(
             options, fronts, fronts["key"].nunique(), counts, compare_fronts(fronts, reference=reference), skill
         )
-        if not skill.loc["fronts", "scenes"]:
+        if len(fronts) and not skill.loc["fronts", "scenes"]:
             note(why_unmatched(fronts, reference), level=logging.WARNING)
     if counts["found"] == 0:
         note("no scene was found: check period, collections and domains with `calfin search`")
