@@ -319,6 +319,11 @@ def test_a_vector_file_that_is_not_there_or_holds_no_lines_is_named(tmp_path, ca
     assert not (tmp_path / "series").exists()
 
 
+def test_a_series_without_ice_says_what_tells_where_the_sea_lies(real, tmp_path, capsys):
+    assert main(["timeseries", str(real / "reference.parquet"), "--out", str(tmp_path / "series")]) == 0
+    assert "no gate: no_seaward: give --ice, which tells where the sea lies" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["composite", "figures", "timeseries"])
 def test_names_of_columns_are_refused_where_all_fronts_are_of_a_store(verb, tmp_path, capsys):
     assert main([verb, str(tmp_path / "fronts"), "--out", str(tmp_path / "o"), "--columns", "datetime=when"]) == 2

@@ -23,6 +23,7 @@ from calfin_cloud.domains import (
     with_fjord_polygons,
     write_domains,
 )
+from calfin_cloud.glaciers import domain_from_point
 
 LINES_APART = "MULTILINESTRING ((0 0, 5 0), (6 0, 9 0))"
 
@@ -59,6 +60,8 @@ def test_a_grid_covers_its_box_with_less_than_a_pixel_to_spare(left, bottom, sid
 def test_a_pixel_without_a_side_is_refused_in_words(resolution):
     with pytest.raises(ValueError, match="the side of a pixel must be some metres long"):
         box_grid((0, 0, 3000, 3000), 3413, resolution)
+    with pytest.raises(ValueError, match="the side of a pixel must be some metres long"):
+        domain_from_point(-50, 70, resolution_m=resolution)
 
 
 def test_any_polygon_file_with_names_makes_domains(tmp_path):
@@ -235,6 +238,12 @@ def test_each_glacier_gets_one_square_domain_that_holds_all_its_termini():
     assert first.shape[0] == first.shape[1]
     assert all(first.polygon.contains(line) for line in lines[:2])
     assert second.polygon.contains(lines[2])
+
+
+def test_a_terminus_whose_points_are_all_one_makes_no_domain_larger():
+    lines = [LineString([(-2e5, -2e6), (-2e5, -1.995e6)]), LineString([(0, 0), (0, 0)])]
+    termini = gpd.GeoDataFrame({"glacier_id": [9, 9]}, geometry=lines, crs=3413)
+    assert domains_from_termini(termini) == domains_from_termini(termini[:1])
 
 
 def test_termini_without_ids_or_crs_are_refused_with_a_remedy():

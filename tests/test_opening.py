@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_what_takes_the_address_of_a_store_takes_an_opened_one_too(store):
         lambda _: cc.map_fronts("domains.geojson", lambda _: [], "new"),
         lambda domain: cc.map_fronts([domain], lambda _: [], None),  # no folder of this name is made
         lambda _: cc.read_fronts(5),
+        lambda domain: cc.stack_scenes([], [domain]),
         lambda domain: cc.map_fronts([domain], lambda _: [], "new", batch_size=0),
         lambda domain: cc.map_fronts([domain], lambda _: [], "new", batch_size=2.5),
     ],
@@ -101,6 +103,16 @@ def test_a_file_where_a_store_was_meant_is_told_in_a_sentence(tmp_path):
     (tmp_path / "domains.geojson").write_text("{}")
     with pytest.raises(ValueError, match=r"domains\.geojson is not a store of calfin"):
         cc.open_store(tmp_path / "domains.geojson")
+    with pytest.raises(ValueError, match=r"domains\.geojson is not a store of calfin"):
+        cc.store_product(tmp_path / "domains.geojson")
+
+
+def test_the_fronts_of_a_glacier_are_read_by_its_number_too(store):
+    numbered = replace(DOMAIN, name="Lille", glacier_id="10")
+    storage.keep_domain(store, numbered)
+    assert len(cc.read_fronts(store, glacier=10)) == 0
+    with pytest.raises(ValueError, match=r"no domain of the glacier '11'"):
+        cc.read_fronts(store, glacier=11)
 
 
 def test_less_than_nothing_is_refused_where_it_would_pass_for_nearly_all(store, tmp_path):

@@ -168,7 +168,8 @@ def fjords(options: argparse.Namespace) -> int:
     if ocean is not None:
         found = _told(found, with_maps(found, ocean=ocean), options.ocean)
     if options.termini:
-        found = _told(found, with_termini(found, _fronts(options.termini)), options.termini)
+        added = with_termini(found, _fronts(options.termini))
+        found = _told(found, added, options.termini, "its glaciers have other ids, ")
     if options.store:
         found = derive_fjords(options.store, found, ice_mask=ice)
     write_domains(found, options.out)
@@ -184,10 +185,10 @@ def fjords(options: argparse.Namespace) -> int:
     return 0
 
 
-def _told(before: Sequence[Any], after: list[Any], file: str) -> list[Any]:
+def _told(before: Sequence[Any], after: list[Any], file: str, why: str = "") -> list[Any]:
     """Return domains to which a file was added; say so where it has changed none."""
     if before == after:
-        note(f"{file} adds nothing to a domain: nothing of it lies in their boxes, or they have it already")
+        note(f"{file} adds nothing to a domain: nothing of it lies in their boxes, {why}or they have it already")
     return after
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ def timeseries(options: argparse.Namespace) -> int:
         write_features(features, options.out)
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
-        note(f"{how_many(len(rows), 'front')} without a position: {branch or 'no gate'}: {reason}")
+        cure = ": give --ice, which tells where the sea lies" if reason == "no_seaward" else ""
+        note(f"{how_many(len(rows), 'front')} without a position: {branch or 'no gate'}: {reason}{cure}")
     for row in series.gates[series.gates["is_doubtful"]].itertuples():
-        told = f"the box of glacier {row.glacier_id} shows {row.change_m:+.0f} m, its fronts swept {row.swept_m:+.0f} m"
+        shown = "no change" if math.isnan(row.change_m) else f"{row.change_m:+.0f} m"
+        told = f"the box of glacier {row.glacier_id} shows {shown}, its fronts swept {row.swept_m:+.0f} m"
         note(f"{told}: {row.measured} of {row.fronts} fronts lie across it")
     doubts = series.flags.drop_duplicates(["key", "flag"])
     rates = series.rates.head(MOST_LINES).round(1).to_string(index=False)

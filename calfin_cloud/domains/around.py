@@ -90,7 +90,7 @@ def _by_glacier(termini: gpd.GeoDataFrame, id_column: str | None) -> list[tuple[
     """Termini by the id of their glacier, in the order of ids; raise `ValueError` where none has one."""
     if termini.crs is None:
         raise ValueError("the termini have no CRS: assign one to the file, e.g. EPSG:3413")
-    termini = termini[shapely.get_num_coordinates(termini.geometry.to_numpy()) > 0]
+    termini = termini[shapely.length(termini.geometry.to_numpy()) > 0]  # all points of a line may be one
     if termini.empty:
         raise ValueError("the file holds no termini")
     column = id_column or first_column(ID_COLUMNS, termini)

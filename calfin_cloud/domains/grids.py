@@ -74,8 +74,7 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
     """
     if CRS.from_user_input(crs).is_geographic:
         raise ValueError(f"a grid needs a projected CRS in metres, got {crs}: use EPSG:3413, EPSG:3031 or UTM")
-    if not 0 < resolution_m < math.inf:
-        raise ValueError(f"the side of a pixel must be some metres long, got {resolution_m}: 30 is usual")
+    check_side(resolution_m)
     if not (bounds[0] <= bounds[2] and bounds[1] <= bounds[3]):
         got = [float(value) for value in bounds]
         raise ValueError(f"bounds are left, bottom, right, top, with left <= right and bottom <= top, got {got}")
@@ -88,6 +87,12 @@ def box_grid(bounds: Sequence[float], crs: str | int | CRS, resolution_m: float 
     left, bottom = (math.floor(v / resolution_m + 1e-6) * resolution_m for v in bounds[:2])
     right, top = (math.ceil(v / resolution_m - 1e-6) * resolution_m for v in bounds[2:])
     return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs=crs), resolution=resolution_m, tight=True)
+
+
+def check_side(resolution_m: float) -> None:
+    """Refuse a pixel without a side in metres."""
+    if not 0 < resolution_m < math.inf:
+        raise ValueError(f"the side of a pixel must be some metres long, got {resolution_m}: 30 is usual")
 
 
 def best_crs(geometries: gpd.GeoSeries) -> str:

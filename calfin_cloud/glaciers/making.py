@@ -8,6 +8,7 @@ import geopandas as gpd
 import shapely
 
 from calfin_cloud.domains import DEFAULT_RESOLUTION_M, Domain, best_crs, box_grid, domains_from_termini
+from calfin_cloud.domains.grids import check_side
 from calfin_cloud.glaciers.index import find_glacier, read_termini
 
 DEFAULT_SIZE_KM = 20.0
@@ -94,6 +95,7 @@ def domain_from_point(
     """
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         raise ValueError(f"a point must be longitude -180 to 180 and latitude -90 to 90, got {lon:g}, {lat:g}")
+    check_side(resolution_m)
     point = gpd.GeoSeries(gpd.points_from_xy([lon], [lat]), crs=4326)
     crs = crs or best_crs(point)
     x, y = (round(v / resolution_m) * resolution_m for v in point.to_crs(crs).iloc[0].coords[0])

@@ -71,6 +71,8 @@ def stack_scenes(items: Iterable[pystac.Item], domain: Domain) -> xr.DataArray:
     (('time', 'band', 'y', 'x'), True)
     >>> signal = scenes.isel(time=0).sel(band="signal").compute()
     """
+    if not isinstance(domain, Domain):
+        raise TypeError(f"scenes are stacked on one Domain, got {type(domain).__name__}: call once a domain")
     items = list(items)
     scenes, sources = _stacked(items, domain)
     return check_scenes(_with_coords(scenes, items, sources, domain))

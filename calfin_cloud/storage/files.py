@@ -213,7 +213,7 @@ def _list_marks(fs: fsspec.AbstractFileSystem, folder: str, start: str, ending: 
     """Say of each file of a folder, by path, what changes with it."""
     try:
         found = fs.find(folder, prefix=start, detail=True) if start and not on_disk(fs) else _details(fs, folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # below a file there is no folder
         return {}
     names = {path: path.rpartition("/")[2] for path in found}
     return {

@@ -48,7 +48,7 @@ def read_tables(store: str, stored: Stored) -> Tables:
     return Tables(check_fronts(fronts), check_rejected(sides[0]), check_polygons(sides[1]))
 
 
-def read_fronts(store: str | Path, *, domain: str = "", glacier: str = "") -> gpd.GeoDataFrame:
+def read_fronts(store: str | Path, *, domain: str = "", glacier: str | int = "") -> gpd.GeoDataFrame:
     """Read the fronts table: at least a row a scene, sorted by domain, datetime, scene and number of the front.
 
     Files are named by their domain, so that of a large store only those of what is asked for are listed and read.
@@ -83,10 +83,10 @@ def read_fronts(store: str | Path, *, domain: str = "", glacier: str = "") -> gp
     if not glacier:
         return _read_tables(store, ("fronts",), domain)[0]
     domains = read_store_domains(store)
-    names = [d.name for d in domains if d.glacier_id == glacier and domain in ("", d.name)]
+    names = [d.name for d in domains if d.glacier_id == str(glacier) and domain in ("", d.name)]
     if not names:
         known = sorted({d.glacier_id for d in domains if d.glacier_id})
-        raise ValueError(f"{store} has no domain of the glacier {glacier!r}; it has {known[:20]}")
+        raise ValueError(f"{store} has no domain of the glacier {str(glacier)!r}; it has {known[:20]}")
     tables = [_read_tables(store, ("fronts",), name)[0] for name in names]
     found: gpd.GeoDataFrame = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
     return found
