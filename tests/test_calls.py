@@ -463,6 +463,15 @@ sys.exit(main(["status", "fronts"]))
     assert (ended.returncode, ended.stderr) == (130, "calfin: interrupted\n")
 
 
+def test_a_place_with_blanks_is_told_to_be_written_with_commas(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["domains", "--bbox", "-50.8", "70.33", "-50.4", "70.43"])
+    assert "arguments: 70.33 -50.4 70.43; write a place with commas: --bbox W,S,E,N" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["domains", "--list", "70.33"])
+    assert "commas" not in capsys.readouterr().err
+
+
 def test_a_call_without_a_verb_prints_the_verbs_and_the_first_steps(capsys):
     assert main([]) == 2
     assert "first steps, offline" in capsys.readouterr().err

@@ -79,7 +79,11 @@ def _run(arguments: Sequence[str]) -> int:
         parser.print_help(sys.stderr)
         return MISTAKE
     try:
-        options = parser.parse_args(with_config(parser, arguments))
+        options, unread = parser.parse_known_args(with_config(parser, arguments))
+        if unread:
+            with_blanks = getattr(options, "bbox", None) or getattr(options, "point", None)
+            cure = "; write a place with commas: --bbox W,S,E,N, --point LON,LAT" if with_blanks else ""
+            parser.error(f"unrecognized arguments: {' '.join(unread)}{cure}")
     except ValueError as error:
         print(f"calfin: {error}", file=sys.stderr)
         return MISTAKE
