@@ -126,6 +126,8 @@ def test_a_front_in_touching_parts_is_measured_as_one_in_one_part():
     parts = MultiLineString([whole.coords[:3], whole.coords[2:]])
     measured = box_position(whole, EASTWARD, 10.0)
     assert box_position(parts, EASTWARD, 10.0) == measured
+    nearly = MultiLineString([whole.coords[:3], [(500, 50 + 1e-9), *whole.coords[3:]]])  # cut at the antimeridian
+    assert box_position(nearly, EASTWARD, 10.0) == measured
     looped = LineString([*whole.coords[:2], (440, 44), (440, 30), (420, 60), *whole.coords[2:]])
     crossed = shapely.union_all([looped])  # as of a product: it is parted where it crosses itself
     assert len(crossed.geoms) == 3

@@ -21,6 +21,7 @@ from calfin_cloud.timeseries.gates import Gate
 BOX = "box"
 STEEPEST = 0.34  # sine of 20 degrees: a front that runs along a centreline says little of where they cross
 REACH = 0.15  # ends of a front are drawn on to the side of a box over so much of its width
+TOUCHING_M = 1e-3  # parts of a front that are nearer to each other are one
 BEYOND = 1e-3  # and so much further, so that they cross it in spite of rounding
 
 POSITION_COLUMNS = (
@@ -125,7 +126,10 @@ def ice_in_box(front: BaseGeometry, gate: Gate) -> IceInBox:
     """Find the parts of a box that are ice, see `box_position`, in coordinates of the flow."""
     box = gate.flow_box
     near = front.intersection(gate.box.buffer(gate.width_m)) if gate.axis is not None else front
-    parts = [p for p in shapely.get_parts(shapely.line_merge(gate.to_flow(near))) if p.geom_type == "LineString"]
+    flow = gate.to_flow(near)
+    if flow.geom_type != "LineString":  # its parts may touch but for rounding, as where the antimeridian has cut it
+        flow = shapely.line_merge(shapely.set_precision(flow, TOUCHING_M))
+    parts = [part for part in shapely.get_parts(flow) if part.geom_type == "LineString"]
     joints = Counter(part.coords[end] for part in parts for end in (0, -1))
     free = {end for end, count in joints.items() if count == 1}  # where parts meet the front goes on
     lines = [_to_sides(part, box, gate.width_m, free) for part in parts if part.intersects(box)]
