@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import select
+import ssl
 import sys
+from collections.abc import Iterator
 
 from calfin_cloud.cli.output import note, notes
 from calfin_cloud.whole_files import FULL_NUMBERS
@@ -51,13 +53,16 @@ def end(verb: str, error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, BrokenPipeError) and _is_unread():  # whoever reads has seen enough, as `head` has
         return UNREAD
+    if mistake := _mistaken(error):
+        note(f"calfin {verb}: {mistake}", level=logging.ERROR)
+        return MISTAKE
     if not hasattr(error, "exit_code") and may_pass(error):
         note(f"calfin {verb}: no answer from a server: {error}; make the same call again later", level=logging.ERROR)
         return TRY_AGAIN
     if not isinstance(error, ValueError | OSError):
         notes.error("calfin %s: an unexpected error; please report it", verb, exc_info=error)
         return UNEXPECTED
-    note(f"calfin {verb}: {_told(error)}", level=logging.ERROR)
+    note(f"calfin {verb}: {told(error)}", level=logging.ERROR)
     return int(getattr(error, "exit_code", MISTAKE))
 
 
@@ -74,18 +79,42 @@ def _is_unread() -> bool:
         return False
 
 
+def _mistaken(error: BaseException) -> str | None:
+    """Say what is wrong with an address or a certificate, where a client of an object store takes it for no answer."""
+    if type(error).__name__ == "ParamValidationError":  # of botocore: no bucket can be called so
+        return str(error).replace("\n", " ")
+    if not {kind.__name__ for kind in type(error).__mro__} & PASSING_CLASSES:
+        return None
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error)):
+        return f"{error}; name the file of its authority in AWS_CA_BUNDLE, for https:// in SSL_CERT_FILE"
+    if any(isinstance(cause, FileNotFoundError) for cause in _chain(error)):
+        return f"{error}: a file that the environment names is missing, such as that of AWS_CA_BUNDLE"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether an error says that a storage is silent or busy, which may be over by the next call."""
+    if _mistaken(error):
+        return False
     if getattr(error, "code", getattr(error, "status_code", None)) in (429, 500, 502, 503, 504):
         return True
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & PASSING_CLASSES) or (isinstance(error, OSError) and error.errno in PASSING_NUMBERS)
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """Message of an error; s3fs tells with a word or with none that a server has refused it."""
     if isinstance(error, PermissionError) and error.filename is None:
-        return f"the object store refuses: {error.__cause__ or error}; check its keys and endpoint in the environment"
+        return (
+            f"the object store refuses: {error.__cause__ or error}; check its keys and endpoint in the environment, "
+            "and that they may list what lies below the address, and read, write and delete it"
+        )
     if isinstance(error, OSError) and error.errno in FULL_NUMBERS:
         where = f" for {error.filename}" if error.filename else ""
         return f"no space is left{where}: free some and make the same call again"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli import flags
+from calfin_cloud.cli.ends import told
 from calfin_cloud.cli.output import how_many, note, records, tell, watcher
 from calfin_cloud.cli.reading import note_unnamed, read_fronts, read_polygons, read_regions, with_files
 
@@ -138,10 +139,10 @@ def _keep_flags(options: argparse.Namespace, fronts: Any, flags: Any) -> list[st
     except OSError as error:  # it may be somebody else's store, which one may only read
         if not (isinstance(error, PermissionError) or error.errno == errno.EROFS):
             raise
-        note(f"the flags are in {options.out} only, since the store may not be written: {error}")
+        note(f"the flags are in {options.out} only, since the store may not be written: {told(error)}")
         return []
-    told = f"kept with the store: the flags of {', '.join(news[:5])}{', ...' if len(news) > 5 else ''}"
-    return [told if news else "the store has these flags already"]
+    kept = f"kept with the store: the flags of {', '.join(news[:5])}{', ...' if len(news) > 5 else ''}"
+    return [kept if news else "the store has these flags already"]
 
 
 def add_timeseries(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
@@ -43,13 +43,17 @@ def period_of(options: argparse.Namespace) -> str:
 
 
 def _newest_scene(store: str | None) -> datetime | None:
-    """Time of the newest scene of a store, None where there is none."""
+    """Time of the newest scene of a store, None where there is none.
+
+    One dated in the future does not count: a single wrong date would end all later searches without a word.
+    """
     from calfin_cloud.storage import is_store, read_states
 
-    if not store or not is_store(store) or (scenes := read_states(store)).empty:
+    if not store or not is_store(store):
         return None
-    newest: datetime = scenes["datetime"].max().to_pydatetime()
-    return newest
+    times = read_states(store)["datetime"]
+    past = times[times <= datetime.now(UTC)]
+    return None if past.empty else past.max().to_pydatetime()
 
 
 def search_ahead(find: Find, domains: Sequence[Domain], *, enough: int = 1) -> tuple[Find, int]:
