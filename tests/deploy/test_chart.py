@@ -60,7 +60,22 @@ def test_helm_lint_is_strict_and_content(place):
         ("image.digest=sha256:12", "/image/digest"),
         ("map.store=", "/map/store"),
         ("map.store=/data/fronts", "/map/store"),  # a path is on the disk of one pod
+        ("map.store=file:///data/fronts", "/map/store"),  # so is this one
+        ("map.store=s3a://b/f", "/map/store"),  # not a scheme that calfin knows
         ("map.stroe=s3://b/f", "'stroe' not allowed"),
+        ("map.period=last 30 days", "/map/period"),
+        ("map.period=last-30-day", "/map/period"),
+        ("map.arguments={--max-cloud 0.2}", "/map/arguments/0"),  # two words in one
+        ("runs.full.arguments={--max-cloud 0.2}", "/runs/full/arguments/0"),
+        ("runs.full.period=newest", "/runs/full/period"),
+        ("runs.retry.period=2019-06", "/runs/retry/period"),  # it would be passed over
+        (
+            "image.repository=registry.example.org/calfin-cloud:0.2.0",
+            "/image/repository",
+        ),  # the tag is a value of its own
+        ("podLabels.app\\.kubernetes\\.io/name=ice", "'app.kubernetes.io/name'"),  # by which the policies find the pods
+        ("podLabels.team=a b", "/podLabels/team"),
+        ("networkPolicy.egress[0].too=x", "/networkPolicy/egress/0"),  # dropped, it would leave a rule for everything
         ("runs.weekly.when=mondays", "/runs/weekly/when"),
         ("runs.weekly.verb=train", "/runs/weekly/verb"),
         ("runs.a-name-that-is-too-long.when=now", "a-name-that-is-too-long"),
@@ -141,6 +156,19 @@ def test_large_numbers_of_a_values_file_stay_whole_numbers(tmp_path):
         assert (pod["activeDeadlineSeconds"], pod["securityContext"]["runAsUser"]) == (two_weeks, 1_000_650_000)
 
 
+def test_no_fewer_workers_at_most_than_at_the_start():
+    done = helm("template", "calfin", str(CHART), *values(["aws"], "workers.cpu.maximum=4"))
+    assert "workers.cpu.maximum 4 is below workers.cpu.replicas 8" in done.stderr
+
+
+def test_a_store_with_a_sign_of_yaml_in_its_name_is_rendered_as_it_is():
+    store = "s3://bucket/fronts:"
+    found = render(["aws"], f"map.store={store}", "monitoring.enabled=true")
+    (rules,) = (resource for resource in found if resource["kind"] == "PrometheusRule")
+    told = [rule["annotations"]["summary"] for rule in rules["spec"]["groups"][0]["rules"]]
+    assert sum(store in summary for summary in told) == 3
+
+
 def test_a_run_is_dropped_with_null():
     kinds = [(r["kind"], r["metadata"]["name"]) for r in render(["kind"], "runs.weekly=null")]
     assert ("CronJob", "calfin-full") in kinds
@@ -148,8 +176,8 @@ def test_a_run_is_dropped_with_null():
 
 
 def test_a_gpu_pool_is_dropped_with_null():
-    found = render(["aws", "gpu"], "workers.gpu=null", "workers.cpu.maximum=8")
-    assert found == render(["aws", "gpu"], "workers.gpu.replicas=0", "workers.cpu.maximum=8")
+    found = render(["aws", "gpu"], "workers.gpu=null", "workers.cpu.maximum=12")
+    assert found == render(["aws", "gpu"], "workers.gpu.replicas=0", "workers.cpu.maximum=12")
 
 
 def test_every_value_has_a_comment_beside_or_above_it():

@@ -44,6 +44,9 @@ spec:
 {{- end }}
 {{- with .root.Values.workers.cpu }}
 {{- if .maximum }}
+{{- if lt (int .maximum) (int .replicas) }}
+{{- fail (printf "workers.cpu.maximum %v is below workers.cpu.replicas %v: give at least as many, or 0 for a fixed number" .maximum .replicas) }}
+{{- end }}
 ---
 apiVersion: kubernetes.dask.org/v1
 kind: DaskAutoscaler
