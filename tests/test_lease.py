@@ -274,6 +274,25 @@ def test_a_commit_that_slept_while_another_run_came_and_went_is_not_made(store, 
     assert paths_in(store) == []
 
 
+def test_a_commit_that_slept_over_a_half_written_file_says_that_another_run_has_followed(tmp_path, monkeypatch):
+    store, real = str(tmp_path / "store"), os.fsync
+    fs, root = files.open_place(store)
+
+    def slow_fsync(number):
+        monkeypatch.setattr(os, "fsync", real)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leases._Lease, "_has_ended", lambda *_: True)
+            with storage.hold_lease(store, "retry"):
+                pass
+        real(number)
+
+    with storage.hold_lease(store, "map"):
+        monkeypatch.setattr(os, "fsync", slow_fsync)
+        with pytest.raises(storage.LeaseLostError):
+            leases.commit_whole(fs, root, f"{root}/fronts/x", b"late")
+    assert paths_in(store) == []
+
+
 def test_a_run_that_slept_while_it_laid_out_masks_deletes_none_of_its_followers(store, monkeypatch):
     storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a"})
     masks, real = np.random.default_rng(0).random((2, *DOMAIN.shape), dtype=np.float32), leases.move_file

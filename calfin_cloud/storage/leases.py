@@ -178,8 +178,8 @@ class _Lease:
         """Write all of a file or nothing, and only if nobody has followed this run."""
         for _ in range(ATTEMPTS):
             staged = f"{self.sign}-{secrets.token_hex(4)}"
-            write_whole(self.fs, staged, data)
             try:
+                write_whole(self.fs, staged, data)
                 self.check()
                 move_file(self.fs, staged, path)
                 return
