@@ -214,7 +214,11 @@ def _add_lines(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for tables and pictures")
-    parser.add_argument("--ice", metavar="FILE", help="polygons of ice or basins: they tell where the sea lies")
+    parser.add_argument(
+        "--ice",
+        metavar="FILE",
+        help="polygons of ice or basins, not of ocean as in *_closed files of CALFIN: they tell where the sea lies",
+    )
     parser.add_argument("--crs", metavar="CRS", help="projected CRS to measure in, e.g. EPSG:3413")
     parser.add_argument("--glaciers", nargs="+", action="extend", metavar="NAME", help="only these, by id or name")
     told = "columns of vector files that are not recognised, e.g. datetime=when; of two files each uses those it has"
