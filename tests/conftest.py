@@ -1,5 +1,6 @@
 """Fixtures every test may use."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
+def pytest_collection_finish() -> None:
+    """Look no more through what was imported: each round of the collector took half a second for it."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of real data and parity numbers beside the checkout; not shipped with the project."""
@@ -43,6 +49,16 @@ def s3() -> Iterator[S3]:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """Steps of a training without a compiled graph, whose making takes longer than all steps of a test."""
+    import tensorflow as tf  # noqa: PLC0415 - takes seconds, and most tests do without
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

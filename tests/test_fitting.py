@@ -6,7 +6,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,14 +16,6 @@ from calfin_cloud.training.calfin_augmentation import add_noise, ice_edge, knows
 from calfin_cloud.training.fitting import averaged_weights, make_optimizer, trainable_network
 
 TINY = TrainingSettings(width=0.03, batch=2, steps=3, architecture="unet")
-
-
-@pytest.fixture
-def eager():
-    """Steps too few to be worth compiling."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def sample(shape=(200, 150), seed=0):

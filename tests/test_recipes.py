@@ -8,7 +8,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
@@ -31,14 +30,6 @@ def painted(glacier="Rink", sensor="optical", shape=(300, 260), seed=0):
     cv2.polylines(front, [np.column_stack([columns, rows])[:, None].astype(np.int32)], isClosed=False, color=1)
     image = np.where(ice == ICE, 180, 60) + rng.normal(0, 10, shape)
     return Sample(f"{glacier}-{seed}", glacier, sensor, image.astype(np.float32), front > 0, ice)
-
-
-@pytest.fixture
-def eager():
-    """Steps too few to be worth compiling."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def test_the_recipe_of_the_release_holds_the_constants_of_the_method():

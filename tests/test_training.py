@@ -60,14 +60,6 @@ def painted(glacier="Rink", sensor="optical", shape=(120, 100), row=70, seed=0):
     return Sample(f"{glacier}{seed}", glacier, sensor, image.astype(np.float32), front, ice)
 
 
-@pytest.fixture
-def eager():
-    """Steps without a compiled graph, whose making takes longer than all steps of a test."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def curve(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
