@@ -34,6 +34,7 @@ RETRY = Retry(
 )
 """Busy and overloaded servers are asked again, searches by POST too: they change nothing."""
 
+TIMEOUT_S = (10, 60)  # to connect, and between two pieces of an answer
 TRIES = 3  # where an answer breaks off in its middle, which RETRY does not see
 LARGEST_DOCUMENT = 128 * 2**20  # bytes of one page or file; 100 items of the largest kind are 10 MB
 
@@ -135,7 +136,7 @@ class Reader(StacApiIO):
     """Reads JSON of bounded size from http(s), folders and object stores; asks again where an answer breaks off."""
 
     def __init__(self) -> None:
-        super().__init__(timeout=(10, 60), max_retries=RETRY)
+        super().__init__(timeout=TIMEOUT_S, max_retries=RETRY)
         self.session.hooks["response"].append(_read_bounded)
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (as in pystac)

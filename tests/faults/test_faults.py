@@ -7,11 +7,13 @@ from functools import partial
 import pytest
 from servers.proxy import ANSWERS, Plan
 
+from calfin_cloud import clusters
 from calfin_cloud.cli.ends import may_pass
 from calfin_cloud.clusters import connect
 from calfin_cloud.domains import read_domains
+from calfin_cloud.imagery import files, retries
 from calfin_cloud.pipeline import VARIANTS, map_fronts, retrace_fronts
-from calfin_cloud.scenes import stream_scenes
+from calfin_cloud.scenes import reading, stream_scenes
 from calfin_cloud.storage import read_fronts
 from faults import harms, kills, matrix
 from faults.harms import http
@@ -21,6 +23,18 @@ from faults.world import VARIANT, difference, tables
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 KINDS = (*ANSWERS, "reset", "late", "cut")
 SEED = 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brief_pauses():
+    """A tenth of the pauses between attempts, and of the patience with silence: there are as many attempts as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retries, "FIRST_PAUSE_S", 0.05)
+        patch.setitem(files.GDAL_SETTINGS, "GDAL_HTTP_RETRY_DELAY", 0.05)
+        patch.setitem(files.GDAL_SETTINGS, "GDAL_HTTP_LOW_SPEED_TIME", 2)
+        patch.setattr(reading, "TIMEOUT_S", (10, 10))
+        patch.setattr(reading, "RETRY", reading.RETRY.new(backoff_factor=0.05, backoff_jitter=0.05))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +69,7 @@ def test_a_catalogue_in_trouble_ends_the_run_and_the_next_one_goes_on(stage):
 @pytest.mark.parametrize(
     ("seed", "harm"),
     [
-        (4, kills.restarts(2)),
+        (4, kills.restarts(2, away_s=(0.2, 0.8))),
         (5, harms.duplicate_items),
         (6, harms.changed_items),
         (7, harms.skewed_clocks),
@@ -77,12 +91,14 @@ def test_the_fronts_are_those_of_an_undisturbed_run_after(stage, seed, harm):
     assert row.hit
 
 
-def test_bits_flipped_below_tls_leave_the_fronts_of_an_undisturbed_run(tmp_path):
+def test_bits_flipped_below_tls_leave_the_fronts_of_an_undisturbed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(retries, "DEADLINE_S", 8.0)  # where the bit is in a length, both sides wait for more
     with matrix.staged_on_wire(tmp_path, SEED, n_scenes=3) as stage:
         assert endured(stage, harms.flipped_wire(0.2)).injected.total() >= 3
 
 
-def test_worker_driver_and_scheduler_killed_in_turn_leave_the_fronts_of_an_undisturbed_run(stage):
+def test_worker_driver_and_scheduler_killed_in_turn_leave_the_fronts_of_an_undisturbed_run(stage, monkeypatch):
+    monkeypatch.setattr(clusters, "CALLED_S", 8.0)
     row = endured(replace(stage, seed=9), kills.killed_in_turn)
     assert row.injected["SIGKILL"] == 3
     assert set(row.ended) == {3}  # the scheduler was lost, and the run said so
