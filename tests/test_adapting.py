@@ -32,7 +32,7 @@ from calfin_cloud.network import (
 from calfin_cloud.network.files import openvino_file
 from calfin_cloud.results import apply_verdicts, labelled_samples, usable_fronts
 from calfin_cloud.storage import read_fronts
-from calfin_cloud.training import TrainingSettings, adapt, fit, split_in_time, synthetic_samples
+from calfin_cloud.training import TrainingSettings, adapt, adapting, fit, split_in_time, synthetic_samples
 from calfin_cloud.training.adapting import decoder_network, is_better, trial_table
 
 TIME = "2026-01-31T12:00:00Z"
@@ -64,6 +64,18 @@ def tiny(tmp_path_factory):
     save_weights(network, path, width=0.25, verifier="calfin-small-2")
     path.with_name("tiny.json").write_text(json.dumps({"training": {"Store": 1}}))
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def here():
+    """Three painted scenes of a glacier."""
+    return [replace(sample, glacier="Here") for sample in synthetic_samples(3, seed=1)]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """One patch a batch: how many they are changes the time of a step, and not what is tested."""
+    monkeypatch.setattr(adapting, "BATCH", 1)
 
 
 def verdict(front, what, **more):
@@ -155,9 +167,10 @@ def test_too_few_fronts_are_refused_before_anything_is_trained(store, truth, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_network_that_gets_no_better_on_held_out_scenes_is_not_written(store, truth, tiny, tmp_path, capsys):
-    gpd.read_parquet(truth).iloc[:7].to_parquet(tmp_path / "seven.parquet")
-    call = ["adapt", store, "--lines", str(tmp_path / "seven.parquet"), "--out", str(tmp_path / "out")]
+    gpd.read_parquet(truth).iloc[:6].to_parquet(tmp_path / "six.parquet")
+    call = ["adapt", store, "--lines", str(tmp_path / "six.parquet"), "--out", str(tmp_path / "out")]
     assert main([*call, "--network", tiny, "--steps", "1", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["weights"] is None
@@ -165,11 +178,12 @@ def test_a_network_that_gets_no_better_on_held_out_scenes_is_not_written(store, 
     assert not list(tmp_path.glob("out/*"))
 
 
+@pytest.mark.usefixtures("eager")
 def test_only_the_last_layers_learn_and_a_strong_anchor_holds_them(tiny):
-    batch = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype("float32"), np.ones((2, 224, 224, 5), "f4")
+    batch = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype("float32"), np.ones((1, 224, 224, 5), "f4")
     moved = {}
     for strength in (0.0, 1e3):
-        how = {"architecture": "unet", "width": 0.25, "start": tiny, "steps": 5, "batch": 2, "learning_rate": 1e-3}
+        how = {"architecture": "unet", "width": 0.25, "start": tiny, "steps": 5, "batch": 1, "learning_rate": 1e-3}
         network = decoder_network(TrainingSettings(**how, anchor=strength))
         before = {w.path: np.array(w) for w in network.weights}
         for _ in range(5):
@@ -189,19 +203,18 @@ def _by_path(network):
     return {w.path: w for w in network.weights}
 
 
-def test_adapted_weights_say_where_they_are_from_and_keep_the_verifier(tiny, tmp_path):
-    samples = [replace(s, glacier="Here") for s in synthetic_samples(3, seed=1)]
-    weights = adapt(samples, tmp_path / "here.weights.h5", start=tiny, steps=1)
+def test_adapted_weights_say_where_they_are_from_and_keep_the_verifier(here, tiny, tmp_path):
+    weights = adapt(here, tmp_path / "here.weights.h5", start=tiny, steps=1)
     assert training_glaciers(weights) == {"Here", "Store"}
     assert verifier_of(weights) == "calfin-small-2"
     assert network_id(weights).endswith("+" + network_id("calfin-small-2"))
     assert json.loads((tmp_path / "here.json").read_text())["settings"]["start"] == network_id(tiny)
 
 
-def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
-    samples = [replace(s, glacier="Here") for s in synthetic_samples(3, seed=1)]
+@pytest.mark.usefixtures("eager")
+def test_of_what_weights_have_moved_a_share_is_kept(here, tiny, tmp_path):
     how = {"start": tiny, "steps": 4, "learning_rate": 0.02}
-    paths = [adapt(samples, tmp_path / f"{share}.weights.h5", share=share / 4, **how) for share in (4, 1)]
+    paths = [adapt(here, tmp_path / f"{share}.weights.h5", share=share / 4, **how) for share in (4, 1)]
     before, whole, part = ([np.array(w) for w in load_network(path).weights] for path in (tiny, *paths))
     moved = max(np.abs(b - a).max() for a, b in zip(before, whole, strict=True))
     assert moved > 0.01
@@ -211,31 +224,31 @@ def test_of_what_weights_have_moved_a_share_is_kept(tiny, tmp_path):
     assert json.loads((tmp_path / "1.json").read_text())["settings"]["share"] == 0.25
 
 
-def test_the_default_network_is_adapted_and_keeps_its_verifier(tmp_path):
-    samples = [replace(s, glacier="Here") for s in synthetic_samples(2, seed=1)]
-    weights = adapt(samples, tmp_path / "here.weights.h5", steps=1)
+@pytest.mark.usefixtures("eager")
+def test_the_default_network_is_adapted_and_keeps_its_verifier(here, tmp_path):
+    weights = adapt(here[:2], tmp_path / "here.weights.h5", steps=1)
     assert verifier_of(weights) == verifier_of(DEFAULT_NETWORK)
     assert openvino_file(weights, 224).is_file()
 
 
-def test_a_training_that_keeps_a_share_resumes_to_the_same_weights(tiny, tmp_path):
-    samples = [replace(s, glacier="Here") for s in synthetic_samples(1, seed=1)]
-    how = {"architecture": "unet", "width": 0.25, "batch": 2, "learning_rate": 0.02, "leave_out": ()}
+@pytest.mark.usefixtures("eager")
+def test_a_training_that_keeps_a_share_resumes_to_the_same_weights(here, tiny, tmp_path):
+    how = {"architecture": "unet", "width": 0.25, "batch": 1, "learning_rate": 0.02, "leave_out": ()}
     settings = TrainingSettings(**how, start=tiny, steps=3, share=0.25, anchor=0.01, checkpoint_minutes=1e-9)
 
     def batch(settings, step):
         rng = np.random.default_rng(step)
-        return rng.uniform(-1, 1, (2, 224, 224, 3)).astype("f4"), np.ones((2, 224, 224, 5), "f4")
+        return rng.uniform(-1, 1, (1, 224, 224, 3)).astype("f4"), np.ones((1, 224, 224, 5), "f4")
 
     def until_the_power_fails(settings, step):
         if step == 2:
             raise OSError("power failed")
         return batch(settings, step)
 
-    whole = fit(samples, tmp_path / "whole.weights.h5", settings, batch_of=batch)
+    whole = fit(here[:1], tmp_path / "whole.weights.h5", settings, batch_of=batch)
     with pytest.raises(OSError, match="power failed"):
-        fit(samples, tmp_path / "parts.weights.h5", settings, batch_of=until_the_power_fails)
-    parts = fit(samples, tmp_path / "parts.weights.h5", settings, batch_of=batch)
+        fit(here[:1], tmp_path / "parts.weights.h5", settings, batch_of=until_the_power_fails)
+    parts = fit(here[:1], tmp_path / "parts.weights.h5", settings, batch_of=batch)
     for expected, got in zip(load_network(whole).weights, load_network(parts).weights, strict=True):
         np.testing.assert_allclose(np.array(got), np.array(expected), atol=2e-3)
 
@@ -258,9 +271,10 @@ def test_each_scene_is_held_out_once_with_its_neighbours_in_time():
         assert not {s.name for s in learnt} & {s.name for s in held_out}
 
 
-def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fronts(tiny, tmp_path):
+@pytest.mark.usefixtures("eager")
+def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fronts(here, tiny, tmp_path):
     when = datetime(2019, 7, 4, tzinfo=UTC)
-    samples = [replace(s, glacier="St.Olaf", datetime=when) for s in synthetic_samples(3, seed=1)]
+    samples = [replace(sample, glacier="St.Olaf", datetime=when) for sample in here]
     call = ["adapt", "my store", "--out", str(tmp_path), "--network", tiny, "--steps", "1"]
     rows = {("before", "a"): (9.0, 270.0), ("before", "b"): (np.nan, np.nan)}
     rows |= {("adapted", "a"): (2.0, 60.0), ("adapted", "b"): (3.0, 90.0)}
@@ -282,9 +296,9 @@ def test_kept_weights_have_a_card_of_their_place_and_no_calibration_from_few_fro
     assert not calibration_beside(weights).exists()
 
 
-def test_a_name_with_a_dot_is_refused_since_files_beside_it_would_mix(tiny, tmp_path):
+def test_a_name_with_a_dot_is_refused_since_files_beside_it_would_mix(here, tiny, tmp_path):
     with pytest.raises(ValueError, match="no dot before"):
-        adapt(list(synthetic_samples(3, seed=1)), tmp_path / "a.b.weights.h5", start=tiny, steps=1)
+        adapt(here, tmp_path / "a.b.weights.h5", start=tiny, steps=1)
 
 
 def test_a_trial_that_is_only_a_little_better_on_average_is_not_better():
