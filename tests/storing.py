@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from painted import copy_sample
 from shapely.geometry import LineString, MultiPolygon, box
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid
-from calfin_cloud.sample import write_sample
 from calfin_cloud.storage.shards import pack_shard, unpack_shard
 
 DOMAIN = Domain("Store", box_grid((0, 0, 3000, 2400), 3413, 30.0), "9")
@@ -39,7 +39,7 @@ def map_sample(folder: Path, scenes: int) -> Path:
 
     Each picture is shown to the network once, at a third of the price.
     """
-    write_sample(folder / "scenes", scenes=scenes)
+    copy_sample(folder / "scenes", scenes)
     where = ["--domains", str(folder / "scenes" / "domains.geojson"), "--period", "1984/2024", "--variant", "once"]
     catalog = ["--catalog", str(folder / "scenes" / "catalog.json")]
     assert main(["map", *catalog, *where, "--store", str(folder / "store"), "--cluster", "none"]) == 0

@@ -19,6 +19,7 @@ import shapely
 import xarray as xr
 from calved import X, Y, fronts_of, issm_model, polygons_of
 from odc.geo.geobox import GeoBox
+from painted import copy_sample
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
 from storing import DOMAIN, LINE, item, new_store, polygon_rows, rejected_rows, rows
 
@@ -41,7 +42,6 @@ from calfin_cloud.exports import (
 from calfin_cloud.exports.tables import CALFIN_COLUMNS, TERMPICKS_COLUMNS
 from calfin_cloud.products import product_of
 from calfin_cloud.results.training_scenes import write_domain_files
-from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts, read_store_domains
 
 
@@ -146,7 +146,7 @@ def test_an_exp_file_has_a_contour_a_part_and_closes_polygons():
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    write_sample(folder / "scenes", scenes=3)
+    copy_sample(folder / "scenes", 3)
     scenes = [
         "--catalog",
         str(folder / "scenes" / "catalog.json"),

@@ -5,6 +5,7 @@ import pytest
 import shapely
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from painted import copy_sample
 from pyproj import Transformer
 from shapely.geometry import Point
 
@@ -21,7 +22,6 @@ from calfin_cloud.glaciers import (
     read_termini,
 )
 from calfin_cloud.land import land_around, read_land, window_around
-from calfin_cloud.sample import write_sample
 
 
 def test_the_index_has_all_glaciers_of_measures_each_with_dated_termini():
@@ -212,7 +212,7 @@ def test_the_verb_makes_domains_by_name_point_and_box(tmp_path, capsys):
 
 
 def test_a_preview_shows_box_termini_doubts_and_the_newest_clear_scene(tmp_path, capsys):
-    catalog = write_sample(tmp_path / "scenes", scenes=4)
+    catalog = copy_sample(tmp_path / "scenes", 4)
     (domain,) = read_domains(tmp_path / "scenes" / "domains.geojson")
     lon, lat = domain.area_lonlat.centroid.coords[0]
     page = tmp_path / "page.html"

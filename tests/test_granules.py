@@ -164,7 +164,7 @@ def test_signatures_of_granules_are_not_kept_and_what_they_show_decides_the_dige
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A painted glacier; of its scenes of Sentinel-2 there are two granules in place of the whole."""
-    folder = paint_world(tmp_path_factory.mktemp("painted"), 14, seed=3)
+    folder = paint_world(tmp_path_factory.mktemp("painted"), 8, seed=3)
     whole = search_scenes(folder / "catalog.json", read_domains(folder / "domains.geojson")[0], PERIOD)
     whole = [item for item in whole if item.collection_id == "sentinel-2-l2a"]
     parts = [part for item in whole for part in cut(item, folder, [(0.0, 0.55), (0.45, 1.0)])]

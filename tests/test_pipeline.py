@@ -18,14 +18,14 @@ import xarray as xr
 import zarr
 from dask.utils import key_split
 from distributed import Client, Nanny, Scheduler, SpecCluster
+from faults.world import paint_world
 from storing import WAIT_S
 
 from calfin_cloud.clusters import connect, ended, local
-from calfin_cloud.domains import Domain, box_grid, read_domains, write_domains
+from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.fronts import DEFAULT
 from calfin_cloud.pipeline import map_fronts, recompute_changed, retrace_fronts
 from calfin_cloud.pipeline.settings import VARIANTS, settings_from
-from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.schema import STATES
 from calfin_cloud.storage import read_fronts, read_polygons, read_rejected, read_store, read_store_domains
@@ -44,12 +44,7 @@ ONCE = VARIANTS["once"]
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory) -> Path:
     """Folder of a painted glacier with five scenes on a coarse grid."""
-    folder = tmp_path_factory.mktemp("painted")
-    write_sample(folder, scenes=N_SCENES, seed=3)
-    (domain,) = read_domains(folder / "domains.geojson")
-    grid = box_grid(domain.grid.boundingbox.bbox, domain.crs, 60.0)
-    write_domains([replace(domain, grid=grid)], folder / "domains.geojson")
-    return folder
+    return paint_world(tmp_path_factory.mktemp("painted"), N_SCENES, seed=3)
 
 
 def run(painted: Path, store: Path, *, batch_size=2, settings=ONCE, **more):

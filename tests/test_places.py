@@ -4,13 +4,13 @@ import json
 from functools import partial
 
 import pytest
+from painted import copy_sample
 from shapely.geometry import box
 
 from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import read_domains, write_domains
 from calfin_cloud.pipeline import map_fronts, retrace_fronts
-from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import search_scenes
 from calfin_cloud.surroundings import with_termini
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("painted")
-    write_sample(folder, scenes=3, seed=3)
+    copy_sample(folder, 3, 3)
     return folder
 
 

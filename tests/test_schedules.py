@@ -13,6 +13,7 @@ import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from painted import copy_sample
 from prometheus_client import CollectorRegistry, generate_latest
 from servers.processes import Processes, free_ports, listens
 from storing import DOMAIN, NOON, PLACES, contents, new_store, write, write_masks
@@ -21,7 +22,6 @@ from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid, read_domains
 from calfin_cloud.exporter import StoreMetrics
 from calfin_cloud.pipeline import MapSettings, made_by, retry_failed
-from calfin_cloud.sample import write_sample
 from calfin_cloud.scenes import absolute_period, describe_catalog, freeze_scenes, period_bounds, search_scenes
 from calfin_cloud.schema import front_key
 from calfin_cloud.storage import (
@@ -49,7 +49,7 @@ NOW = datetime(2026, 11, 28, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("painted")
-    write_sample(folder, scenes=2, seed=3)
+    copy_sample(folder, 2, 3)
     return folder
 
 

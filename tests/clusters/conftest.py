@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from faults.world import World, calfin, paint_world, states
 
-N_SCENES = 12
+N_SCENES = 9
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
-    """Twelve painted scenes, a batch each, so that runs can be caught in the middle; mapped once without Dask."""
+    """Nine painted scenes, a batch each, so that runs can be caught in the middle; mapped once without Dask."""
     folder = paint_world(tmp_path_factory.mktemp("painted"), N_SCENES, seed=11)
     world = World(Path(folder), str(folder), str(tmp_path_factory.mktemp("stores") / "undisturbed"), 1)
     assert calfin(*world.map_call(world.undisturbed)) == 0, states(world.undisturbed)

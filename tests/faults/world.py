@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import fsspec
 import geopandas as gpd
 import zarr
+from painted import copy_sample
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import box_grid, read_domains, write_domains
-from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class World:
 
 def paint_world(folder: Path, n_scenes: int, seed: int) -> Path:
     """Paint scenes, and a domain of them on a coarse grid."""
-    write_sample(folder, scenes=n_scenes, seed=seed)
+    copy_sample(folder, n_scenes, seed)
     (domain,) = read_domains(folder / "domains.geojson")
     coarse = replace(domain, grid=box_grid(domain.grid.boundingbox.bbox, 3413, PIXEL_M))
     write_domains([coarse], folder / "domains.geojson")

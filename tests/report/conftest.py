@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from painted import copy_sample
 from servers.browser import browser, forget, requested
 
 from calfin_cloud.cli import main
 from calfin_cloud.domains import read_domains, write_domains
-from calfin_cloud.sample import write_sample
 from calfin_cloud.storage import read_fronts, write_flags
 from report.reading import FIRST, SECOND, address, open_glacier, settle
 
@@ -19,7 +19,7 @@ DOUBT = ["key", "branch", "flag", "detail"]
 def folder(tmp_path_factory):
     """A store of two glaciers, numbers 10 and 2, and its report."""
     folder = tmp_path_factory.mktemp("page")
-    write_sample(folder / "scenes", scenes=4)
+    copy_sample(folder / "scenes", 4)
     (domain,) = read_domains(folder / "scenes" / "domains.geojson")
     east = domain.grid.translate_pix(domain.shape[1] // 5, 0)
     both = [replace(domain, glacier_id="10"), replace(domain, name=SECOND, grid=east, glacier_id="2")]
