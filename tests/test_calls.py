@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from operator import length_hint
 
 import geopandas as gpd
@@ -211,6 +212,17 @@ def test_a_store_of_other_settings_is_refused_before_workers_start_and_only_what
     said = capsys.readouterr().err
     assert "settings.max_cloud is 0.15 in the store and 0.5 now; `calfin map --recompute`" in said
     assert len(said.replace(store, "")) < 200
+
+
+def test_a_domain_that_was_renamed_is_told_before_its_scenes_are_mapped_again(find, real, request, tmp_path, caplog):
+    store = new_store("disk", request)
+    storage.open_store(store, crs="EPSG:3413", made_by=made_by(MapSettings()))
+    (domain,) = cc.read_domains(real / "domains.geojson")
+    storage.keep_domain(store, domain)
+    cc.write_domains([replace(domain, name="new")], tmp_path / "new.geojson")
+    call = ["map", *find[:2], "--domains", str(tmp_path / "new.geojson"), "--period", "1999", "--store", store]
+    assert main(call) == 0
+    assert f"domain new has the box of {domain.name} in the store" in caplog.text
 
 
 def test_a_reference_that_no_scene_can_be_measured_against_is_told_with_both_glaciers(find, real, tmp_path, capsys):

@@ -30,6 +30,7 @@ from calfin_cloud.storage import (
     kept_domains,
     open_store,
     read_places,
+    renamed_domains,
     tidy,
     write_batch,
 )
@@ -139,6 +140,12 @@ def check_wanted(domains: Sequence[Domain], settings: MapSettings, store: str | 
     if store is not None and is_store(store):
         check_made_alike(store, crs=crs, made_by=made)
         check_domains(store, domains)
+        for new, old in renamed_domains(store, domains).items():
+            log.warning(
+                "domain %s has the box of %s in the store: its scenes are mapped again, and both stay; "
+                "to go on with %s give it that name",
+                *(new, old, old),
+            )
 
 
 def one_crs(domains: Sequence[Domain]) -> str:

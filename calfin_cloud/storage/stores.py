@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -268,6 +268,16 @@ def kept_domains(store: str) -> set[str]:
     """Names of the domains whose file a store has, without reading them."""
     fs, root = open_place(store)
     return {path.rpartition("/")[2].removesuffix(".geojson") for path in list_files(fs, f"{root}/domains", ".geojson")}
+
+
+def renamed_domains(store: str, domains: Sequence[Domain]) -> dict[str, str]:
+    """Names of new domains that have the box of one in the store which is not among them, and the name of that."""
+    names, kept = {domain.name for domain in domains}, kept_domains(store)
+    if not (names - kept and kept - names):
+        return {}
+    missing = [domain for domain in read_store_domains(store) if domain.name not in names]
+    news = [domain for domain in domains if domain.name not in kept]
+    return {new.name: old.name for new in news for old in missing if new.grid == old.grid}
 
 
 def domain_of(domains: Mapping[str, Domain], name: str, store: str) -> Domain:
