@@ -37,7 +37,7 @@ def timeseries(options: argparse.Namespace) -> int:
         cure = ": give --ice, which tells where the sea lies" if reason == "no_seaward" else ""
         note(f"{how_many(len(rows), 'front')} without a position: {branch or 'no gate'}: {reason}{cure}")
     for row in series.gates[series.gates["is_doubtful"]].itertuples():
-        shown = "no change" if math.isnan(row.change_m) else f"{row.change_m:+.0f} m"
+        shown = "nothing" if math.isnan(row.change_m) else f"{row.change_m:+.0f} m"
         told = f"the box of glacier {row.glacier_id} shows {shown}, its fronts swept {row.swept_m:+.0f} m"
         note(f"{told}: {row.measured} of {row.fronts} fronts lie across it")
     doubts = series.flags.drop_duplicates(["key", "flag"])
