@@ -53,10 +53,13 @@ def predict_pictures(
     The one step that a GPU takes. The verifier sees the pictures that ask for it, as a whole.
     """
     masks = np.empty((*pictures.shape[:3], VERIFIED + 1), dtype=np.uint8)
+    if not len(pictures):
+        return masks
     verify = np.ravel(verify)
     whole = np.ravel(optical) & (settings.optical_whole and networks.verifier_of(network) is not None)
     for asked, way in ((~whole, settings), (whole, shown_whole(settings))):
-        masks[asked] = _predicted(pictures[asked], verify[asked], network, way)
+        if asked.any():
+            masks[asked] = _predicted(pictures[asked], verify[asked], network, way)
     return masks
 
 
@@ -115,9 +118,8 @@ def _predicted(
 ) -> NDArray[np.uint8]:
     """Masks (n, 256, 256, 4) of pictures that are shown alike, the verifier's where it is asked."""
     masks = np.full((*pictures.shape[:3], VERIFIED + 1), MISSING, dtype=np.uint8)
-    if len(pictures):
-        own = networks.predict_pictures(pictures, network=network, settings=settings)
-        masks[..., : own.shape[-1]] = own
+    own = networks.predict_pictures(pictures, network=network, settings=settings)
+    masks[..., : own.shape[-1]] = own
     if verify.any() and (verifier := networks.verifier_of(network)):
         seen = networks.predict_pictures(pictures[verify], network=verifier, settings=verifying(settings))
         masks[verify, ..., VERIFIED] = seen[..., FRONT]
