@@ -69,9 +69,9 @@ def front_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
     figure = Figure(figsize=(7, 6.6), layout="constrained")
     axes = figure.subplots()
     axes.imshow(grey, cmap="gray", extent=(left, right, bottom, top))
-    known, years = [terminus.line for terminus in domain.termini], [t.date.year for t in domain.termini]
+    known = [terminus.line for terminus in domain.termini]
     for what, drawn, style in (
-        (f"known termini, {min(years)} to {max(years)} (MEaSUREs)", known, {"color": "#e9e3a6", "lw": 0.9, "ls": "--"}),
+        (f"known termini, {span_of(domain)} (MEaSUREs)", known, {"color": "#e9e3a6", "lw": 0.9, "ls": "--"}),
         ("Loebel et al. (2024)", of_the_day(lines, domain.crs), {"color": "#56b4e9", "lw": 5.5}),
         ("calfin_cloud", [row.geometry], {"color": "#e69f00", "lw": 2.0}),
     ):
@@ -82,6 +82,12 @@ def front_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
     written = io.BytesIO()
     figure.savefig(written, format="png", dpi=130)
     return written.getvalue()
+
+
+def span_of(domain: cc.Domain) -> str:
+    """First and last year of the known termini of a domain."""
+    years = [terminus.date.year for terminus in domain.termini]
+    return f"{min(years)} to {max(years)}"
 
 
 def of_the_day(lines: gpd.GeoDataFrame, crs: object) -> gpd.GeoSeries:
@@ -105,7 +111,7 @@ def steps_sheet(store: str, lines: gpd.GeoDataFrame) -> bytes:
             ("1. The scene, cut to the domain", scene_png(grey, [])),
             ("2. Probability that it is ice", scene_png(ice, [])),
             ("3. Probability that it is front", scene_png(front, [])),
-            ("4. Known termini, 2005 to 2013", scene_png(grey, [], reference=known)),
+            (f"4. Known termini, {span_of(domain)}", scene_png(grey, [], reference=known)),
             ("5. The traced front", scene_png(grey, traced, rejected=rejected)),
             (
                 "6. The front, and the one of Loebel et al. (2024)",
