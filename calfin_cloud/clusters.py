@@ -28,7 +28,7 @@ SHORT_LOGS = {"distributed.admin.low-level-log-length": 30}
 """Dask keeps the last 1,000 messages of each connection, whole graphs among them: 100 MB after 8,000 scenes."""
 KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "24h"}
 """15 s after a worker is killed Dask's local cluster gives it up for good, if its next life was just killed too."""
-CALLED_S = 20.0  # so long a scheduler that does not answer, or answers no more, is called
+CALLED_S = 20.0  # a scheduler that does not answer is given up after so long
 LOOK_S = 5.0  # between two looks at whether there is a worker
 SAME_EVERYWHERE = ("calfin-cloud", "dask", "distributed", "numpy", "zarr", "keras")
 NONE = "none"

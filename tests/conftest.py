@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Look no more through what was imported: each round of the collector took half a second for it."""
+    """Keep the garbage collector off what was imported, which it would look through in each of its rounds."""
     gc.freeze()
 
 
