@@ -22,6 +22,7 @@ ACROSS_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
 
 Fronts that reach less far across are mostly those far up the fjord: a box as wide as the others would lose the retreat.
 """
+INSET_M = 0.01  # a derived box is narrower than its fronts reach, or rounding would say which of them cross its sides
 WIDE_ENOUGH = 0.5  # of the box for the smallest of these shares
 STRIP = 0.3  # of the length of the fronts: width of the strip in which ice is sought behind them
 BENT_DEG = 20.0  # a box follows a centreline that turns by more than this within it
@@ -96,10 +97,11 @@ def derive_gate(fronts: Sequence[BaseGeometry], seaward: tuple[float, float]) ->
             f"{len(fronts)} fronts share no band across the flow: give a box or a centreline for this glacier"
         )
     lower, upper = next((float(low), float(high)) for low, high in bands if high - low >= WIDE_ENOUGH * usual)
+    lower, upper = lower + INSET_M, upper - INSET_M
     margin = MARGIN * (upper - lower)
     rectangle = shapely.box(bounds[:, 0].min() - margin, lower, bounds[:, 2].max() + margin, upper)
     corners = shapely.get_coordinates(_turned([rectangle], seaward, back=True)[0])
-    return Gate(Polygon(corners), seaward, upper - lower)
+    return Gate(Polygon(corners.round(3)), seaward, upper - lower)  # to the millimetre: the same in every format
 
 
 def gate_along(fronts: Sequence[BaseGeometry], centerline: LineString, seaward: tuple[float, float]) -> Gate:
