@@ -20,7 +20,7 @@ from calfin_cloud.fronts import Candidate, Dated, SequenceSettings, best_sequenc
 from calfin_cloud.pipeline import MapSettings
 from calfin_cloud.pipeline.scene import Target, trace_scene
 from calfin_cloud.pipeline.settings import made_by
-from calfin_cloud.pipeline.tables import scene_rows, tables_of
+from calfin_cloud.pipeline.tables import feature_tables, scene_rows, tables_of
 from calfin_cloud.results import apply_verdicts, export_store, lineage_of, reconcile_store, usable_fronts, write_report
 from calfin_cloud.results.reviewing import reviewed_fronts
 from calfin_cloud.schema import NO_BOXES
@@ -42,9 +42,9 @@ def line_at(row, first=31.0, last=97.0):
     return np.column_stack([np.linspace(first, last, 40), np.full(40, float(row))])
 
 
-def sequence_of(rows, *, every_days=30, support=0.9, sea=-1, **more):
+def sequence_of(rows, *, every_days=30, support=0.9, sea=-1, doubted=(), **more):
     """Dates that the best sequence through one front a date takes; the sea is above the lines."""
-    dates = [[Candidate(line_at(row), support, sea=sea)] for row in rows]
+    dates = [[Candidate(line_at(row), support, sea=sea, is_doubted=n in doubted)] for n, row in enumerate(rows)]
     days = [float(every_days * n) for n in range(len(rows))]
     found = best_sequences(dates, days, PIXEL_M, 0.5, SequenceSettings(**more))
     return [date for date, _ in found[0]], len(found)
@@ -84,6 +84,13 @@ def test_a_longer_gap_lets_a_front_have_come_further():
     assert len(sequence_of(rows, every_days=5)[0]) == 10
     assert len(sequence_of(rows, every_days=120)[0]) == 11
     assert len(sequence_of(rows, every_days=120, rate_m_a_day=1.0)[0]) == 10
+
+
+def test_a_front_that_melange_touches_must_lie_nearer_to_the_others():
+    rows = [90] * 5 + [50] + [90] * 5
+    assert len(sequence_of(rows, every_days=120, doubted=[5])[0]) == 10
+    assert len(sequence_of(rows, every_days=120, doubted=[0, 1, 2])[0]) == 11
+    assert sequence_of([STEADY] * 11, doubted=range(11)) == (list(range(11)), 1)
 
 
 def test_a_tributary_is_a_sequence_of_its_own():
@@ -157,8 +164,11 @@ OUTLIER, FAINT = 4, 6
 ROWS = [60, 60, 61, 60, 105, 60, 62, 61, 60]
 
 
-def make_store(store):
-    """Write a store of nine dates, of which one shows its front elsewhere and one hardly, traced as they are mapped."""
+def make_store(store, touched=None):
+    """Write a store of nine dates, of which one shows its front elsewhere and one hardly, traced as they are mapped.
+
+    With `touched`, the numbers of scenes whose front melange touches, it has a table of melange.
+    """
     domain = Domain("Store", box_grid((0, 0, SIDE * PIXEL_M, SIDE * PIXEL_M), 3413, PIXEL_M), "9")
     made = MapSettings()
     storage.open_store(store, crs=domain.crs, made_by=made_by(made))
@@ -177,8 +187,12 @@ def make_store(store):
         target = Target(store, domain, places[item.id], item.id, day.to_pydatetime())
         results.append(trace_scene(stored, NO_BOXES, grey, target, made))
     content = {f"Store/{item.id}": item.to_dict() for item in items}
-    tables = tables_of(scene_rows(list(content.values()), domain, made), results, domain)
-    storage.write_batch(store, tables, content, recipe={"masks": "a", "fronts": "b"})
+    rows = scene_rows(list(content.values()), domain, made)
+    seen = {"state": "measured", "reason": "", "detail": ""}
+    sea = [{"features": {"melange": seen | {"touches_front": n in (touched or ())}}} for n in range(len(ROWS))]
+    features = {} if touched is None else feature_tables(rows, sea, domain, ["melange"])
+    tables = tables_of(rows, results, domain)
+    storage.write_batch(store, tables, content, recipe={"masks": "a", "fronts": "b"}, features=features)
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +244,17 @@ def test_a_second_call_writes_nothing_on_disk_and_on_s3(kind, request):
     once = contents(store)
     assert dict(reconcile_store(store)) == {}
     assert contents(store) == once
+
+
+def test_fronts_that_melange_touches_are_doubted_and_no_table_changes(tmp_path):
+    store = str(tmp_path / "store")
+    make_store(store, touched={1, OUTLIER})
+    before = contents(f"{store}/fronts")
+    ((_, choices),) = reconcile_store(store, settings=SequenceSettings(rate_m_a_day=200.0))
+    assert choices["dropped"] == 1
+    ((_, choices),) = reconcile_store(store, settings=SequenceSettings(rate_m_a_day=200.0, doubted=1.0))
+    assert choices["dropped"] == 0
+    assert contents(f"{store}/fronts") == before
 
 
 def test_a_store_that_does_not_tell_its_settings_is_refused_in_words(tmp_path, capsys):

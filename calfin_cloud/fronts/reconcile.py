@@ -37,12 +37,15 @@ class Dated:
         Lines (n, 2) x, y in px of its mapped fronts, and of the candidates that were rejected.
     is_settled
         Whether a person has said what its fronts are: they stay, and others follow them.
+    is_doubted
+        Whether melange touches its mapped fronts (`SequenceSettings.doubted`).
     """
 
     when: date
     fronts: Sequence[NDArray[np.float64]]
     rejected: Sequence[NDArray[np.float64]] = ()
     is_settled: bool = False
+    is_doubted: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ def _candidates(scene: Dated, masks: _Masks, number: int) -> list[Candidate]:
     """Candidates of a scene; those that a person left are sure."""
     lines = [(line, "mapped") for line in scene.fronts] + [(line, "rejected") for line in scene.rejected]
     made = [_candidate(line, source, masks(number)) for line, source in lines]  # type: ignore[arg-type]
-    return [replace(candidate, support=1.0) for candidate in made] if scene.is_settled else made
+    if scene.is_settled:
+        return [replace(candidate, support=1.0) for candidate in made]
+    return [replace(candidate, is_doubted=scene.is_doubted) for candidate in made]
 
 
 def _candidate(line: NDArray[np.float64], source: Source, masks: NDArray[np.floating]) -> Candidate:

@@ -47,6 +47,9 @@ class SequenceSettings:
         Support that a candidate must have to be worth more than none.
     rejected
         What the support of a candidate counts that was rejected in its own scene.
+    doubted
+        What that of a mapped front counts which melange touches: it may be the edge of the melange. Where other dates
+        have it at the same place it stays all the same.
     look_back
         Dates with candidates that a sequence may pass by.
     fewest
@@ -59,6 +62,7 @@ class SequenceSettings:
     calving: float = 0.25
     least: float = 0.2
     rejected: float = 0.5
+    doubted: float = 0.5
     look_back: int = 8
     fewest: int = 5
 
@@ -81,16 +85,20 @@ class Candidate:
         Whether it was mapped, or rejected, in its own scene, or retraced along fronts of other dates.
     sea
         Which side of the line, walking along it, is the sea: 1 right of it as seen in an image, -1 left, 0 not known.
+    is_doubted
+        Whether melange touches it.
     """
 
     line: Floats
     support: float
     source: Source = "mapped"
     sea: int = 0
+    is_doubted: bool = False
 
     def worth(self, settings: SequenceSettings) -> float:
         """Return what a sequence gains by it."""
-        return self.support * (settings.rejected if self.source == "rejected" else 1.0) - settings.least
+        counts = settings.rejected if self.source == "rejected" else settings.doubted if self.is_doubted else 1.0
+        return self.support * counts - settings.least
 
     @cached_property
     def points(self) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -39,6 +39,7 @@ from calfin_cloud.storage import (
     hold_lease,
     read_batches,
     read_choices,
+    read_features,
     read_fronts,
     read_places,
     read_rejected,
@@ -53,7 +54,7 @@ from calfin_cloud.timeseries import length_scale
 
 @dataclass(frozen=True)
 class _Domain:
-    """What is known of one domain: its tables, its place in the masks, verdicts, and choices made before."""
+    """What is known of one domain: its tables, verdicts, scenes whose front melange touches, and earlier choices."""
 
     store: str
     domain: Domain
@@ -61,6 +62,7 @@ class _Domain:
     rejected: gpd.GeoDataFrame
     shown: gpd.GeoDataFrame
     verdicts: Sequence[Mapping[str, Any]]
+    doubted: Set[str]
     before: Mapping[str, Any]
 
 
@@ -69,7 +71,8 @@ def reconcile_store(store: str, *, settings: SequenceSettings | None = None) -> 
 
     Candidates are the mapped fronts, those that were rejected, and what a trace along the fronts of the dates before
     and after finds in the stored masks (`fronts.reconcile_scenes`). Nothing that was mapped changes: the choices lie in
-    files of their own, which series, exports and reports read (`usable_fronts`). Scenes with a verdict of a person stay
+    files of their own, which series, exports and reports read (`usable_fronts`). Where the store has a table of melange
+    that touches a front, that front counts half (`SequenceSettings.doubted`). Scenes with a verdict of a person stay
     as that person left them, and others follow them. A domain of which nothing has changed since is left alone, so that
     a second call does nothing and one after an interruption goes on with what is missing.
 
@@ -109,11 +112,13 @@ def reconcile_store(store: str, *, settings: SequenceSettings | None = None) -> 
 def _domains(store: str) -> Iterator[_Domain]:
     fronts, rejected, shown = read_fronts(store), read_rejected(store), reviewed_fronts(store, flagged=False)
     verdicts, before = read_reviews(store), read_choices(store)
+    melange = read_features(store, "melange")
+    doubted = set(melange["key"][melange["touches_front"]])
     for domain in read_store_domains(store):
         mine, no, now = (table[table["domain"] == domain.name] for table in (fronts, rejected, shown))
         keys = set(mine["key"])
         said = [verdict for verdict in verdicts if verdict["key"] in keys]
-        yield _Domain(store, domain, mine, no, now, said, before.get(domain.name, {}))
+        yield _Domain(store, domain, mine, no, now, said, doubted & keys, before.get(domain.name, {}))
 
 
 def _made_of(found: _Domain, settings: SequenceSettings, calibration: Calibration | None) -> str:
@@ -123,7 +128,9 @@ def _made_of(found: _Domain, settings: SequenceSettings, calibration: Calibratio
     lines = [[row.key, line_id(row.geometry)] for table in
              (found.fronts, found.rejected) for row in table.itertuples()]  # fmt: skip
     about = [asdict(settings), None if calibration is None else asdict(calibration), version("calfin-cloud")]
-    return digest(json.dumps([about, masks, lines, list(found.verdicts)], sort_keys=True).encode())
+    return digest(
+        json.dumps([about, masks, lines, list(found.verdicts), sorted(found.doubted)], sort_keys=True).encode()
+    )
 
 
 def _choose(found: _Domain, settings: SequenceSettings, calibration: Calibration | None) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def _dated(found: _Domain, scene: gpd.GeoDataFrame, *, is_settled: bool) -> Date
         return Dated(when, _in_pixels(shown[shown["verdict"] != "reject"], found.domain), is_settled=True)
     rejected = found.rejected[found.rejected["key"] == key]
     lines = [_in_pixels(table.dropna(subset="geometry"), found.domain) for table in (scene, rejected)]
-    return Dated(when, lines[0], lines[1])
+    return Dated(when, lines[0], lines[1], is_doubted=key in found.doubted)
 
 
 def _in_pixels(table: gpd.GeoDataFrame, domain: Domain) -> list[NDArray[np.float64]]:
