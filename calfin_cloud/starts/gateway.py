@@ -39,11 +39,25 @@ def gateway(
     try:
         with dask_gateway.Gateway(address, auth=auth) as server:
             chosen = _offered(server, options)
-        cluster = dask_gateway.GatewayCluster(address, auth=auth, cluster_options=chosen)
+        cluster = _started(dask_gateway.GatewayCluster, address, auth=auth, cluster_options=chosen)
     except (dask_gateway.GatewayClusterError, dask_gateway.GatewayServerError, TypeError, ValueError) as error:
         raise ValueError(f"the gateway started no cluster: {error}") from error
     started: AbstractContextManager[Any] = sized(cluster, n_workers or 1)
     return started
+
+
+def _started(kind: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - of dask_gateway
+    """Make a cluster, or close what was made of it.
+
+    dask-gateway leaves that to the garbage collector, which hangs for ever where it comes while Dask starts a loop.
+    """
+    cluster = kind.__new__(kind)
+    try:
+        cluster.__init__(*args, **more)
+    except BaseException:
+        cluster.gateway.close()
+        raise
+    return cluster
 
 
 def _offered(server: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a gateway, and its options

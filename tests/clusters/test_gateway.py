@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import threading
 import time
 from functools import partial
 
@@ -88,12 +89,22 @@ def test_memory_is_given_as_a_size_where_the_server_counts_whole_gib(address):
         assert [w["memory_limit"] for w in client.scheduler_info(n_workers=-1)["workers"].values()] == [3 * 2**30]
 
 
-def test_a_value_that_the_server_refuses_ends_the_call_with_its_reason(address):
+def loops():
+    """Threads of Dask that run a loop."""
+    return {thread for thread in threading.enumerate() if thread.name == "IO loop"}
+
+
+@pytest.mark.parametrize("chosen", [{"worker_threads": 99}, {"broken": True}], ids=["refused", "broken"])
+def test_a_cluster_that_does_not_start_ends_the_call_with_its_reason_and_leaves_no_loop(address, chosen):
+    """Its loop was closed by the garbage collector, which waits for a lock that its own thread may hold."""
+    before = loops()
     with (
-        pytest.raises(ValueError, match=r"the gateway started no cluster"),
-        connect("gateway", address=address, worker_threads=99),
+        pytest.raises(ValueError, match=r"the gateway started no cluster") as told,
+        connect("gateway", address=address, **chosen),
     ):
         pass
+    assert loops() <= before
+    assert told  # as long as anyone has the error, with all that it refers to
 
 
 @pytest.mark.slow

@@ -26,12 +26,19 @@ c.ClusterConfig.worker_cmd = [*{before!r}, {python!r}, "-m", "distributed.cli.da
 c.ClusterConfig.worker_cores = 1
 c.ClusterConfig.adaptive_period = 1.0
 
-from dask_gateway_server.options import Integer, Options
+from dask_gateway_server.options import Bool, Integer, Options
+
+
+def config_of(chosen):
+    config = {{"worker_threads": chosen.worker_threads, "worker_memory": f"{{chosen.worker_memory}} G"}}
+    return config | ({{"scheduler_cmd": ["false"]}} if chosen.broken else {{}})
+
 
 c.Backend.cluster_options = Options(
     Integer("worker_threads", 1, min=1, max=4),
     Integer("worker_memory", 2, min=1, max=4),  # GiB, as in deploy/gateway
-    handler=lambda chosen: {{"worker_threads": chosen.worker_threads, "worker_memory": f"{{chosen.worker_memory}} G"}},
+    Bool("broken", False),  # a cluster whose scheduler does not start
+    handler=config_of,
 )
 """
 
