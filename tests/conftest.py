@@ -1,6 +1,5 @@
 """Fixtures every test may use."""
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,11 +25,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put long files first, as xdist hands out files in the order of collection (`--no-loadscope-reorder`)."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
-
-
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector off what was imported, which it would look through in each of its rounds."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
