@@ -102,7 +102,11 @@ def test_an_odd_date_is_kept_and_disturbs_no_other_scene(store, year):
 
 
 @pytest.mark.parametrize(
-    "address", ["local:///tmp/x", "simplecache::s3://b/x", "memory://x", "https://a/x", "", " ", "/", "zip://a::b"]
+    "address",
+    [
+        *("local:///tmp/x", "simplecache::s3://b/x", "memory://x", "https://a/x", "", " ", "/", "zip://a::b"),
+        *("s3://", "gs:///", "file:///"),
+    ],
 )
 def test_an_address_where_no_store_can_be_is_refused_before_anything_is_made(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

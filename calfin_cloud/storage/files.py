@@ -57,13 +57,14 @@ def store_address(store: str | os.PathLike[str]) -> str:
     """
     store = os.fspath(store)
     scheme, has_scheme, rest = store.partition("://")
-    if "::" in store or (has_scheme and scheme not in SCHEMES) or not store.strip("/ "):
+    path = rest if has_scheme else store
+    if "::" in store or (has_scheme and scheme not in SCHEMES) or not path.strip("/ "):
         raise ValueError(
             f"a store must be a folder or an address that begins with {', '.join(f'{s}://' for s in SCHEMES)}, "
             f"got {store!r}"
         )
     if not has_scheme or scheme == "file":
-        return os.path.expanduser(rest if has_scheme else store).rstrip("/") or "/"
+        return os.path.expanduser(path).rstrip("/") or "/"
     return store.rstrip("/")
 
 
