@@ -383,6 +383,30 @@ def test_a_reader_at_any_moment_sees_whole_batches(store, monkeypatch):
     assert 10_000 - steps.left > 30
 
 
+def test_a_plain_reader_at_any_moment_has_all_rows_and_has_them_twice_only_while_files_are_merged(store, monkeypatch):
+    """Not the tables beside the fronts: their files of before and after lie beside each other for a moment."""
+    storage.keep_domain(store, DOMAIN)
+    storage.add_scenes(store, DOMAIN, dict.fromkeys("abcde", NOON))
+    twice = []
+
+    def look():
+        ours, paths = storage.read_fronts(store), paths_in(f"{store}/fronts")
+        plain = gpd.read_parquet(f"{store}/fronts") if paths else ours
+        assert set(zip(plain["key"], plain["detail"], strict=True)) == set(
+            zip(ours["key"], ours["detail"], strict=True)
+        )
+        is_merging = any(stored.replaces and len(paths) > 1 for stored in storage.read_batches(store))
+        assert plain["key"].duplicated().any() == is_merging
+        twice.append(is_merging)
+
+    steps = Steps(monkeypatch, 10_000)
+    steps.between = look
+    run_to_the_end(store, 2)
+    look()
+    assert True in twice
+    assert twice[-1] is False
+
+
 def test_a_reader_whose_listing_has_grown_old_looks_again(store, monkeypatch):
     monkeypatch.setattr(files, "READERS", 1)
     for scene in "abc":
