@@ -30,6 +30,10 @@ SIGNATURES = {
     "Planetary": "st=2026-01-01T00%3A00%3A00Z&se=2026-01-02T00%3A00%3A00Z&sp=rl&sv=2025-07-05&sr=c"
     "&skoid=pl4nted-1&sktid=pl4nted-2&skt=2026&ske=2026&sks=b&skv=2025&sig=pl4nted%3D",
     "a token": "token=pl4nted.abc.def",
+    "Tencent": "q-sign-algorithm=sha1&q-ak=pl4nted&q-sign-time=1767;1768&q-key-time=1767;1768&q-header-list=host"
+    "&q-url-param-list=&q-signature=pl4nted",
+    "Akamai": "hdnts=exp=1767225600~acl=/*~hmac=pl4nted&__token__=exp=1~hmac=pl4nted",
+    "other words": "jwt=pl4nted&hmac=pl4nted&passwd=pl4nted&user_pwd=pl4nted",
 }
 
 
@@ -66,7 +70,8 @@ def test_no_signature_is_left_anywhere_in_an_item_and_its_digest_is_that_of_the_
         asset["href"] += f"?{signature}"
     signed["links"] = [{"rel": "self", "href": f"https://a.example/i?{signature}"}]
     signed["assets"]["nir08"]["href"] = f"https://a.example/scene/nir.tif#{signature}"
-    signed["assets"]["nir08"]["storage_options"] = {"credential": "pl4nted", "account_name": "a"}
+    keys = dict.fromkeys(("credential", "AWS_SECRET_ACCESS_KEY", "secretAccessKey", "passwd", "bearer"), "pl4nted")
+    signed["assets"]["nir08"]["storage_options"] = keys | {"account_name": "a"}
     signed["assets"]["nir08"] |= {"auth:token": "pl4nted", "msft:sas": "pl4nted", "storage:api_key": ["pl4nted"]}
     signed["properties"]["headers"] = {"Authorization": "Bearer pl4nted", "Cookie": "pl4nted", "Accept": "*/*"}
     assert SECRET not in json.dumps(unsigned_item(signed))

@@ -17,14 +17,17 @@ from calfin_cloud.storage.files import digest
 SIGNED = re.compile(
     r"x-amz-.*|x-goog-.*|x-oss-.*|x-obs-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|expires|policy"
     r"|key-pair-id|s[iprtve]|spr|sig|sip|sdd|ses|srt?|ss|sk(oid|tid|[etsv])|s[asc]oid|scid|sduoid|tempurl_.*"
-    r"|(.*[_-])?(token|secret|password|signature|credentials?|api[_-]?key|subscription-key)|sas|auth(orization)?|apikey",
+    r"|q-(ak|sign.*|key-time|header-list|url-param-list)|hdn(ts|ea|tl)|__token__"
+    r"|(.*[_-])?(token|secret|password|passwd|pwd|jwt|hmac|signature|credentials?|api[_-]?key|subscription-key)"
+    r"|sas|auth(orization)?|apikey",
     re.IGNORECASE,
 )
-"""What signed addresses carry: of AWS, Google, Azure (and Planetary Computer), CloudFront, and plain tokens."""
+"""What signed addresses carry: of AWS, Google, Azure (and Planetary Computer), CloudFront, Tencent, Akamai, and plain
+tokens."""
 
 SECRET_FIELD = re.compile(
-    r"(.*[:_-])?(sas|secret|password|credentials?|api[_-]?key|account_key|(access|sas|session|id)_?token|token"
-    r"|authorization|cookie)",
+    r"(.*[:_-])?(sas|secret|password|passwd|pwd|jwt|bearer|credentials?|api[_-]?key|account_key|secret_?access_?key"
+    r"|(access|sas|session|id)_?token|token|authorization|cookie)",
     re.IGNORECASE,
 )
 QUERY = re.compile(r"\?([^\s\"'<>#]*)")
