@@ -20,7 +20,7 @@ from servers.proxy import Plan
 from shapely.geometry import mapping
 
 from faults.stage import Harm, Row, Stage, unfinished, wait_for
-from faults.world import calfin_process, listing
+from faults.world import calfin, calfin_process, listing
 
 SCENES, CATALOG = r"\.tif$", r"\.json$"
 
@@ -170,20 +170,41 @@ def skewed_clocks(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
 def paused_writers(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
     """A driver stopped for longer than its lease and woken after another run has done its work, twice."""
     for _ in range(2):
-        sleeper = calfin_process(*stage.world.map_call(store, cluster=stage.cluster))
-        wait_for(lambda process=sleeper: process.poll() is not None or list(Path(store).glob("lease-*.json")))
-        time.sleep(stage.draw.uniform(0.0, 0.5))
-        if sleeper.poll() is None:
-            row.hit |= unfinished(stage, store)
-            sleeper.send_signal(signal.SIGSTOP)
-            for path in Path(store).glob("lease-*"):
-                os.utime(path, times=(time.time() - 1000,) * 2)
-            row.ended[stage.map(store)] += 1
-            sleeper.send_signal(signal.SIGCONT)
-            row.injected["pause"] += 1
-        row.ended[sleeper.wait()] += 1
+        pause_and_follow(stage, store, row, *stage.world.map_call(store, cluster=stage.cluster))
         row.look(stage, store)
     yield stage
+
+
+@contextmanager
+def two_updaters(stage: Stage, store: str, row: Row) -> Iterator[Stage]:
+    """Two drivers that trace all fronts anew: started at once, and one paused while the other does its work, twice."""
+    row.ended[stage.map(store)] += 1
+    row.hit |= unfinished(stage, "")
+    call = ("retrace", store, "--all", "--cluster", stage.cluster)
+    for _ in range(2):
+        both = [calfin_process(*call) for _ in range(2)]
+        row.injected["second updater"] += 1
+        row.ended.update(process.wait() for process in both)
+        row.look(stage, store, finished=True)
+        pause_and_follow(stage, store, row, *call)
+        row.look(stage, store, finished=True)
+    yield stage
+
+
+def pause_and_follow(stage: Stage, store: str, row: Row, *call: str) -> None:
+    """Stop a driver once it holds the store, for longer than its lease, and wake it when another has done its work."""
+    sleeper = calfin_process(*call)
+    wait_for(lambda: sleeper.poll() is not None or list(Path(store).glob("lease-*.json")))
+    time.sleep(stage.draw.uniform(0.0, 0.5))
+    if sleeper.poll() is None:
+        row.hit |= unfinished(stage, store)
+        sleeper.send_signal(signal.SIGSTOP)
+        for path in Path(store).glob("lease-*"):
+            os.utime(path, times=(time.time() - 1000,) * 2)
+        row.ended[calfin(*call)] += 1
+        sleeper.send_signal(signal.SIGCONT)
+        row.injected["pause"] += 1
+    row.ended[sleeper.wait()] += 1
 
 
 @contextmanager

@@ -85,7 +85,10 @@ IN_S3: Faults = {
 }
 """The same for scenes and stores in a bucket."""
 
-TABLES = (ALONE, ON_WORKERS, ON_THE_WIRE, IN_S3)
+UPDATES: Faults = {"two updaters, one paused": (harms.two_updaters, 1)}
+"""Of stores that are complete; last, since a row's place decides its seed."""
+
+TABLES = (ALONE, ON_WORKERS, ON_THE_WIRE, IN_S3, UPDATES)
 CLUSTER_LOST_OR_HELD = 3
 WORKER_MEMORY = "1600MiB"
 HEAD = (
@@ -224,7 +227,7 @@ def staged_in_own_s3(folder: Path, seed: int) -> Iterator[Stage]:
         yield stage
 
 
-STAGINGS = (staged, partial(staged, n_workers=2), staged_on_wire, staged_in_own_s3)
+STAGINGS = (staged, partial(staged, n_workers=2), staged_on_wire, staged_in_own_s3, staged)
 
 
 def main(words: Sequence[str] | None = None) -> int:

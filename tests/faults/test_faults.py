@@ -79,10 +79,11 @@ def test_a_catalogue_in_trouble_ends_the_run_and_the_next_one_goes_on(stage):
         pytest.param(12, harms.presigned_items, marks=pytest.mark.slow),
         pytest.param(13, harms.compacted_while_read, marks=pytest.mark.slow),
         pytest.param(14, harms.verdicts_across_recompute, marks=pytest.mark.slow),
+        pytest.param(15, harms.two_updaters, marks=pytest.mark.slow),
     ],
     ids=[
         *("server restarted", "duplicate items", "changed items", "clock skew", "file too large"),
-        *("writer paused", "two writers", "presigned items", "compaction", "verdicts"),
+        *("writer paused", "two writers", "presigned items", "compaction", "verdicts", "two updaters"),
     ],
 )
 def test_the_fronts_are_those_of_an_undisturbed_run_after(stage, seed, harm):
