@@ -221,6 +221,20 @@ def test_odd_items_of_a_catalogue_are_found_or_left_out_by_name_and_the_good_one
         assert fronts.fronts["state"].tolist() == ["failed"]
 
 
+@pytest.mark.parametrize("date", ["0001-01-01", "1677-12-31", "2262-01-01", "9999-12-31"])
+def test_a_scene_with_a_date_that_no_report_or_series_can_tell_is_left_out_by_name(tmp_path, caplog, date):
+    path, dates = tmp_path / "items.json", {"odd": date, "future": "2100-07-01", "first": "1972-07-23"}
+    items = [plain_item(name) for name in dates]
+    for made, day in zip(items, dates.values(), strict=True):
+        made["properties"]["datetime"] = f"{day}T12:00:00Z"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    assert [scene.id for scene in search_scenes(path, DOMAIN, "0001/9999")] == ["first", "future"]
+    assert f"left out the item 'odd': ValueError its date {date}" in caplog.text
+    caplog.clear()
+    assert len(search_scenes(path, DOMAIN, "1972/2100")) == 2
+    assert caplog.text == "", "of a scene that nobody asked for"
+
+
 def test_tables_take_the_rows_of_all_odd_items(tmp_path, store):
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": list(odd_items())}))

@@ -19,6 +19,9 @@ from calfin_cloud.scenes.periods import period_bounds
 from calfin_cloud.scenes.reading import Feature, shown, unless_odd
 from calfin_cloud.sensors import item_of
 
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+"""Whole years that 64 bits tell in nanoseconds, as pandas and xarray do: one other date would end every report."""
+
 FindScenes = Callable[[Domain], Iterable[pystac.Item]]
 """Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
 
@@ -160,10 +163,13 @@ def _is_wanted(feature: Feature, wanted: Wanted, max_cloud: float | None) -> boo
     start, end = wanted.period
     moment = datetime.fromisoformat(feature["properties"]["datetime"])
     cloud = feature["properties"].get("eo:cloud_cover")
-    return (
+    is_wanted = (
         (not wanted.collections or feature.get("collection") in wanted.collections)
         and (start is None or moment >= start)
         and (end is None or moment <= end)
         and (max_cloud is None or not isinstance(cloud, int | float) or cloud <= max_cloud)
         and footprint_touches(feature["id"], feature.get("geometry"), feature.get("bbox"), wanted.area)
     )
+    if is_wanted and not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError(f"its date {moment.date()} is not of the years {FIRST_YEAR} to {LAST_YEAR}, which tables tell")
+    return is_wanted
