@@ -19,8 +19,9 @@ from calfin_cloud.scenes.periods import period_bounds
 from calfin_cloud.scenes.reading import Feature, shown, unless_odd
 from calfin_cloud.sensors import item_of
 
-FIRST_YEAR, LAST_YEAR = 1678, 2261
-"""Whole years that 64 bits tell in nanoseconds, as pandas and xarray do: one other date would end every report."""
+FIRST_YEAR, LAST_YEAR = 1900, 2149
+"""Of scenes: any two of their dates differ by less than the 292 years that pandas and xarray can tell, in nanoseconds
+of 64 bits. One other date in a store would end its reports, comparisons and exports."""
 
 FindScenes = Callable[[Domain], Iterable[pystac.Item]]
 """Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
@@ -171,5 +172,5 @@ def _is_wanted(feature: Feature, wanted: Wanted, max_cloud: float | None) -> boo
         and footprint_touches(feature["id"], feature.get("geometry"), feature.get("bbox"), wanted.area)
     )
     if is_wanted and not FIRST_YEAR <= moment.year <= LAST_YEAR:
-        raise ValueError(f"its date {moment.date()} is not of the years {FIRST_YEAR} to {LAST_YEAR}, which tables tell")
+        raise ValueError(f"its date {moment.date()} is not of the years {FIRST_YEAR} to {LAST_YEAR}")
     return is_wanted
