@@ -85,6 +85,10 @@ def test_addresses_a_catalogue_may_name(href, catalog):
         ("http://169.254.169.254/latest/meta-data", REMOTE),
         ("http://169.254.169.254/latest/meta-data", LOCAL),
         ("http://169.254.169.254/latest/meta-data", LOOPBACK),
+        ("http://169.254.169.254./latest/meta-data", LOCAL),
+        ("http://[::ffff:0:169.254.169.254]/latest/meta-data", LOCAL),
+        ("http://192.0.0.192/latest/meta-data", REMOTE),
+        ("http://[fec0::1]/a.tif", REMOTE),
         ("", REMOTE),
         ("http:///a.tif", REMOTE),
         ("http://[/a.tif", REMOTE),
@@ -161,11 +165,11 @@ def test_address_that_is_not_public_is_refused_however_it_is_written(address):
         try:
             check_address(f"http://{host}/a.tif", REMOTE)
         except SceneError:
-            assert not addresses.ip_address(host.strip("[]")).is_global
-            assert address.version == 6 or not address.is_global
+            assert not addresses.is_public(addresses.ip_address(host.strip("[]")))
+            assert address.version == 6 or not addresses.is_public(address)
         else:
-            assert addresses.ip_address(host.strip("[]")).is_global
-            assert address.version == 6 or address.is_global
+            assert addresses.is_public(addresses.ip_address(host.strip("[]")))
+            assert address.version == 6 or addresses.is_public(address)
 
 
 @given(st.sampled_from(["http", "https", "s3", "gs", "az", "file", ""]), st.text(max_size=30), st.text(max_size=30))

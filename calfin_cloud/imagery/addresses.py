@@ -18,9 +18,13 @@ from calfin_cloud.sensors import CATALOG_FIELD
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-IPV4_IN_IPV6 = {"::ffff:0:0/96": 0, "::/96": 0, "64:ff9b::/96": 0, "64:ff9b:1::/48": 0, "2002::/16": 80}
-"""Networks of IPv6 whose addresses lead to one of IPv4, and behind how many bits it is: mapped, compatible, through a
-NAT64 (RFC 6052, 8215) and 6to4."""
+IPV4_IN_IPV6 = {"::ffff:0:0/96": 0, "::/96": 0, "::ffff:0:0:0/96": 0, "64:ff9b::/96": 0, "64:ff9b:1::/48": 0}
+IPV4_IN_IPV6 |= {"2002::/16": 80}
+"""Networks of IPv6 whose addresses lead to one of IPv4, and behind how many bits it is: mapped, compatible, translated
+(RFC 7915), through a NAT64 (RFC 6052, 8215) and 6to4."""
+
+FURTHER_PRIVATE = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10")))
+"""Of protocols, where a cloud keeps its metadata too, and of sites: public to Python 3.11."""
 
 
 def check_address(href: str, catalog: str) -> None:
@@ -61,8 +65,8 @@ def check_resolved(href: str, catalog: str) -> None:
     if not host or host == own or ip_address(host):
         return
     for address in _addresses_of(host):
-        is_near = _is_near(catalog) or (any(not a.is_global for a in _addresses_of(own)))
-        if not address.is_global and (not is_near or address.is_link_local or address.is_unspecified):
+        is_near = _is_near(catalog) or (any(not is_public(a) for a in _addresses_of(own)))
+        if not is_public(address) and (not is_near or address.is_link_local or address.is_unspecified):
             _refuse(href, f"its name leads to {address}")
 
 
@@ -105,7 +109,7 @@ def _check_host(href: str, netloc: str, catalog: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", netloc) or not host or "\\" in href:
         _refuse(href, "not the plain name of a host")
     address = ip_address(host)
-    if address is None or address.is_global or host == host_of(catalog):
+    if address is None or is_public(address) or host == host_of(catalog):
         return
     if not _is_near(catalog) or address.is_link_local or address.is_unspecified:
         _refuse(href, "a loopback, private or link-local host, which the catalogue is not")
@@ -118,12 +122,13 @@ def _is_local(catalog: str) -> bool:
 def _is_near(catalog: str) -> bool:
     """Say whether the catalogue is a local file, or on a loopback or private host."""
     address = ip_address(host_of(catalog))
-    return _is_local(catalog) or (address is not None and not address.is_global)
+    return _is_local(catalog) or (address is not None and not is_public(address))
 
 
 def ip_address(host: str) -> IPAddress | None:
     """Address that `host` spells, in the short and decimal forms too that curl reads; None for another name."""
-    if host.rstrip(".").lower().endswith("localhost"):
+    host = host.rstrip(".")
+    if host.lower().endswith("localhost"):
         return ipaddress.IPv4Address("127.0.0.1")
     try:
         address = ipaddress.ip_address(host)
@@ -133,6 +138,11 @@ def ip_address(host: str) -> IPAddress | None:
         except OSError:
             return None
     return _led_to(address)
+
+
+def is_public(address: IPAddress) -> bool:
+    """Whether an address is one of the internet's."""
+    return address.is_global and not any(address in network for network in FURTHER_PRIVATE)
 
 
 def _led_to(address: IPAddress) -> IPAddress:
