@@ -3,6 +3,7 @@
 import re
 import shutil
 from datetime import date, timedelta
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -22,7 +23,8 @@ from calfin_cloud.pipeline.scene import Target, trace_scene
 from calfin_cloud.pipeline.settings import made_by
 from calfin_cloud.pipeline.tables import feature_tables, scene_rows, tables_of
 from calfin_cloud.results import apply_verdicts, export_store, lineage_of, reconcile_store, usable_fronts, write_report
-from calfin_cloud.results.reviewing import reviewed_fronts
+from calfin_cloud.results.fjords import derive_fjords
+from calfin_cloud.results.reviewing import reviewed_fronts, write_training_pairs
 from calfin_cloud.schema import NO_BOXES
 
 SIDE, PIXEL_M = 128, 60.0
@@ -264,6 +266,24 @@ def test_a_store_that_does_not_tell_its_settings_is_refused_in_words(tmp_path, c
     for verb in ("reconcile", "retrace", "retry"):
         assert main([verb, store]) == 2
         assert "does not say with which settings it was made" in capsys.readouterr().err
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("lost", ["scene_id/c/0", "scene_id"])
+def test_a_store_that_has_lost_the_places_of_its_masks_is_told_by_all_that_read_them(store, tmp_path, lost):
+    apply_verdicts(store, [verdict(shown(store, 0).iloc[0], "accept")])
+    path = Path(store) / "masks/Store" / lost
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    before = contents(store)
+    for read in (
+        lambda: dict(reconcile_store(store)),
+        lambda: derive_fjords(store, storage.read_store_domains(store)),
+        lambda: write_training_pairs(store, tmp_path / "pairs"),
+    ):
+        with pytest.raises(
+            storage.DamagedFileError, match=r"mapped scenes? have no place in it.*restore it from a copy"
+        ):
+            read()
     assert contents(store) == before
 
 

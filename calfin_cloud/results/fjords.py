@@ -13,7 +13,7 @@ from rasterio.features import rasterize
 from calfin_cloud.domains import Domain, with_fjord_mask
 from calfin_cloud.fronts import FEWEST_DATES, fjord_from_scenes, pixels_of
 from calfin_cloud.results.reviewing import usable_fronts
-from calfin_cloud.storage import read_fronts, read_places, read_scene_masks
+from calfin_cloud.storage import check_places, read_fronts, read_scene_masks
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def _scenes(
     store: str, domain: Domain, fronts: gpd.GeoDataFrame
 ) -> Iterator[tuple[NDArray[np.float32], list[NDArray[np.float64]]]]:
     """Ice mask and fronts in pixels of each scene with a front, one at a time."""
-    places = read_places(store, domain.name)
+    places = check_places(store, domain.name, fronts["key"])
     for scene_id, of_scene in fronts.groupby("scene_id"):
         ice = read_scene_masks(store, domain.name, places[str(scene_id)])[1]
         yield ice, [pixels_of(line, domain.grid.transform) for line in of_scene.geometry]

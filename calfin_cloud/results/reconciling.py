@@ -35,13 +35,13 @@ from calfin_cloud.results.settling import line_id
 from calfin_cloud.schema import UNSEEN
 from calfin_cloud.storage import (
     check_finished,
+    check_places,
     digest,
     hold_lease,
     read_batches,
     read_choices,
     read_features,
     read_fronts,
-    read_places,
     read_rejected,
     read_reviews,
     read_scene_masks,
@@ -136,7 +136,7 @@ def _made_of(found: _Domain, settings: SequenceSettings, calibration: Calibratio
 def _choose(found: _Domain, settings: SequenceSettings, calibration: Calibration | None) -> dict[str, Any]:
     """Choose the fronts of a domain: an entry a scene that has one, see `choosing.Entry`."""
     settled = {verdict["key"] for verdict in found.verdicts}
-    places = read_places(found.store, found.domain.name)
+    places = check_places(found.store, found.domain.name, found.fronts["key"])
     seen = found.fronts[(found.fronts["state"] != "failed") & ~found.fronts["reason"].isin(UNSEEN)]
     scenes = [scene for _, scene in seen.groupby(["datetime", "key"], sort=True)]
     keys = [str(scene["key"].iloc[0]) for scene in scenes]

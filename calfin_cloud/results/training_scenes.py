@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from calfin_cloud.columns import satellite_code
 from calfin_cloud.domains import Domain
 from calfin_cloud.results.reviewed_polygons import close_scene
-from calfin_cloud.storage import domain_of, outside_stores, read_places, read_scene_grey
+from calfin_cloud.storage import check_places, domain_of, outside_stores, read_scene_grey
 from calfin_cloud.whole_files import whole_file
 
 
@@ -88,7 +88,8 @@ def _write_picture(path: Path, picture: NDArray[np.uint8], domain: Domain) -> No
 
 def _training_pair(store: str, domain: Domain, scene_id: str, scene: gpd.GeoDataFrame) -> tuple[Any, Any] | None:
     """Picture and mask of one scene, uint8 (y, x); None where its fronts close no ocean."""
-    grey = read_scene_grey(store, domain.name, read_places(store, domain.name)[scene_id])
+    places = check_places(store, domain.name, scene["key"])
+    grey = read_scene_grey(store, domain.name, places[scene_id])
     ocean = close_scene(store, domain, scene_id, list(scene.geometry)).ocean
     if grey is None or ocean is None:
         return None

@@ -135,15 +135,17 @@ def _check_ledger(store: str, domain_name: str, ids: Sequence[str]) -> None:
     _refuse_lost(store, domain_name, mapped, ids)
 
 
-def check_places(store: str, domain_name: str, keys: Iterable[str]) -> None:
-    """Refuse to go on with scenes of a domain (by key) whose place in its masks is lost.
+def check_places(store: str, domain_name: str, keys: Iterable[str]) -> dict[str, int]:
+    """Read the places of a domain as `read_places` does, and refuse scenes (by key) whose place is lost.
 
     Raises
     ------
     DamagedFileError
         One has no place.
     """
-    _refuse_lost(store, domain_name, keys, read_places(store, domain_name))
+    places = read_places(store, domain_name)
+    _refuse_lost(store, domain_name, keys, places)
+    return places
 
 
 def _refuse_lost(store: str, domain_name: str, keys: Iterable[str], ids: Iterable[str]) -> None:
