@@ -179,6 +179,20 @@ def test_a_living_run_on_another_machine_is_waited_for_until_it_has_long_been_si
         assert b"far" not in fs.cat_file(path)
 
 
+@pytest.mark.parametrize(
+    "odd", [{"process": None}, {"process": "x"}, {"process": [1]}, {"token": "a\0b"}, {"token": {}}]
+)
+def test_a_lease_with_odd_values_has_no_name_and_is_waited_for_until_it_has_long_been_silent(tmp_path, odd):
+    store = str(tmp_path / "store")
+    path = held_by_another_machine(store, **{"machine": leases._machine(), **odd})
+    assert storage.lease_holder(store)["free_from"] != "now"
+    with pytest.raises(storage.StoreInUseError, match="if it was killed"), storage.hold_lease(store, "retry"):
+        pass
+    os.utime(path, times=(time.time() - 1000,) * 2)
+    with storage.hold_lease(store, "retry"):
+        pass
+
+
 def test_a_wrong_clock_of_this_machine_changes_nothing(tmp_path, monkeypatch):
     store, real = str(tmp_path / "store"), time.time
     held_by_another_machine(store)

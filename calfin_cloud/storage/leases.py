@@ -256,14 +256,15 @@ def _give_signs(lease: _Lease, stop: threading.Event) -> None:
 
 
 def _holder(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, Any] | None:
-    """Who holds the store; one whose file is damaged has no name."""
+    """Who holds the store; one whose file is damaged, or has odd values, has no name."""
     try:
         content = json.loads(read_steady(fs, f"{root}/{HOLDER}"))
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}
+    is_ours = isinstance(content, dict) and type(content.get("process", 0)) is int
+    return content if is_ours and str(content.get("token", "none")).isalnum() else {}
 
 
 def _named(holder: Mapping[str, Any]) -> str:
