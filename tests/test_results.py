@@ -294,6 +294,52 @@ def test_the_other_of_two_products_may_call_the_chosen_glaciers_otherwise_where_
     assert "b.parquet has no front of ['a']" in capsys.readouterr().err
 
 
+def test_a_store_in_another_crs_is_measured_with_its_own_ice_brought_there_too(request, tmp_path):
+    store = outlier_store("disk", request)
+    for name, more in (("own", []), ("other", ["--crs", "EPSG:32622"])):
+        assert main(["timeseries", store, "--out", str(tmp_path / name), *more]) == 0
+    own, other = (pd.read_csv(tmp_path / name / "positions.csv")["change_m"] for name in ("own", "other"))
+    assert other.to_numpy() == pytest.approx(own.to_numpy(), abs=5)
+    assert np.isfinite(own).any()
+
+
+def test_the_advance_of_two_products_has_the_other_sign_where_they_are_named_the_other_way_round(request, tmp_path):
+    store, drawn = outlier_store("disk", request), str(tmp_path / "drawn.parquet")
+    fronts, _ = store_product(store)
+    fronts.assign(geometry=fronts.translate(-30, 0)).to_crs(32622).to_parquet(drawn)
+    means = []
+    for n, call in enumerate([[store, drawn], [drawn, store]]):
+        assert main(["compare", *call, "--out", str(tmp_path / str(n))]) == 0
+        means.append(pd.read_csv(tmp_path / str(n) / "pairs.csv")["advance_m"].mean())
+    assert means[0] == pytest.approx(-means[1], abs=1)
+    assert abs(means[0]) == pytest.approx(30, rel=0.1)
+
+
+def test_products_without_a_pair_are_told_apart_by_their_ids_or_their_dates(tmp_path, capsys):
+    fronts = fronts_of({"g": 1000})
+    others = {
+        "id": fronts.assign(glacier_id="h"),
+        "late": fronts.assign(datetime=fronts["datetime"] + pd.Timedelta("40D")),
+    }
+    paths = {name: str(tmp_path / f"{name}.parquet") for name in ("mine", *others)}
+    for name, table in {"mine": fronts, **others}.items():
+        table.to_parquet(paths[name])
+    told = []
+    for other in ([paths["id"]], [paths["late"]], []):
+        assert main(["compare", paths["mine"], *other, "--out", str(tmp_path / "out")]) == 1
+        told.append(capsys.readouterr().err)
+    assert all(said in told[0] for said in ("1 glacier (g)", "1 glacier (h)", "use --by-place"))
+    assert "40 days apart, see --days" in told[1]
+    assert "name a second store or file" in told[2]
+    assert "author=COLUMN" in told[2]
+
+
+def test_pairs_whose_sea_nothing_tells_are_counted(tmp_path, capsys):
+    fronts_of({"g": 1000}).to_parquet(path := tmp_path / "fronts.parquet")
+    assert main(["compare", str(path), str(path), "--out", str(tmp_path / "out")]) == 0
+    assert "5 pairs of 5 without advance_m: give --ice" in capsys.readouterr().err
+
+
 def test_a_map_that_lacks_the_ice_of_a_glacier_is_told_since_it_turns_its_sea_around(tmp_path, capsys):
     fronts = fronts_of({"g": 1000})  # 500 m wide; the ice comes from the west
     fronts.to_parquet(tmp_path / "fronts.parquet")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import socket
 from datetime import UTC, date, datetime, timedelta
 
 import fsspec
@@ -327,6 +328,23 @@ def test_unreadable_catalogue_is_named_with_what_was_expected(tmp_path, domain, 
 def test_catalogue_that_is_not_served_is_named(tmp_path, domain):
     with serve_folder(tmp_path) as server, pytest.raises(ValueError, match=r"nothing\.json.*404"):
         search_scenes(f"{server.url}/nothing.json", domain, "2020")
+
+
+@pytest.mark.parametrize(("number", "tries"), [(socket.EAI_NONAME, 3), (socket.EAI_AGAIN, 6)])
+def test_a_host_that_nobody_knows_is_told_at_once_and_one_that_may_be_known_later_is_asked_for_as_before(
+    domain, monkeypatch, number, tries
+):
+    asked = []
+
+    def unknown(host, *_, **__):
+        asked.append(host)
+        raise socket.gaierror(number, "no address")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(reading, "RETRY", reading.RETRY.new(backoff_factor=0, backoff_jitter=0))
+    with pytest.raises(reading.CatalogUnreachableError, match="check its address"):
+        search_scenes("https://mistyped.invalid/stac", domain, "2020")
+    assert asked == ["mistyped.invalid"] * tries
 
 
 @pytest.fixture

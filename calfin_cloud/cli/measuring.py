@@ -11,7 +11,7 @@ from typing import Any
 from calfin_cloud.cli import flags
 from calfin_cloud.cli.ends import told
 from calfin_cloud.cli.output import how_many, note, records, tell, watcher
-from calfin_cloud.cli.reading import note_unnamed, read_fronts, read_polygons, read_regions, with_files
+from calfin_cloud.cli.reading import note_no_pair, note_unnamed, read_fronts, read_polygons, read_regions, with_files
 
 GATES = ("gates.gpkg", "gates.geojson")  # as they are written, and as they once were
 MOST_LINES = 40  # rates, and doubtful fronts, that are printed
@@ -107,19 +107,22 @@ def figures(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare two sets of fronts, or the authors within one set: pairs by glacier and date, distances and bias."""
-    from calfin_cloud.results import compare_products, write_comparison
+    from calfin_cloud.results import compare_products, move_lines, write_comparison
 
     a, lines = read_fronts(options.a, options)
-    b = read_fronts(options.b, options, by_place=options.by_place)[0] if options.b else None
+    b, lines_of_b = read_fronts(options.b, options, by_place=options.by_place) if options.b else (None, None)
+    if b is not None and not lines.ice:  # a store knows where the sea lies, whichever of two is named first
+        lines = move_lines(lines_of_b, b.crs, a.crs)
     lines = with_files(lines, a, options)
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:
-        note(f"no pair of fronts within {options.days:g} days: check glacier ids, or use --by-place")
-        note_unnamed(a, options.a, authors=b is None)
-        if b is not None:
-            note_unnamed(b, options.b)
+        note_no_pair(a, b, options)
         tell(options, {"pairs": 0, "summary": []})
         return 1
+    if untold := int(pairs["advance_m"].isna().sum()):
+        note(
+            f"{how_many(untold, 'pair')} of {len(pairs)} without advance_m: give --ice, which tells where the sea lies"
+        )
     names = {"a": Path(options.a).name, "b": Path(options.b).name if options.b else "its own authors"}
     products = {"a": a} if b is None else {"a": a, "b": b}
     title = f"{names['a']} against {names['b']}"

@@ -20,7 +20,7 @@ def read_fronts(source: str, options: argparse.Namespace, *, by_place: bool = Fa
     Of `--glaciers` alone, unless they are found by their place: the other one of two products has names of its own.
     """
     from calfin_cloud.products import read_product
-    from calfin_cloud.results import Lines, cut_to_boxes, store_product
+    from calfin_cloud.results import Lines, cut_to_boxes, move_lines, store_product
     from calfin_cloud.vectors import crs_of
 
     columns = _columns_of(source, options)
@@ -39,7 +39,9 @@ def read_fronts(source: str, options: argparse.Namespace, *, by_place: bool = Fa
         raise ValueError(f"{source} has no front of {options.glaciers}; its glaciers are {known[:20]}")
     if missing := sorted(set(wanted).difference(known)):
         note(f"{source} has no front of {missing}")
-    fronts = fronts.to_crs(crs_of(options.crs)) if options.crs else fronts
+    if options.crs:
+        lines = move_lines(lines, fronts.crs, crs := crs_of(options.crs))
+        fronts = fronts.to_crs(crs)
     return (cut_to_boxes(fronts, boxes) if (boxes := getattr(options, "boxes", None)) else fronts), lines
 
 
@@ -79,6 +81,29 @@ def note_unnamed(fronts: Any, source: str, *, authors: bool = False) -> None:  #
         note(f"{source} names no glaciers; `--columns glacier_id=COLUMN` says which column does")
     if authors and fronts["author"].nunique() < 2:
         note(f"{source} names no two authors; `--columns author=COLUMN` says which column does")
+
+
+def note_no_pair(a: Any, b: Any, options: argparse.Namespace) -> None:  # noqa: ANN401 - tables
+    """Say why two products, or without `b` the authors of one, have no pair: ids, or dates too far apart."""
+    import pandas as pd
+
+    none = f"no pair of fronts within {options.days:g} days"
+    if b is None:
+        note(f"{none} by two authors: name a second store or file to compare with")
+        note_unnamed(a, options.a, authors=_is_vector_file(options.a))
+        return
+    note_unnamed(a, options.a)
+    note_unnamed(b, options.b)
+    ids_of = [set(fronts["glacier_id"]) - {""} for fronts in (a, b)]
+    if options.by_place:
+        note(f"{none} lies beside each other: check the dates and the CRS of both")
+    elif common := set.intersection(*ids_of):
+        waits = a.merge(b[b["glacier_id"].isin(common)], on="glacier_id")
+        apart = float((waits["datetime_x"] - waits["datetime_y"]).abs().min() / pd.Timedelta(days=1))
+        note(f"{none}: those of one glacier that are nearest in time are {apart:.0f} days apart, see --days")
+    else:
+        told = [f"{source}: {_named(sorted(ids))}" for source, ids in zip((options.a, options.b), ids_of, strict=True)]
+        note(f"{none}: no glacier has one id in both, use --by-place ({'; '.join(told)})")
 
 
 def _is_vector_file(source: str) -> bool:

@@ -1,6 +1,6 @@
 """From stored fronts, or those of any product, to science: series in time, comparisons, exports, reviews, lineage."""
 
-from calfin_cloud.results.boxes import Lines, cut_to_boxes, read_lines
+from calfin_cloud.results.boxes import Lines, cut_to_boxes, move_lines, read_lines
 from calfin_cloud.results.comparison import compare_products, summarise_pairs, write_comparison
 from calfin_cloud.results.compositing import write_composite
 from calfin_cloud.results.deprecated import write_store_report
@@ -43,6 +43,7 @@ __all__ = [
     "labelled_samples",
     "lineage_of",
     "measure_series",
+    "move_lines",
     "open_store",
     "orphaned_verdicts",
     "paper_figures",

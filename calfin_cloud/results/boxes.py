@@ -75,6 +75,18 @@ def check_lines(lines: Any) -> None:  # noqa: ANN401 - whatever was given
         )
 
 
+def move_lines(lines: Lines, of: Any, to: Any) -> Lines:  # noqa: ANN401 - CRSs
+    """Bring what is known of glaciers, but for a velocity, into the CRS that fronts were brought into."""
+
+    def moved(shapes: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(gpd.GeoSeries(dict(shapes), crs=of).to_crs(to)) if shapes else {}
+
+    if of == to:
+        return lines
+    drawn = {glacier: moved(branches) for glacier, branches in lines.centerlines.items()}
+    return Lines(drawn, moved(lines.boxes), moved(lines.ice), moved(lines.fjords), moved(lines.axes), lines.velocity)
+
+
 def read_lines(
     known: Lines | None,
     fronts: gpd.GeoDataFrame,

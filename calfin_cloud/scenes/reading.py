@@ -7,11 +7,12 @@ import json
 import logging
 import random
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import pystac
@@ -19,6 +20,7 @@ import requests
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from urllib3 import Retry
+from urllib3.exceptions import MaxRetryError, NameResolutionError
 
 from calfin_cloud.object_stores import open_files
 from calfin_cloud.public_catalogs import NAMES
@@ -29,7 +31,24 @@ T = TypeVar("T")
 Feature = dict[str, Any]
 """A STAC item as its JSON values."""
 
-RETRY = Retry(
+TRIES_OF_A_NAME = 3  # of a host that no server of names knows, within 2 s: theirs may slip, but it is mostly mistyped
+UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
+class NamesRetry(Retry):
+    """Asks a host whose name is unknown less often than one that is busy or silent."""
+
+    def increment(self, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 (as in urllib3)
+        """Count a try that failed; raise the error where it was the last one."""
+        tried = super().increment(*args, **kwargs)
+        error = kwargs.get("error")
+        is_unknown = getattr(getattr(error, "__cause__", None), "errno", None) in UNKNOWN_NAME
+        if isinstance(error, NameResolutionError) and is_unknown and len(tried.history) >= TRIES_OF_A_NAME:
+            raise MaxRetryError(kwargs["_pool"], tried.history[-1].url or "", error) from error
+        return tried
+
+
+RETRY = NamesRetry(
     total=5, backoff_factor=0.5, backoff_jitter=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None
 )
 """Busy and overloaded servers are asked again, searches by POST too: they change nothing."""
