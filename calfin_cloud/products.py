@@ -40,7 +40,7 @@ PRODUCT_COLUMNS = {
 """Our name of a column -> those of CALFIN, TermPicks, MEaSUREs, PROMICE, ESA-CCI and this project's own stores.
 
 Case and underscores do not matter. Dates are read as `columns.dates_of` does. Glacier and satellite come from scene
-names like CALFIN's where there is no column for them.
+names like CALFIN's where there is no column for them; a column `id` that has one of several dates is of glaciers then.
 """
 
 CALFIN_NAME = r"(?P<glacier_id>.+?)_(?P<sensor>[A-Z]{2}\d\d|S1[A-D])_"
@@ -126,6 +126,8 @@ def product_of(
     named = made["scene_id"].str.extract(CALFIN_NAME).fillna("")
     for ours in ("glacier_id", "sensor"):
         made[ours] = made[ours] if found[ours] else named[ours]
+    if (made["glacier_id"] == "").all():
+        made["glacier_id"] = _ids_of_several_dates(table, made["datetime"])
     codes = [satellite_code(*pair) for pair in zip(made["sensor"], made["scene_id"], strict=True)]
     made["sensor"] = pd.Series(codes, index=made.index, dtype=str)  # also of no front
     for ours in ("quality_flag", "sigma_m", "score"):
@@ -146,6 +148,15 @@ def product_of(
             "that of one front: rename the column"
         )
     return made.loc[~same, [*PRODUCT_COLUMNS, "geometry"]].reset_index(drop=True)
+
+
+def _ids_of_several_dates(table: gpd.GeoDataFrame, dates: pd.Series) -> pd.Series | str:
+    """Values of a column `id`, where one has several dates: then it is of a glacier, as for domains, and no number."""
+    if (column := first_column(("id",), table)) is None:
+        return ""
+    ids = glacier_ids(table, column)
+    pairs = pd.DataFrame({"id": ids, "date": dates})[ids != ""].drop_duplicates()
+    return ids if pairs["id"].duplicated().any() else ""
 
 
 def check_product(table: gpd.GeoDataFrame) -> None:

@@ -146,6 +146,21 @@ def test_case_and_underscores_of_columns_do_not_matter_and_zero_is_no_glacier_of
     assert product[["glacier_id", "sensor"]].iloc[0].tolist() == ["Store", "LC08"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "glaciers"),
+    [
+        ([4, 4, 7], ["4", "4", "7"]),  # as `calfin domains` takes them
+        ([0, 1, 2], ["", "", ""]),  # numbers of the lines
+        (["a", "b", "b"], ["", "", ""]),  # the second and third are parts of one front
+    ],
+)
+def test_a_column_id_is_of_glaciers_where_one_has_several_dates(ids, glaciers):
+    days = ["2015-07-01", "2016-07-01", "2016-07-01"]
+    lines = gpd.GeoDataFrame({"id": ids, "date": days}, geometry=[LINE, LINE, PIECE], crs=3413)
+    assert product_of(lines)["glacier_id"].tolist() == glaciers
+    assert product_of(lines.assign(name="X"))["glacier_id"].tolist() == ["X"] * 3
+
+
 @pytest.mark.parametrize("platform", ["LANDSAT_8", "landsat-8", "Landsat 8", "LC08"])
 def test_a_satellite_has_one_name_whatever_the_product_calls_it(platform):
     assert product_of(table(Date="2015-07-01", platform=platform)).iloc[0]["sensor"] == "LC08"
