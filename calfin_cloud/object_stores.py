@@ -45,6 +45,22 @@ def open_files(address: str, **options: Any) -> tuple[fsspec.AbstractFileSystem,
     return fs, path
 
 
+def store_text(store: Any) -> str:  # noqa: ANN401 - whatever was given
+    """Address of a store, as text.
+
+    Raises
+    ------
+    TypeError
+        It is none, but for example the table of its fronts.
+    """
+    if isinstance(store, str | os.PathLike):
+        return str(os.fspath(store))
+    raise TypeError(
+        f"a store is the folder or address that `calfin map` wrote to, got {type(store).__name__}: give its path, "
+        "or what `open_store` returns"
+    )
+
+
 def has_store(address: str) -> bool:
     """Whether a store of `calfin map` lies at an address; raises what `open_files` and the client raise."""
     fs, root = open_files(address)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from shapely.geometry import LineString, box
-from storing import DOMAIN, LINE, NOON, PLACES, new_store, write
+from storing import DOMAIN, LINE, NOON, PLACES, new_store, rows, write
 
 import calfin_cloud as cc
 from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain
+from calfin_cloud.products import product_of
 from calfin_cloud.results.spreadsheets import write_csv
 
 
@@ -59,6 +60,10 @@ def test_what_takes_the_address_of_a_store_takes_an_opened_one_too(store):
         lambda _: cc.map_fronts("domains.geojson", lambda _: [], "new"),
         lambda domain: cc.map_fronts([domain], lambda _: [], None),  # no folder of this name is made
         lambda _: cc.read_fronts(5),
+        lambda _: cc.explore(None),
+        lambda _: cc.usable_fronts(rows("s1")),
+        lambda _: cc.summarise_scenes("fronts"),
+        lambda _: cc.summarise_scenes(product_of(rows("s1", line=LINE))),
         lambda domain: cc.stack_scenes([], [domain]),
         lambda domain: cc.map_fronts([domain], lambda _: [], "new", batch_size=0),
         lambda domain: cc.map_fronts([domain], lambda _: [], "new", batch_size=2.5),
@@ -67,7 +72,8 @@ def test_what_takes_the_address_of_a_store_takes_an_opened_one_too(store):
 def test_what_is_not_of_the_wanted_kind_is_told_in_words_before_anything_is_written(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     words = (
-        r"call once a domain|give \[domain\] and partial|expected str.*not (NoneType|int)|batch_size is a whole number"
+        r"call once a domain|give \[domain\] and partial|batch_size is a whole number|"
+        r"a store is the folder.* got (NoneType|int|GeoDataFrame)|`read_fronts` are summarised, got (str|with)"
     )
     with pytest.raises((TypeError, ValueError), match=words):
         call(DOMAIN)

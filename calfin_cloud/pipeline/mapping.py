@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -13,6 +12,7 @@ import geopandas as gpd
 from distributed import Client
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.pipeline.batches import Batch, cut_batches, unknown_scenes
 from calfin_cloud.pipeline.jobs import OnBatch, tables_of_batches
 from calfin_cloud.pipeline.ordering import in_order
@@ -96,7 +96,7 @@ def map_fronts(
     (1, 1, 0)
     """
     _check_call(domains, find_scenes, batch_size)
-    domains, store = list(domains), os.fspath(store)  # a generator would be used up by the first look at it
+    domains, store = list(domains), store_text(store)  # a generator would be used up by the first look at it
     settings = settings or MapSettings()
     crs = one_crs(domains)
     check_store_in_reach(store, client)

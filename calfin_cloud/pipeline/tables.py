@@ -33,6 +33,7 @@ from calfin_cloud.storage import Tables
 
 Row = dict[str, Any]
 
+SCENE_COLUMNS = ("domain", "scene_id", "datetime", "platform", "state", "reason")
 MOST_YEARS = 4  # of references that have a column each
 
 UNMAPPED = {"cloudy": "cloudy", "nodata": "nodata"}
@@ -230,13 +231,22 @@ def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = 
         `domain, scene_id, datetime` (day), `platform, state, reason, n_fronts, length_m, confidence, sigma_m,
         score`.
 
+    Raises
+    ------
+    TypeError
+        The fronts are no such table.
+
     Examples
     --------
     >>> cc.summarise_scenes(cc.read_fronts("fronts"))[["datetime", "platform", "state", "n_fronts"]].values.tolist()
     [['2021-09-27', 'landsat-8', 'front', 1]]
     """
+    wanted = ("key", *SCENE_COLUMNS, "front", "length_m", "confidence", "sigma_m", "score")
+    if missing := [name for name in wanted if name not in getattr(fronts, "columns", ())]:
+        got = f"without the columns {missing}" if isinstance(fronts, pd.DataFrame) else type(fronts).__name__
+        raise TypeError(f"the scenes of a table of `read_fronts` are summarised, got {got}")
     by_key = fronts.groupby("key", sort=False)
-    scenes = by_key[["domain", "scene_id", "datetime", "platform", "state", "reason"]].first()
+    scenes = by_key[[*SCENE_COLUMNS]].first()
     scenes["n_fronts"] = by_key["front"].max() + 1
     scenes["length_m"] = by_key["length_m"].sum(min_count=1).round()
     scenes["confidence"] = by_key["confidence"].max().round(2)

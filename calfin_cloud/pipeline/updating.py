@@ -6,7 +6,6 @@ Retrying failed scenes, tracing anew and mapping again are one thing: which scen
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from distributed import Client
 from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_FAILURES
 from calfin_cloud.network import Engine
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.pipeline.jobs import Job, OnBatch, run_jobs
 from calfin_cloud.pipeline.settings import MapSettings, calibration_of, made_by, recipe_of, saved, settings_from
 from calfin_cloud.pipeline.workers import check_network, check_store_in_reach, scenes_in_reach
@@ -162,7 +162,7 @@ def retrace_fronts(
     >>> dict(cc.retrace_fronts("fronts", cc.read_domains("real/domains.geojson")))  # nothing has changed
     {'front': 0, 'no_front': 0, 'failed': 0}
     """
-    domains, store = list(domains), os.fspath(store)  # a generator would be used up by the first look at it
+    domains, store = list(domains), store_text(store)  # a generator would be used up by the first look at it
     read_store(store)  # before the lease, which would make its folder
     check_store_in_reach(store, client)
     with hold_lease(store, RETRACE) as check:

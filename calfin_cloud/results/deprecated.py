@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.results.reporting import write_report
 
 
@@ -38,7 +38,7 @@ def write_store_report(store: str, scenes: Any = None) -> str:  # noqa: ANN401 -
     'fronts/report/index.html'
     """
     warnings.warn("write_store_report goes: call write_report(store, folder)", DeprecationWarning, stacklevel=2)
-    store = os.fspath(store)
+    store = store_text(store)
     if "://" in store.removeprefix("file://"):
         raise ValueError(f"{store} is no folder on this machine: call write_report(store, folder) with one")
     return str(write_report(store, Path(store.removeprefix("file://")) / "report"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.storage import read_store_domains
 from calfin_cloud.whole_files import write_whole_file
@@ -105,7 +105,7 @@ def explore(
         write_report(store, folder, title=title, most_pictures=most_pictures, references=references)
         page = _in_one_file(Path(folder))
     if len(page) > LARGEST_BYTES:
-        n_domains = len(read_store_domains(os.fspath(store)))
+        n_domains = len(read_store_domains(store_text(store)))
         raise ValueError(
             f"the map of {n_domains} domains takes {len(page) / 1e6:.0f} MB, more than a notebook should hold "
             f"({LARGEST_BYTES / 1e6:.0f} MB): take fewer pictures (most_pictures=0), or write_report(store, folder)"

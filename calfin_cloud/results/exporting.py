@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.exports import CALFIN_NAMES, known_name, read_mesh
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.results.formats import FORMATS, Stored, doubtful_fronts
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
 from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
@@ -133,7 +133,7 @@ def export_store(
     >>> sum(path.suffix == ".gpkg" for path in paths)
     1
     """
-    store, folder = os.fspath(store), outside_stores(folder)
+    store, folder = store_text(store), outside_stores(folder)
     formats = [formats] if isinstance(formats, str) else list(formats)
     _check_names(names, version)
     _check_options(formats, mesh=mesh, mesh_crs=mesh_crs, base=base, carry_months=carry_months)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.results.exploring import Explorer, explore
 from calfin_cloud.results.reporting import write_report
 from calfin_cloud.results.reviewing import reviewed_fronts
@@ -138,7 +138,7 @@ def open_store(uri: str | Path) -> Store:
     >>> store.masks["Harald-Moltke-Brae"].sizes["mask"]
     2
     """
-    store = Store(os.fspath(uri))
+    store = Store(store_text(uri))
     _ = store.made_by  # so that a wrong address is told at once
     return store
 

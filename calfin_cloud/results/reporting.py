@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from pyproj import CRS
 from calfin_cloud.domains import Domain
 from calfin_cloud.feature_schema import FEATURE_REASONS
 from calfin_cloud.land import land_around, window_around
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.products import PRODUCT_COLUMNS, product_of, read_product
 from calfin_cloud.results.boxes import Watch, unwatched
 from calfin_cloud.results.downloads import AT_TIMES, FLAGGED, write_downloads, write_outlines
@@ -113,7 +113,7 @@ def write_report(
     >>> cc.write_report("fronts", "report", title="Harald Moltke Brae", references="real/reference.parquet").name
     'index.html'
     """
-    store, folder = os.fspath(store), outside_stores(folder, but="report")
+    store, folder = store_text(store), outside_stores(folder, but="report")
     if most_pictures < 0:
         raise ValueError(f"most_pictures must be 0 or more, got {most_pictures}: 0 is a report without pictures")
     _check_own(folder)

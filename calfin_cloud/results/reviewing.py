@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
 from calfin_cloud.domains import Domain
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.results.choosing import ORDER, chosen_fronts
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.results.training_scenes import write_training_scenes
@@ -152,7 +152,7 @@ def usable_fronts(store: str | Path, *, flagged: bool = True) -> gpd.GeoDataFram
     >>> cc.usable_fronts("fronts")[["domain", "state", "verdict"]].values.tolist()
     [['Harald-Moltke-Brae', 'front', '']]
     """
-    store = os.fspath(store)
+    store = store_text(store)
     fronts = reviewed_fronts(store, flagged=flagged)
     usable: gpd.GeoDataFrame = fronts[(fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     return usable.reset_index(drop=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.domains import Domain
 from calfin_cloud.figures.series import regions_png, series_png
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.products import product_of
 from calfin_cloud.results.boxes import (
     CENTER,
@@ -104,7 +104,7 @@ def store_product(store: str | Path) -> tuple[gpd.GeoDataFrame, Lines]:
     >>> fronts["glacier_id"].tolist(), list(lines.ice)
     (['75'], ['75'])
     """
-    store = os.fspath(store)
+    store = store_text(store)
     found = usable_fronts(store, flagged=False)
     fronts = product_of(found, source=store)
     polygons = read_polygons(store).dropna(subset="geometry")

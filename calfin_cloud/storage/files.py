@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
-from calfin_cloud.object_stores import EXTRAS, open_files
+from calfin_cloud.object_stores import EXTRAS, open_files, store_text
 from calfin_cloud.schema import SceneError
 
 READERS = 16  # threads: reading many small objects waits for the network
@@ -55,7 +55,7 @@ def store_address(store: str | os.PathLike[str]) -> str:
     >>> store_address("file:///data/fronts/"), store_address("s3://fronts")
     ('/data/fronts', 's3://fronts')
     """
-    store = os.fspath(store)
+    store = store_text(store)
     scheme, has_scheme, rest = store.partition("://")
     path = rest if has_scheme else store
     if "::" in store or (has_scheme and scheme not in SCHEMES) or not path.strip("/ "):

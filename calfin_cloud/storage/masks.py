@@ -5,7 +5,6 @@ Shards are written by the process that holds the store, under its lease.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.schema import MISSING, MOST_BOXES, NO_BOXES, check_masks, check_name, from_levels, to_levels
 from calfin_cloud.storage.files import DamagedFileError, looking_twice, open_place, read_each, read_steady
 from calfin_cloud.storage.leases import commit_whole
@@ -237,7 +237,7 @@ def read_masks(store: str | Path, domain_name: str) -> xr.DataArray:
     """
     import rioxarray  # noqa: F401 - brings the accessor .rio
 
-    store = os.fspath(store)
+    store = store_text(store)
     url = masks_url(store, domain_name)
     try:
         with naming(url, RESTORE):

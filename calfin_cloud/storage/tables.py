@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from calfin_cloud.feature_schema import FEATURES, check_features
+from calfin_cloud.object_stores import store_text
 from calfin_cloud.schema import check_fronts, check_polygons, check_rejected
 from calfin_cloud.storage.batches import Stored, header_of, read_batches, read_checked, read_current
 from calfin_cloud.storage.files import looking_twice, open_place, read_each
@@ -79,7 +79,7 @@ def read_fronts(store: str | Path, *, domain: str = "", glacier: str | int = "")
     >>> fronts[["state", "platform"]].values.tolist(), fronts.crs.to_epsg()
     ([['front', 'landsat-8']], 3413)
     """
-    store = os.fspath(store)
+    store = store_text(store)
     if not glacier:
         return _read_tables(store, ("fronts",), domain)[0]
     domains = read_store_domains(store)
@@ -117,7 +117,7 @@ def read_rejected(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     >>> "filter" in cc.read_rejected("fronts").columns
     True
     """
-    store = os.fspath(store)
+    store = store_text(store)
     return _read_tables(store, ("rejected",), domain)[0]
 
 
@@ -146,7 +146,7 @@ def read_polygons(store: str | Path, *, domain: str = "") -> gpd.GeoDataFrame:
     >>> sorted(cc.read_polygons("fronts")["kind"])
     ['ice', 'ocean']
     """
-    store = os.fspath(store)
+    store = store_text(store)
     return _read_tables(store, ("polygons",), domain)[0]
 
 
