@@ -81,6 +81,9 @@ def test_helm_lint_is_strict_and_content(place):
         ("runs.a-name-that-is-too-long.when=now", "a-name-that-is-too-long"),
         ("workers.cpu.replicas=0", "/workers/cpu/replicas"),
         ("workers.cpu.resources.limits.memory=4 GB", "/workers/cpu/resources/limits/memory"),
+        # thousandths of a byte, which Dask reads as millions of bytes: no limit at all
+        ("workers.cpu.resources.limits.memory=4000000000m", "/workers/cpu/resources/limits/memory"),
+        ("workers.cpu.scratch=500m", "/workers/cpu/scratch"),
         ("workers.gpu.replicas=1", "/gpuImage/repository"),
         ("networkPolicy.enabled=false", "/tls/secretName"),  # neither TLS nor a NetworkPolicy
         ("user.id=0", "/user/id"),
