@@ -29,6 +29,7 @@ from calfin_cloud.cli.mapping import MOST_ROWS, _show_scenes
 from calfin_cloud.cli.output import notes, set_up_log
 from calfin_cloud.cli.parser import VERBS, make_parser
 from calfin_cloud.cli.searching import FEW_SCENES, cluster_for, counted, search_ahead
+from calfin_cloud.network import weights_path
 from calfin_cloud.pipeline import MapSettings, retrace_fronts, retry_failed
 from calfin_cloud.pipeline.settings import made_by
 from calfin_cloud.scenes import describe_catalog
@@ -473,6 +474,34 @@ sys.exit(main(["status", "fronts"]))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (130, "calfin: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"), [("map", "the same call resumes"), ("evaluate", "the same call begins anew")]
+)
+def test_an_interrupted_verb_says_whether_what_it_did_is_kept(verb, words, capsys):
+    set_up_log(parsed("status", "store"))
+    assert end(verb, KeyboardInterrupt()) == 130
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("library", ["tensorflow", "urllib3"])
+def test_what_libraries_say_of_their_graphs_and_tries_is_no_warning_for_people(library):
+    set_up_log(parsed("status", "store"))
+    assert not logging.getLogger(library).isEnabledFor(logging.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone.weights.h5", "there are no weights gone.weights.h5: correct the path"),
+        ("calfin-eficient", "'calfin-eficient': correct the name or path"),
+    ],
+)
+def test_weights_that_are_not_there_are_told_from_a_name_that_nobody_has(name, words):
+    with pytest.raises(ValueError, match=words) as told:
+        weights_path(name)
+    assert "efficientnet" not in str(told.value)  # it draws no fronts
 
 
 def test_a_place_with_blanks_is_told_to_be_written_with_commas(capsys):

@@ -100,6 +100,11 @@ def test_the_calibration_of_a_shipped_network_is_not_replaced(tmp_path, capsys):
     assert "give --out FILE" in capsys.readouterr().err
 
 
+def test_a_number_of_pictures_without_the_teacher_that_looks_at_them_is_refused(tmp_path, capsys):
+    assert main(["train", "--data", "nowhere", "--out", str(tmp_path / "w"), "--steps", "1", "--pictures", "5"]) == 2
+    assert "give --teacher, or leave it out" in capsys.readouterr().err
+
+
 def test_glaciers_that_no_image_shows_are_told_with_those_that_images_show(shared, tmp_path, capsys):
     call = ["evaluate", "--data", str(shared / "data/mohajerani2019"), "--out", str(tmp_path / "scores")]
     for glaciers in (["Nowhere"], ["Kangerlussuaq", "Nowhere"]):

@@ -173,6 +173,7 @@ def test_noise_is_that_of_its_sigma_and_the_same_in_all_channels():
         {"sampling": "rounds", "batch": 64},
         {"warmup": 1.0},
         {"learning_rate": 0.0},
+        {"verifier": "of-my-own"},  # its weights could not be used
         {"rock": True},
         {"rock": True, "architecture": "efficient", "augmentation": "release"},
     ],

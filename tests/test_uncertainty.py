@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from calfin_cloud.cli import main
 from calfin_cloud.datasets import Sample
 from calfin_cloud.evaluation.calibration import (
     GOOD_PX,
@@ -33,6 +34,7 @@ from calfin_cloud.fronts.uncertainty import (
     write_calibration,
 )
 from calfin_cloud.schema import SceneError
+from calfin_cloud.training import synthetic_samples
 
 NAMES = list(FEATURES)
 
@@ -309,6 +311,18 @@ def test_one_glacier_alone_is_calibrated_but_cannot_be_checked_without_itself():
 def test_a_network_trained_on_all_glaciers_is_checked_on_them():
     cases = [case._replace(seen=True) for case in noisy_cases()]
     assert check_left_out(cases, by="scene").loc["all", "front_n"] == 200
+
+
+@pytest.mark.parametrize(("glacier", "is_told"), [("Sverdrup", True), ("Elsewhere", False)])
+def test_half_widths_of_glaciers_that_a_network_was_trained_on_are_called_too_small(tmp_path, capsys, glacier, is_told):
+    for n, scene in enumerate(synthetic_samples(5, seed=3)):
+        name = tmp_path / f"{glacier}_LC08_L1TP_2015-07-0{n + 1}"
+        grey = np.interp(scene.image, (scene.image.min(), scene.image.max()), (1, 255))
+        Image.fromarray(np.uint8(grey)).save(f"{name}.png")
+        Image.fromarray(np.uint8(255 * scene.ice)).save(f"{name}_mask.png")
+    call = ["calibrate", "--data", str(tmp_path), "--network", "calfin-small-2", "--out", str(tmp_path / "own.json")]
+    assert main(call) == 0
+    assert ("was trained on Sverdrup, and on others it errs more" in capsys.readouterr().err) is is_told
 
 
 def test_too_few_fronts_are_refused():

@@ -15,6 +15,9 @@ from calfin_cloud.whole_files import FULL_NUMBERS
 MISTAKE, TRY_AGAIN, UNEXPECTED, INTERRUPTED, UNREAD = 2, 3, 70, 130, 141
 """Exit codes. An unexpected error is neither 1 nor 2, after which a Kubernetes Job is not tried again."""
 
+RESUMED = {"map", "retry", "retrace", "merge", "train"}
+"""Verbs that keep what was done before they were stopped."""
+
 REMEDIES: dict[type, str] = {
     FileNotFoundError: "check the path",
     NotADirectoryError: "a folder is needed there, which may be new",
@@ -49,7 +52,8 @@ PASSING_CLASSES = {
 def end(verb: str, error: BaseException) -> int:
     """Say what ended a verb, and return the exit code of that."""
     if isinstance(error, KeyboardInterrupt):
-        note(f"calfin {verb}: interrupted; the same call resumes", level=logging.ERROR)
+        how = "resumes" if verb in RESUMED else "begins anew"
+        note(f"calfin {verb}: interrupted; the same call {how}", level=logging.ERROR)
         return INTERRUPTED
     if isinstance(error, BrokenPipeError) and _is_unread():  # whoever reads has seen enough, as `head` has
         return UNREAD

@@ -51,6 +51,7 @@ def set_up_log(options: argparse.Namespace) -> None:
     logging.captureWarnings(is_json)
     if not options.verbose:  # a line a try; what they come to is told
         logging.getLogger("urllib3").setLevel(logging.ERROR)
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # how often it made a graph, where networks change
     told = logging.StreamHandler(sys.stderr)
     told.setFormatter(lines or logging.Formatter("%(message)s"))
     notes.handlers, notes.propagate = [told], False

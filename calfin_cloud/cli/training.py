@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli import flags
-from calfin_cloud.cli.output import bar, records, tell
+from calfin_cloud.cli.output import bar, note, records, tell
 
 TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "synthetic", "start", "verifier", "ema")
+TEACHER_PICTURES = 8000
 EACH = "each"  # of --leave-out: a network without each glacier in turn
 
 
@@ -28,6 +29,8 @@ def train(options: argparse.Namespace) -> int:
     settings = replace(RECIPES[options.recipe], **switches, **changes)
     if options.teacher and (options.start or options.leave_out == [EACH]):
         raise ValueError("--teacher trains one network that starts from it: leave out --start and --leave-out each")
+    if options.pictures and not options.teacher:
+        raise ValueError("--pictures says how many a teacher looks at: give --teacher, or leave it out")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.leave_out == [EACH]:
         folds = fit_folds(_samples(options.data), options.out / options.name, settings)
@@ -37,7 +40,8 @@ def train(options: argparse.Namespace) -> int:
     if options.teacher:
         settings = replace(settings, start=options.teacher, architecture="efficient", rock=True)
         lessons = options.out / f"{options.name}.lessons"
-        weights = distil(_samples(options.data), path, settings, lessons=lessons, pictures=options.pictures)
+        pictures = options.pictures or TEACHER_PICTURES
+        weights = distil(_samples(options.data), path, settings, lessons=lessons, pictures=pictures)
     else:
         weights = fit(_samples(options.data), path, settings)
     tell(options, {"weights": weights}, f"weights: {weights}")
@@ -132,6 +136,12 @@ def calibrate(options: argparse.Namespace) -> int:
         settings=variant.inference,
         known=known_termini(samples),
     )
+    if cases and all(case.seen for case in cases):
+        known = ", ".join(sorted({case.glacier for case in cases}))
+        note(
+            f"{network} was trained on {known}, and on others it errs more: there the half-widths will be too small. "
+            "Give scenes of other glaciers, or --folds"
+        )
     calibration = fit_calibration(cases, network=network)
     path = options.out or calibration_beside(weights_path(network))
     write_calibration(path, calibration)
@@ -216,9 +226,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures",
         type=flags.count,
-        default=8000,
         metavar="N",
-        help="pictures that a teacher looks at (default 8000)",
+        help=f"pictures that a teacher looks at (default {TEACHER_PICTURES})",
     )
     parser.add_argument("--learning-rate", type=flags.positive, help="highest learning rate")
     parser.add_argument("--ema", type=float, metavar="SHARE", help="validate and save a running average of the weights")
@@ -228,7 +237,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=flags.natural, help="seed of weights and patches")
     parser.add_argument(
-        "--verifier", metavar="NAME", help="shipped network that must see a front in optical scenes too"
+        "--verifier",
+        metavar="NAME",
+        help="shipped network that must see a front in optical scenes too, e.g. calfin-small-2",
     )
     flags.many(
         parser,

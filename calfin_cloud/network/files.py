@@ -125,10 +125,12 @@ def _resolve(name_or_path: str) -> tuple[Path, str | None]:
     if shipped := SHIPPED.get(name_or_path) or ENCODERS.get(name_or_path):
         return WEIGHTS_FOLDER / shipped.file, shipped.sha256
     path = Path(name_or_path)
-    if not path.is_file() or path.suffix not in {".keras", ".h5"}:
-        known = sorted(SHIPPED | ENCODERS)
+    if path.suffix in {".keras", ".h5"} and not path.is_file():
+        raise ValueError(f"there are no weights {name_or_path}: correct the path, or name one of {sorted(SHIPPED)}")
+    if path.suffix not in {".keras", ".h5"}:
         raise ValueError(
-            f"weights must be one of {known} or a .keras or .h5 file, got {name_or_path!r}: correct the name or path"
+            f"weights must be one of {sorted(SHIPPED)} or a .keras or .h5 file, got {name_or_path!r}: correct the name "
+            "or path"
         )
     return path, None
 

@@ -10,6 +10,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from calfin_cloud.network import SHIPPED
+
 FRONT_WEIGHT = 25 / 26
 """Weight of the front mask in the original's loss; the ice mask has the rest."""
 
@@ -151,6 +153,8 @@ class TrainingSettings:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 yield f"{name} {getattr(self, name)!r}, expected one of {get_args(choices)}"
+        if self.verifier is not None and self.verifier not in SHIPPED:  # else its weights could not be used
+            yield f"verifier {self.verifier!r}, expected one of {sorted(SHIPPED)}"
         if self.share < 1 and not self.start:
             yield f"share {self.share} of weights that start from random ones, expected start"
         if self.rock and (self.augmentation == "release" or self.architecture != "efficient"):
