@@ -110,9 +110,11 @@ def compare(options: argparse.Namespace) -> int:
     from calfin_cloud.results import compare_products, move_lines, write_comparison
 
     a, lines = read_fronts(options.a, options)
-    b, lines_of_b = read_fronts(options.b, options, by_place=options.by_place) if options.b else (None, None)
-    if b is not None and not lines.ice:  # a store knows where the sea lies, whichever of two is named first
-        lines = move_lines(lines_of_b, b.crs, a.crs)
+    b = None
+    if options.b:
+        b, lines_of_b = read_fronts(options.b, options, by_place=options.by_place)
+        if not lines.ice:  # a store knows where the sea lies, whichever of two is named first
+            lines = move_lines(lines_of_b, b.crs, a.crs)
     lines = with_files(lines, a, options)
     pairs = compare_products(a, b, days=options.days, by_place=options.by_place, lines=lines)
     if pairs.empty:
