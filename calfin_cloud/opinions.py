@@ -58,6 +58,8 @@ def predict_pictures(
     verify = np.ravel(verify)
     whole = np.ravel(optical) & (settings.optical_whole and networks.verifier_of(network) is not None)
     for asked, way in ((~whole, settings), (whole, shown_whole(settings))):
+        if asked.all():  # nearly always, and a copy of pictures and masks takes as long as all else here
+            return _predicted(pictures, verify, network, way)
         if asked.any():
             masks[asked] = _predicted(pictures[asked], verify[asked], network, way)
     return masks
@@ -119,7 +121,8 @@ def _predicted(
     """Masks (n, 256, 256, 4) of pictures that are shown alike, the verifier's where it is asked."""
     masks = np.full((*pictures.shape[:3], VERIFIED + 1), MISSING, dtype=np.uint8)
     own = networks.predict_pictures(pictures, network=network, settings=settings)
-    masks[..., : own.shape[-1]] = own
+    for kind in range(own.shape[-1]):  # NumPy copies many pairs or triples one by one
+        masks[..., kind] = own[..., kind]
     if verify.any() and (verifier := networks.verifier_of(network)):
         seen = networks.predict_pictures(pictures[verify], network=verifier, settings=verifying(settings))
         masks[verify, ..., VERIFIED] = seen[..., FRONT]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask
 import numpy as np
 import pystac
 import xarray as xr
@@ -117,27 +116,29 @@ def _stacked(items: Sequence[pystac.Item], domain: Domain) -> tuple[da.Array, Se
 def read_each(scenes: da.Array, *, at_once: int = READ_AT_ONCE) -> Iterator[NDArray[np.float32] | Exception]:
     """Read the scenes of `stack_pixels` in this process, some at once: (band, y, x) float32 or the error of each.
 
-    The graph is optimised once for all scenes, after which each is one task, which is called: `scenes[n].compute()`
-    would optimise it for each, which takes 3 ms, and a scheduler would order its single task, in 0.5 ms.
+    The graph is laid out once for all scenes, and the few tasks of each are called one after the other, which takes a
+    quarter of what `scenes[n].compute()` does: it would optimise and order the graph of each.
 
     Examples
     --------
     >>> [scene if isinstance(scene, Exception) else scene.shape for scene in read_each(pixels)]    # doctest: +SKIP
     [(2, 400, 400), SceneError('unreadable', ...)]
     """
-    (data,) = dask.optimize(scenes)
-    tasks = [data.dask[key] for key in flatten(data.__dask_keys__())]
-    assert not any(task.dependencies for task in tasks), "a scene is more than one task"
+    graph, keys = dict(scenes.dask), list(flatten(scenes.__dask_keys__()))
 
-    def read(task: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32] | Exception:
+    def value_of(key: Any) -> Any:  # noqa: ANN401 - whatever the task makes
+        task = graph[key]
+        return task({needed: value_of(needed) for needed in task.dependencies})
+
+    def read(key: Any) -> NDArray[np.float32] | Exception:  # noqa: ANN401 - a key of Dask
         try:
-            scene: NDArray[np.float32] = task()[0]
+            scene: NDArray[np.float32] = value_of(key)[0]
             return scene
         except Exception as error:
             return error
 
-    with ThreadPoolExecutor(min(at_once, len(tasks))) as pool:
-        yield from pool.map(read, tasks)
+    with ThreadPoolExecutor(min(at_once, len(keys))) as pool:
+        yield from pool.map(read, keys)
 
 
 def source_of(item: pystac.Item) -> Source:
