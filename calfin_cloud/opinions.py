@@ -58,7 +58,7 @@ def predict_pictures(
     verify = np.ravel(verify)
     whole = np.ravel(optical) & (settings.optical_whole and networks.verifier_of(network) is not None)
     for asked, way in ((~whole, settings), (whole, shown_whole(settings))):
-        if asked.all():  # nearly always, and a copy of pictures and masks takes as long as all else here
+        if asked.all():  # nearly always: no need to copy pictures and masks
             return _predicted(pictures, verify, network, way)
         if asked.any():
             masks[asked] = _predicted(pictures[asked], verify[asked], network, way)

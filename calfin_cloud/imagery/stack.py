@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -116,8 +116,8 @@ def _stacked(items: Sequence[pystac.Item], domain: Domain) -> tuple[da.Array, Se
 def read_each(scenes: da.Array, *, at_once: int = READ_AT_ONCE) -> Iterator[NDArray[np.float32] | Exception]:
     """Read the scenes of `stack_pixels` in this process, some at once: (band, y, x) float32 or the error of each.
 
-    The graph is laid out once for all scenes, and the few tasks of each are called one after the other, which takes a
-    quarter of what `scenes[n].compute()` does: it would optimise and order the graph of each.
+    The graph is laid out once for all scenes, and not optimised: to fuse the few tasks of a scene, and to order them
+    anew where they are called, takes as long as to call them one after the other.
 
     Examples
     --------

@@ -6,7 +6,6 @@ Files that are no longer named by any batch move to `replaced/`, where readers t
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
