@@ -6,6 +6,7 @@ Files that are no longer named by any batch move to `replaced/`, where readers t
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +38,7 @@ from calfin_cloud.storage.files import (
     storage_time,
     write_whole,
 )
-from calfin_cloud.storage.items import item_digest, unsigned_text
+from calfin_cloud.storage.items import item_digest, unsigned_item
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.parquet import SCHEMAS, to_parquet
 from calfin_cloud.storage.tables import Tables
@@ -86,7 +87,7 @@ def write_batch(
     _check_keys(tables, keys, items)
     fs, root = open_place(store)
     batch = name_batch(keys)
-    bodies = _side_files(tables, {key: items[key] for key in keys}, features or {})
+    bodies = _side_files(tables, {key: unsigned_item(items[key]) for key in keys}, features or {})
     files = {folder: f"{batch}-{digest(body)}.{ending}" for folder, (body, ending) in bodies.items()}
     stored = Stored(
         f"{batch}.parquet",
@@ -116,7 +117,7 @@ def _side_files(
         "polygons": to_parquet(tables.polygons, POLYGON_SCHEMA),
         **{name: to_parquet(table, SCHEMAS[name]) for name, table in features.items()},
     }
-    listed = gzip.compress(unsigned_text(items).encode(), mtime=0)
+    listed = gzip.compress(json.dumps(items, sort_keys=True).encode(), mtime=0)
     return {folder: (body, "parquet") for folder, body in parquet.items()} | {"items": (listed, "json.gz")}
 
 

@@ -30,9 +30,6 @@ SECRET_FIELD = re.compile(
     r"|(access|sas|session|id)_?token|token|authorization|cookie)",
     re.IGNORECASE,
 )
-SIGNS = ("?", "@", "#", "\\u")
-SECRETS = ("sas", "secret", "password", "credential", "credentials", "key", "token", "authorization", "cookie")
-"""What JSON has in it, and names of fields in lower case end with, where there may be anything to leave out."""
 QUERY = re.compile(r"\?([^\s\"'<>#]*)")
 FRAGMENT = re.compile(r"#([^\s\"'<>#?]*)")
 USER = re.compile(r"(?<=://)[^/@\s?#]*@")
@@ -61,15 +58,6 @@ def unsigned_item(item: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a STAC item (JSON values) without signatures and fields that hold secrets."""
     copy: dict[str, Any] = _clean(item)
     return copy
-
-
-def unsigned_text(items: Mapping[str, Mapping[str, Any]]) -> str:
-    """JSON of STAC items by key as `unsigned_item` leaves them; the text shows that most have nothing to leave out."""
-    text = json.dumps(items, sort_keys=True)
-    small = text.lower()
-    if not any(sign in small for sign in (*SIGNS, *(f'{name}":' for name in SECRETS))):
-        return text
-    return json.dumps({key: unsigned_item(item) for key, item in items.items()}, sort_keys=True)
 
 
 def item_digest(item: Mapping[str, Any]) -> str:
