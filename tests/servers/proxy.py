@@ -121,6 +121,7 @@ class Listener:
         for talk in (talks := list(self.talks)):
             talk.cancel()
         await asyncio.gather(*talks, return_exceptions=True)
+        await asyncio.sleep(0.05)  # in which connections that were broken, or had no handshake, are closed
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         talk = asyncio.current_task()
@@ -128,8 +129,8 @@ class Listener:
         self.talks.add(talk)
         try:
             await self.talk(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
-            pass  # either side went away, or the listener ends
+        except (OSError, EOFError, asyncio.CancelledError):  # either side went away, or the listener ends
+            writer.transport.abort()  # over TLS `close` would wait for the other side
         finally:
             self.talks.discard(talk)
             writer.close()
