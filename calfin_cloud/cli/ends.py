@@ -15,7 +15,7 @@ from calfin_cloud.whole_files import FULL_NUMBERS
 MISTAKE, TRY_AGAIN, UNEXPECTED, INTERRUPTED, UNREAD = 2, 3, 70, 130, 141
 """Exit codes. An unexpected error is neither 1 nor 2, after which a Kubernetes Job is not tried again."""
 
-RESUMED = {"map", "retry", "retrace", "merge", "train"}
+RESUMED = {"map", "retry", "retrace", "reconcile", "compact", "merge", "train"}
 """Verbs that keep what was done before they were stopped."""
 
 REMEDIES: dict[type, str] = {
