@@ -144,7 +144,9 @@ def test_trace_writes_a_feature_for_every_image_and_says_what_it_cannot_read(tmp
     for feature in features:
         assert {"image", "front", "state", "reason"} <= set(feature["properties"])
         assert (feature["geometry"] is not None) == (feature["properties"]["state"] == "front")
-    assert "expected a PNG or a GeoTIFF" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "expected a PNG or a GeoTIFF" in said
+    assert "flat.png: no front, " in said
 
 
 def test_trace_begins_nothing_where_an_image_or_the_folder_of_its_result_is_missing(tmp_path, capsys):

@@ -175,6 +175,8 @@ def test_the_command_tells_a_plan_in_words_and_as_json(site, capsys):
         assert line in said
     # Of the whole process: it was started before anything was planned.
     assert told["total_s"] > told["work_s"] + told["search_s"]
+    assert main([*words, "--period", "1950/1951"]) == 0
+    assert "probe: none\n" in capsys.readouterr().out, "there is nothing to try"
 
 
 # --- which scenes are tried -------------------------------------------------------------------------------------------

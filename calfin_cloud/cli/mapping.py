@@ -208,6 +208,9 @@ def trace(options: argparse.Namespace) -> int:
     failed = [f["properties"] for f in features if f["properties"]["state"] == "failed"]
     for properties in failed:
         note(f"calfin trace: {properties['image']}: {properties['detail']}", level=logging.WARNING)
+    for properties in (f["properties"] for f in features if f["properties"]["state"] == "no_front"):
+        why = ": ".join(filter(None, (properties["reason"], properties["detail"])))
+        note(f"calfin trace: {properties['image']}: no front, {why}")
     found = sum(f["geometry"] is not None for f in features)
     result = {"fronts": found, "images": len(options.images), "failed": len(failed), "out": options.out}
     said = (

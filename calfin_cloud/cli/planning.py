@@ -68,7 +68,9 @@ def _lines_of(told: Plan) -> list[str]:
     lines = _table(told.scenes)
     lines += [
         f"scenes: {told.found} found, {told.known} known, {told.to_do} to do",
-        f"probe: {told.probed['read']} read ({', '.join(outcomes)}), {told.probed['mapped']} mapped; a scene: {steps}",
+        f"probe: {told.probed['read']} read ({', '.join(outcomes)}), {told.probed['mapped']} mapped; a scene: {steps}"
+        if told.probed["read"]
+        else "probe: none",
         f"to read over the network: {told.bytes_read / 1e9:.3f} GB in {told.requests} requests",
         f"to write: {told.bytes_written / 1e9:.3f} GB in {told.files_written} files; "
         f"in a bucket {told.store_requests} requests, {_a_scene(told):.1f} a scene with those to read it",
