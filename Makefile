@@ -29,7 +29,7 @@ test: setup
 	$(BIN)/pytest $(AT_ONCE)
 
 test-all: setup
-	$(BIN)/pytest $(AT_ONCE) -m ""
+	$(BIN)/pytest $(AT_ONCE) -m "" -o faulthandler_timeout=3900 # slow tests have an hour
 
 tools:
 	deploy/tools.sh

@@ -16,7 +16,7 @@ HANGS = """
 import subprocess
 def test_one_that_lives(): pass
 def test_one_that_no_exception_ends():
-    with subprocess.Popen(["sleep", "500"]) as child:  # whose end is waited for, whatever is raised
+    with subprocess.Popen(["sleep", "100"]) as child:  # whose end is waited for, whatever is raised
         child.wait()
 """
 LIVES = "def test_another(): pass"

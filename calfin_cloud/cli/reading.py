@@ -98,8 +98,8 @@ def note_no_pair(a: Any, b: Any, options: argparse.Namespace) -> None:  # noqa: 
     if options.by_place:
         note(f"{none} lies beside each other: check the dates and the CRS of both")
     elif common := set.intersection(*ids_of):
-        waits = a.merge(b[b["glacier_id"].isin(common)], on="glacier_id")
-        apart = float((waits["datetime_x"] - waits["datetime_y"]).abs().min() / pd.Timedelta(days=1))
+        pairs = a.merge(b[b["glacier_id"].isin(common)], on="glacier_id")
+        apart = float((pairs["datetime_x"] - pairs["datetime_y"]).abs().min() / pd.Timedelta(days=1))
         note(f"{none}: those of one glacier that are nearest in time are {apart:.0f} days apart, see --days")
     else:
         told = [f"{source}: {_named(sorted(ids))}" for source, ids in zip((options.a, options.b), ids_of, strict=True)]

@@ -18,13 +18,20 @@ from calfin_cloud.sensors import CATALOG_FIELD
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-IPV4_IN_IPV6 = {"::ffff:0:0/96": 0, "::/96": 0, "::ffff:0:0:0/96": 0, "64:ff9b::/96": 0, "64:ff9b:1::/48": 0}
-IPV4_IN_IPV6 |= {"2002::/16": 80}
+IPV4_IN_IPV6 = {
+    "::ffff:0:0/96": 0,
+    "::/96": 0,
+    "::ffff:0:0:0/96": 0,
+    "64:ff9b::/96": 0,
+    "64:ff9b:1::/48": 0,
+    "2002::/16": 80,
+}
 """Networks of IPv6 whose addresses lead to one of IPv4, and behind how many bits it is: mapped, compatible, translated
 (RFC 7915), through a NAT64 (RFC 6052, 8215) and 6to4."""
 
 FURTHER_PRIVATE = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10")))
-"""Of protocols, where a cloud keeps its metadata too, and of sites: public to Python 3.11."""
+"""Networks that Python 3.11 calls public: for protocols (RFC 6890; the metadata of a cloud are at 192.0.0.192), and
+local to a site (RFC 3879)."""
 
 
 def check_address(href: str, catalog: str) -> None:

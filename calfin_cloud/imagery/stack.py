@@ -116,8 +116,7 @@ def _stacked(items: Sequence[pystac.Item], domain: Domain) -> tuple[da.Array, Se
 def read_each(scenes: da.Array, *, at_once: int = READ_AT_ONCE) -> Iterator[NDArray[np.float32] | Exception]:
     """Read the scenes of `stack_pixels` in this process, some at once: (band, y, x) float32 or the error of each.
 
-    The graph is laid out once for all scenes, and not optimised: to fuse the few tasks of a scene, and to order them
-    anew where they are called, takes as long as to call them one after the other.
+    The few tasks of a scene are called one after the other: to optimise their graph first would take longer.
 
     Examples
     --------

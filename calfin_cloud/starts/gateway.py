@@ -55,7 +55,8 @@ def _started(kind: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - of da
     try:
         cluster.__init__(*args, **more)
     except BaseException:
-        cluster.gateway.close()
+        if hasattr(cluster, "gateway"):
+            cluster.gateway.close()
         raise
     return cluster
 
