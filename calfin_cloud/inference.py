@@ -29,6 +29,7 @@ from calfin_cloud.opinions import (
     is_optical,
     needs_verifier,
     predict_pictures,
+    verifies_windows,
 )
 from calfin_cloud.preprocess import eight_bit_channels, resize_channels, to_eight_bit
 from calfin_cloud.resampling import mirrored, resize, unmirrored
@@ -235,11 +236,12 @@ def second_pictures(
     windows = [_windows(of_scene, scene.shape, trace) for of_scene, scene in zip(boxes, scenes, strict=True)]
     cut = [window.cut(scene) for scene, of_scene in zip(scenes, windows, strict=True) for window in of_scene]
     shown = _pictures(cut, settings)
-    agreements: list[NDArray[np.float32] | None] = [None] * len(scenes)
-    if not settings.verify_windows:
-        agreements = [_agreement(masks, scene, settings) for masks, scene in zip(seen, scenes, strict=True)]
-        is_seen = [agreed is not None for agreed, of_scene in zip(agreements, windows, strict=True) for _ in of_scene]
-        shown = shown._replace(verify=shown.verify & ~np.array(is_seen, dtype=bool))
+    agreements = [
+        None if verifies_windows(scene, settings) else _agreement(masks, scene, settings)
+        for masks, scene in zip(seen, scenes, strict=True)
+    ]
+    is_seen = [agreed is not None for agreed, of_scene in zip(agreements, windows, strict=True) for _ in of_scene]
+    shown = shown._replace(verify=shown.verify & ~np.array(is_seen, dtype=bool))
     return SecondPass(overviews, agreements, boxes, windows, shown)
 
 
@@ -311,7 +313,7 @@ def _agreement(
     seen: NDArray[np.uint8], shown: NDArray[np.uint8], settings: InferenceSettings
 ) -> NDArray[np.float32] | None:
     """How far the verifier believes the front of a picture, as `_believed`; None where it has not seen it."""
-    agreed = agreement_of(seen, shown)
+    agreed = agreement_of(seen)
     return unmirrored(agreed, shown.shape) if agreed is not None and settings.square_pixels else agreed
 
 
@@ -321,7 +323,7 @@ def _pictures(shown: Sequence[NDArray[np.uint8]], settings: InferenceSettings) -
     for place, part in enumerate(shown):
         view = mirrored(part[..., :3]) if settings.square_pixels else part[..., :3]
         pictures[place] = np.rint(resize_channels(view, (PICTURE_SIZE, PICTURE_SIZE)))
-    return Pictures(pictures, _flags(needs_verifier, shown), _flags(is_optical, shown))
+    return Pictures(pictures, _flags(partial(needs_verifier, settings=settings), shown), _flags(is_optical, shown))
 
 
 def _flags(is_so: Callable[[NDArray[np.uint8]], bool], shown: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:

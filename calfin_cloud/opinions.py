@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -55,13 +56,15 @@ def predict_pictures(
     masks = np.empty((*pictures.shape[:3], VERIFIED + 1), dtype=np.uint8)
     if not len(pictures):
         return masks
-    verify = np.ravel(verify)
-    whole = np.ravel(optical) & (settings.optical_whole and networks.verifier_of(network) is not None)
-    for asked, way in ((~whole, settings), (whole, shown_whole(settings))):
+    verify, optical = np.ravel(verify), np.ravel(optical)
+    has_verifier = networks.verifier_of(network) is not None
+    of_light = shown_whole(settings) if settings.optical_whole and has_verifier else settings
+    of_others = _seen_turned if settings.turned and has_verifier else _predicted
+    for asked, predicted, way in ((optical, _predicted, of_light), (~optical, of_others, settings)):
         if asked.all():  # nearly always: no need to copy pictures and masks
-            return _predicted(pictures, verify, network, way)
+            return predicted(pictures, verify, network, way)
         if asked.any():
-            masks[asked] = _predicted(pictures[asked], verify[asked], network, way)
+            masks[asked] = predicted(pictures[asked], verify[asked], network, way)
     return masks
 
 
@@ -69,20 +72,20 @@ def believed(seen: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.fl
     """Front and ice (256, 256, mask) float32 of a picture's masks `seen` (256, 256, 4), after a second opinion.
 
     In pictures of light (`shown` (y, x, 4) is what was pictured) it is the verifier's, in others that of the network's
-    own mask of rock, where it has one; in coarse pictures, of few pixels, that of the verifier too.
+    own mask of rock, where it has one, and what it sees in the transpose.
     """
     masks = from_levels(seen)
     front, ice = masks[..., FRONT], masks[..., ICE]
     if not is_optical(shown) and (seen[..., ROCK] != MISSING).any():
         front = front * beside_glaciers(ice, masks[..., ROCK])
-    if (agreed := agreement_of(seen, shown)) is not None:
+    if (agreed := agreement_of(seen)) is not None:
         front = front * agreed
     return np.dstack([front, ice])
 
 
-def agreement_of(seen: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def agreement_of(seen: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     """How far the verifier believes the front of a picture, (256, 256) in 0 to 1; None where it has not seen it."""
-    if not needs_verifier(shown) or (seen[..., VERIFIED] == MISSING).all():
+    if (seen[..., VERIFIED] == MISSING).all():
         return None
     return agreement(from_levels(seen[..., VERIFIED]))
 
@@ -105,9 +108,14 @@ def is_optical(shown: NDArray[np.uint8]) -> bool:
     return bool(shown[..., 3].max(initial=NOT_SEEN) == OPTICAL)
 
 
-def needs_verifier(shown: NDArray[np.uint8]) -> bool:
-    """Whether the verifier sees a picture (y, x, 4) too: one of light, or of few pixels."""
-    return is_optical(shown) or MAGNIFIED * max(shown.shape[:2]) <= PICTURE_SIZE
+def needs_verifier(shown: NDArray[np.uint8], settings: InferenceSettings) -> bool:
+    """Whether a picture (y, x, 4) gets another look: one of light, one that is turned, or one of few pixels."""
+    return is_optical(shown) or settings.turned or MAGNIFIED * max(shown.shape[:2]) <= PICTURE_SIZE
+
+
+def verifies_windows(shown: NDArray[np.uint8], settings: InferenceSettings) -> bool:
+    """Whether windows of a scene (y, x, 4) get another look of their own; else that of the whole scene counts."""
+    return settings.verify_windows and (is_optical(shown) or not settings.turned)
 
 
 def verifying(settings: InferenceSettings) -> InferenceSettings:
@@ -126,4 +134,17 @@ def _predicted(
     if verify.any() and (verifier := networks.verifier_of(network)):
         seen = networks.predict_pictures(pictures[verify], network=verifier, settings=verifying(settings))
         masks[verify, ..., VERIFIED] = seen[..., FRONT]
+    return masks
+
+
+def _seen_turned(
+    pictures: NDArray[np.uint8], verify: NDArray[np.bool_], network: str, settings: InferenceSettings
+) -> NDArray[np.uint8]:
+    """Masks (n, 256, 256, 4) of pictures shown upright and turned by 180 degrees; the transpose verifies them."""
+    masks = np.full((*pictures.shape[:3], VERIFIED + 1), MISSING, dtype=np.uint8)
+    see = partial(networks.predict_pictures, network=network, settings=shown_whole(settings))
+    upright, turned = see(pictures), see(pictures[:, ::-1, ::-1])[:, ::-1, ::-1]
+    masks[..., : upright.shape[-1]] = np.rint((upright.astype(np.float32) + turned) / 2)
+    if verify.any():
+        masks[verify, ..., VERIFIED] = see(pictures[verify].swapaxes(1, 2))[..., FRONT].swapaxes(1, 2)
     return masks

@@ -162,6 +162,8 @@ def test_a_fast_store_says_so_and_one_made_before_is_read_as_it_was(tmp_path):
     before = saved(tiles)
     assert before["inference"].keys() == {"stride", "transposed", "square_pixels"}
     assert settings_from(before) == tiles
+    before["inference"]["optical_whole"] = True  # as a store says that was made before pictures were turned
+    assert settings_from(before).inference == InferenceSettings(turned=False)
     once, fast_recipe = (recipe_of(domains[0], VARIANTS[name]) for name in ("once", "fast"))
     assert once["masks"] != fast_recipe["masks"]
     assert once["fronts"] == fast_recipe["fronts"]

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -128,7 +129,9 @@ def test_a_picture_that_is_magnified_twice_goes_to_the_verifier_whatever_its_sen
 ):
     scene = scene_with_a_bright_line(side=side, row=100)
     scene[0, 98:103] = 1.0
-    light, radar = (overview_of(prepare_scene(scene, 100.0, kind), brightness_network) for kind in ("optical", "sar"))
+    light, radar = (
+        overview_of(prepare_scene(scene, 100.0, kind), brightness_network, TILES) for kind in ("optical", "sar")
+    )
     assert radar[200, :80, 0].min() > 0.9
     assert (radar[200, 170:, 0].max() == 0) == is_verified
     assert (light == radar).all() == is_verified
@@ -305,22 +308,69 @@ def unet_by_verifier(tmp_path) -> dict[str | None, str]:
     return paths
 
 
-def test_optical_pictures_are_shown_whole_once_to_both_networks_and_others_in_tiles_and_their_transposes(
+def test_pictures_of_light_are_shown_whole_once_and_others_upright_and_turned_to_a_network_with_a_verifier(
     unet_by_verifier,
 ):
     path = unet_by_verifier["calfin-small-2"]
     shown = np.random.default_rng(1).integers(0, 256, (4, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
     verify, optical = np.array([True, True, False, False]), np.array([True, False, True, False])
+
+    def by(way: InferenceSettings, view: np.ndarray = shown, weights: str = path) -> np.ndarray:
+        return network.predict_pictures(np.ascontiguousarray(view), network=weights, settings=way)
+
     masks = predict_pictures(shown, verify, optical, network=path, settings=InferenceSettings())
-    whole, tiles = (network.predict_pictures(shown, network=path, settings=way) for way in (ONCE, TILES))
-    np.testing.assert_array_equal(masks[..., :2], np.where(optical[:, None, None, None], whole, tiles))
-    assert (whole != tiles).mean() > 0.1
+    whole = by(ONCE)
+    turned = (whole.astype(float) + by(ONCE, shown[:, ::-1, ::-1])[:, ::-1, ::-1]) / 2
+    np.testing.assert_array_equal(masks[optical, ..., :2], whole[optical])
+    np.testing.assert_allclose(masks[~optical, ..., :2], turned[~optical], atol=0.5)
+    assert (np.abs(masks[~optical, ..., :2] - whole[~optical].astype(int)) > 1).mean() > 0.1
     assert (masks[~verify, ..., VERIFIED] == MISSING).all()
-    for place, way in enumerate((ONCE, replace(TILES, stride=None))):
-        (seen,) = network.predict_pictures(shown[[place]], network="calfin-small-2", settings=way)
-        np.testing.assert_array_equal(masks[place, ..., VERIFIED], seen[..., FRONT])
-    for unsplit in (
-        {"network": path, "settings": TILES},
-        {"network": unet_by_verifier[None], "settings": InferenceSettings()},
-    ):
-        np.testing.assert_array_equal(predict_pictures(shown, verify, optical, **unsplit)[..., :2], tiles)
+    (of_light,) = by(ONCE, shown[[0]], "calfin-small-2")
+    np.testing.assert_array_equal(masks[0, ..., VERIFIED], of_light[..., FRONT])
+    (of_transpose,) = by(ONCE, shown[[1]].swapaxes(1, 2))
+    np.testing.assert_array_equal(masks[1, ..., VERIFIED], of_transpose[..., FRONT].T)
+
+
+def test_networks_without_a_verifier_and_older_settings_see_tiles_and_their_transposes(unet_by_verifier):
+    shown = np.random.default_rng(1).integers(0, 256, (2, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
+    verify, optical = np.array([True, True]), np.array([True, False])
+    with_verifier, without = unet_by_verifier["calfin-small-2"], unet_by_verifier[None]
+    tiles = network.predict_pictures(shown, network=without, settings=TILES)
+    masks = predict_pictures(shown, verify, optical, network=without, settings=InferenceSettings())
+    np.testing.assert_array_equal(masks[..., :2], tiles)
+    assert (masks[..., VERIFIED] == MISSING).all()
+    masks = predict_pictures(shown, verify, optical, network=with_verifier, settings=TILES)
+    np.testing.assert_array_equal(masks[..., :2], tiles)
+    (small,) = network.predict_pictures(shown[1:], network="calfin-small-2", settings=replace(TILES, stride=None))
+    np.testing.assert_array_equal(masks[1, ..., VERIFIED], small[..., FRONT])
+
+
+def test_a_radar_front_that_the_transpose_of_the_scene_does_not_show_is_none_in_its_windows_either(
+    brightness_network, monkeypatch
+):
+    """A network that sees no front in the first columns of a picture: in its transpose none in the first rows."""
+    monkeypatch.setattr(opinions.networks, "verifier_of", lambda network: "calfin-small-2")
+    plain = opinions.networks.predict_pictures
+
+    def blind_on_the_left(pictures: np.ndarray, **more: Any) -> np.ndarray:
+        masks = plain(pictures, **more)
+        masks[..., :100, FRONT] = 0
+        return masks
+
+    monkeypatch.setattr(opinions.networks, "predict_pictures", blind_on_the_left)
+    shown = []
+
+    def count(pictures: np.ndarray, verify: np.ndarray, *more: Any, **names: Any) -> np.ndarray:
+        shown.append((len(pictures), int(np.sum(verify))))
+        return predict_pictures(pictures, verify, *more, **names)
+
+    monkeypatch.setattr(inference, "predict_pictures", count)
+    fronts_at = {}
+    for row in (500, 1200):  # of 2048: rows 62 and 150 of a picture
+        scene = scene_with_a_bright_line(side=2048, row=row, end=0)
+        scene[0, row - 30 : row + 31, 900:1300] = 1.0
+        masks, boxes = predict_scene(prepare_scene(scene, 30.0, "sar"), network=brightness_network)
+        fronts_at[row] = float(np.nanmax(masks[0, row, 950:1250])), len(boxes)
+    assert fronts_at[500] == (0, 0)
+    assert fronts_at[1200][0] > 0.4
+    assert shown == [(1, 1), (0, 0), (1, 1), (1, 0)]

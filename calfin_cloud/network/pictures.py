@@ -124,7 +124,8 @@ def engine_of(network: str | Path, settings: InferenceSettings = DEFAULT) -> Eng
         raise ValueError(f"engine must be one of {get_args(Engine)}, got {settings.engine!r}: correct the name")
     if settings.engine != "auto":
         return settings.engine
-    sizes = {tile_size(settings)} | ({PICTURE_SIZE} if settings.optical_whole and verifier_of(network) else set())
+    shows_whole = (settings.optical_whole or settings.turned) and verifier_of(network)
+    sizes = {tile_size(settings)} | ({PICTURE_SIZE} if shows_whole else set())
     is_ready = all(has_openvino(network, size) for size in sizes)
     return "openvino" if is_ready and not _has_gpu() else "keras"
 

@@ -40,9 +40,9 @@ Engine = Literal["auto", "keras", "keras-bfloat16", "openvino"]
 class InferenceSettings:
     """How a picture of 256 px is cut for the network, and what runs that.
 
-    The original cuts nine tiles, 16 px apart (`CALFIN`). An optical picture, which gets a verifier's opinion too, is
-    shown as a whole, once; others in four tiles, and transposed (what else was tried, and on which glaciers:
-    docs/attempts.md).
+    The original cuts nine tiles, 16 px apart (`CALFIN`). A network that has a verifier (`verifier_of`) sees pictures as
+    a whole: optical ones once, others upright and turned. Other networks see four tiles, and those of the transpose
+    (what else was tried, and on which glaciers: docs/attempts.md).
 
     Attributes
     ----------
@@ -51,8 +51,12 @@ class InferenceSettings:
     transposed
         Average the masks with those of the transposed picture.
     optical_whole
-        Show optical pictures as a whole, once, to a network that has a verifier (`verifier_of`) and to that, whatever
-        `stride` and `transposed` say of others.
+        Show optical pictures as a whole, once, to a network that has a verifier and to that, whatever `stride` and
+        `transposed` say of others.
+    turned
+        Show pictures that are not optical as a whole to a network that has a verifier, and average the masks with those
+        of the picture turned by 180 degrees, whatever `stride` and `transposed` say. A front counts where the network
+        sees one in the transpose of the whole scene, too.
     square_pixels
         Mirror a picture that is not square up to one; otherwise squeeze it, as the original does.
     verify_windows
@@ -73,21 +77,22 @@ class InferenceSettings:
     stride: int | None = 32
     transposed: bool = True
     optical_whole: bool = True
+    turned: bool = True
     square_pixels: bool = False
     verify_windows: bool = True
     eight_bit: bool = False
     engine: Engine = field(default="auto", compare=False)
 
 
-CALFIN = InferenceSettings(stride=16, transposed=False, optical_whole=False)
+CALFIN = InferenceSettings(stride=16, transposed=False, optical_whole=False, turned=False)
 
-TILES = InferenceSettings(optical_whole=False)
+TILES = InferenceSettings(optical_whole=False, turned=False)
 """All pictures in four tiles and their transposes: the default until version 0.2.0, for stores made with it."""
 
-ONCE = InferenceSettings(stride=None, transposed=False, optical_whole=False)
-"""All pictures as a whole, once: scenes of radar cost a sixth (docs/attempts.md)."""
+ONCE = InferenceSettings(stride=None, transposed=False, optical_whole=False, turned=False)
+"""All pictures as a whole, once: scenes of radar cost half (docs/attempts.md)."""
 
-FAST = InferenceSettings(stride=None, transposed=False, optical_whole=False, verify_windows=False, eight_bit=True)
+FAST = replace(ONCE, verify_windows=False, eight_bit=True)
 """As `ONCE`, in numbers of 8 bits, and the verifier sees the whole scene alone (docs/attempts.md)."""
 
 
@@ -136,7 +141,7 @@ def shown_whole(settings: InferenceSettings) -> InferenceSettings:
     >>> shown_whole(InferenceSettings()) == ONCE
     True
     """
-    return replace(settings, stride=None, transposed=False, optical_whole=False)
+    return replace(settings, stride=None, transposed=False, optical_whole=False, turned=False)
 
 
 def tile_size(settings: InferenceSettings) -> int:

@@ -93,7 +93,7 @@ VARIANTS = {
 the release for its four sets of scenes (6.1).
 """
 
-LATER = {"optical_whole": False, "verify_windows": True, "eight_bit": False}
+LATER = {"optical_whole": False, "turned": False, "verify_windows": True, "eight_bit": False}
 """Settings of inference that stores name only where they are not these, so that older stores stay what they are."""
 
 

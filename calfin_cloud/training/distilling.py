@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from calfin_cloud.datasets import Sample, Sensor, split_by_glacier, synthetic_sa
 from calfin_cloud.network import (
     PICTURE_SIZE,
     TILE_SIZE,
-    InferenceSettings,
+    TILES,
     Tensor,
     build_network,
     load_network,
@@ -36,7 +37,7 @@ from calfin_cloud.whole_files import read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
 
-SHOWN = InferenceSettings(stride=None, optical_whole=False)
+SHOWN = replace(TILES, stride=None)
 """The teacher sees pictures whole, as the student will, and their transposes."""
 
 N_SYNTHETIC, N_ADVERSE = 700, 300
