@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pystac
 import pytest
+from pyproj import Geod
 from shapely.affinity import translate
 from shapely.geometry import LineString, MultiPolygon, box, mapping, shape
 from storing import DOMAIN, LINE, PLACES, contents, item, new_store, polygon_rows, rejected_rows, rows
@@ -361,6 +362,41 @@ def test_a_map_that_lacks_the_ice_of_a_glacier_is_told_since_it_turns_its_sea_ar
     assert main([*call, str(tmp_path / "told"), "--ice", str(tmp_path / "whole.gpkg")]) == 0
     assert told not in capsys.readouterr().err
     assert (pd.read_csv(tmp_path / "told" / "rates.csv")["rate_m_a"] < 0).all()
+
+
+def test_ocean_in_place_of_ice_is_refused_by_what_a_store_knows_and_by_what_a_file_says_of_itself(
+    request, tmp_path, capsys
+):
+    store, ocean, ice = outlier_store("disk", request), box(-9000, 0, 800, 2400), box(2200, 0, 9000, 2400)
+    files = {
+        "bare.gpkg": {"geometry": [ocean]},
+        "kind.gpkg": {"kind": ["ocean"], "geometry": [ocean]},
+        "termini_2020-2020_closed_v1.0.shp": {"geometry": [ocean]},
+        "both.gpkg": {"kind": ["ocean", "ice"], "geometry": [ocean, ice]},
+    }
+    said = {}
+    for name, columns in files.items():
+        gpd.GeoDataFrame(columns, crs=DOMAIN.crs).to_file(tmp_path / name)
+        code = main(["timeseries", store, "--ice", str(tmp_path / name), "--out", str(tmp_path / f"out-{name}")])
+        said[name] = capsys.readouterr().err
+        assert code == (0 if name == "both.gpkg" else 2)
+        assert (tmp_path / f"out-{name}").exists() == (code == 0)
+    assert "has the sea of 1 glacier (9) on the other side than the scenes of the store" in said["bare.gpkg"]
+    assert "holds ocean alone, by its column `kind`" in said["kind.gpkg"]
+    assert "is named as CALFIN names files of ocean" in said["termini_2020-2020_closed_v1.0.shp"]
+    assert "the sea lies at, in degrees from north: 9 " in said["both.gpkg"]
+
+
+def test_a_file_of_fronts_is_measured_with_the_degrees_at_which_its_ice_puts_the_sea(tmp_path, capsys):
+    fronts = fronts_of({"g": 1000})
+    fronts.to_parquet(tmp_path / "fronts.parquet")
+    gpd.GeoDataFrame(geometry=[box(-9000, -9000, 800, 9000)], crs=fronts.crs).to_file(tmp_path / "ice.gpkg")
+    call = ["timeseries", str(tmp_path / "fronts.parquet"), "--ice", str(tmp_path / "ice.gpkg")]
+    assert main([*call, "--out", str(tmp_path / "out")]) == 0
+    middle = fronts.to_crs(3413).union_all().centroid
+    start, end = gpd.GeoSeries([middle, translate(middle, 100, 0)], crs=3413).to_crs(4326)
+    azimuth = Geod(ellps="WGS84").inv(start.x, start.y, end.x, end.y)[0] % 360
+    assert f"the sea lies at, in degrees from north: g {azimuth:.0f}" in capsys.readouterr().err
 
 
 def test_a_glacier_that_a_store_lacks_is_told_from_those_it_has(request, tmp_path, capsys):

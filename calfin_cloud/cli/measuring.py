@@ -222,7 +222,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ice",
         metavar="FILE",
-        help="polygons of ice or basins, not of ocean as in *_closed files of CALFIN: they tell where the sea lies",
+        help="polygons of ice or basins, not of ocean: they tell where the sea lies (printed in degrees from north)",
     )
     parser.add_argument("--crs", metavar="CRS", help="projected CRS to measure in, e.g. EPSG:3413")
     parser.add_argument("--glaciers", nargs="+", action="extend", metavar="NAME", help="only these, by id or name")

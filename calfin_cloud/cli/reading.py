@@ -135,7 +135,9 @@ def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # 
     from calfin_cloud.results.boxes import doubtful_sea
 
     files = {name: getattr(options, name, None) for name in ("centerlines", "boxes", "ice", "velocity")}
-    lines = read_lines(lines, fronts, **files)
+    known, lines = lines, read_lines(lines, fronts, **files)
+    if options.ice:
+        _tell_sea(fronts, known, lines, options.ice)
     far, untold = doubtful_sea(fronts, lines)
     if options.ice and far:
         note(
@@ -145,6 +147,25 @@ def with_files(lines: Any, fronts: Any, options: argparse.Namespace) -> Any:  # 
     if untold:
         note(f"no ice tells where the sea of {_named(untold)} lies: centrelines are taken to run from ice to sea")
     return lines
+
+
+def _tell_sea(fronts: Any, known: Any, lines: Any, ice: str) -> None:  # noqa: ANN401 - a table, `Lines`
+    """Say where a file of ice puts the sea; refuse one that turns most of the seas that a store knows."""
+    from calfin_cloud.results.boxes import seas_deg
+
+    seas, stored = seas_deg(fronts, lines), seas_deg(fronts, known)
+    both = [glacier for glacier in seas if glacier in stored]
+    turned = [glacier for glacier in both if 90 < abs(seas[glacier] - stored[glacier]) < 270]
+    if 2 * len(turned) > len(both):
+        raise ValueError(
+            f"{ice} has the sea of {_named(turned)} on the other side than the scenes of the store: is it "
+            "ocean? Give polygons of ice or basins, or leave --ice out: the store knows its sea"
+        )
+    if turned:
+        note(f"{ice} has the sea of {_named(turned)} on the other side than the scenes of the store")
+    if seas:
+        told = ", ".join(f"{glacier} {sea:.0f}" for glacier, sea in [*seas.items()][:MOST_NAMED])
+        note(f"by {ice} the sea lies at, in degrees from north: {told}{', ...' if len(seas) > MOST_NAMED else ''}")
 
 
 def _named(glaciers: list[str]) -> str:

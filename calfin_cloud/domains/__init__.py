@@ -12,6 +12,7 @@ from calfin_cloud.domains.domain import (
 from calfin_cloud.domains.files import domains_json, read_domains, write_domains
 from calfin_cloud.domains.grids import (
     DEFAULT_RESOLUTION_M,
+    azimuth_deg,
     best_crs,
     box_grid,
     cut_at_antimeridian,
@@ -25,6 +26,7 @@ __all__ = [
     "FJORD_SOURCES",
     "ID_COLUMNS",
     "Domain",
+    "azimuth_deg",
     "best_crs",
     "box_grid",
     "cut_at_antimeridian",

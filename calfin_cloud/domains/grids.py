@@ -131,6 +131,20 @@ def length_scale(crs: Any, place: BaseGeometry) -> float:  # noqa: ANN401 - what
     return float(np.sqrt(projection.get_factors(*lonlat).areal_scale))
 
 
+def azimuth_deg(crs: Any, place: BaseGeometry, direction: tuple[float, float]) -> float:  # noqa: ANN401 - as above
+    """Find where a direction (x, y) on the map of a projected CRS points at a place: degrees from north, clockwise.
+
+    Examples
+    --------
+    >>> round(azimuth_deg("EPSG:3413", Point(-300_000, -2_000_000), (0.0, 1.0)))  # up on the map
+    351
+    """
+    projection = _projection(str(crs))
+    lonlat = projection(place.centroid.x, place.centroid.y, inverse=True)
+    turned = projection.get_factors(*lonlat).meridian_convergence
+    return float((np.degrees(np.arctan2(*direction)) + turned) % 360)
+
+
 @lru_cache(maxsize=16)
 def _projection(crs: str) -> Proj:
     return Proj(crs)  # takes longer than all that is asked of it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import chain, count
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from calfin_cloud.columns import first_column, glacier_ids, id_text
+from calfin_cloud.domains import azimuth_deg
 from calfin_cloud.timeseries import (
     BOX,
     Gate,
@@ -39,6 +41,7 @@ GATE_COLUMNS = (
 MOST_APART, LEAST_APART_M = 0.1, 200.0  # a box is doubtful where it differs by more than both from what was swept
 BEYOND_BOX = 0.05  # of the side of a box, so much of a coast is kept around it
 REACH_M = 30_000.0  # ice further than this from the fronts does not say where their sea lies
+OCEAN_FILE = re.compile(r"_closed_v[\w.]+(\||$)")  # as CALFIN and `calfin export` call their polygons of ocean
 LEAST_BEHIND = 0.5  # share of ice behind the fronts of a glacier that its map of ice should have
 
 Vector = tuple[float, float]
@@ -101,7 +104,8 @@ def read_lines(
     Centrelines and boxes belong to the glacier of their id column, those without an id to every glacier. Centrelines of
     one glacier are told apart by `BRANCH_COLUMNS`, or numbered. Of ice, such as basins, each glacier gets what lies
     within 30 km of its fronts. Boxes that an earlier run has derived along bent centrelines (its `gates.gpkg`) keep
-    these. Raises `ValueError` where the fronts are not in metres.
+    these. Raises `ValueError` where the fronts are not in metres, or the file of ice holds ocean by its name or its
+    column `kind`, as polygons of a store have it.
     """
     check_metres(fronts.crs, "measuring")  # in degrees, 30 km are all of the earth, and take many minutes
     known = known or Lines()
@@ -120,7 +124,7 @@ def read_lines(
             if isinstance(line := row.get("centerline"), str) and line:
                 axes[glacier] = _line_of(line)
     if ice:
-        table = read_vectors(ice, "file of ice", of="polygons").to_crs(fronts.crs).explode(ignore_index=True)
+        table = _read_ice(ice).to_crs(fronts.crs).explode(ignore_index=True)
         for glacier, part in glaciers.items():
             near = _around(list(part.geometry))
             covers[glacier] = table.geometry.iloc[table.sindex.query(near, "intersects")].intersection(near).union_all()
@@ -152,6 +156,16 @@ def cut_to_boxes(fronts: gpd.GeoDataFrame, boxes: str) -> gpd.GeoDataFrame:
 def seaward_near(fronts: Sequence[BaseGeometry], ice: BaseGeometry | None) -> Vector | None:
     """Find the direction of the sea by the ice within `REACH_M` of fronts; None where it does not tell."""
     return seaward_of(fronts, None if ice is None else ice.intersection(_around(fronts)))
+
+
+def seas_deg(fronts: gpd.GeoDataFrame, lines: Lines) -> dict[str, float]:
+    """Where the sea of each glacier lies by its ice, in degrees from north; without those whose ice does not tell."""
+    seas = {}
+    for glacier, part in fronts.groupby("glacier_id", sort=True):
+        seaward = seaward_near(list(part.geometry), lines.ice.get(str(glacier)))
+        if seaward is not None:
+            seas[str(glacier)] = azimuth_deg(fronts.crs, part.union_all(), seaward)
+    return seas
 
 
 def doubtful_sea(fronts: gpd.GeoDataFrame, lines: Lines) -> tuple[list[str], list[str]]:
@@ -249,6 +263,17 @@ def regions_of(gates: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None) -> dic
     middles = gates.set_geometry(gates.geometry.centroid)[["glacier_id", "geometry"]]
     near = middles.sjoin_nearest(regions.to_crs(gates.crs)[["region", "geometry"]]).drop_duplicates("glacier_id")
     return dict(zip(near["glacier_id"].astype(str), near["region"].astype(str), strict=True))
+
+
+def _read_ice(path: str) -> gpd.GeoDataFrame:
+    """Read polygons of ice; of the polygons of a store, which have a `kind`, those of ice alone."""
+    if OCEAN_FILE.search(path):
+        raise ValueError(f"{path} is named as CALFIN names files of ocean: give polygons of ice or basins")
+    table = read_vectors(path, "file of ice", of="polygons")
+    kinds = set(table["kind"]) if "kind" in table else set()
+    if kinds == {"ocean"}:
+        raise ValueError(f"{path} holds ocean alone, by its column `kind`: give polygons of ice or basins")
+    return table[table["kind"] == "ice"] if kinds == {"ice", "ocean"} else table
 
 
 def _rows(path: str | None, fronts: gpd.GeoDataFrame, of: Shapes) -> list[dict[str, Any]]:
