@@ -34,6 +34,10 @@ NO_BOXES = np.empty((0, 4), dtype=np.int32)
 GOOD_PX = 2.5
 """Mean distance in px of a 256 px frame below which a front is good: what the score is the probability of."""
 
+FIRST_YEAR, LAST_YEAR = 1900, 2149
+"""Of scenes: any two of their dates differ by less than the 292 years that pandas and xarray can tell, in nanoseconds
+of 64 bits. One other date would end reports, comparisons and exports of a store."""
+
 SEASONS = ("winter", "spring", "summer", "autumn")
 
 LONGEST_NAME = 200

@@ -90,14 +90,15 @@ def test_a_front_that_leaves_the_fjord_of_its_glacier_is_flagged():
     assert flags["key"].tolist() == [fronts["key"][0]]
 
 
-def outlier_store(kind, request):
-    """Twelve fronts of one glacier in a year, the sixth far ahead of its neighbours."""
+def outlier_store(kind, request, *, last="2020-09-21"):
+    """Twelve fronts of one glacier in a year, the sixth far ahead of its neighbours; `last` is the date of the last."""
     store = new_store(kind, request)
     storage.open_store(store, crs=DOMAIN.crs, made_by={"model": "a@1"})
     storage.keep_domain(store, DOMAIN)
     scenes = [f"s{i}" for i in range(12)]
     places = [900.0 if i == 5 else 2000.0 + 10 * i for i in range(12)]
-    dates = pd.date_range("2020-01-01", periods=12, freq="24D", tz="UTC").as_unit("us")
+    dates = pd.date_range("2020-01-01", periods=11, freq="24D", tz="UTC").as_unit("us")
+    dates = dates.append(pd.DatetimeIndex(np.array([last], "datetime64[us]")).tz_localize("UTC"))
     fronts = rows(*scenes, line=LINE).assign(datetime=dates, sigma_m=10.0, score=0.8)
     fronts["geometry"] = [LineString([(x, 100), (x, 2300)]) for x in places]
     ice = MultiPolygon([box(2200, 0, 3000, 2400)])
@@ -107,6 +108,19 @@ def outlier_store(kind, request):
     items = {f"Store/{s}": item(s) | more for s in scenes}
     storage.write_batch(store, tables, items, recipe={"masks": "a", "fronts": "b"})
     return store
+
+
+def test_a_scene_that_a_store_has_with_a_date_that_nothing_can_tell_is_left_out_by_name(request, tmp_path, caplog):
+    store = outlier_store("disk", request, last="9999-12-31")
+    formats = ["--format", "calfin", "termpicks", "gpkg", "issm", "levelset", "icemask", "stac"]
+    for verb, *more in (["report"], ["timeseries"], ["composite"], ["export", *formats]):
+        assert main([verb, store, "--out", str(tmp_path / verb), *more]) == 0
+    told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert told == [f"{store}: scenes whose dates are not of the years 1900 to 2149 are left out: Store/s11"]
+    positions = pd.read_csv(tmp_path / "timeseries" / "positions.csv")
+    assert positions["key"].nunique() == 11
+    assert len(gpd.read_file(tmp_path / "export" / "gpkg" / "calfin_cloud.gpkg", layer="polygons")) == 11
+    assert len(storage.read_fronts(store)) == 12, "the store keeps it"
 
 
 def test_a_scene_at_the_antimeridian_is_exported_on_either_side_of_it_and_not_around_the_globe(request, tmp_path):

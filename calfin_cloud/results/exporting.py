@@ -14,7 +14,7 @@ from calfin_cloud.exports import CALFIN_NAMES, known_name, read_mesh
 from calfin_cloud.object_stores import store_text
 from calfin_cloud.results.formats import FORMATS, Stored, doubtful_fronts
 from calfin_cloud.results.reviewed_polygons import reviewed_polygons
-from calfin_cloud.results.reviewing import REVIEW_COLUMNS, reviewed_fronts
+from calfin_cloud.results.reviewing import REVIEW_COLUMNS, in_time, reviewed_fronts
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.schema import NO_FRONT, check_name
 from calfin_cloud.storage import checked_domains, domain_of, outside_stores, read_store, read_store_domains
@@ -223,7 +223,7 @@ def _reviewed(store: str) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDa
 
     The `author` of a redrawn front is who drew it, empty of all others.
     """
-    fronts = reviewed_fronts(store)
+    fronts = in_time(reviewed_fronts(store), store)
     polygons = reviewed_polygons(store, fronts)
     is_rejected = fronts["verdict"] == "reject"
     kept = fronts[~is_rejected]

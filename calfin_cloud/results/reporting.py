@@ -35,7 +35,7 @@ from calfin_cloud.results.page_data import (
     shown_tables,
     tables_of,
 )
-from calfin_cloud.results.reviewing import reviewed_fronts
+from calfin_cloud.results.reviewing import in_time, reviewed_fronts
 from calfin_cloud.results.seaward import Features, features_of, page_features
 from calfin_cloud.results.series import measure_course, store_product
 from calfin_cloud.schema import REASONS
@@ -118,14 +118,16 @@ def write_report(
         raise ValueError(f"most_pictures must be 0 or more, got {most_pictures}: 0 is a report without pictures")
     _check_own(folder)
     product, lines = store_product(store)
-    fronts = reviewed_fronts(store)
+    fronts = in_time(reviewed_fronts(store), store)
     series = measure_course(product, lines, watch=watch) if len(product) else None
     flagged = fronts if series is None else _with_flags(store, fronts, series.flags)
     domains = read_store_domains(store)
     if not domains:
         raise ValueError(f"{store} has no domain yet, so there is nothing to show: run `calfin map` first")
     crs = read_store(store)["crs"]
-    shown = shown_tables(flagged, read_rejected(store), _references(references, crs), series)
+    rejected = read_rejected(store)
+    rejected = rejected[rejected["key"].isin(fronts["key"])]
+    shown = shown_tables(flagged, rejected, _references(references, crs), series)
     _clear(folder)
     features = features_of(store)
     glaciers = _write_glaciers(store, domains, shown, features, folder, most_pictures=most_pictures, watch=watch)

@@ -28,7 +28,7 @@ def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     Parameters
     ----------
     fronts
-        Table of `reviewed_fronts`.
+        Table of `reviewed_fronts`; scenes that it lacks have no row.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def reviewed_polygons(store: str, fronts: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     left = fronts[fronts["key"].isin(changed) & (fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     domains = {d.name: d for d in read_store_domains(store)}
     rows = [row for _, scene in left.groupby("key", sort=False) for row in _rows(store, domains, scene)]
-    kept = polygons[~polygons["key"].isin(changed)]
+    kept = polygons[polygons["key"].isin(fronts["key"]) & ~polygons["key"].isin(changed)]
     if not rows:
         return kept.reset_index(drop=True)
     anew = gpd.GeoDataFrame(rows, geometry="geometry", crs=polygons.crs)[list(polygons.columns)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,15 @@ from calfin_cloud.object_stores import store_text
 from calfin_cloud.results.choosing import ORDER, chosen_fronts
 from calfin_cloud.results.settling import Place, line_id, settle_verdicts
 from calfin_cloud.results.training_scenes import write_training_scenes
+from calfin_cloud.schema import FIRST_YEAR, LAST_YEAR
 from calfin_cloud.storage import instant, read_flags, read_reviews, read_store_domains, write_review
 from calfin_cloud.timeseries import flag_fronts, length_scale
 
+log = logging.getLogger(__name__)
+
 VERDICTS = ("accept", "reject", "redraw")
 REVIEW_COLUMNS = ("verdict", "reviewer", "reviewed_at", "note")
+MOST_NAMED = 8  # scenes in a warning
 MANUAL_FLAG = {10: 0, 13: 3}
 """Quality flag of an automatic front -> that of a line a person drew (calfin-method 8)."""
 
@@ -103,6 +109,22 @@ def reviewed_fronts(store: str, *, flagged: bool = True) -> gpd.GeoDataFrame:
     return flag_fronts(fronts, read_flags(store, fronts)) if flagged else fronts
 
 
+def in_time(fronts: gpd.GeoDataFrame, store: str) -> gpd.GeoDataFrame:
+    """Leave out scenes of a store with dates that no report, series or export can tell; a warning names them."""
+    is_told = fronts["datetime"].dt.year.between(FIRST_YEAR, LAST_YEAR)
+    if not is_told.all():
+        _tell_left_out(store, tuple(fronts.loc[~is_told, "key"].unique()))
+    told: gpd.GeoDataFrame = fronts[is_told].reset_index(drop=True)
+    return told
+
+
+@cache  # a verb may read its store several times
+def _tell_left_out(store: str, scenes: tuple[str, ...]) -> None:
+    named = ", ".join(scenes[:MOST_NAMED]) + (f", ... ({len(scenes)})" if len(scenes) > MOST_NAMED else "")
+    years = f"{FIRST_YEAR} to {LAST_YEAR}"
+    log.warning("%s: scenes whose dates are not of the years %s are left out: %s", store, years, named)
+
+
 def orphaned_verdicts(store: str) -> list[dict[str, Any]]:
     """List the verdicts that are about no front of today, the oldest first: their scene is gone, or the line judged."""
     verdicts = read_reviews(store)
@@ -128,7 +150,8 @@ def _with_verdict(row: pd.Series[Any], place: Place, crs: Any) -> pd.Series[Any]
 def usable_fronts(store: str | Path, *, flagged: bool = True) -> gpd.GeoDataFrame:
     """Read the fronts of a store that no person has rejected, redrawn ones as drawn; scenes without a front are out.
 
-    Doubtful ones are among them, with flags and a lower score, see `reviewed_fronts`.
+    Scenes whose dates cannot be told (`in_time`) are out too. Doubtful fronts are among them, with flags and a lower
+    score, see `reviewed_fronts`.
 
     Parameters
     ----------
@@ -153,7 +176,7 @@ def usable_fronts(store: str | Path, *, flagged: bool = True) -> gpd.GeoDataFram
     [['Harald-Moltke-Brae', 'front', '']]
     """
     store = store_text(store)
-    fronts = reviewed_fronts(store, flagged=flagged)
+    fronts = in_time(reviewed_fronts(store, flagged=flagged), store)
     usable: gpd.GeoDataFrame = fronts[(fronts["state"] == "front") & (fronts["verdict"] != "reject")]
     return usable.reset_index(drop=True)
 

@@ -17,11 +17,8 @@ from calfin_cloud.scenes.footprints import footprint_touches
 from calfin_cloud.scenes.listing import Counted, sort_unique
 from calfin_cloud.scenes.periods import period_bounds
 from calfin_cloud.scenes.reading import Feature, shown, unless_odd
+from calfin_cloud.schema import FIRST_YEAR, LAST_YEAR
 from calfin_cloud.sensors import item_of
-
-FIRST_YEAR, LAST_YEAR = 1900, 2149
-"""Of scenes: any two of their dates differ by less than the 292 years that pandas and xarray can tell, in nanoseconds
-of 64 bits. One other date in a store would end its reports, comparisons and exports."""
 
 FindScenes = Callable[[Domain], Iterable[pystac.Item]]
 """Items of a domain, sorted by time and id, each id once; taken one by one, so that they need not fit into memory."""
