@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -483,6 +484,36 @@ def test_an_interrupted_verb_says_whether_what_it_did_is_kept(verb, words, capsy
     set_up_log(parsed("status", "store"))
     assert end(verb, KeyboardInterrupt()) == 130
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "module", "how"),
+    [
+        ("train --data images --out out", "calfin_cloud.training", "resumes"),
+        ("evaluate --data images --out out", "calfin_cloud.evaluation", "begins anew"),
+        ("calibrate --data images --out out.json", "calfin_cloud.evaluation", "begins anew"),
+        ("adapt store --out out", "calfin_cloud.training", "begins anew"),
+        ("retrace store", "calfin_cloud.pipeline.updating", "resumes"),
+    ],
+)
+def test_a_verb_that_is_told_to_end_says_whether_what_it_did_is_kept(call, module, how, tmp_path):
+    program = f"""
+import os, signal, sys
+
+class Ending:
+    def find_spec(self, name, *rest):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Ending())
+from calfin_cloud.cli import command
+command()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *call.split()], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert ended.stderr == f"calfin {call.split()[0]}: told to end; the same call {how}\n"
 
 
 @pytest.mark.parametrize("library", ["tensorflow", "urllib3"])

@@ -70,7 +70,7 @@ def _run(arguments: Sequence[str]) -> int:
     import warnings
 
     from calfin_cloud.cli.config import with_config
-    from calfin_cloud.cli.ends import MISTAKE, end
+    from calfin_cloud.cli.ends import MISTAKE, end, ended_by_sigterm
     from calfin_cloud.cli.output import set_up_log
     from calfin_cloud.cli.parser import make_parser
 
@@ -96,7 +96,8 @@ def _run(arguments: Sequence[str]) -> int:
     set_up_log(options)
     warnings.filterwarnings("ignore", message="Use `@` matmul", category=PendingDeprecationWarning)
     try:
-        code = int(options.run(options))
+        with ended_by_sigterm():
+            code = int(options.run(options))
         sys.stdout.flush()  # else what cannot be written is found out when Python ends
     except (Exception, KeyboardInterrupt) as error:
         return end(options.verb, error)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import select
+import signal
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from calfin_cloud.cli.output import note, notes
 from calfin_cloud.whole_files import FULL_NUMBERS
@@ -49,12 +53,35 @@ PASSING_CLASSES = {
 """Errors of clients of object stores, by name since not all clients are installed."""
 
 
+class ToldToEndError(KeyboardInterrupt):
+    """The process was told to end by SIGTERM, as Kubernetes and batch queues send it before they kill."""
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that a verb closes what it opened and says whether what it did is kept."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise ToldToEndError
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def end(verb: str, error: BaseException) -> int:
     """Say what ended a verb, and return the exit code of that."""
     if isinstance(error, KeyboardInterrupt):
         how = "resumes" if verb in RESUMED else "begins anew"
-        note(f"calfin {verb}: interrupted; the same call {how}", level=logging.ERROR)
-        return INTERRUPTED
+        is_told = isinstance(error, ToldToEndError)
+        why = "told to end" if is_told else "interrupted"
+        note(f"calfin {verb}: {why}; the same call {how}", level=logging.ERROR)
+        return 128 + signal.SIGTERM if is_told else INTERRUPTED
     if isinstance(error, BrokenPipeError) and _is_unread():  # whoever reads has seen enough, as `head` has
         return UNREAD
     if mistake := _mistaken(error):

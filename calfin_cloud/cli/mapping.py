@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -315,21 +313,11 @@ def connected(options: argparse.Namespace, n_scenes: int = FEW_SCENES) -> Iterat
     if options.worker_memory is not None:
         more["worker_memory"] = options.worker_memory
     try:
-        with _ended_by_sigterm(), clusters.connect(cluster, n_workers=options.workers, **more) as client:
+        with clusters.connect(cluster, n_workers=options.workers, **more) as client:
             yield client
     except clusters.ClusterLostError as error:
         note(f"calfin {options.verb}: {error}", level=logging.ERROR)
         raise SystemExit(3) from error
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Turn SIGTERM, which Kubernetes sends before it kills, into an exception, so that what was started is closed."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def settings_of(options: argparse.Namespace) -> MapSettings:
