@@ -323,6 +323,24 @@ def test_sides_days_counts_and_prices_that_cannot_be_are_refused(call, words, ca
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["trace", "scene.png"],
+        ["domains", "--bbox", "-50.8,70.33,-50.4,70.43"],
+        ["fjords", "--domains", "domains.geojson", "--ice-mask", "ice.gpkg"],
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.shp", "t.gpkg", "t.PARQUET"])
+def test_a_file_of_geojson_is_not_given_the_name_of_another_format(call, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main([*call, "--out", name])
+    said = f"argument --out: is written as GeoJSON, to a name that ends in .geojson or .json, got '{name}'"
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_vector_file_that_is_not_there_or_holds_no_lines_is_named(tmp_path, capsys):
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     out = ["--out", str(tmp_path / "series")]

@@ -213,7 +213,7 @@ def add_domains(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--bbox", metavar="W,S,E,N", help="a box in degrees")
     what.add_argument("--from-termini", metavar="VECTOR_FILE", help="one domain per glacier id, around these lines")
     what.add_argument("--list", action="store_true", help="print the index of glaciers")
-    parser.add_argument("--out", type=flags.outside, metavar="FILE", help="domain file to write (GeoJSON)")
+    parser.add_argument("--out", type=flags.geojson, metavar="FILE", help="domain file to write (GeoJSON)")
     parser.add_argument(
         "--name", default="", help="name of the domain of --point or --bbox (default: made of its place)"
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 TRACED = ("default", "calfin", "mohajerani", "zhang", "baumhoer")
 VARIANTS = (*TRACED, "tiles", "once", "fast")
+GEOJSON = (".geojson", ".json")
 MOST_PORT = 65_535
 
 
@@ -89,6 +90,17 @@ def outside(text: str) -> Path:
         return outside_stores(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def geojson(text: str) -> Path:
+    """Read the path of a file to write as GeoJSON, whose ending, if it has one, may not promise another format."""
+    path = outside(text)
+    if path.suffix.lower() not in ("", *GEOJSON):
+        raise argparse.ArgumentTypeError(
+            f"is written as GeoJSON, to a name that ends in {' or '.join(GEOJSON)}, got {text!r}: "
+            "ogr2ogr makes other formats of it"
+        )
+    return path
 
 
 def weights_name(text: str) -> str:

@@ -163,7 +163,7 @@ def _add_retry(parser: argparse.ArgumentParser) -> None:
 def _add_fjords(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domains", required=True, metavar="FILE", help="domain file, see `calfin domains`")
     parser.add_argument(
-        "--out", required=True, type=flags.outside, metavar="FILE", help="domain file to write (GeoJSON)"
+        "--out", required=True, type=flags.geojson, metavar="FILE", help="domain file to write (GeoJSON)"
     )
     parser.add_argument("--polygons", metavar="FILE", help="polygons where fronts may lie, drawn by hand")
     parser.add_argument(
@@ -183,7 +183,7 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", type=Path, metavar="IMAGE", help="PNG or GeoTIFF, grey or RGB(A), 8 or 16 bit"
     )
     parser.add_argument(
-        "--out", required=True, type=flags.outside, metavar="FILE", help="GeoJSON in pixels: x column, y row"
+        "--out", required=True, type=flags.geojson, metavar="FILE", help="GeoJSON in pixels: x column, y row"
     )
     parser.add_argument(
         "--sensor",
