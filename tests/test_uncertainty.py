@@ -33,6 +33,7 @@ from calfin_cloud.fronts.uncertainty import (
     vertex_features,
     write_calibration,
 )
+from calfin_cloud.network import build_network, save_weights
 from calfin_cloud.schema import SceneError
 from calfin_cloud.training import synthetic_samples
 
@@ -313,13 +314,34 @@ def test_a_network_trained_on_all_glaciers_is_checked_on_them():
     assert check_left_out(cases, by="scene").loc["all", "front_n"] == 200
 
 
-@pytest.mark.parametrize(("glacier", "is_told"), [("Sverdrup", True), ("Elsewhere", False)])
-def test_half_widths_of_glaciers_that_a_network_was_trained_on_are_called_too_small(tmp_path, capsys, glacier, is_told):
-    for n, scene in enumerate(synthetic_samples(5, seed=3)):
-        name = tmp_path / f"{glacier}_LC08_L1TP_2015-07-0{n + 1}"
+def label_scenes(folder, glacier, *, count=5):
+    """Write synthetic scenes and where their ice lies into a folder, in the layout of CALFIN."""
+    for n, scene in enumerate(synthetic_samples(count, seed=3)):
+        name = folder / f"{glacier}_LC08_L1TP_2015-07-0{n + 1}"
         grey = np.interp(scene.image, (scene.image.min(), scene.image.max()), (1, 255))
         Image.fromarray(np.uint8(grey)).save(f"{name}.png")
         Image.fromarray(np.uint8(255 * scene.ice)).save(f"{name}_mask.png")
+
+
+def test_a_network_that_finds_no_front_is_told_from_labels_without_one(tmp_path, capsys):
+    label_scenes(tmp_path, "Elsewhere", count=2)
+    network = build_network("unet", width=0.25)
+    network.get_layer("masks").bias.assign([-6.0, 0.0])
+    save_weights(network, tmp_path / "blind.weights.h5", width=0.25)
+    call = ["calibrate", "--data", str(tmp_path), "--network", str(tmp_path / "blind.weights.h5")]
+    assert main(call) == 2
+    said = capsys.readouterr().err
+    assert "no front to calibrate on in 2 labelled scenes (2 with a drawn one)" in said
+    assert "blind.weights.h5 finds none; `calfin evaluate` with the same --data and --network says why" in said
+    for mask in tmp_path.glob("*_mask.png"):
+        Image.fromarray(np.zeros_like(Image.open(mask))).save(mask)
+    assert main(call) == 2
+    assert "(0 with a drawn one): none of the labels has one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("glacier", "is_told"), [("Sverdrup", True), ("Elsewhere", False)])
+def test_half_widths_of_glaciers_that_a_network_was_trained_on_are_called_too_small(tmp_path, capsys, glacier, is_told):
+    label_scenes(tmp_path, glacier)
     call = ["calibrate", "--data", str(tmp_path), "--network", "calfin-small-2", "--out", str(tmp_path / "own.json")]
     assert main(call) == 0
     assert ("was trained on Sverdrup, and on others it errs more" in capsys.readouterr().err) is is_told

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calfin_cloud.cli import flags
-from calfin_cloud.cli.output import bar, note, records, tell
+from calfin_cloud.cli.output import bar, how_many, note, records, tell
 
 TRAINING_FLAGS = ("seed", "architecture", "width", "learning_rate", "synthetic", "start", "verifier", "ema")
 TEACHER_PICTURES = 8000
@@ -136,6 +136,13 @@ def calibrate(options: argparse.Namespace) -> int:
         settings=variant.inference,
         known=known_termini(samples),
     )
+    if not any(not case.guided for case in cases):
+        n_drawn = sum(sample.front.any() for sample in samples)
+        why = "none of the labels has one" if not n_drawn else f"{network} finds none"
+        raise ValueError(
+            f"no front to calibrate on in {how_many(len(samples), 'labelled scene')} ({n_drawn} with a drawn one): "
+            f"{why}; `calfin evaluate` with the same --data and --network says why of each scene"
+        )
     if cases and all(case.seen for case in cases):
         known = ", ".join(sorted({case.glacier for case in cases}))
         note(
