@@ -131,10 +131,15 @@ def test_a_server_that_is_not_there_is_told():
     says(read(f"http://127.0.0.1:{port}/good.tif"), "problem", "nobody answers there")
 
 
-def test_a_catalogue_that_is_not_there_is_told_once(capsys, caplog):
+def test_a_catalogue_that_is_not_there_is_told_once_in_a_sentence_with_one_remedy(capsys, caplog):
     (port,) = free_ports(1)
-    assert main(["doctor", "--catalog", f"http://127.0.0.1:{port}/nothing", "--cluster", "none"]) == 1
-    assert capsys.readouterr().out.count("cannot read the catalogue") == 1
+    address = f"http://127.0.0.1:{port}/nothing"
+    assert main(["doctor", "--catalog", address, "--cluster", "none"]) == 1
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if "cannot read the catalogue" in line)
+    why, remedy = told.split("; ")
+    refused = "Failed to establish a new connection: [Errno 111] Connection refused"
+    assert why == f"problem  catalogue: cannot read the catalogue {address}: {refused}"
+    assert remedy.startswith("nobody answers there: check the address")
     assert "Retrying" not in caplog.text
 
 

@@ -19,6 +19,7 @@ from calfin_cloud.doctor.findings import Finding, Status, problem, without_secre
 from calfin_cloud.domains import Domain
 from calfin_cloud.imagery import stack_scenes
 from calfin_cloud.public_catalogs import NAMES
+from calfin_cloud.scenes.reading import LATER
 from calfin_cloud.schema import SceneError
 from calfin_cloud.sensors import band_of
 from calfin_cloud.storage import check_domains as check_kept_domains
@@ -49,11 +50,7 @@ def check_catalog(describe: Callable[[], str]) -> Finding:
     try:
         return Finding("catalogue", "ok", f"answers: {describe()}")
     except (ValueError, OSError) as error:
-        return problem(
-            "catalogue",
-            error,
-            f"check its address, or name a public one: {NAMES}",
-        )
+        return problem("catalogue", _said(error), f"check its address, or name a public one: {NAMES}")
 
 
 def find_examples(
@@ -70,13 +67,18 @@ def find_examples(
                 examples.setdefault((item.collection_id or "", _host(item)), (item, domain))
         except (ValueError, OSError) as error:
             remedy = "check the address, the collections and the period with `calfin search`"
-            return [*findings, problem("catalogue", error, remedy)], list(examples.values())
+            return [*findings, problem("catalogue", _said(error), remedy)], list(examples.values())
         if n == 0:
             said, remedy = f"no scene of {domain.name}", "check period, collections, and that the catalogue covers it"
             findings.append(Finding("catalogue", "warning", said, remedy))
         else:
             findings.append(Finding("catalogue", "ok", f"{n} scenes of {domain.name}"))
     return findings, list(examples.values())
+
+
+def _said(error: BaseException) -> str:
+    """Sentence of an error of a catalogue: it tells its cause, and `remedy_for` knows better what to do."""
+    return str(error).removesuffix(f"; {LATER}")
 
 
 def check_scene(item: Mapping[str, Any], domain: Domain, where: str) -> Finding:

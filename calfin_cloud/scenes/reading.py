@@ -31,6 +31,9 @@ T = TypeVar("T")
 Feature = dict[str, Any]
 """A STAC item as its JSON values."""
 
+LATER = "check its address, or make the same call again later"
+"""What to do about a catalogue that cannot be reached, at the end of its error."""
+
 TRIES_OF_A_NAME = 3  # of a host that no server of names knows, within 2 s: theirs may slip, but it is mostly mistyped
 UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
@@ -84,7 +87,7 @@ def telling(address: str) -> Iterator[None]:
     except Exception as error:
         said = f"cannot read the catalogue {shown(address)}: {_told(error)}"
         if _may_pass(error):
-            raise CatalogUnreachableError(f"{said}; check its address, or make the same call again later") from error
+            raise CatalogUnreachableError(f"{said}; {LATER}") from error
         raise ValueError(
             f"{said}; expected a STAC API, a catalog.json, items as GeoJSON or stac-geoparquet, "
             f"or the name of a public catalogue: {NAMES}"
