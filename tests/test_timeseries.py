@@ -409,11 +409,22 @@ def test_a_box_follows_the_flow_where_a_field_of_velocity_bends_and_serves_the_n
     in_box = series.positions[series.positions["branch"] == "box"]["position_m"].to_numpy()
     scale = length_scale(UTM, fronts.geometry.iloc[0])
     assert np.diff(in_box) == pytest.approx(-RING * np.radians([20, 20, 30]) / scale, rel=0.01)
+    assert series.gates["seaward_deg"].item() == pytest.approx(360 - 45, abs=5), "half way around the bend"
     write_series(series, fronts, tmp_path / "series")
     write_series(measure_series(fronts, Lines()), fronts, tmp_path / "unmeasured")
     assert [len(list((tmp_path / name).glob("series-*.png"))) for name in ("series", "unmeasured")] == [1, 0]
     again = measure_series(fronts, read_lines(Lines(ice=ice), fronts, boxes=str(tmp_path / "series" / "gates.gpkg")))
     pd.testing.assert_frame_equal(again.positions, series.positions, check_exact=True)
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:3413"])
+@pytest.mark.parametrize("angle", [0, 17, 135, 200])
+def test_a_box_is_written_with_the_degrees_from_north_at_which_its_sea_lies_on_any_map(tmp_path, angle, crs):
+    fronts = product_of(table_of([rotate(front_at(x), angle, origin=(0, 0)) for x in (900, 700, 300)])).to_crs(crs)
+    ice = translate(rotate(box(-3000, -3000, 900, 3000), angle, origin=(0, 0)), 500_000, 8_000_000)
+    series = measure_series(fronts, Lines(ice={"g": gpd.GeoSeries([ice], crs=UTM).to_crs(crs).iloc[0]}))
+    write_series(series, fronts, tmp_path)
+    assert gpd.read_file(tmp_path / "gates.gpkg")["seaward_deg"].item() == pytest.approx((90 - angle) % 360, abs=0.2)
 
 
 @pytest.mark.parametrize("angle", [0, 17, 45])

@@ -36,7 +36,8 @@ from calfin_cloud.vectors import Shapes, check_metres, read_vectors
 CENTER = "center"
 BRANCH_COLUMNS = ("branch", "BranchName", "BranchID")
 GATE_COLUMNS = (
-    *("glacier_id", "width_m", "fronts", "measured", "change_m", "swept_m", "is_doubtful", "centerline", "geometry"),
+    *("glacier_id", "width_m", "seaward_deg", "fronts", "measured", "change_m", "swept_m", "is_doubtful"),
+    *("centerline", "geometry"),
 )
 MOST_APART, LEAST_APART_M = 0.1, 200.0  # a box is doubtful where it differs by more than both from what was swept
 BEYOND_BOX = 0.05  # of the side of a box, so much of a coast is kept around it
@@ -236,6 +237,7 @@ def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame)
     return {
         "glacier_id": fronts["glacier_id"].iloc[0],
         "width_m": gate.width_m / scale,
+        "seaward_deg": _seaward_deg(gate, fronts.crs),
         "fronts": len(of_box),
         "measured": len(known),
         "change_m": change,
@@ -244,6 +246,12 @@ def _checked_gate(gate: Gate, fronts: gpd.GeoDataFrame, positions: pd.DataFrame)
         "centerline": "" if gate.axis is None else _text_of(gate.axis),
         "geometry": gate.box,
     }
+
+
+def _seaward_deg(gate: Gate, crs: Any) -> float:  # noqa: ANN401 - a CRS
+    """Direction of the flow in the middle of a box, straight or bent, in degrees from north, clockwise."""
+    here, ahead = (gate.centerline.interpolate(share, normalized=True) for share in (0.5, 0.51))
+    return round(azimuth_deg(crs, here, (ahead.x - here.x, ahead.y - here.y)), 1)
 
 
 def _outward(line: LineString, fronts: gpd.GeoDataFrame, seaward: Vector | None) -> LineString:

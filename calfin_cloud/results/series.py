@@ -201,11 +201,12 @@ def measure_series(
     Returns
     -------
     Series
-        Its `gates` have, beside the box, how many of the `fronts` were `measured` in it, the change from the first
-        measured front to the last, and `swept_m`, the mean way from the first front to the last by the area between
-        them, which needs no box. Where the two differ by more than a tenth and 200 m the box `is_doubtful`: it may not
-        hold what changed. Written to a file, the boxes serve later runs (`read_lines(boxes=...)`), so that a new or
-        redrawn front moves no other position.
+        Its `gates` have, beside the box, `seaward_deg`, where the ice flows in its middle (degrees from north,
+        clockwise), how many of the `fronts` were `measured` in it, the change from the first measured front to the
+        last, and `swept_m`, the mean way from the first front to the last by the area between them, which needs no box.
+        Where the two differ by more than a tenth and 200 m the box `is_doubtful`: it may not hold what changed. Written
+        to a file, the boxes serve later runs (`read_lines(boxes=...)`), so that a new or redrawn front moves no other
+        position.
 
     Raises
     ------
