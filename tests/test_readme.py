@@ -2,6 +2,8 @@ import argparse
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -12,9 +14,11 @@ def test_the_example_of_the_readme_prints_what_it_says(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    # Lengths and confidences may differ in the last digits between processors; states and reasons may not.
+    # Lengths may differ in the last digits between processors; states and reasons may not.
     words = [re.findall(r"[A-Za-z_:']+", text) for text in (printed, said)]
     assert words[0] == words[1]
+    lengths = [[float(number) for number in re.findall(r"\d+\.\d+", text)] for text in (printed, said)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.01)
 
 
 def test_every_command_of_the_readme_is_one_that_calfin_has():
