@@ -13,12 +13,15 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import geopandas as gpd
+import numpy as np
 import pyproj
 
 from calfin_cloud.object_stores import EXTRAS, open_files, telling_lacks
 
 log = logging.getLogger(__name__)
 
+MOST_DEGREES = 360.0
+LEAST_LATITUDE = 40.0  # of glaciers that calve
 LAYER = "|layername="  # as QGIS writes it
 
 Shapes = Literal["lines", "polygons"]
@@ -46,8 +49,8 @@ def read_vectors(
     Raises
     ------
     ValueError
-        The file is missing, cannot be read, has no geometry, or holds shapes of another kind; an object store lacks its
-        package or credentials.
+        The file is missing, cannot be read, has no geometry, holds shapes of another kind, or degrees in a CRS in
+        metres; an object store lacks its package or credentials.
     OSError
         The server of an address does not answer; clients of object stores have errors of their own for that.
 
@@ -72,7 +75,22 @@ def read_vectors(
     if not isinstance(table, gpd.GeoDataFrame):
         raise ValueError(f"the {what} {path} has no geometry, only columns {list(table)}: expected lines or polygons")
     table = table.set_geometry(table.geometry.force_2d())
+    _check_degrees(table, f"the {what} {path}")
     return table if of is None else check_shapes(table, of, f"the {what} {path}")
+
+
+def _check_degrees(table: gpd.GeoDataFrame, what: str) -> None:
+    """Refuse longitudes and latitudes that a file calls metres: they would all lie beside the origin of its map."""
+    if table.crs is None or not table.crs.is_projected or not len(table):
+        return
+    bounds = table.total_bounds
+    low, high = bounds[:2], bounds[2:]
+    are_latitudes = (low >= LEAST_LATITUDE) | (high <= -LEAST_LATITUDE)
+    if np.abs(bounds).max() <= MOST_DEGREES and are_latitudes.any():
+        raise ValueError(
+            f"{what} is in {table.crs.name} by its own account, but its coordinates, {bounds.round(2).tolist()}, look "
+            "like degrees: give it its true CRS, with ogr2ogr -a_srs EPSG:4326 or geopandas' set_crs"
+        )
 
 
 def check_shapes(table: gpd.GeoDataFrame, of: Shapes, what: str) -> gpd.GeoDataFrame:

@@ -356,6 +356,21 @@ def test_a_series_without_ice_says_what_tells_where_the_sea_lies(real, tmp_path,
     assert "no gate: no_seaward: give --ice, which tells where the sea lies" in capsys.readouterr().err
 
 
+def lines_at(path, *places, crs=4326):
+    """Write short lines of glacier 75, in the days of June 2021, that begin at places (x, y)."""
+    shapes = [LineString([(x, y), (x + 0.1, y + 0.05)]) for x, y in places]
+    dates = [f"2021-06-{day:02d}" for day in range(1, len(places) + 1)]
+    gpd.GeoDataFrame({"glacier_id": "75", "date": dates}, geometry=shapes, crs=crs).to_file(path)
+    return str(path)
+
+
+def test_degrees_in_a_file_that_calls_them_metres_are_refused(tmp_path, capsys):
+    termini = lines_at(tmp_path / "degrees.gpkg", (-67.6, 76.6), crs=3413)
+    assert main(["domains", "--from-termini", termini, "--out", str(tmp_path / "domains.geojson")]) == 2
+    assert "[-67.6, 76.6, -67.5, 76.65], look like degrees: give it its true CRS" in capsys.readouterr().err
+    assert not (tmp_path / "domains.geojson").exists()
+
+
 @pytest.mark.parametrize("verb", ["composite", "figures", "timeseries"])
 def test_names_of_columns_are_refused_where_all_fronts_are_of_a_store(verb, tmp_path, capsys):
     assert main([verb, str(tmp_path / "fronts"), "--out", str(tmp_path / "o"), "--columns", "datetime=when"]) == 2
