@@ -371,6 +371,12 @@ def test_degrees_in_a_file_that_calls_them_metres_are_refused(tmp_path, capsys):
     assert not (tmp_path / "domains.geojson").exists()
 
 
+def test_termini_with_latitude_first_are_doubted(tmp_path, capsys):
+    termini = lines_at(tmp_path / "swapped.geojson", (76.6, -67.6))
+    assert main(["domains", "--from-termini", termini, "--out", str(tmp_path / "domains.geojson")]) == 0
+    assert "a place is given with its longitude first" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["composite", "figures", "timeseries"])
 def test_names_of_columns_are_refused_where_all_fronts_are_of_a_store(verb, tmp_path, capsys):
     assert main([verb, str(tmp_path / "fronts"), "--out", str(tmp_path / "o"), "--columns", "datetime=when"]) == 2

@@ -31,7 +31,7 @@ BOUNDARIES = {
 def domains(options: argparse.Namespace) -> int:
     """Make domains: by the name of a glacier, a point, a box, or the termini of a file; say what may be wrong."""
     from calfin_cloud.domains import write_domains
-    from calfin_cloud.glaciers import check_place, read_glaciers
+    from calfin_cloud.glaciers import check_order, check_place, read_glaciers
 
     if options.list:
         named = read_glaciers()[["id", "name", "other_names", "lon", "lat"]]
@@ -43,7 +43,8 @@ def domains(options: argparse.Namespace) -> int:
         raise ValueError(f"--out and --preview are both {options.out}: give the page a name of its own")
     made = _make(options)
     write_domains(made, options.out)
-    doubts = {domain.name: check_place(domain) for domain in made} if options.from_termini is None else {}
+    check = check_place if options.from_termini is None else check_order  # who has drawn termini knows the sea there
+    doubts = {domain.name: check(domain) for domain in made}
     for name, told in doubts.items():
         for doubt in told:
             note(f"{name}: {doubt}")

@@ -32,9 +32,7 @@ def check_place(domain: Domain) -> list[str]:
     ['the box is over land and ice only, on a coarse map: move it to where the glacier meets water']
     """
     return [
-        doubt
-        for check in (_check_termini, _check_order, _check_sea, _check_crs, _check_size)
-        for doubt in check(domain)
+        doubt for check in (_check_termini, check_order, _check_sea, _check_crs, _check_size) for doubt in check(domain)
     ]
 
 
@@ -54,8 +52,14 @@ def _check_termini(domain: Domain) -> list[str]:
     return told
 
 
-def _check_order(domain: Domain) -> list[str]:
-    """Doubt a box without a known terminus, where there are some at its longitude taken as latitude."""
+def check_order(domain: Domain) -> list[str]:
+    """Doubt a box without a known terminus, where there are some at its longitude taken as latitude.
+
+    Examples
+    --------
+    >>> check_order(domain_from_point(-49.68, 69.18))
+    []
+    """
     lon, lat = domain.middle_lonlat.coords[0]
     if len(known_termini(domain)) or abs(lon) > 90:
         return []
