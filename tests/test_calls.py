@@ -377,6 +377,15 @@ def test_termini_with_latitude_first_are_doubted(tmp_path, capsys):
     assert "a place is given with its longitude first" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("place", "is_told"), [((76.6, -67.6), True), ((-67.7, 76.6), False)])
+def test_a_reference_that_lies_elsewhere_is_told_by_map_and_report(find, tmp_path, capsys, place, is_told):
+    reference = ["--reference", lines_at(tmp_path / "drawn.geojson", place)]
+    store = str(tmp_path / "fronts")
+    for call in (["map", *find, "--store", store], ["report", store, "--out", str(tmp_path / "report")]):
+        assert main([*call, *reference]) == 0
+        assert ("drawn.geojson lies in a domain: check its CRS" in capsys.readouterr().err) == is_told
+
+
 @pytest.mark.parametrize("verb", ["composite", "figures", "timeseries"])
 def test_names_of_columns_are_refused_where_all_fronts_are_of_a_store(verb, tmp_path, capsys):
     assert main([verb, str(tmp_path / "fronts"), "--out", str(tmp_path / "o"), "--columns", "datetime=when"]) == 2

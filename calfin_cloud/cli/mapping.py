@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from calfin_cloud.cli.output import bar, how_many, note, records, tell
+from calfin_cloud.cli.reading import note_elsewhere
 from calfin_cloud.cli.searching import FEW_SCENES, Find, cluster_for, counted, finder, search_ahead
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def map_(options: argparse.Namespace) -> int:
             note(f"shard {options.shard[0]}/{options.shard[1]} has no domain")
             return 0
     reference = read_product(options.reference) if options.reference else None
+    if reference is not None:
+        note_elsewhere(reference, domains, options.reference)
     settings = settings_of(options)
     check_wanted(domains, settings, None if options.recompute else options.store)
     find, n_scenes = search_ahead(finder(options), domains, enough=FEW_SCENES if options.cluster == "auto" else 1)

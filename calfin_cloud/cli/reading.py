@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,18 @@ def note_unnamed(fronts: Any, source: str, *, authors: bool = False) -> None:  #
         note(f"{source} names no glaciers; `--columns glacier_id=COLUMN` says which column does")
     if authors and fronts["author"].nunique() < 2:
         note(f"{source} names no two authors; `--columns author=COLUMN` says which column does")
+
+
+def note_elsewhere(reference: Any, domains: Sequence[Any], source: str) -> None:  # noqa: ANN401 - a table
+    """Say where no line of a reference lies in a domain: distances to it would mean nothing."""
+    if not len(reference) or not domains:
+        return
+    lines = reference.to_crs(domains[0].crs).geometry
+    if not any(lines.intersects(domain.polygon).any() for domain in domains):
+        note(
+            f"no line of {source} lies in a domain: check its CRS, and that longitude or x comes first in it",
+            level=logging.WARNING,
+        )
 
 
 def note_no_pair(a: Any, b: Any, options: argparse.Namespace) -> None:  # noqa: ANN401 - tables

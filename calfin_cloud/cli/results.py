@@ -9,6 +9,7 @@ from typing import Any
 
 from calfin_cloud.cli import flags
 from calfin_cloud.cli.output import how_many, note, records, tell, watcher
+from calfin_cloud.cli.reading import note_elsewhere
 from calfin_cloud.cli.stores import add_store
 
 MOST_LINES = 40  # scenes with another choice that are printed
@@ -37,7 +38,9 @@ def export(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the results of a store as a map that opens offline in a browser, with buttons to review fronts."""
+    from calfin_cloud.products import read_product
     from calfin_cloud.results import write_report
+    from calfin_cloud.storage import read_store_domains
 
     page = write_report(
         options.store,
@@ -47,6 +50,8 @@ def report(options: argparse.Namespace) -> int:
         references=options.reference,
         watch=watcher(options, "glacier"),
     )
+    if options.reference:
+        note_elsewhere(read_product(options.reference), read_store_domains(options.store), options.reference)
     tell(options, {"page": page}, str(page))
     return 0
 
