@@ -116,7 +116,10 @@ def product_of(
     dates = dates_of(table, found["datetime"], scene=found["scene_id"], source=source)
     if dates is None:
         expected = (*DATE_COLUMNS, *DECIMAL_YEAR_COLUMNS, *YEAR_COLUMNS)
-        raise ValueError(f"{source} has no date: expected one of {expected}, got {list(table)}; name it with columns=")
+        raise ValueError(
+            f"{source} has no date: expected one of {expected}, got {list(table)}; name it: "
+            f"--columns datetime=COLUMN, or columns={{'datetime': COLUMN}} in Python"
+        )
     made["datetime"] = dates
     if undated := int(made["datetime"].isna().sum()):
         raise ValueError(f"{source}: {undated} of {len(made)} fronts have no date: give them one, or leave them out")

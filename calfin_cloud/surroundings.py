@@ -29,7 +29,10 @@ def with_termini(domains: Sequence[Domain], fronts: gpd.GeoDataFrame) -> list[Do
         raise ValueError("the fronts have no CRS: assign one to the file, e.g. EPSG:3413")
     column = first_column(("domain", *ID_COLUMNS), fronts)
     if column is None:
-        raise ValueError(f"no column `domain` or of glacier ids {ID_COLUMNS}: got {list(fronts.columns)}")
+        raise ValueError(
+            f"no column `domain` or of glacier ids {ID_COLUMNS}: got {list(fronts.columns)}; rename the one that has "
+            f"the ids of the domains ({', '.join(d.glacier_id or d.name for d in domains[:3])}), or add it"
+        )
     names = glacier_ids(fronts, column)
     made = []
     for domain in domains:

@@ -17,7 +17,7 @@ import geopandas as gpd
 import pytest
 import s3fs
 from botocore.parsers import ResponseParserError
-from shapely.geometry import LineString
+from shapely.geometry import LineString, box
 from storing import DOMAIN, NOON, new_store, rows, write
 from tqdm import tqdm
 
@@ -384,6 +384,14 @@ def test_a_reference_that_lies_elsewhere_is_told_by_map_and_report(find, tmp_pat
     for call in (["map", *find, "--store", store], ["report", store, "--out", str(tmp_path / "report")]):
         assert main([*call, *reference]) == 0
         assert ("drawn.geojson lies in a domain: check its CRS" in capsys.readouterr().err) == is_told
+
+
+def test_ice_that_lies_elsewhere_is_told_and_not_asked_for_again(real, tmp_path, capsys):
+    ice = tmp_path / "ice.geojson"
+    gpd.GeoDataFrame(geometry=[box(75, -68, 76, -67)], crs=4326).to_file(ice)
+    call = ["timeseries", str(real / "reference.parquet"), "--ice", str(ice), "--out", str(tmp_path / "series")]
+    assert main(call) == 0
+    assert f"no_seaward: no ice of {ice} is near: check the CRS of both files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["composite", "figures", "timeseries"])

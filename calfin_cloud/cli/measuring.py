@@ -34,7 +34,7 @@ def timeseries(options: argparse.Namespace) -> int:
         write_features(features, options.out)
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
-        cure = ": give --ice, which tells where the sea lies" if reason == "no_seaward" else ""
+        cure = _tell_sea(options) if reason == "no_seaward" else ""
         note(f"{how_many(len(rows), 'front')} without a position: {branch or 'no gate'}: {reason}{cure}")
     for row in series.gates[series.gates["is_doubtful"]].itertuples():
         shown = "nothing" if math.isnan(row.change_m) else f"{row.change_m:+.0f} m"
@@ -53,6 +53,13 @@ def timeseries(options: argparse.Namespace) -> int:
         lines += _keep_flags(options, fronts, series.flags)
     tell(options, result | {"positions": len(series.positions)}, *lines)
     return 0
+
+
+def _tell_sea(options: argparse.Namespace) -> str:
+    """Say what to do where nothing tells on which side of fronts the sea lies."""
+    if options.ice:
+        return f": no ice of {options.ice} is near: check the CRS of both files, and which of x and y comes first"
+    return ": give --ice, which tells where the sea lies"
 
 
 def composite(options: argparse.Namespace) -> int:
