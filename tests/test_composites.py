@@ -40,7 +40,7 @@ def ice_of(*, angle=0.0, at=AT, width=3000.0):
 
 def composite_of(fronts, tmp_path, boxes, ices, **more):
     areas = write_composite(fronts, Lines(boxes=boxes, ice=ices), tmp_path, **more)
-    return xr.open_zarr(tmp_path / "composite.zarr", consolidated=False), areas
+    return xr.open_zarr(tmp_path / "composite.zarr"), areas
 
 
 def test_between_its_dates_a_front_moves_and_each_cell_says_where_it_is_from(tmp_path):
@@ -166,9 +166,9 @@ def test_a_composite_that_is_stopped_on_its_way_leaves_the_one_before_and_no_par
             write_composite(fronts, lines, tmp_path, watch=stopped)
         there = {path.name for path in tmp_path.iterdir()}
         assert there == ({"composite.zarr", "gates.gpkg", "positions.csv", "areas.csv"} if before else set())
-    assert xr.open_zarr(tmp_path / "composite.zarr", consolidated=False).sizes["time"] == 3
+    assert xr.open_zarr(tmp_path / "composite.zarr").sizes["time"] == 3
     write_composite(fronts, lines, tmp_path)
-    assert xr.open_zarr(tmp_path / "composite.zarr", consolidated=False).sizes["time"] == 50
+    assert xr.open_zarr(tmp_path / "composite.zarr").sizes["time"] == 50
 
 
 def test_a_composite_in_degrees_or_of_no_month_is_refused(tmp_path):
@@ -193,7 +193,7 @@ def test_the_composite_of_four_real_glaciers_loses_what_their_lines_lost(shared,
     told = ["composite", termini, "--ice", basins, "--regions", basins, "--glaciers", *glaciers]
     assert main([*told, "--grid-m", "240", "--out", str(tmp_path)]) == 0
     areas = pd.read_csv(tmp_path / "areas.csv")
-    cube = xr.open_zarr(tmp_path / "composite.zarr", consolidated=False)
+    cube = xr.open_zarr(tmp_path / "composite.zarr")
     fronts = gpd.read_parquet(termini)
     boxes = gpd.read_file(tmp_path / "gates.gpkg").set_index("glacier_id")
     for number, glacier in enumerate(cube["glacier_id"].values):
@@ -242,7 +242,7 @@ def test_antarctic_coasts_are_a_product_and_a_composite_of_every_other_date_tell
         apart[name] = np.abs(part["position_m"].to_numpy()[nearest] - in_box[name][left_out].to_numpy())
     assert np.median(apart["Larsen C"]) == pytest.approx(153, abs=30)
     assert np.median(apart["Ross"]) == pytest.approx(104, abs=30)
-    cube = xr.open_zarr(tmp_path / "out" / "composite.zarr", consolidated=False)
+    cube = xr.open_zarr(tmp_path / "out" / "composite.zarr")
     assert abs(float(cube["x"][1] - cube["x"][0])) == 240
     coast = coasts.geometry[coasts["datetime"] == days[9]].iloc[0]
     true = shapely.Polygon(max(shapely.get_parts(coast), key=shapely.length)).buffer(0)

@@ -200,7 +200,7 @@ def test_every_format_of_a_store_opens_in_its_reader(exported):
     levels = xr.open_dataset(out / "levelset" / "Synthetic-Glacier.nc", engine="h5netcdf", decode_coords="all")
     assert levels["ice_levelset"].dims == ("time", "y", "x")
     assert levels.rio.crs.to_epsg() == fronts.crs.to_epsg()
-    cube = xr.open_zarr(out / "icemask" / "Synthetic-Glacier.zarr", consolidated=False)
+    cube = xr.open_zarr(out / "icemask" / "Synthetic-Glacier.zarr")
     same = xr.open_dataset(out / "icemask" / "Synthetic-Glacier.nc", engine="h5netcdf", decode_coords="all")
     np.testing.assert_array_equal(cube["ice"], same["ice"])
     assert np.isnan(same["ice"]).any()

@@ -1,7 +1,7 @@
 """Fronts and polygons in formats of the community: tables of CALFIN and TermPicks, ISSM, ice-mask cubes, STAC."""
 
 from calfin_cloud.exports.composites import cells_of, create_composite, tiles_of, write_base, write_tile
-from calfin_cloud.exports.cubes import level_set_series, monthly_ice
+from calfin_cloud.exports.cubes import consolidate, level_set_series, monthly_ice
 from calfin_cloud.exports.issm import exp_text
 from calfin_cloud.exports.levels import Levels, levels_of, merge_levels
 from calfin_cloud.exports.meshes import read_mesh
@@ -16,6 +16,7 @@ __all__ = [
     "calfin_lines",
     "calfin_polygons",
     "cells_of",
+    "consolidate",
     "create_composite",
     "exp_text",
     "json_value",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -12,10 +14,12 @@ import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401 - brings the accessor .rio
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from scipy.ndimage import distance_transform_edt
+from zarr.storage import LocalStore
 
 UNKNOWN = 255
 EMPTY = np.empty((0, 0, 0), dtype=np.float32)
@@ -35,6 +39,13 @@ LEVEL = {"long_name": "distance to the ocean on the map, negative on ice and lan
 SPCLEVELSET = "ISSM's md.levelset.spclevelset has a row a vertex, a column a time, and decimal_year as its last row."
 SOURCE = "calving fronts in satellite scenes; method: doi:10.5194/tc-15-1663-2021"
 TIME = {"standard_name": "time", "long_name": "time", "axis": "T", "units_metadata": "leap_seconds: none"}
+
+
+def consolidate(path: Path) -> None:
+    """Put the metadata of all arrays into that of the group, where xarray looks first and warns if there are none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(LocalStore(path))  # of a path alone Zarr takes a `?` or `#` for a query
 
 
 def monthly_ice(polygons: gpd.GeoDataFrame, grid: GeoBox, *, carry_months: int = 0) -> xr.Dataset:

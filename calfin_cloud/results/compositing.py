@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from calfin_cloud.domains import box_grid
-from calfin_cloud.exports import cells_of, create_composite, tiles_of, write_base, write_tile
+from calfin_cloud.exports import cells_of, consolidate, create_composite, tiles_of, write_base, write_tile
 from calfin_cloud.results.boxes import Lines, Watch, check_lines, gates_table, glacier_gate, regions_of, unwatched
 from calfin_cloud.results.spreadsheets import write_csv
 from calfin_cloud.storage import outside_stores
@@ -157,6 +157,7 @@ def _write_cube(
     in_order = list(courses.values())
     for window, numbers in watch("tiles written", list(tiles_of(grid, [course.gate.box for course in in_order]))):
         _write_tile(group, grid, window, [(number, in_order[number]) for number in numbers], len(days))
+    consolidate(path)
 
 
 def _write_tile(

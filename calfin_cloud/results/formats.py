@@ -21,6 +21,7 @@ from calfin_cloud.exports import (
     Levels,
     calfin_lines,
     calfin_polygons,
+    consolidate,
     exp_text,
     level_set_series,
     levels_of,
@@ -157,7 +158,9 @@ def _on_mesh(stored: Stored, places: xr.Dataset, folder: Path) -> Path:
 def _icemask(stored: Stored, folder: Path) -> list[Path]:
     def write(part: gpd.GeoDataFrame, domain: Domain) -> Path:
         cube = monthly_ice(part, domain.grid, carry_months=stored.carry_months)
-        cube.to_zarr(LocalStore(folder / f"{domain.name}.zarr"), mode="w", consolidated=False)
+        path = folder / f"{domain.name}.zarr"
+        cube.to_zarr(LocalStore(path), mode="w", consolidated=False)
+        consolidate(path)
         return _netcdf(cube, folder, domain.name)
 
     return _by_domain(stored, write)
