@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetch what checks deploy/ and helm/ (helm, kubectl, hadolint, shellcheck, yamllint) into .tools/bin; a second call does nothing.
+# Fetch what checks deploy/ and helm/ (helm, kubectl, hadolint, shellcheck, yamllint, zizmor) into .tools/bin; a second call does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wanted=$(sha256sum deploy/tools.txt)

@@ -34,6 +34,16 @@ def test_shellcheck_and_yamllint_have_nothing_to_say():
     assert lint("yamllint", "--strict", "-c", "deploy/.yamllint", *files).stdout == ""
 
 
+def test_zizmor_has_nothing_to_say_and_would_have(tmp_path):
+    """It parses the workflows, and finds actions by a tag, which can be moved, and text that a shell would run."""
+    flags = ("--offline", "--no-progress", "--quiet")
+    assert lint("zizmor", *flags, "deploy/github/images.yml", ".github/workflows/ci.yml").returncode == 0
+    careless = re.sub("@[0-9a-f]{40}", "@v1", (DEPLOY / "github" / "images.yml").read_text())
+    (tmp_path / "images.yml").write_text(careless.replace('"$NAME"', "${{ steps.name.outputs.image }}"))
+    told = lint("zizmor", *flags, str(tmp_path / "images.yml")).stdout
+    assert {"unpinned-uses", "template-injection"} <= set(re.findall(r"\[([a-z-]+)\]", told))
+
+
 def test_a_base_image_without_a_digest_is_refused():
     done = subprocess.run(
         [DEPLOY / "build.sh", "calfin-cloud:0", "cpu", "python:3.11-slim-bookworm"],
@@ -66,8 +76,9 @@ def test_the_workflow_builds_scans_and_pushes_one_name_that_the_chart_asks_for(t
     told = {"IMAGE": "ghcr.io/IceLab/calfin-cloud", "GITHUB_REF_NAME": ref, "GITHUB_OUTPUT": str(tmp_path / "output")}
     subprocess.run(["bash", "-ec", by_name["Name of the image"]["run"]], env=os.environ | told, check=True)
     assert (tmp_path / "output").read_text() == f"image={image}\n"
-    uses = [by_name["Build"]["run"], by_name["Scan"]["with"]["image-ref"], by_name["Push"]["run"]]
-    assert all("${{ steps.name.outputs.image }}" in use and "IMAGE" not in use for use in uses)
+    named = [by_name["Build"]["env"]["NAME"], by_name["Scan"]["with"]["image-ref"], by_name["Push"]["env"]["NAME"]]
+    assert set(named) == {"${{ steps.name.outputs.image }}"}
+    assert all('"$NAME"' in by_name[step]["run"] and "IMAGE" not in by_name[step]["run"] for step in ("Build", "Push"))
 
 
 def test_the_image_holds_what_the_package_is_built_from_and_no_builder():
