@@ -37,7 +37,7 @@ def gateway(
     """
     dask_gateway = with_extra("dask_gateway", "gateway")
     try:
-        with dask_gateway.Gateway(address, auth=auth) as server:
+        with _closed_once(dask_gateway.Gateway(address, auth=auth)) as server:
             chosen = _offered(server, options)
         cluster = _started(dask_gateway.GatewayCluster, address, auth=auth, cluster_options=chosen)
     except (dask_gateway.GatewayClusterError, dask_gateway.GatewayServerError, TypeError, ValueError) as error:
@@ -47,18 +47,26 @@ def gateway(
 
 
 def _started(kind: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - of dask_gateway
-    """Make a cluster, or close what was made of it.
-
-    dask-gateway leaves that to the garbage collector, which hangs for ever where it comes while Dask starts a loop.
-    """
+    """Make a cluster, or close what was made of it, which dask-gateway leaves to the garbage collector."""
     cluster = kind.__new__(kind)
     try:
         cluster.__init__(*args, **more)
     except BaseException:
         if hasattr(cluster, "gateway"):
-            cluster.gateway.close()
+            _closed_once(cluster.gateway).close()
         raise
+    _closed_once(cluster.gateway)
     return cluster
+
+
+def _closed_once(gateway: Any) -> Any:  # noqa: ANN401 - of dask_gateway
+    """Return a gateway that the garbage collector leaves alone.
+
+    Collected, that of dask-gateway 2026.3 is closed once more: it prints a traceback, since its loop has ended, or
+    hangs for ever where the collector comes while Dask starts a loop.
+    """
+    gateway.__class__ = type("Gateway", (type(gateway),), {"__del__": lambda _: None})
+    return gateway
 
 
 def _offered(server: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a gateway, and its options

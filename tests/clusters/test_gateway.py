@@ -20,7 +20,7 @@ from calfin_cloud.scenes import search_scenes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    # dask-gateway 2026.3 closes a gateway again when it is collected, after its loop has stopped.
+    # dask-gateway 2026.3 closes a gateway again when it is collected, after its loop has stopped: those of the tests.
     pytest.mark.filterwarnings("ignore:(?s).*Gateway.__del__:pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -39,6 +39,7 @@ def test_the_command_line_maps_on_two_workers_behind_a_gateway_and_leaves_no_clu
         seen = most_workers(gateway, run)
         _, errors = run.communicate(timeout=600)
         assert run.returncode == 0, errors.decode()
+        assert "Exception ignored" not in errors.decode()  # in __del__, a traceback for each gateway
         assert seen == 2
         assert gateway.list_clusters() == []
     assert tables(store) == tables(world.undisturbed)
