@@ -10,10 +10,11 @@ import platform
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from inspect import Parameter, signature
 from typing import Any
 
 import dask
@@ -79,6 +80,7 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
     if cluster == "none":
         yield None
         return
+    _check_options(cluster, options)
     with ExitStack() as closing:
         closing.enter_context(dask.config.set(SHORT_LOGS | KEEP_WORKERS | FEW_TICKS))
         if cluster in STARTS:
@@ -106,6 +108,16 @@ def connect(cluster: str, *, n_workers: NWorkers = None, **options: Any) -> Iter
                 f"{what}; finished batches are stored: run the same call again to resume "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             ) from error
+
+
+def _check_options(cluster: str, options: Iterable[str]) -> None:
+    """Raise `ValueError` for options that the start of a cluster does not take; those of a gateway its server knows."""
+    takes = signature(STARTS[cluster]).parameters if cluster in STARTS else {}
+    if any(taken.kind is Parameter.VAR_KEYWORD for taken in takes.values()):
+        return
+    if unknown := sorted(set(options) - set(takes)):
+        known = ", ".join(name for name in takes if name != "n_workers")
+        raise ValueError(f"--cluster {cluster} has no option {', '.join(unknown)}: it takes {known}")
 
 
 @contextmanager

@@ -66,24 +66,58 @@ def kubernetes(
     Raises
     ------
     ValueError
-        There is no image, two numbers of workers with GPU workers, an unknown group of nodes, or no extra `kubernetes`.
+        There is no image, two numbers of workers with GPU workers, an unknown group of nodes, no extra `kubernetes`, no
+        cluster of Kubernetes to be found, or one that refuses.
+    ConnectionError
+        Kubernetes does not answer.
     """
-    _check_fixed(n_workers, gpu_workers)
+    _check_gpu_workers(n_workers, gpu_workers)
+    _check_env(env)
     operator = with_extra("dask_kubernetes.operator", "kubernetes")
     image, nodes = _image_of(image), _node_selectors(node_selectors)
     fewest, _ = bounds_of(n_workers or 1)
     limits = {"memory": str(memory_of(worker_memory)), "cpu": str(worker_cpu)}
-    gpu_limits = limits | {"memory": str(2 * memory_of(worker_memory)), GPU: "1"}
     who = Identity(service_account, (secrets,) if isinstance(secrets, str) else tuple(secrets), dict(env or {}))
     group = partial(worker_group, identity=who)
     workers = group(fewest, "CPU=1", image=image, limits=limits, node_selector=nodes.get("default"))
-    gpu = group(gpu_workers, "GPU=1", image=gpu_image or image, limits=gpu_limits, node_selector=nodes.get("gpu"))
+    gpu = None
+    if gpu_workers:
+        limits |= {"memory": str(2 * memory_of(worker_memory)), GPU: "1"}
+        gpu = group(gpu_workers, "GPU=1", image=gpu_image or image, limits=limits, node_selector=nodes.get("gpu"))
     name, on = name or f"calfin-{uuid4().hex[:8]}", nodes.get("scheduler")
     spec = cluster_resource(name, workers, image=image, identity=who, node_selector=on, idle_timeout=idle_timeout)
-    cluster = operator.KubeCluster(custom_cluster_spec=spec, namespace=namespace, quiet=True)
+    cluster = _made(operator.KubeCluster, spec, namespace)
     # It is told to delete the resource first; by itself it then waits for the operator up to an hour.
     cluster.close = partial(cluster.close, timeout=CLOSE_S)
-    return _filled(cluster, n_workers or 1, gpu if gpu_workers else None)
+    return _filled(cluster, n_workers or 1, gpu)
+
+
+def _made(kind: Any, spec: Mapping[str, Any], namespace: str | None) -> Any:  # noqa: ANN401 - imported lazily
+    """Make a cluster where Kubernetes answers: of one that was begun in vain, tracebacks come when Python ends."""
+    import httpx  # noqa: PLC0415 - of an extra, as the next one
+    import kr8s  # noqa: PLC0415
+
+    try:
+        kr8s.api().version()
+    except (ValueError, TypeError, KeyError, kr8s.ServerError) as error:
+        raise ValueError(
+            "--cluster kubernetes finds no cluster of Kubernetes, or no credentials for it: check KUBECONFIG and "
+            "`kubectl get pods`"
+        ) from error
+    except (httpx.HTTPError, kr8s.APITimeoutError) as error:
+        raise ConnectionError(f"Kubernetes does not answer ({error}): check `kubectl get pods`") from error
+    cluster = kind.__new__(kind)
+    try:
+        cluster.__init__(custom_cluster_spec=spec, namespace=namespace, quiet=True)
+    except with_extra("dask_kubernetes.exceptions", "kubernetes").ValidationError as error:  # of its name
+        raise ValueError(error.message) from error
+    except (kr8s.NotFoundError, kr8s.ServerError) as error:
+        cluster.shutdown_on_close = False  # there is none
+        raise ValueError(
+            f"Kubernetes made no DaskCluster ({error}): the Dask operator must be installed (deploy/README.md), and "
+            "`kubectl auth can-i create daskclusters` must say yes"
+        ) from error
+    return cluster
 
 
 def _filled(
@@ -102,11 +136,20 @@ def _filled(
     return started
 
 
-def _check_fixed(n_workers: NWorkers, gpu_workers: int) -> None:
+def _check_gpu_workers(n_workers: NWorkers, gpu_workers: int) -> None:
+    if not isinstance(gpu_workers, int) or gpu_workers < 0:
+        raise ValueError(f"gpu_workers must be a number from 0, got {gpu_workers!r}: correct it, e.g. gpu_workers=2")
     if gpu_workers and isinstance(n_workers, tuple):
         raise ValueError(
             f"with GPU workers the number of other workers on Kubernetes is fixed, got {n_workers} with {gpu_workers} "
             "GPU workers: scaling down would end those too, for good; give one number (--workers N), or no gpu_workers"
+        )
+
+
+def _check_env(env: Mapping[str, str] | None) -> None:
+    if not isinstance(env or {}, Mapping):
+        raise ValueError(
+            f"""env must be values by name, got {env!r}: correct it, e.g. env='{{"AWS_REGION": "us-west-2"}}'"""
         )
 
 

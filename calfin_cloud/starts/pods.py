@@ -94,7 +94,7 @@ def _pod(
     whole = {
         **container,
         "name": name,
-        "env": [{"name": key, "value": value} for key, value in identity.env.items()],
+        "env": [{"name": key, "value": str(value)} for key, value in identity.env.items()],
         "envFrom": [{"secretRef": {"name": secret}} for secret in identity.secrets],
         "securityContext": ALIKE["containerSecurity"],
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],

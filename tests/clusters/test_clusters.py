@@ -177,6 +177,15 @@ def test_a_number_of_workers_that_follows_the_work_is_refused_beside_gpu_workers
         pass
 
 
+@pytest.mark.parametrize("cluster", ["local", "kubernetes"])
+def test_an_option_that_a_cluster_does_not_take_is_refused_with_those_that_it_takes(cluster):
+    with (
+        pytest.raises(ValueError, match=rf"--cluster {cluster} has no option moons: it takes .*worker_memory"),
+        connect(cluster, moons=2),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("cluster", ["none", "tcp://127.0.0.1:1"])
 def test_workers_of_a_cluster_that_is_not_started_here_are_not_asked_for(cluster):
     with pytest.raises(ValueError, match="leave them out"), connect(cluster, n_workers=2):

@@ -3,6 +3,11 @@
 No image is pulled and nothing is scheduled on nodes: that part of Kubernetes is not tested here.
 """
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import dask
 import pytest
 from deploy.chart import check
@@ -84,7 +89,7 @@ def test_a_cluster_without_an_image_of_ours_is_refused():
 
 
 def test_the_resource_calls_programs_that_dask_has_and_ends_when_nobody_is_left():
-    who = Identity("calfin", ["keys"], {"A": "1"})
+    who = Identity("calfin", ["keys"], {"A": 1})  # as --cluster-option env='{"A": 1}' is read
     workers = worker_group(3, "CPU=1", image=IMAGE, limits=LIMITS, identity=who)
     resource = cluster_resource(
         "berg", workers, image=IMAGE, identity=who, node_selector={"pool": "steady"}, idle_timeout=600
@@ -118,6 +123,57 @@ def test_pods_are_as_whom_the_call_says_and_safe_as_those_of_the_chart():
         (container,) = pod["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
         assert container["securityContext"] == ALIKE["containerSecurity"]
+
+
+@pytest.fixture(scope="module")
+def strict_api(tmp_path_factory):
+    """An API whose user `starter` may do nothing, without the operator."""
+    with run_kubernetes(tmp_path_factory.mktemp("strict"), [], operator=False) as api:
+        yield api
+
+
+def refusal(kubeconfig, **options):
+    """Class and message of the error, in a process of its own: kr8s keeps the first kubeconfig that it has read."""
+    code = f"""
+from calfin_cloud.clusters import kubernetes
+try:
+    kubernetes(image={IMAGE!r}, namespace="ice", **{options!r})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "KUBERNETES_SERVICE_HOST"}
+    environment["KUBECONFIG"] = str(kubeconfig)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_where_no_kubernetes_is_found_or_none_answers_the_call_ends_with_a_sentence(tmp_path, strict_api):
+    told = refusal(tmp_path / "none.yaml")
+    assert told.startswith("ValueError --cluster kubernetes finds no cluster of Kubernetes"), told
+    silent = Path(strict_api.kubeconfig("operator")).read_text().replace(strict_api.address, "http://127.0.0.1:9")
+    (tmp_path / "silent.yaml").write_text(silent)
+    told = refusal(tmp_path / "silent.yaml")
+    assert told.startswith("ConnectionError Kubernetes does not answer"), told
+
+
+def test_what_kubernetes_refuses_is_told_with_what_must_be_there(strict_api):
+    told = refusal(strict_api.kubeconfig("starter"))
+    assert told.startswith("ValueError Kubernetes made no DaskCluster (the starter may not create daskclusters): "), (
+        told
+    )
+    assert "lower case alphanumeric" in refusal(strict_api.kubeconfig("starter"), name="Big_Floe")
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, "two"])
+def test_a_number_of_gpu_workers_that_makes_no_sense_is_refused(n):
+    with pytest.raises(ValueError, match=r"gpu_workers must be a number from 0, got"):
+        kubernetes(image=IMAGE, gpu_workers=n)
+
+
+def test_environment_variables_that_have_no_names_are_refused():
+    with pytest.raises(ValueError, match="env must be values by name, got 'A=1'"):
+        kubernetes(image=IMAGE, env="A=1")
 
 
 def test_node_selectors_of_an_unknown_group_are_refused():
