@@ -1,11 +1,12 @@
 """Fixtures every test may use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import s3fs
+from servers.azure_google import serve_azure, serve_google
 from servers.s3 import S3, serve_s3
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # machines have other work too
@@ -43,6 +44,20 @@ def s3() -> Iterator[S3]:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Azurite for the session: a function that makes containers."""
+    with serve_azure(tmp_path_factory.mktemp("azure")) as new_container:
+        yield new_container
+
+
+@pytest.fixture(scope="session")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A server of Google's kind for the session: a function that makes buckets."""
+    with serve_google(tmp_path_factory.mktemp("google")) as new_bucket:
+        yield new_bucket
 
 
 @pytest.fixture

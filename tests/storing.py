@@ -31,7 +31,12 @@ def write_masks(store, domain, place, masks, **further):
     storage.write_scenes(store, domain, {place: storage.encode_scene(masks, **further)})
 
 
-PLACES = ("disk", pytest.param("s3", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")))
+_LOOSE = pytest.mark.filterwarnings("ignore::ResourceWarning")
+PLACES = (
+    "disk",
+    pytest.param("s3", marks=_LOOSE),
+    *(pytest.param(name, marks=(_LOOSE, pytest.mark.slow)) for name in ("azure", "google")),
+)
 
 
 def map_sample(folder: Path, scenes: int) -> Path:
@@ -47,9 +52,11 @@ def map_sample(folder: Path, scenes: int) -> Path:
 
 
 def new_store(kind: str, request: pytest.FixtureRequest) -> str:
-    """URI of a store that does not exist yet, on disk or on the S3 server of the session."""
+    """URI of a store that does not exist yet, on disk or on a server of the session."""
     if kind == "disk":
         return str(Path(request.getfixturevalue("tmp_path")) / "store")
+    if kind in ("azure", "google"):
+        return f"{request.getfixturevalue(kind)()}/deep/store"
     request.getfixturevalue("s3")
     bucket = f"calfin-{secrets.token_hex(6)}"
     fsspec.filesystem("s3").mkdir(bucket)

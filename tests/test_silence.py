@@ -16,7 +16,7 @@ from calfin_cloud.cli.ends import may_pass
 from calfin_cloud.object_stores import ATTEMPTS, ROUNDS, open_files
 from calfin_cloud.storage import files, leases
 from calfin_cloud.storage.files import READERS, create_whole, read_each, write_whole
-from calfin_cloud.storage.stores import zarr_place
+from calfin_cloud.storage.zarr_places import zarr_place
 
 VERBS = (
     *("status {}", "compact {}", "retrace {}", "retry {}", "review {}", "reconcile {}", "show {} scene", "merge {}"),

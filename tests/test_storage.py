@@ -23,12 +23,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from servers.proxy import flipped
 from storing import DOMAIN, NOON, PLACES, chunks_in, contents, new_store, paths_in, write, write_masks
+from zarr.abc.store import SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from calfin_cloud import storage
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.schema import LEVELS
-from calfin_cloud.storage import changes, files, leases, shards
+from calfin_cloud.storage import changes, files, leases, shards, zarr_places
 from calfin_cloud.storage.places import _late
+from calfin_cloud.storage.zarr_places import zarr_place
 
 WEDNESDAY = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -250,6 +254,28 @@ def test_a_file_that_a_writer_was_about_to_create_who_is_gone_is_created_at_the_
     assert bucket.content == b"first"
     with pytest.raises(OSError, match=str(errno.EINVAL)):
         files.create_whole(Conflicting(2), "bucket/once", b"first")
+
+
+def test_the_end_of_a_shard_is_read_for_azure_by_its_size_since_its_client_takes_no_negative_range(
+    request, monkeypatch
+):
+    """That client itself is tested by tests/servers/azure_google.sh."""
+    address = new_store("s3", request)
+    fs, root = files.open_place(address)
+    files.write_whole(fs, f"{root}/shard", bytes(range(100)))
+    place = zarr_place(address)
+    azure, asked, cat = zarr_places._AzureStore(place.fs, path=place.path), [], place.fs._cat_file
+
+    async def noting(path, *, start=None, end=None, **more):
+        asked.append(start)
+        return await cat(path, start=start, end=end, **more)
+
+    monkeypatch.setattr(place.fs, "_cat_file", noting)
+    for n_bytes in (10, 200):
+        end = SuffixByteRequest(n_bytes)
+        assert sync(azure.get("shard", default_buffer_prototype(), end)).to_bytes() == bytes(range(100))[-n_bytes:]
+    assert asked == [90, 0]
+    assert sync(azure.get("none", default_buffer_prototype(), end)) is None
 
 
 def test_a_body_that_is_damaged_on_its_way_is_refused_by_the_server(request):

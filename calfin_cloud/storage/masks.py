@@ -24,7 +24,8 @@ from calfin_cloud.storage.files import DamagedFileError, looking_twice, open_pla
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.places import EDGES, OF_SCENES, masks_url, naming
 from calfin_cloud.storage.shards import decode_chunk, encode_chunk, is_whole, pack_shard, unpack_shard
-from calfin_cloud.storage.stores import RESTORE, zarr_place
+from calfin_cloud.storage.stores import RESTORE
+from calfin_cloud.storage.zarr_places import zarr_place
 
 REMEDY = "delete it and run `calfin retrace --all`, then `calfin retry`, which maps its scenes once more"
 

@@ -28,7 +28,8 @@ from calfin_cloud.storage.files import (
 )
 from calfin_cloud.storage.leases import commit_whole
 from calfin_cloud.storage.shards import CODECS
-from calfin_cloud.storage.stores import RESTORE, zarr_place
+from calfin_cloud.storage.stores import RESTORE
+from calfin_cloud.storage.zarr_places import zarr_place
 
 EDGES = ("first_row", "last_row", "first_column", "last_column")
 OF_SCENES = {"masks": MISSING, "candidates": -1, "grey": 0}

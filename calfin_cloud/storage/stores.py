@@ -13,10 +13,9 @@ from urllib.parse import quote
 
 import zarr
 from PIL import Image
-from zarr.storage import FsspecStore, LocalStore
 
 from calfin_cloud.domains import Domain, domains_json, read_domains
-from calfin_cloud.object_stores import has_store, open_files, telling_lacks
+from calfin_cloud.object_stores import has_store, telling_lacks
 from calfin_cloud.schema import check_name, short_name
 from calfin_cloud.storage.files import (
     DamagedFileError,
@@ -30,6 +29,7 @@ from calfin_cloud.storage.files import (
     write_whole,
 )
 from calfin_cloud.storage.leases import commit_whole
+from calfin_cloud.storage.zarr_places import zarr_place
 
 OWN_NAMES = re.compile(r"masks|shards|lease-.*|\..*\.part")  # what a store may have before it is one
 MOST_TOLD = 8  # differences of a store that a message names
@@ -51,14 +51,6 @@ def open_store(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
         raise ValueError(f"{store} is not empty and not a store of calfin: choose an empty or a new folder")
     zarr.open_group(zarr_place(f"{store_address(store)}/masks"), mode="a", use_consolidated=False)
     commit_whole(fs, root, f"{root}/store.json", seal(wanted))
-
-
-def zarr_place(address: str) -> FsspecStore | LocalStore:
-    """Give what Zarr opens for an address: from 3.4 on it takes a `?` or `#` in the name of a folder for a query."""
-    if "://" not in address:
-        return LocalStore(address)
-    fs, path = open_files(address, asynchronous=True)
-    return FsspecStore(fs, path=path)
 
 
 def check_made_alike(store: str, *, crs: str, made_by: Mapping[str, Any]) -> None:
