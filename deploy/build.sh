@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 image=${1:?"an image name is needed: deploy/build.sh REGISTRY/NAME:TAG [cpu|training|gpu] [BASE@sha256:...]"}
 target=${2:-cpu}
+docker buildx version >/dev/null 2>&1 || { echo "build.sh: docker with the plugin buildx is needed, and \`docker buildx version\` fails" >&2; exit 2; }
 name=python:3.11-slim-bookworm
 base=${3:-$name@$(docker buildx imagetools inspect "$name" --format '{{.Manifest.Digest}}')}
 [[ $base =~ @sha256:[0-9a-f]{64}$ ]] || { echo "build.sh: the base must end in @sha256: and 64 hex digits, got $base" >&2; exit 2; }

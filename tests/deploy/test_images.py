@@ -44,24 +44,31 @@ def test_zizmor_has_nothing_to_say_and_would_have(tmp_path):
     assert {"unpinned-uses", "template-injection"} <= set(re.findall(r"\[([a-z-]+)\]", told))
 
 
-def test_a_base_image_without_a_digest_is_refused():
-    done = subprocess.run(
-        [DEPLOY / "build.sh", "calfin-cloud:0", "cpu", "python:3.11-slim-bookworm"],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+def build(folder, docker, *words, **environment):
+    """Run build.sh with a program of this text in place of docker."""
+    (folder / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+    (folder / "docker").chmod(0o755)
+    told = os.environ | environment | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    call = [DEPLOY / "build.sh", "calfin-cloud:0", "cpu", *words]
+    return subprocess.run(call, env=told, check=False, capture_output=True, text=True)
+
+
+def test_a_base_image_without_a_digest_is_refused(tmp_path):
+    done = build(tmp_path, "true", "python:3.11-slim-bookworm")
     assert done.returncode == 2
     assert "must end in @sha256:" in done.stderr
 
 
+def test_a_docker_without_buildx_is_told_before_anything_else(tmp_path):
+    done = build(tmp_path, "exit 125")
+    assert done.returncode == 2
+    assert done.stderr.startswith("build.sh: docker with the plugin buildx is needed")
+
+
 @pytest.mark.parametrize(("wanted", "platform"), [({}, "linux/amd64"), ({"PLATFORM": "linux/arm64"}, "linux/arm64")])
 def test_an_image_is_built_for_the_nodes_and_not_for_the_machine_that_builds(tmp_path, wanted, platform):
-    (tmp_path / "docker").write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / "docker").chmod(0o755)
-    done = subprocess.run(
-        [DEPLOY / "build.sh", "calfin-cloud:0", "cpu", f"python@sha256:{'0' * 64}"],
-        env=os.environ | wanted | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    done = build(tmp_path, 'echo "$@"', f"python@sha256:{'0' * 64}", **wanted)
+    assert done.returncode == 0, done.stderr
     words = done.stdout.split()
     assert words[words.index("--platform") + 1] == platform
 
