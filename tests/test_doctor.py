@@ -338,6 +338,23 @@ def test_a_bucket_that_may_only_be_read_is_told(s3):
     says(doctor.check_store("s3://read-only/store", "here"), "problem", "the server refuses")
 
 
+def test_a_bucket_whose_key_may_not_delete_is_told(s3, monkeypatch):
+    """A run would write, and end at the first lease that it gives back."""
+    s3.client().create_bucket(Bucket="keep-all")
+    writer = s3.new_user("writer-of-doctor")
+    actions = ["s3:PutObject", "s3:GetObject", "s3:ListBucket"]
+    where = ["arn:aws:s3:::keep-all", "arn:aws:s3:::keep-all/*"]
+    who = {"AWS": ["arn:aws:iam:::user/writer-of-doctor"]}
+    may = {"Effect": "Allow", "Principal": who, "Action": actions, "Resource": where}
+    policy = {"Version": "2012-10-17", "Statement": [may]}
+    s3.client().put_bucket_policy(Bucket="keep-all", Policy=json.dumps(policy))
+    for name in KEYS:
+        monkeypatch.setenv(name, writer.environment[name])
+    s3fs.S3FileSystem.clear_instance_cache()
+    says(doctor.check_store("s3://keep-all/store", "here"), "problem", "DeleteObject", "may not do this")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 def test_a_wrong_endpoint_of_a_bucket_is_told(s3, monkeypatch):
     (port,) = free_ports(1)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
