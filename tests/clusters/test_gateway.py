@@ -3,11 +3,14 @@
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import dask
+import nbformat
 import pytest
 from dask_gateway import Gateway
 from faults.world import calfin_process, tables
@@ -17,6 +20,7 @@ from calfin_cloud.clusters import connect
 from calfin_cloud.domains import read_domains
 from calfin_cloud.pipeline import map_fronts
 from calfin_cloud.scenes import search_scenes
+from calfin_cloud.storage import is_store
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -128,3 +132,20 @@ def test_a_store_and_scenes_that_workers_in_another_mount_namespace_do_not_see_a
         (tmp_path / "shared").mkdir()
         with pytest.raises(ValueError, match=r"scenes such as .* lie on this machine"):
             map_fronts(domains, find, str(tmp_path / "shared" / "store"), client=client)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root to make a mount namespace")
+def test_the_notebook_of_wide_runs_maps_on_scratch_storage_with_workers_that_do_not_see_its_folder(s3, tmp_path):
+    """As on a hub: the address of a gateway and a bucket in the environment."""
+    s3.client().create_bucket(Bucket="scratch")
+    notebook = nbformat.read(Path(__file__).parents[2] / "notebooks" / "03_scale_out.ipynb", as_version=4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    for folder in ("home", "gateway"):
+        (tmp_path / folder).mkdir()
+    apart = ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {tmp_path / "home"} && exec "$@"', "--")
+    with serve_gateway(tmp_path / "gateway", before_worker=apart) as address:
+        hub = {"DASK_GATEWAY__ADDRESS": address, "SCRATCH_BUCKET": "s3://scratch/me", "MPLBACKEND": "agg"}
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "home", env=os.environ | hub, check=True)
+    assert is_store("s3://scratch/me/calfin-demo/wide-store")
+    assert os.listdir(tmp_path / "home" / "calfin-demo") == ["wide"]
