@@ -34,7 +34,7 @@ def timeseries(options: argparse.Namespace) -> int:
         write_features(features, options.out)
     missing = series.positions[series.positions["reason"] != ""]
     for (branch, reason), rows in missing.groupby(["branch", "reason"]):
-        cure = _tell_sea(options) if reason == "no_seaward" else ""
+        cure = _sea_remedy(options) if reason == "no_seaward" else ""
         note(f"{how_many(len(rows), 'front')} without a position: {branch or 'no gate'}: {reason}{cure}")
     for row in series.gates[series.gates["is_doubtful"]].itertuples():
         shown = "nothing" if math.isnan(row.change_m) else f"{row.change_m:+.0f} m"
@@ -55,7 +55,7 @@ def timeseries(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_sea(options: argparse.Namespace) -> str:
+def _sea_remedy(options: argparse.Namespace) -> str:
     """Say what to do where nothing tells on which side of fronts the sea lies."""
     if options.ice:
         return f": no ice of {options.ice} is near: check the CRS of both files, and which of x and y comes first"
