@@ -136,6 +136,6 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
         default="default",
         choices=VARIANTS,
         help="settings of all steps: default; tiles was the default until version 0.2.0, for stores made "
-        "with it; once shows radar pictures to the network once too, in a sixth of the time; fast is once with "
+        "with it; once shows radar pictures to the network once too, in two fifths of the time; fast is once with "
         "8-bit arithmetic, in half the time; the others are the settings of CALFIN's release for one of its data sets",
     )

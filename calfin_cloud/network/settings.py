@@ -90,7 +90,7 @@ TILES = InferenceSettings(optical_whole=False, turned=False)
 """All pictures in four tiles and their transposes: the default until version 0.2.0, for stores made with it."""
 
 ONCE = InferenceSettings(stride=None, transposed=False, optical_whole=False, turned=False)
-"""All pictures as a whole, once: scenes of radar cost half (docs/attempts.md)."""
+"""All pictures as a whole, once: scenes of radar cost two fifths (docs/attempts.md)."""
 
 FAST = replace(ONCE, verify_windows=False, eight_bit=True)
 """As `ONCE`, in numbers of 8 bits, and the verifier sees the whole scene alone (docs/attempts.md)."""
