@@ -131,10 +131,10 @@ def watched(client: Client, patience_s: float) -> Iterator[Callable[[], str]]:
     def watch() -> None:
         seen = time.monotonic()
         while not over.wait(min(LOOK_S, patience_s / 4)):
-            if not _lacks_workers(client):
+            if not (lack := _lack_of_workers(client)):
                 seen = time.monotonic()
             elif time.monotonic() - seen > patience_s:
-                reasons.append(f"all workers are gone, and none came within {patience_s:.0f} s")
+                reasons.append(f"{lack}, and none came within {patience_s:.0f} s")
                 client.close()
                 return
 
@@ -147,14 +147,19 @@ def watched(client: Client, patience_s: float) -> Iterator[Callable[[], str]]:
         watching.join(LOOK_S)
 
 
-def _lacks_workers(client: Client) -> bool:
-    """Whether tasks wait and the scheduler says that it has no worker; without tasks a cluster may shrink to none."""
+def _lack_of_workers(client: Client) -> str:
+    """Say which workers tasks wait for in vain, or nothing; without tasks a cluster may shrink to none."""
     if client.status != "running" or all(future.status != "pending" for future in list(client.futures.values())):
-        return False
+        return ""
     try:
-        return not client.nthreads()
-    except OSError:  # no answer says nothing
-        return False
+        if not client.nthreads():
+            return "all workers are gone"
+        # By value, so that a scheduler needs no package of ours.
+        n_waiting = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.unrunnable))
+    except Exception as error:  # no answer says nothing, nor does a scheduler that runs no functions
+        log.debug("the scheduler was not asked for tasks without a worker: %s", error)
+        return ""
+    return "the workers that could run what waits are gone, those that say GPU or CPU" if n_waiting else ""
 
 
 @contextmanager

@@ -78,6 +78,20 @@ def test_a_cluster_without_workers_is_given_up_only_while_tasks_wait_for_them():
         assert client.status == "closed"
 
 
+def test_tasks_for_a_gpu_are_given_up_when_the_last_worker_with_one_is_gone_and_others_stay():
+    with clusters.connect("local", n_workers=1) as client:
+        with clusters.watched(client, 0.2) as given_up:
+            begun = client.submit(time.sleep, 1.5, pure=False)
+            time.sleep(1)
+            assert not given_up()
+            begun.result()
+            waiting = client.submit(int, "7", resources={"GPU": 1}, pure=False)
+            wait_until(given_up)
+            wait_until(lambda: waiting.status == "cancelled")
+        assert client.status == "closed"
+    assert given_up().startswith("the workers that could run what waits are gone, those that say GPU or CPU, and none")
+
+
 def test_a_lost_scheduler_ends_the_run_with_3_and_a_new_cluster_resumes_it(world, tmp_path):
     store = str(tmp_path / "store")
     with farm(1) as cluster:
