@@ -6,9 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter, uniform_filter
+from scipy.ndimage import uniform_filter
 
 from calfin_cloud import network as networks  # Keras waits until a network is loaded
 from calfin_cloud.network import PICTURE_SIZE, InferenceSettings, shown_whole
@@ -92,7 +93,7 @@ def agreement_of(seen: NDArray[np.uint8]) -> NDArray[np.float32] | None:
 
 def agreement(front: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far a front is believed, 0 to 1, where a verifier sees this front mask (y, x)."""
-    near = maximum_filter(front, 2 * VERIFIER_REACH_PX + 1)
+    near = cv2.dilate(front, np.ones(2 * [2 * VERIFIER_REACH_PX + 1], dtype=np.uint8))
     return np.asarray(np.minimum(near / VERIFIER_LEAST, 1), dtype=np.float32)
 
 

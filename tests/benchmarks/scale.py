@@ -163,7 +163,7 @@ def replace_the_real_work() -> None:
     facts = {"reason": "no_edge", "detail": "", "isolation": "", "fronts": [], "rejected": [], "polygons": None}
     stack.calibrate = lambda numbers, band: numbers
     reader.read_layer = lambda layer, grid: np.zeros(grid.shape, dtype=np.float32)
-    scene.prepare_scene = lambda image, *_: np.zeros((*image.shape[1:], 4), dtype=np.uint8)
+    scene.prepare_scene = lambda image, *_: np.full((*image.shape[1:], 4), opinions.OPTICAL, dtype=np.uint8)
     scene.trace_predicted = lambda predicted, grey, target, settings: facts | {"fjord": "scene"}
     opinions.networks.predict_pictures = lambda pictures, **_: np.zeros((*pictures.shape[:3], 2), dtype=np.uint8)
     inference.resize_channels = lambda channels, shape: np.zeros((*shape, 3), dtype=np.float32)
