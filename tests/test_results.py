@@ -16,6 +16,7 @@ from calfin_cloud import storage
 from calfin_cloud.cli import main
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.glaciers import read_termini
+from calfin_cloud.pipeline import summarise_scenes
 from calfin_cloud.products import product_of, read_product
 from calfin_cloud.results import (
     Lines,
@@ -121,6 +122,9 @@ def test_a_scene_that_a_store_has_with_a_date_that_nothing_can_tell_is_left_out_
     assert positions["key"].nunique() == 11
     assert len(gpd.read_file(tmp_path / "export" / "gpkg" / "calfin_cloud.gpkg", layer="polygons")) == 11
     assert len(storage.read_fronts(store)) == 12, "the store keeps it"
+    as_run = storage.read_fronts(store).astype({"datetime": object})  # as `map`, `retrace` and `retry` have them
+    scenes = summarise_scenes(as_run)
+    assert scenes["datetime"].tolist()[-1] == "9999-12-31"
 
 
 def test_a_scene_at_the_antimeridian_is_exported_on_either_side_of_it_and_not_around_the_globe(request, tmp_path):

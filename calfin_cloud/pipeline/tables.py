@@ -252,7 +252,7 @@ def summarise_scenes(fronts: gpd.GeoDataFrame, distances: pd.DataFrame | None = 
     scenes["confidence"] = by_key["confidence"].max().round(2)
     scenes["sigma_m"] = by_key["sigma_m"].max().round()
     scenes["score"] = by_key["score"].min().round(2)
-    scenes["datetime"] = pd.to_datetime(scenes["datetime"], utc=True).dt.strftime("%Y-%m-%d")
+    scenes["datetime"] = scenes["datetime"].astype("datetime64[us, UTC]").dt.strftime("%Y-%m-%d")
     if distances is not None and not distances.empty:
         scenes = scenes.join(_distance_columns(distances))
     table: pd.DataFrame = scenes.reset_index(drop=True)
