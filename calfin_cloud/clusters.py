@@ -155,11 +155,11 @@ def _lack_of_workers(client: Client) -> str:
         if not client.nthreads():
             return "all workers are gone"
         # By value, so that a scheduler needs no package of ours.
-        n_waiting = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.unrunnable))
+        is_stuck = client.run_on_scheduler(lambda dask_scheduler: bool(dask_scheduler.unrunnable))
     except Exception as error:  # no answer says nothing, nor does a scheduler that runs no functions
         log.debug("the scheduler was not asked for tasks without a worker: %s", error)
         return ""
-    return "the workers that could run what waits are gone, those that say GPU or CPU" if n_waiting else ""
+    return "the workers that could run what waits are gone, those that say GPU or CPU" if is_stuck else ""
 
 
 @contextmanager

@@ -22,20 +22,21 @@ NOT_SEEN, UNKNOWN, OPTICAL, SAR = range(4)
 SEEN_BY: dict[Kind, int] = {"unknown": UNKNOWN, "optical": OPTICAL, "sar": SAR}
 
 FRONT, ICE, ROCK, VERIFIED = range(4)
-"""Masks that the network step returns: those of the network (rock only where it knows rock), the verifier's front."""
+"""Masks that the network step returns: those of the network (rock only where it knows rock), and the front of a second
+look: that of the verifier, or of the network at the transposed picture."""
 
 VERIFIER_REACH_PX, VERIFIER_LEAST = 15, 0.1
 """A front counts in full where the verifier sees this much of one so near, in px of the picture the network sees."""
 
 MAGNIFIED = 2
-"""A picture that is shown to the network so many times as large goes to the verifier too, whatever its sensor."""
+"""Where pictures are not turned, one that is shown so many times as large goes to the verifier, whatever its sensor."""
 
 ROCK_WINDOW_PX, ROCK_SHARES = 21, (0.2, 0.6)
 """A front counts in full up to the first share of rock in the land around it, from the second not at all."""
 
 
 class Pictures(NamedTuple):
-    """Input of the network step: (n, 256, 256, 3) uint8; which the verifier sees too, and which are optical, (n,)."""
+    """Input of the network step: (n, 256, 256, 3) uint8; which get a second look, and which are optical, (n,)."""
 
     pictures: NDArray[np.uint8]
     verify: NDArray[np.bool_]
@@ -52,7 +53,7 @@ def predict_pictures(
 ) -> NDArray[np.uint8]:
     """Network step: pictures (n, 256, 256, 3) uint8 -> masks (n, 256, 256, 4) uint8, see `FRONT` and `VERIFIED`.
 
-    The one step that a GPU takes. The verifier sees the pictures that ask for it, as a whole.
+    The one step that a GPU takes. Of pictures that ask for it, a second look is taken, at the whole of each.
     """
     masks = np.empty((*pictures.shape[:3], VERIFIED + 1), dtype=np.uint8)
     if not len(pictures):

@@ -136,14 +136,9 @@ def calibrate(options: argparse.Namespace) -> int:
         settings=variant.inference,
         known=known_termini(samples),
     )
-    if not any(not case.guided for case in cases):
-        n_drawn = sum(sample.front.any() for sample in samples)
-        why = "none of the labels has one" if not n_drawn else f"{network} finds none"
-        raise ValueError(
-            f"no front to calibrate on in {how_many(len(samples), 'labelled scene')} ({n_drawn} with a drawn one): "
-            f"{why}; `calfin evaluate` with the same --data and --network says why of each scene"
-        )
-    if cases and all(case.seen for case in cases):
+    if all(case.guided for case in cases):
+        raise ValueError(_no_front(samples, network))
+    if all(case.seen for case in cases):
         known = ", ".join(sorted({case.glacier for case in cases}))
         note(
             f"{network} was trained on {known}, and on others it errs more: there the half-widths will be too small. "
@@ -170,6 +165,16 @@ def calibrate(options: argparse.Namespace) -> int:
     result |= {title: records(table.reset_index()) for title, table in checks.items()}
     tell(options, result, *lines, f"calibration: {path}, {picture}")
     return 0
+
+
+def _no_front(samples: Sequence[Any], network: str) -> str:
+    """Say why there is no front to calibrate on: none is drawn, or the network finds none."""
+    n_drawn = sum(sample.front.any() for sample in samples)
+    why = f"{network} finds none" if n_drawn else "none of the labels has one"
+    return (
+        f"no front to calibrate on in {how_many(len(samples), 'labelled scene')} ({n_drawn} with a drawn one): "
+        f"{why}; `calfin evaluate` with the same --data and --network says why of each scene"
+    )
 
 
 def _samples(
