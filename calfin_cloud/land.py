@@ -93,12 +93,16 @@ def _cut(name: str, window: Polygon, crs: str, detail: float) -> list[Polygon]:
 def _near(shapes: gpd.GeoSeries, window: Polygon, crs: str) -> gpd.GeoSeries:
     """Shapes that may lie in the window, cut in lon and lat: what is half the globe away has no place on it."""
     west, south, east, north = _lonlat_around(window, crs)
-    turns = [shapes.to_crs(4326).translate(degrees) for degrees in (-360, 0, 360)]  # for windows on the antimeridian
+    lonlat = shapes.to_crs(4326)
+    turns = (-360, 0, 360)  # degrees, for windows on the antimeridian
     if not shapes.crs.is_geographic:
-        box = shapely.box(west, south, east, north)
-        return shapes[np.any([turned.envelope.intersects(box) for turned in turns], axis=0)]
-    cut = pd.concat([turned.clip_by_rect(west, south, east, north) for turned in turns])
-    return cut[~cut.is_empty].segmentize(LONGEST_DEG)  # a long side along a parallel is no straight line on the map
+        envelopes = lonlat.envelope
+        return shapes[
+            np.any([envelopes.intersects(shapely.box(west - d, south, east - d, north)) for d in turns], axis=0)
+        ]
+    parts = [lonlat.clip_by_rect(west - degrees, south, east - degrees, north) for degrees in turns]
+    cut = pd.concat([part[~part.is_empty].translate(degrees) for part, degrees in zip(parts, turns, strict=True)])
+    return cut.segmentize(LONGEST_DEG)  # a long side along a parallel is no straight line on the map
 
 
 def _lonlat_around(window: Polygon, crs: str) -> Bounds:

@@ -12,6 +12,7 @@ import zlib
 from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
+import boto3
 import numpy as np
 import pystac
 import pytest
@@ -77,6 +78,26 @@ def test_with_credentials_requests_are_signed_and_say_who_pays_only_if_told(buck
     assert all("AKIDEXAMPLE" in headers["Authorization"] for headers in bucket.headers)
     assert not any("x-amz-request-payer" in headers for headers in bucket.headers)
     assert not any("PLANTED" in str(headers) for headers in bucket.headers)
+
+
+def test_keys_in_the_environment_make_one_session_of_boto3_however_many_scenes_are_read(tmp_path, monkeypatch):
+    made, new = [], boto3.Session
+
+    def counted(*args, **kwargs):
+        made.append(new(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(boto3, "Session", counted)
+    write_tif(tmp_path / "a.tif", ramp())
+    item = make_item(str(tmp_path / "catalog.json"), {"nir08": str(tmp_path / "a.tif")})
+    for name, value in (KEYS | {"AWS_ACCESS_KEY_ID": "AKIDFIRST"}).items():
+        monkeypatch.setenv(name, value)
+    for _ in range(3):
+        compute(stack_scenes([item], HERE))
+    assert [session.get_credentials().access_key for session in made] == ["AKIDFIRST"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDSECOND")
+    compute(stack_scenes([item], HERE))
+    assert [session.get_credentials().access_key for session in made] == ["AKIDFIRST", "AKIDSECOND"]
 
 
 @pytest.mark.parametrize("told", ["by the item", "by the asset", "by its scheme"])
