@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,14 +33,15 @@ Floats = NDArray[np.float64]
 Distribution = Any  # one of scipy.stats, frozen
 
 
-class Truths(NamedTuple):
+@dataclass(frozen=True)
+class Truths:
     """Of vertices or fronts: features (n, feature), distances (n,) in px of a 256 px frame, names of glaciers (n,)."""
 
     features: Floats
     distances: Floats
     glaciers: NDArray[np.str_]
 
-    @property
+    @cached_property
     def weights(self) -> Floats:
         """Weights (n,), those of a glacier adding up to 1: the next case will be of a glacier, not of an image."""
         _, which, n = np.unique(self.glaciers, return_inverse=True, return_counts=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
@@ -103,8 +104,7 @@ def smoothed_line(line: Line, half_px: float, settings: GuideSettings) -> Line:
     """Points (n, 2) 1 px apart along a line, smoothed the more, the wider the corridor; its ends stay in place."""
     whole = LineString(line)
     n_points = max(int(whole.length) + 1, 3)
-    at = np.linspace(0, whole.length, n_points)
-    points = np.array([whole.interpolate(distance).coords[0] for distance in at])
+    points = shapely.get_coordinates(shapely.line_interpolate_point(whole, np.linspace(0, whole.length, n_points)))
     share = max(settings.smooth_share, min(settings.smooth_width * half_px / whole.length, MOST_SMOOTH))
     width = share * n_points
     beyond = int(min(n_points - 1, 4 * width))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
 from calfin_cloud.fronts.settings import GuideSettings, MapWeights
+from calfin_cloud.resampling import TRUNCATE, gaussian_gradient, gaussian_mean
 
 DIRECTION_PX = 3.0  # Gaussian along a path, in pixels, through which its direction is seen
 TURN_DEG = 15.0  # over which a wall's weight passes from least to full
@@ -26,9 +29,12 @@ class Wall(NamedTuple):
 
 def edge_directions(edge: NDArray[np.floating], width_px: float) -> NDArray[np.float64]:
     """Direction (y, x), in radians from the x axis, of the ridge at each pixel of an edge probability (y, x)."""
-    down, right = (gaussian_filter(edge, width_px, order=order) for order in ((1, 0), (0, 1)))
-    right_right, down_down, both = (gaussian_filter(a, width_px) for a in (right * right, down * down, right * down))
-    return np.asarray(0.5 * np.arctan2(2 * both, right_right - down_down) + np.pi / 2)
+    directions = np.full(edge.shape, np.pi / 2)  # where no edge is near
+    part = _around_edges(edge, 2 * math.ceil(TRUNCATE * width_px + 1))
+    down, right = gaussian_gradient(edge[part], width_px, border=cv2.BORDER_REFLECT)
+    right_right, down_down, both = (gaussian_mean(a, width_px) for a in (right * right, down * down, right * down))
+    directions[part] += 0.5 * np.arctan2(2 * both, right_right - down_down)
+    return directions
 
 
 def across_weight(
@@ -87,6 +93,14 @@ def map_weight(
         from_land = distance_transform_edt(np.pad(ocean, 1, mode="edge"))[1:-1, 1:-1] * pixel_m
         share = np.maximum(share, np.clip(from_land / settings.open_m - 1, 0, 1))
     return np.asarray(settings.least_weight + (1 - settings.least_weight) * share, dtype=np.float32)
+
+
+def _around_edges(edge: NDArray[np.floating], margin: int) -> tuple[slice, slice]:
+    """Part of an edge probability (y, x) that has all which is not 0, and so many px around it; a pixel if all is 0."""
+    places = (np.flatnonzero(edge.any(axis=axis)) for axis in (1, 0))
+    first, last = zip(*((at[0], at[-1]) if len(at) else (0, 0) for at in places), strict=True)
+    rows, columns = (slice(max(a - margin, 0), b + margin + 1) for a, b in zip(first, last, strict=True))
+    return rows, columns
 
 
 def _ends_by_side(lines: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:

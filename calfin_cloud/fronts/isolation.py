@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from skimage.measure import label, regionprops
 
 from calfin_cloud.fronts.settings import IsolationSettings
+from calfin_cloud.resampling import border_distance, distance_inside
 
 OUTLIER_Z = 2.5
 SMALLEST_PART, SMALLEST_BOX = 0.0001, 0.00025  # of the frame's area
@@ -31,13 +31,13 @@ def isolate_fronts(
     """
     settings = settings or IsolationSettings()
     shape = fjord_mask.shape
-    away = distance_transform_edt(np.pad(fjord_mask, 1))[1:-1, 1:-1]
+    away = border_distance(fjord_mask)
     drawn = draw_line(line, shape)
     threshold = wall_distance(away[tuple(line.T)])
     kept = _large_parts(drawn & (away > threshold), SMALLEST_PART)
     if not kept.any():
         return []
-    kept = drawn & (away > 0) & (kept | (distance_transform_edt(~kept) < threshold))
+    kept = drawn & (away > 0) & (kept | (distance_inside(~kept) < threshold))
     regions = regionprops(label(_large_parts(kept, SMALLEST_BOX), connectivity=2))
     fronts = []
     for region in regions:

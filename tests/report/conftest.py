@@ -54,6 +54,7 @@ def page(folder, one_browser, tmp_path):
     asked = requested(one_browser)
     assert any(name.endswith("ol.js") for name in asked), "requests are seen"
     assert all(name.startswith(("file:", "data:", "blob:")) for name in asked)
+    one_browser.get("about:blank")  # else what plays on it would do so until all tests have ended
 
 
 @pytest.fixture
