@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import shapely
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 from shapely.geometry.base import BaseGeometry
 
@@ -174,7 +175,8 @@ def smooth_line(line: NDArray[np.float64], window: int, *, is_closed: bool = Fal
     """Smooth vertices (n, 2) by a Savitzky-Golay filter of order 3: at each, the cubic of the `window` around it.
 
     `window` is more than 3, and odd for an open line; a line of fewer vertices stays as it is. An open line ends as the
-    cubics of its first and last windows do; a closed line, whose last vertex is not its first, goes round.
+    cubics of its first and last windows do; a closed line, whose last vertex is not its first, goes round. That of
+    `scipy.signal.savgol_filter` to rounding; scipy.signal takes half a second to import.
 
     Examples
     --------
@@ -184,9 +186,15 @@ def smooth_line(line: NDArray[np.float64], window: int, *, is_closed: bool = Fal
     """
     if not len(line) >= window > 3:
         return line
-    from scipy.signal import savgol_filter  # takes half a second to import: only what traces waits for it
-
-    return np.asarray(savgol_filter(line, window, 3, axis=0, mode="wrap" if is_closed else "interp"))
+    before, after = (window - 1) // 2, window // 2
+    powers = np.vander(np.arange(window) - (window - 1) / 2, 4)
+    cubics = np.linalg.pinv(powers)  # of `window` vertices
+    longer = np.concatenate([line[-before:], line, line[:after]]) if is_closed else line
+    smooth = sliding_window_view(longer, window, axis=0) @ cubics[-1]
+    if is_closed:
+        return np.asarray(smooth)
+    first, last = (powers @ (cubics @ line[part]) for part in (slice(window), slice(-window, None)))
+    return np.concatenate([first[:before], smooth, last[-after:]])
 
 
 def _blurred(image: NDArray[Any], factors: tuple[float, ...]) -> NDArray[Any]:

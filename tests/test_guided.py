@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from shapely.geometry import LineString, box
 from skimage.graph import MCP_Geometric
 
 from calfin_cloud.domains import Domain, box_grid
 from calfin_cloud.fronts import DEFAULT, GuideSettings, georeference, place_of, trace_fronts, trace_placed
 from calfin_cloud.fronts.corridor import Corridor, corridor_along, ends_of, smoothed_line
-from calfin_cloud.fronts.evidence import map_weight, wall_weight, walls_of
+from calfin_cloud.fronts.evidence import edge_directions, map_weight, wall_weight, walls_of
 from calfin_cloud.fronts.guided import _cheapest, widths_m
 from calfin_cloud.fronts.settings import MapWeights
 from calfin_cloud.metrics import line_distances
@@ -215,6 +215,17 @@ def test_a_corridor_is_as_wide_as_asked_and_opens_at_its_ends():
     got = (columns.min() + corridor.left, columns.max() + corridor.left)
     assert got == pytest.approx((60 - opened, 140 + opened), abs=2)
     assert corridor.inside[100 - corridor.top].sum() == pytest.approx(81, abs=2)
+
+
+@pytest.mark.parametrize("part", [(slice(200, 240), slice(30, 300)), (slice(0, 25), slice(290, 320))])
+def test_the_direction_of_an_edge_is_that_of_the_whole_scene_wherever_the_edge_lies(part):
+    edge, width_px = np.zeros((SIDE, SIDE)), 4.0
+    edge[part] = gaussian_filter(np.random.default_rng(1).random(edge[part].shape), 3.0)
+    down, right = (gaussian_filter(edge, width_px, order=order) for order in ((1, 0), (0, 1)))
+    xx, yy, xy = (gaussian_filter(product, width_px) for product in (right * right, down * down, right * down))
+    twice = np.arctan2(2 * xy, xx - yy) + np.pi  # modulo whole turns, as a ridge has no way
+    turned = np.exp(1j * (2 * edge_directions(edge, width_px) - twice))[edge > 0]
+    np.testing.assert_allclose(turned, 1, atol=1e-9)
 
 
 def test_termini_of_several_dates_show_the_walls_between_their_ends():

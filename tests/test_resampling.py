@@ -1,14 +1,19 @@
 """What is done with arrays on pixels is what well-known libraries do, in less time."""
 
+import cv2
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.features import rasterize
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.signal import find_peaks, savgol_filter
 from skimage.filters import apply_hysteresis_threshold
 
 from calfin_cloud.fronts.ice_contrast import ice_step, step_at
-from calfin_cloud.resampling import border_distance, burn, smooth_line, touched_parts
+from calfin_cloud.fronts.isolation import count_peaks
+from calfin_cloud.resampling import border_distance, burn, gaussian_gradient, gaussian_mean, smooth_line, touched_parts
 
 
 def a_shape(rng, side):
@@ -47,6 +52,14 @@ def test_the_border_of_an_image_counts_as_outside(share):
     np.testing.assert_allclose(border_distance(mask), distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("sigma", [0.8, 3.0, 7.03])
+def test_images_are_seen_through_a_gaussian_as_with_scipy(sigma):
+    image = np.random.default_rng(4).random((50, 41))
+    np.testing.assert_allclose(gaussian_mean(image, sigma), gaussian_filter(image, sigma), atol=1e-12)
+    slopes = [gaussian_filter(image, sigma, order=order) for order in ((1, 0), (0, 1))]
+    np.testing.assert_allclose(gaussian_gradient(image, sigma, border=cv2.BORDER_REFLECT), slopes, atol=1e-12)
+
+
 def test_parts_with_a_strong_pixel_are_those_of_a_hysteresis_threshold():
     edge = np.random.default_rng(3).random((70, 50))
     np.testing.assert_array_equal(touched_parts(edge > 0.4, edge > 0.97), apply_hysteresis_threshold(edge, 0.4, 0.97))
@@ -58,6 +71,20 @@ def test_smoothing_leaves_cubics_as_they_are_and_a_closed_line_goes_round():
     ring = np.random.default_rng(5).random((40, 2))
     turned = np.roll(smooth_line(np.roll(ring, 7, axis=0), 9, is_closed=True), -7, axis=0)
     np.testing.assert_allclose(smooth_line(ring, 9, is_closed=True), turned, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [4, 5, 8, 9, 31, 40])
+def test_a_smoothed_line_is_that_of_scipy(window):
+    line = np.cumsum(np.random.default_rng(6).normal(size=(40, 2)), axis=0)
+    round_ = savgol_filter(line, window, 3, axis=0, mode="wrap")
+    np.testing.assert_allclose(smooth_line(line, window, is_closed=True), round_, atol=1e-10)
+    if window % 2:
+        np.testing.assert_allclose(smooth_line(line, window), savgol_filter(line, window, 3, axis=0), atol=1e-10)
+
+
+@given(st.lists(st.integers(0, 5) | st.floats(0, 9), min_size=2, max_size=60), st.integers(1, 20))
+def test_peaks_are_counted_as_scipy_finds_them(values, apart):
+    assert count_peaks(np.array(values, dtype=float), apart) == len(find_peaks(np.array(values), distance=apart)[0])
 
 
 def test_a_line_of_fewer_vertices_than_the_window_stays_as_it_is():

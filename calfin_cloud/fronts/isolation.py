@@ -106,8 +106,28 @@ def _leads_away(away: NDArray[np.floating], *, must_return: bool) -> bool:
         return False
     a, b = int(0.15 * n), int(0.85 * n)
     start, middle, end = away[:a].min(), away[a:b].max(), away[b:].min()
-    from scipy.signal import find_peaks  # takes half a second to import: only what traces waits for it
+    n_peaks = count_peaks(away, int(max(10, n / 3)))
+    returns = n_peaks > 0 and np.sign(middle - start) == np.sign(middle - end)
+    return bool((returns or not must_return) and middle > n / (4 * max(n_peaks, 1)))
 
-    peaks, _ = find_peaks(away, distance=int(max(10, n / 3)))
-    returns = len(peaks) > 0 and np.sign(middle - start) == np.sign(middle - end)
-    return bool((returns or not must_return) and middle > n / (4 * max(len(peaks), 1)))
+
+def count_peaks(values: NDArray[np.floating], apart: int) -> int:
+    """Count the local maxima of values (n,), the highest first, without those less than `apart` from a higher one.
+
+    They are those of `scipy.signal.find_peaks`, which takes half a second to import. A level top counts once, at its
+    middle; the ends of the values are none.
+
+    Examples
+    --------
+    >>> count_peaks(np.array([0, 1, 0, 2, 2, 0, 3]), 1), count_peaks(np.array([0, 1, 0, 2, 2, 0, 3]), 3)
+    (2, 1)
+    """
+    begins = np.flatnonzero(np.append(True, np.diff(values) != 0))
+    rises = np.diff(values[begins]) > 0
+    tops = np.flatnonzero(rises[:-1] & ~rises[1:]) + 1
+    places = (begins[tops] + begins[tops + 1] - 1) // 2
+    kept: list[int] = []
+    for place in places[np.argsort(values[places])[::-1]]:
+        if all(abs(place - other) >= apart for other in kept):
+            kept.append(place)
+    return len(kept)
