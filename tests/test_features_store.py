@@ -114,6 +114,12 @@ def test_icebergs_lie_where_they_were_painted(painted, store):
     assert np.mean(on_truth) > 0.8
 
 
+def test_icebergs_of_radar_that_is_coarser_than_the_domain_are_said_to_be_too_large(painted, store):
+    found = read_features(str(store), "icebergs").set_index("sensor_kind")
+    assert "radar image are 40 m apart, those of the domain 30 m" in found.loc["sar", "detail"]
+    assert found.loc["optical", "detail"] == ""
+
+
 def test_a_retrace_measures_features_anew_without_the_scenes(store, tmp_path):
     again = Path(shutil.copytree(store, tmp_path / "again"))
     before = contents(str(again))

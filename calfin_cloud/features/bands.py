@@ -41,6 +41,8 @@ class Bands:
         Whether reflectance is that of the surface (level 2), not of the top of the atmosphere.
     missing
         Why a band is not there: a code of `FEATURE_REASONS` and words, by band.
+    spacing_m
+        Distance of the pixels of a radar image in its file, in metres; None where nothing tells it.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Bands:
     cloud: Floats | None = None
     at_surface: bool = False
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    spacing_m: float | None = None
 
     def need(self, *names: str) -> list[Floats]:
         """Return bands; raise `NotSeenError` for the first that is not there."""

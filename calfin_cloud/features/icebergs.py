@@ -33,6 +33,9 @@ ICEBERG_MEANS = {"nir": 0.306, "red": 0.427, "green": 0.455, "blue": 0.501}
 SEA_ICE_MEANS = {"nir": 0.196, "red": 0.268, "green": 0.297, "blue": 0.338}
 """Mean reflectance of icebergs and of sea ice in Sentinel-2's B8, B4, B3, B2 (Fisser et al. 2024)."""
 
+COARSER = 1.1
+"""Times the pixels of the grid, from which on those of a radar image make icebergs too large."""
+
 FEWEST_FOR_A_LAW, FROM_PX = 20, 16
 """An exponent needs so many icebergs of so many pixels: of smaller ones the sensor decides how many are seen."""
 
@@ -44,6 +47,8 @@ def find_icebergs(bands: Bands, sea: Sea, *, zenith_deg: float, settings: CfarSe
     rate of false alarms is that of both together. Light: near-infrared reflectance of 0.12 or more (Fisser et al.
     2024). Objects share sides; those of less than four pixels are dropped, and those that are too large, too dark or
     touch a shore count as sea ice.
+
+    A radar image of coarser pixels than the grid makes icebergs too large; `detail` then says so.
 
     Raises
     ------
@@ -68,6 +73,7 @@ def find_icebergs(bands: Bands, sea: Sea, *, zenith_deg: float, settings: CfarSe
         "sea_area_m2": float(seen.sum() * sea.pixel_area_m2),
         "sea_ice_area_m2": float(sizes[is_ice].sum() * sea.pixel_area_m2),
         "looks": looks,
+        "detail": _told_coarse(bands, sea),
     }
 
 
@@ -106,6 +112,15 @@ def _in_radar(bands: Bands, sea: Sea, settings: CfarSettings | None) -> tuple[Bo
     if "cross" in bands.values:
         bright = bright | bright_pixels(bands.values["cross"], seen, pixel_m=sea.pixel_m, settings=settings)[0]
     return bright, judged, looks
+
+
+def _told_coarse(bands: Bands, sea: Sea) -> str:
+    if bands.kind != "sar" or bands.spacing_m is None or bands.spacing_m <= COARSER * sea.pixel_m:
+        return ""
+    return (
+        f"icebergs are too large: the pixels of the radar image are {bands.spacing_m:.0f} m apart, those of the domain "
+        f"{sea.pixel_m:.0f} m; give the domain pixels of {bands.spacing_m:.0f} m (--resolution)"
+    )
 
 
 def _are_icebergs(labels: NDArray[np.int32], sizes: NDArray[np.int64], bands: Bands, sea: Sea) -> Bools:

@@ -44,7 +44,7 @@ def keep_bands(
         values |= {name: (_what(band), v) for name, v in further.items()}
         missing |= unread
     values["cloud"] = ("cloud", scene[1])
-    about = {"kind": band.kind, "at_surface": band.is_reflectance, "missing": missing}
+    about = {"kind": band.kind, "at_surface": band.is_reflectance, "missing": missing, "spacing_m": _spacing_m(item)}
     write_bands(store, domain.name, item.id, values, domain.grid, about)
 
 
@@ -78,6 +78,12 @@ def _own_band(signal: NDArray[np.float32], band: Band) -> tuple[dict[str, Any], 
     return {}, {name: ("no_band", NO_UNIT)}
 
 
+def _spacing_m(item: pystac.Item) -> float | None:
+    """Distance of the pixels of an image in m, by STAC's extension for radar or its common field; None without it."""
+    told = (item.properties.get(name) for name in ("sar:pixel_spacing_range", "gsd"))
+    return next((float(value) for value in told if isinstance(value, int | float) and 0 < value < np.inf), None)
+
+
 def _what(band: Band) -> str:
     return "dB" if band.sensor.decibel else "reflectance"
 
@@ -89,7 +95,8 @@ def _bands(values: Mapping[str, NDArray[np.float32]], about: Mapping[str, Any]) 
         for name, v in values.items()
         if name != "cloud"
     }
-    return Bands(str(about["kind"]), linear, values.get("cloud"), bool(about["at_surface"]), about["missing"])
+    known = (bool(about["at_surface"]), about["missing"], about.get("spacing_m"))  # stores before 0.2.0 lack the last
+    return Bands(str(about["kind"]), linear, values.get("cloud"), *known)
 
 
 def _sea(domain: Domain, facts: Mapping[str, Any]) -> Sea | None:
