@@ -95,8 +95,9 @@ def _bands(values: Mapping[str, NDArray[np.float32]], about: Mapping[str, Any]) 
         for name, v in values.items()
         if name != "cloud"
     }
-    known = (bool(about["at_surface"]), about["missing"], about.get("spacing_m"))  # stores before 0.2.0 lack the last
-    return Bands(str(about["kind"]), linear, values.get("cloud"), *known)
+    spacing_m = about.get("spacing_m")  # bands that were kept earlier do not have it
+    at_surface = bool(about["at_surface"])
+    return Bands(str(about["kind"]), linear, values.get("cloud"), at_surface, about["missing"], spacing_m)
 
 
 def _sea(domain: Domain, facts: Mapping[str, Any]) -> Sea | None:

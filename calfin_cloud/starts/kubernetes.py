@@ -108,6 +108,9 @@ def _made(kind: Any, spec: Mapping[str, Any], namespace: str | None) -> Any:  # 
         raise ConnectionError(f"Kubernetes does not answer ({error}): check `kubectl get pods`") from error
     cluster = kind.__new__(kind)
     try:
+        # First and alone: dask-kubernetes asks twice at once, and what is refused to one makes kr8s cut off the other.
+        kinds = kr8s.objects.new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)
+        next(kinds.list(namespace=namespace), None)
         cluster.__init__(custom_cluster_spec=spec, namespace=namespace, quiet=True)
     except with_extra("dask_kubernetes.exceptions", "kubernetes").ValidationError as error:  # of its name
         raise ValueError(error.message) from error
@@ -115,7 +118,7 @@ def _made(kind: Any, spec: Mapping[str, Any], namespace: str | None) -> Any:  # 
         cluster.shutdown_on_close = False  # there is none
         raise ValueError(
             f"Kubernetes made no DaskCluster ({error}): the Dask operator must be installed (deploy/README.md), and "
-            "`kubectl auth can-i create daskclusters` must say yes"
+            "`kubectl auth can-i create daskclusters` and `kubectl auth can-i list daskclusters` must say yes"
         ) from error
     return cluster
 
