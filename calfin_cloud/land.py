@@ -95,12 +95,11 @@ def _near(shapes: gpd.GeoSeries, window: Polygon, crs: str) -> gpd.GeoSeries:
     west, south, east, north = _lonlat_around(window, crs)
     lonlat = shapes.to_crs(4326)
     turns = (-360, 0, 360)  # degrees, for windows on the antimeridian
+    windows = [(west - degrees, south, east - degrees, north) for degrees in turns]
     if not shapes.crs.is_geographic:
         envelopes = lonlat.envelope
-        return shapes[
-            np.any([envelopes.intersects(shapely.box(west - d, south, east - d, north)) for d in turns], axis=0)
-        ]
-    parts = [lonlat.clip_by_rect(west - degrees, south, east - degrees, north) for degrees in turns]
+        return shapes[np.any([envelopes.intersects(shapely.box(*bounds)) for bounds in windows], axis=0)]
+    parts = [lonlat.clip_by_rect(*bounds) for bounds in windows]
     cut = pd.concat([part[~part.is_empty].translate(degrees) for part, degrees in zip(parts, turns, strict=True)])
     return cut.segmentize(LONGEST_DEG)  # a long side along a parallel is no straight line on the map
 

@@ -42,7 +42,7 @@ class Bands:
     missing
         Why a band is not there: a code of `FEATURE_REASONS` and words, by band.
     spacing_m
-        Distance of the pixels of a radar image in its file, in metres; None where nothing tells it.
+        Distance of the pixels of the image in its file, in metres; None where its item does not tell it.
     """
 
     kind: str

@@ -96,11 +96,9 @@ def map_weight(
 
 
 def _around_edges(edge: NDArray[np.floating], margin: int) -> tuple[slice, slice]:
-    """Part of an edge probability (y, x) that has all which is not 0, and so many px around it; a pixel if all is 0."""
-    places = (np.flatnonzero(edge.any(axis=axis)) for axis in (1, 0))
-    first, last = zip(*((at[0], at[-1]) if len(at) else (0, 0) for at in places), strict=True)
-    rows, columns = (slice(max(a - margin, 0), b + margin + 1) for a, b in zip(first, last, strict=True))
-    return rows, columns
+    """Find the part of an edge probability (y, x) that holds all that is above 0, with so many px around it."""
+    left, top, width, height = cv2.boundingRect((edge > 0).view(np.uint8))
+    return slice(max(top - margin, 0), top + height + margin), slice(max(left - margin, 0), left + width + margin)
 
 
 def _ends_by_side(lines: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:

@@ -85,9 +85,11 @@ CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "GDAL_CONFIG_FILE",
 )
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_DEFAULT_REGION")
-SETTINGS_OF_KEYS = ("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_NO_SIGN_REQUEST")
-"""What a session of boto3 with keys from the environment depends on."""
+KEYS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_DEFAULT_REGION"),
+    *("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_NO_SIGN_REQUEST"),
+)
+"""Variables that a session of boto3 with keys from the environment depends on."""
 
 VIRTUAL_MACHINE = ("/sys/hypervisor/uuid", "/sys/devices/virtual/dmi/id/board_asset_tag")
 """Where there may be AWS credentials: variables, and files of machines that may be Amazon's and have a role. GDAL's own
@@ -104,10 +106,10 @@ def _session_of(_environment: tuple[str | None, ...]) -> Session:
 def _session_from_environ(*args: Any, **kwargs: Any) -> Session:  # noqa: ANN401 - as in rasterio
     if args or kwargs:
         return _new_session(*args, **kwargs)
-    return _session_of(tuple(os.environ.get(name) for name in (*KEYS, *SETTINGS_OF_KEYS)))
+    return _session_of(tuple(os.environ.get(name) for name in KEYS))
 
 
-# With keys in the environment rasterio makes a session of boto3, in 10 ms, for each array that it warps or draws on:
+# With keys in the environment rasterio makes a session of boto3 for each array that it warps or draws on, in some 10 ms:
 # four in a reprojection. The same keys are the same session.
 Session.from_environ = staticmethod(_session_from_environ)
 
