@@ -109,8 +109,8 @@ def _session_from_environ(*args: Any, **kwargs: Any) -> Session:  # noqa: ANN401
     return _session_of(tuple(os.environ.get(name) for name in KEYS))
 
 
-# With keys in the environment rasterio makes a session of boto3 for each array that it warps or draws on, in some 10 ms:
-# four in a reprojection. The same keys are the same session.
+# With keys in the environment rasterio makes a session of boto3 for each array that it warps or draws on, four in a
+# reprojection, in some 10 ms each. The same keys are the same session.
 Session.from_environ = staticmethod(_session_from_environ)
 
 
